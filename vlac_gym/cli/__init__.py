@@ -1,0 +1,60 @@
+"""The `vlac-gym` command: one module per subcommand, imported only when it is called."""
+
+__all__ = ["COMMANDS", "main"]
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from vlac_gym.errors import CriticError, DependencyNotInstalled, SimulatorError, VlacGymError, unknown_name
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "rollout": ("vlac_gym.cli.rollout", "Run episodes with a critic; write mp4, plots, summary and a page."),
+    "tasks": ("vlac_gym.cli.tasks", "List task suites and tasks."),
+    "doctor": ("vlac_gym.cli.doctor", "Check GL, LIBERO, torch, GPU and critic; say how to mend each."),
+}
+"""Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit status: 0 well, 1 failed while running, 2 wrong usage."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        from vlac_gym import __version__
+
+        print(__version__)
+        return 0
+    try:
+        if args[0] not in COMMANDS:
+            raise unknown_name("command", args[0], COMMANDS)
+        return _run(args[0], args[1:])
+    except (CriticError, SimulatorError) as e:
+        print(f"vlac-gym {args[0]}: {e}", file=sys.stderr)
+        return 1
+    except (VlacGymError, DependencyNotInstalled) as e:
+        print(f"vlac-gym {args[0]}: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"vlac-gym {args[0]}: interrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+
+
+def _run(command: str, args: Sequence[str]) -> int:
+    try:
+        import tyro
+    except ImportError as e:
+        raise DependencyNotInstalled('The command line needs tyro. Run: pip install "vlac-gym[cli]"') from e
+    module_name, help_line = COMMANDS[command]
+    module = importlib.import_module(module_name)
+    parsed = tyro.cli(module.Args, args=args, prog=f"vlac-gym {command}", description=help_line)
+    status: int = module.run(parsed)
+    return status
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
+    return f"usage: vlac-gym COMMAND [--help] …\n\n{rows}"

@@ -12,6 +12,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("vlac_gym.cli.rollout", "Run episodes with a critic; write mp4, plots, summary and a page."),
     "tasks": ("vlac_gym.cli.tasks", "List task suites and tasks."),
     "doctor": ("vlac_gym.cli.doctor", "Check GL, LIBERO, torch, GPU and critic; say how to mend each."),
+    "make-tiny-checkpoint": (
+        "vlac_gym.cli.make_tiny_checkpoint",
+        "Write a tiny InternVL checkpoint with random weights, for tests.",
+    ),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
 

@@ -1,4 +1,4 @@
-"""`vlac-gym make-tiny-checkpoint`: a native InternVL checkpoint of 3 MB with random weights, for tests and CI."""
+"""`vlac-gym make-tiny-checkpoint`: a native InternVL checkpoint of 4 MB with random weights, for tests."""
 
 __all__ = ["Args", "run"]
 

@@ -1,8 +1,8 @@
 """Builds small InternVL checkpoints in the native Hugging Face format, tokenizer included, from nothing.
 
-`ModelSizes` says how big, `build_config` and `train_tokenizer` make the parts, `save_checkpoint` writes a model
-with both, `make_tiny_checkpoint` does all of it with seeded random weights. Tests and CI use the tiny one;
-a small trained critic is built from the same parts.
+`ModelSizes` says how big, `build_config` and `train_tokenizer` make the parts, `save_checkpoint` writes a
+model with both, `make_tiny_checkpoint` does all of it with seeded random weights. Tests and CI use the tiny
+one; a small trained critic is built from the same parts.
 """
 
 __all__ = [
@@ -55,14 +55,14 @@ _NUMBER_REPEATS = 50
 
 _TRAINING_TEXTS = (
     "You are a visual-language assistant designed to interpret spatial and task-related information from "
-    "images and text. Provide precise, context-aware responses and actionable guidance to assist in achieving "
-    "task objectives.",
-    "Image-1: \nImage-2: \nCompare two images and evaluate whether the second image is closer to achieving task "
-    "objectives compared to the first image. + score means the second image is closer, - score means the first "
-    "image is closer\nResponse the relative progressing of target task follow <score>. The target task is: "
+    "images and text. Provide precise, context-aware responses and actionable guidance to assist in "
+    "achieving task objectives.",
+    "Image-1: \nImage-2: \nCompare two images and evaluate whether the second image is closer to achieving "
+    "task objectives compared to the first image. + score means the second image is closer, - score means the "
+    "first image is closer\nResponse the relative progressing of target task follow <score>. The target task is: "
     "<task> put the bowl on the plate </task> <score>",
-    "The 1 means yes, the 0 means no. Check if the robot has completed its task: <task> open the middle drawer "
-    "of the cabinet </task> <done>",
+    "The 1 means yes, the 0 means no. Check if the robot has completed its task: <task> open the middle "
+    "drawer of the cabinet </task> <done>",
     "<trajectory> <task> pick up the soup and place it in the basket </task>: 0% \n 33% \n 66% \n 100% \n"
     "</trajectory>This image is the trajectory beginning of the following two images",
     "system\nuser\nassistant\n",
@@ -111,11 +111,13 @@ class ModelSizes:
             )
         if self.vision_width % self.vision_heads:
             raise ConfigError(
-                f"Expected vision_width as a multiple of vision_heads={self.vision_heads}, got {self.vision_width}."
+                f"Expected vision_width as a multiple of vision_heads={self.vision_heads}, "
+                f"got {self.vision_width}."
             )
         if self.text_heads % self.text_kv_heads:
             raise ConfigError(
-                f"Expected text_heads as a multiple of text_kv_heads={self.text_kv_heads}, got {self.text_heads}."
+                f"Expected text_heads as a multiple of text_kv_heads={self.text_kv_heads}, "
+                f"got {self.text_heads}."
             )
 
     @property
@@ -225,7 +227,7 @@ def build_config(sizes: ModelSizes, tokenizer: Any) -> Any:
 
 
 def build_model(config: Any, seed: int) -> Any:
-    """A randomly initialised `InternVLForConditionalGeneration` in float32 on the CPU; same seed, same weights.
+    """A seeded random `InternVLForConditionalGeneration` in float32 on the CPU.
 
     The global random state of torch is left as it was. Weights are drawn wider than the usual 0.02, so that
     a tiny model tells pictures and texts apart instead of answering all alike.

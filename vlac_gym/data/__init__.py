@@ -1,1 +1,9 @@
+"""Recorded episodes: their files, how to collect them and what to export them to.
 
+`episodes` (file format), `dataset` (a folder of them), `frame_codec`, `recorder`, `collect`, `export`.
+"""
+
+__all__ = ["Episode", "EpisodeDataset", "EpisodeEntry", "EpisodeMeta", "read_episode", "write_episode"]
+
+from vlac_gym.data.dataset import EpisodeDataset, EpisodeEntry
+from vlac_gym.data.episodes import Episode, EpisodeMeta, read_episode, write_episode

@@ -1,0 +1,327 @@
+"""What the simulator knows and pictures do not: `Predicate`, `PrivilegedScene` and `LiberoScene`.
+
+A scene is a read-only view. Experts and the oracle's progress read it; policies under training never do.
+Names are BDDL names: ``akita_black_bowl_1`` (object), ``flat_stove_1`` (fixture),
+``wooden_cabinet_1_top_region`` (region, a site of a fixture, object or table).
+"""
+
+__all__ = ["JointGoal", "LiberoScene", "Predicate", "PrivilegedScene", "Vector"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.errors import ConfigError, unknown_name
+
+Vector: TypeAlias = NDArray[np.float64]
+
+_FINGER_PADS = ("gripper0_finger1_pad_collision", "gripper0_finger2_pad_collision")
+_GRIP_SITE = "gripper0_grip_site"
+_SLIDE_JOINT = 2  # mjtJoint.mjJNT_SLIDE
+_FINGER_JOINTS = ("gripper0_finger_joint1", "gripper0_finger_joint2")
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """One condition of a BDDL goal.
+
+    Attributes:
+        name: Lower-case name: ``on``, ``in``, ``open``, ``close``, ``turnon``, ``turnoff``, ``up``.
+        args: BDDL names, one or two.
+    """
+
+    name: str
+    args: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"({self.name} {' '.join(self.args)})"
+
+
+class JointGoal(NamedTuple):
+    """When a joint predicate holds: `sign * position > sign * threshold`.
+
+    Attributes:
+        threshold: Joint position in m (slide) or rad (hinge).
+        sign: +1 if the joint must exceed the threshold, -1 if it must fall below it.
+    """
+
+    threshold: float
+    sign: int
+
+
+@runtime_checkable
+class PrivilegedScene(Protocol):
+    """Read-only access to a tabletop scene's state. Positions are in m, world frame, z up; arrays are copies.
+
+    Every method that takes a name raises `ConfigError`, with the known names, for one the scene lacks.
+    """
+
+    @property
+    def task(self) -> str:
+        """The instruction, e.g. ``"put the bowl on the plate"``."""
+        ...
+
+    @property
+    def goal(self) -> tuple[Predicate, ...]:
+        """The goal's conditions; the task is solved while all hold at once."""
+        ...
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the movable objects."""
+        ...
+
+    @property
+    def elapsed_steps(self) -> int:
+        """Environment steps since reset, settling steps not counted."""
+        ...
+
+    def category(self, name: str) -> str:
+        """Kind of an object or fixture (``"akita_black_bowl"``), or of the one that a region belongs to."""
+        ...
+
+    def object_position(self, name: str) -> Vector:
+        """Origin of an object's or fixture's body, or centre of a region: float64 (3,)."""
+        ...
+
+    def object_quaternion(self, name: str) -> Vector:
+        """Orientation of an object, fixture or region: unit quaternion (w, x, y, z), float64 (4,)."""
+        ...
+
+    def object_bounds(self, name: str) -> tuple[Vector, Vector]:
+        """Lowest and highest corner of the world-aligned box around the collision shapes or region."""
+        ...
+
+    def is_jointed(self, name: str) -> bool:
+        """True if exactly one joint moves this fixture or region: a drawer, a knob, a door."""
+        ...
+
+    def joint_position(self, name: str) -> float:
+        """Position of the joint that moves a fixture (stove knob) or a region (drawer): m or rad."""
+        ...
+
+    def joint_goal(self, predicate: Predicate) -> JointGoal:
+        """Where the joint must be for an open, close, turnon or turnoff predicate to hold."""
+        ...
+
+    def handle_position(self, name: str) -> Vector:
+        """Where to take hold of a jointed fixture or region: a drawer's bar, a knob's ridge; float64 (3,)."""
+        ...
+
+    def predicate_holds(self, predicate: Predicate) -> bool:
+        """The simulator's own verdict on one predicate in the present state."""
+        ...
+
+    def is_success(self) -> bool:
+        """The simulator's own verdict on the whole goal in the present state."""
+        ...
+
+    @property
+    def end_effector_position(self) -> Vector:
+        """Point between the finger tips: float64 (3,)."""
+        ...
+
+    @property
+    def end_effector_axes(self) -> Vector:
+        """Rotation matrix float64 (3, 3); columns x (fingers close along it), y, z (they point along it)."""
+        ...
+
+    @property
+    def gripper_opening(self) -> float:
+        """Distance between the fingers in m: 0 closed, about 0.08 open."""
+        ...
+
+    def is_grasped(self, name: str) -> bool:
+        """True if both finger pads touch the object or fixture."""
+        ...
+
+    def in_contact(self, first: str, second: str) -> bool:
+        """True if two objects or fixtures touch."""
+        ...
+
+
+class LiberoScene:
+    """A `PrivilegedScene` over LIBERO's robosuite environment (a `BDDLBaseDomain`).
+
+    It holds no state of its own and looks every quantity up through the environment, so it stays valid
+    when the simulator is reset or rebuilt.
+
+    Args:
+        domain: LIBERO's inner environment (`ControlEnv.env`).
+        elapsed_steps: Called for the number of steps since reset; the default is robosuite's counter.
+    """
+
+    def __init__(self, domain: Any, elapsed_steps: Callable[[], int] | None = None) -> None:
+        self._domain = domain
+        self._elapsed_steps = elapsed_steps
+
+    @property
+    def task(self) -> str:
+        words = self._domain.parsed_problem["language_instruction"]
+        return words if isinstance(words, str) else " ".join(words)
+
+    @property
+    def goal(self) -> tuple[Predicate, ...]:
+        states = self._domain.parsed_problem["goal_state"]
+        return tuple(Predicate(str(state[0]).lower(), tuple(state[1:])) for state in states)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        return tuple(self._domain.objects_dict)
+
+    @property
+    def elapsed_steps(self) -> int:
+        return int(self._domain.timestep if self._elapsed_steps is None else self._elapsed_steps())
+
+    def category(self, name: str) -> str:
+        if name in self._domain.object_sites_dict:
+            parent = self._domain.object_sites_dict[name].parent_name
+            return "table" if parent is None else self.category(parent)
+        return str(self._model_of(name).category_name)
+
+    def object_position(self, name: str) -> Vector:
+        if name in self._domain.object_sites_dict:
+            return np.array(self._domain.sim.data.get_site_xpos(name), dtype=np.float64)
+        return np.array(self._domain.sim.data.body_xpos[self._body_id(name)], dtype=np.float64)
+
+    def object_quaternion(self, name: str) -> Vector:
+        if name in self._domain.object_sites_dict:
+            return _quaternion(np.asarray(self._domain.sim.data.get_site_xmat(name), dtype=np.float64))
+        return np.array(self._domain.sim.data.body_xquat[self._body_id(name)], dtype=np.float64)
+
+    def object_bounds(self, name: str) -> tuple[Vector, Vector]:
+        sim = self._domain.sim
+        if name in self._domain.object_sites_dict:
+            size = np.asarray(self._domain.object_sites_dict[name].size, dtype=np.float64)
+            reach = np.abs(np.asarray(sim.data.get_site_xmat(name))) @ size
+            centre = self.object_position(name)
+            return centre - reach, centre + reach
+        lows, highs = [], []
+        for geom in self._model_of(name).contact_geoms:
+            index = sim.model.geom_name2id(geom)
+            rotation = np.asarray(sim.data.geom_xmat[index], dtype=np.float64).reshape(3, 3)
+            box = np.asarray(sim.model.geom_aabb[index], dtype=np.float64).reshape(-1)
+            centre = np.asarray(sim.data.geom_xpos[index]) + rotation @ box[:3]
+            reach = np.abs(rotation) @ box[3:]
+            lows.append(centre - reach)
+            highs.append(centre + reach)
+        return np.min(lows, axis=0), np.max(highs, axis=0)
+
+    def is_jointed(self, name: str) -> bool:
+        return len(self._joints(name)) == 1 and name not in self._domain.objects_dict
+
+    def joint_position(self, name: str) -> float:
+        address = self._domain.sim.model.get_joint_qpos_addr(self._joint_of(name))
+        return float(self._domain.sim.data.qpos[address])
+
+    def joint_goal(self, predicate: Predicate) -> JointGoal:
+        known = {
+            "open": "default_open_ranges",
+            "close": "default_close_ranges",
+            "turnon": "default_turnon_ranges",
+            "turnoff": "default_turnoff_ranges",
+        }
+        if predicate.name not in known:
+            raise unknown_name("joint predicate", predicate.name, known)
+        ranges = self._articulation(predicate.args[0])
+        near = ranges[known[predicate.name]]
+        other = ranges[known[_OPPOSITE[predicate.name]]]
+        # LIBERO's classes compare with the end of the range that faces the opposite predicate's range.
+        if sum(near) > sum(other):
+            return JointGoal(float(min(near)), 1)
+        return JointGoal(float(max(near)), -1)
+
+    def handle_position(self, name: str) -> Vector:
+        sim = self._domain.sim
+        joint = sim.model.joint_name2id(self._joint_of(name))
+        geoms = np.flatnonzero(
+            (np.asarray(sim.model.geom_bodyid) == sim.model.jnt_bodyid[joint])
+            & (np.asarray(sim.model.geom_contype) != 0)
+        )
+        centres = np.asarray(sim.data.geom_xpos, dtype=np.float64)[geoms]
+        if sim.model.jnt_type[joint] == _SLIDE_JOINT:
+            # The bar is the part that sticks out furthest in the direction in which the drawer opens.
+            outwards = np.asarray(sim.data.xaxis[joint]) * self.joint_goal(Predicate("open", (name,))).sign
+        else:
+            outwards = np.array([0.0, 0.0, 1.0])
+        furthest: Vector = centres[int(np.argmax(centres @ outwards))]
+        return furthest
+
+    def predicate_holds(self, predicate: Predicate) -> bool:
+        return bool(self._domain._eval_predicate([predicate.name, *predicate.args]))
+
+    def is_success(self) -> bool:
+        return bool(self._domain._check_success())
+
+    @property
+    def end_effector_position(self) -> Vector:
+        return np.array(self._domain.sim.data.get_site_xpos(_GRIP_SITE), dtype=np.float64)
+
+    @property
+    def end_effector_axes(self) -> Vector:
+        return np.array(self._domain.sim.data.get_site_xmat(_GRIP_SITE), dtype=np.float64)
+
+    @property
+    def gripper_opening(self) -> float:
+        sim = self._domain.sim
+        left, right = (sim.data.qpos[sim.model.get_joint_qpos_addr(joint)] for joint in _FINGER_JOINTS)
+        return float(abs(left - right))
+
+    def is_grasped(self, name: str) -> bool:
+        geoms = self._model_of(name).contact_geoms
+        return all(bool(self._domain.check_contact(pad, geoms)) for pad in _FINGER_PADS)
+
+    def in_contact(self, first: str, second: str) -> bool:
+        return bool(self._domain.check_contact(self._model_of(first), self._model_of(second)))
+
+    def _model_of(self, name: str) -> Any:
+        for table in (self._domain.objects_dict, self._domain.fixtures_dict):
+            if name in table:
+                return table[name]
+        raise unknown_name("object or fixture", name, self._names())
+
+    def _body_id(self, name: str) -> int:
+        if name not in self._domain.obj_body_id:
+            raise unknown_name("object, fixture or region", name, self._names())
+        return int(self._domain.obj_body_id[name])
+
+    def _joints(self, name: str) -> Sequence[str]:
+        sites = self._domain.object_sites_dict
+        return list((sites[name] if name in sites else self._model_of(name)).joints or ())
+
+    def _joint_of(self, name: str) -> str:
+        joints = self._joints(name)
+        if len(joints) != 1:
+            raise ConfigError(f"Expected {name!r} to be moved by one joint, got {list(joints)}.")
+        return joints[0]
+
+    def _articulation(self, name: str) -> Any:
+        sites = self._domain.object_sites_dict
+        model = self._model_of(sites[name].parent_name if name in sites else name)
+        return model.object_properties["articulation"]
+
+    def _names(self) -> list[str]:
+        return [*self._domain.obj_body_id, *self._domain.object_sites_dict]
+
+
+_OPPOSITE = {"open": "close", "close": "open", "turnon": "turnoff", "turnoff": "turnon"}
+
+
+def _quaternion(matrix: Vector) -> Vector:
+    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix; largest component first (Shepperd 1978)."""
+    m = matrix
+    trace = m[0, 0] + m[1, 1] + m[2, 2]
+    squares = 1.0 + np.array([trace, *(2.0 * np.diag(m) - trace)])
+    k = int(np.argmax(squares))
+    rows = (
+        (squares[0], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]),
+        (m[2, 1] - m[1, 2], squares[1], m[0, 1] + m[1, 0], m[0, 2] + m[2, 0]),
+        (m[0, 2] - m[2, 0], m[0, 1] + m[1, 0], squares[2], m[1, 2] + m[2, 1]),
+        (m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], squares[3]),
+    )
+    quaternion = np.array(rows[k]) / (2.0 * np.sqrt(squares[k]))
+    positive: Vector = -quaternion if quaternion[0] < 0 else quaternion
+    return positive

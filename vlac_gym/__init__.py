@@ -1,4 +1,4 @@
-"""vlac-gym: train vision-language-action policies with a learned critic instead of the simulator's success flag.
+"""vlac-gym: train VLA policies with a learned critic instead of the simulator's success flag.
 
 Importing it registers `vlac_gym/Libero-v0` with Gymnasium; it loads no simulator and no model.
 """

@@ -1,17 +1,17 @@
 """Every exception that vlac_gym raises on purpose.
 
-    VlacGymError
-      ConfigError (also ValueError)             an argument, option or file is wrong; nothing was created
-      DependencyNotInstalled (also ImportError) an optional package is missing; the message has the command
-      SimulatorError                            the physics engine failed; the episode is lost, not failed
-      CriticError                               the critic gave no usable answer
-        CriticConnectionError                   no connection (retried)
-        CriticTimeoutError                      no reply within the deadline (retried)
-        CriticOverloadedError                   the server asks to come back later (retried)
-        CriticProtocolError                     the two sides speak different protocols
-        CriticResponseError                     a reply came, but it holds no valid number
-        CriticServerError                       the critic itself failed
-      AdapterContractError                      a trainer broke the contract its adapter was proven against
+VlacGymError
+  ConfigError (also ValueError)             an argument, option or file is wrong; nothing was created
+  DependencyNotInstalled (also ImportError) an optional package is missing; the message has the command
+  SimulatorError                            the physics engine failed; the episode is lost, not failed
+  CriticError                               the critic gave no usable answer
+    CriticConnectionError                   no connection (retried)
+    CriticTimeoutError                      no reply within the deadline (retried)
+    CriticOverloadedError                   the server asks to come back later (retried)
+    CriticProtocolError                     the two sides speak different protocols
+    CriticResponseError                     a reply came, but it holds no valid number
+    CriticServerError                       the critic itself failed
+  AdapterContractError                      a trainer broke the contract its adapter was proven against
 """
 
 __all__ = [

@@ -11,6 +11,7 @@ __all__ = [
     "check_same_length",
     "check_tasks",
     "frame_digest",
+    "value_lists",
 ]
 
 import hashlib
@@ -117,7 +118,8 @@ def check_frame(frame: object, where: str = "frame") -> None:
     """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array with H, W >= 1."""
     if not isinstance(frame, np.ndarray):
         raise ConfigError(
-            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. Convert it with np.asarray."
+            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
+            "Convert it with np.asarray."
         )
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise ConfigError(
@@ -153,3 +155,24 @@ def frame_digest(frame: Frame) -> bytes:
     """BLAKE2b-128 of a frame's dtype, shape and bytes: equal digests mean equal pictures."""
     head = f"{frame.dtype.str}{frame.shape}".encode()
     return hashlib.blake2b(np.ascontiguousarray(frame).tobytes(), digest_size=16, key=head[:64]).digest()
+
+
+def value_lists(
+    critic: Critic,
+    episodes: Sequence[Sequence[Frame]],
+    tasks: Sequence[str],
+    references: Sequence[Frame] | None = None,
+) -> list[FloatArray]:
+    """The value lists of several episodes, in one call where the critic can do that.
+
+    A critic may have a method `values(episodes, tasks, references=None) -> list[float32 (T_i,)]`; for one
+    that has none, `value` is called for each episode.
+    """
+    batched = getattr(critic, "values", None)
+    if batched is not None:
+        lists: list[FloatArray] = batched(episodes, tasks, references=references)
+        return lists
+    return [
+        critic.value(frames, task, references=references)
+        for frames, task in zip(episodes, tasks, strict=True)
+    ]

@@ -43,7 +43,7 @@ def register_critic(name: str, target: str) -> None:
     if not name.isidentifier():
         raise ConfigError(f"Expected a critic name of letters, digits and underscores, got {name!r}.")
     if name in _FACTORIES:
-        raise ConfigError(f"Critic {name!r} is registered already, as {_FACTORIES[name]}. Choose another name.")
+        raise ConfigError(f"Critic {name!r} exists already, as {_FACTORIES[name]}. Choose another name.")
     if ":" not in target:
         raise ConfigError(f"Expected target as 'module:callable', got {target!r}.")
     _FACTORIES[name] = target

@@ -1,0 +1,92 @@
+"""Where a wrapped env's frame is: `FrameSource`, `FrameReader`."""
+
+__all__ = ["FrameReader", "FrameSource"]
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+
+from vlac_gym.critic.base import check_frame
+from vlac_gym.errors import ConfigError
+from vlac_gym.types import Frame
+
+FrameSource: TypeAlias = str | Callable[[Any, Mapping[str, Any]], Frame]
+"""A key of a Dict observation, ``"observation"``, ``"render"``, or a function of (observation, info)."""
+
+LIBERO_KEY = "agentview_image"
+
+
+class FrameReader:
+    """Reads the critic's frame where the source says, checked on every read.
+
+    Args:
+        env: The wrapped env; not started here.
+        source: See `FrameSource`. None chooses the first that exists: `agentview_image` of a Dict
+            observation, its only image, an observation that is itself an image, `env.render()`.
+
+    Raises:
+        ConfigError: There is no such frame, or more than one candidate.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], source: FrameSource | None) -> None:
+        self._source: FrameSource = source if callable(source) else _resolve(env, source)
+
+    def read(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Frame:
+        """The frame, uint8 (H, W, 3).
+
+        Raises:
+            ConfigError: What is there is no such frame.
+        """
+        frame: Any
+        if callable(self._source):
+            frame, where = self._source(observation, info), "the frame function's result"
+        elif self._source == "observation":
+            frame, where = observation, "the observation"
+        elif self._source == "render":
+            frame, where = env.render(), "render()"
+        else:
+            frame, where = observation[self._source], f"observation[{self._source!r}]"
+        check_frame(frame, where)
+        checked: Frame = frame
+        return checked
+
+
+def _resolve(env: gym.Env[Any, Any], source: str | None) -> str:
+    keys = _image_keys(env.observation_space)
+    if source is None:
+        source = _choose(env, keys)
+    can_be_read = (
+        source in keys
+        or (source == "observation" and _is_image(env.observation_space))
+        or (source == "render" and env.render_mode == "rgb_array")
+    )
+    if not can_be_read:
+        raise ConfigError(
+            f"No frame at {source!r}: observation images (uint8 (H, W, 3)): {keys or 'none'}, render_mode: "
+            f"{env.render_mode!r}. Give frame= a key of the observation, 'observation', 'render' (with "
+            "render_mode='rgb_array') or a function of (observation, info)."
+        )
+    return source
+
+
+def _choose(env: gym.Env[Any, Any], keys: list[str]) -> str:
+    if LIBERO_KEY in keys:
+        return LIBERO_KEY
+    if len(keys) > 1:
+        raise ConfigError(f"The observation holds several images: {keys}. Say which with frame=.")
+    if keys:
+        return keys[0]
+    return "observation" if _is_image(env.observation_space) else "render"
+
+
+def _image_keys(space: gym.Space[Any]) -> list[str]:
+    if not isinstance(space, gym.spaces.Dict):
+        return []
+    return [key for key, item in space.spaces.items() if _is_image(item)]
+
+
+def _is_image(space: gym.Space[Any]) -> bool:
+    shape = space.shape
+    return space.dtype == np.uint8 and shape is not None and len(shape) == 3 and shape[2] == 3

@@ -1,0 +1,281 @@
+"""The critic in the simulator's place: `VLACRewardWrapper`, for one env."""
+
+__all__ = ["VLACRewardWrapper"]
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, SupportsFloat, TypeVar, Unpack
+
+import gymnasium as gym
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import RecordConstructorArgs
+
+from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.registry import make_critic
+from vlac_gym.critic_round import ask_round
+from vlac_gym.episode_judge import EpisodeJudge, StoppedBy, Verdict
+from vlac_gym.errors import ConfigError, CriticError
+from vlac_gym.reward import RuleOptions
+from vlac_gym.types import Frame, Mode
+from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.rule_setup import MODES, check_choice, check_references, resolve_rule
+from vlac_gym.wrappers.sim_signals import hide_sim_signals, sim_success
+
+ObsType = TypeVar("ObsType")
+ActType = TypeVar("ActType")
+
+logger = logging.getLogger(__name__)
+
+
+class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
+    """Replaces reward and episode end by a critic's verdict in train mode; passes all through in eval mode.
+
+    In train mode, at env step t (preset ``vlac``):
+
+    1. Every `done_interval` steps and at the last step the critic gives `success_prob` of the frame. After
+       `done_patience` consecutive checks with `success_prob >= done_threshold` the episode is *done*:
+       ``terminated=True``, reward 1.0, and the value is not asked for.
+    2. Else at the step limit: ``truncated=True``, and the reward is the last entry of the critic's value
+       list over frames 0, `value_stride`, 2 `value_stride`, … and the last, in [0, 1].
+    3. Else the reward is 0.0 and the episode goes on.
+
+    The simulator's reward, termination and success never reach the policy: observation, reward, terminated
+    and truncated do not depend on them. The observation is the wrapped env's, unchanged. In eval mode
+    everything is what the wrapped env returned and the critic is never called.
+
+    ``mode="shaping"`` is train mode that adds `sim_success_weight` once, at the first step at which the
+    simulator sees success; it leaks the simulator by design and is therefore a mode of its own.
+
+    Train mode's `info`: `success`, `is_success` and `goal_progress` are removed; `sim_success` (bool, the
+    simulator saw success at any step so far; None if the env reports none), `env_reward` and
+    `sim_terminated` are for audit only. ``info["critic"]`` holds, after `reset` and at every step:
+
+    - `checked` (bool), `success_prob` (float in [0, 1], None if not asked), `consecutive_done` (int),
+      `calls` (critic calls in this episode), `latency_ms` (of this step's calls), `buffered_frames`,
+      `buffered_bytes`; and, at the end of the episode only,
+    - `values` (list of floats in [0, 1], empty if not asked), `value_frame_steps` (env step of each),
+      `failed` (bool), `stopped_by` (`success_prob`, `value`, `step_limit`, `sim_terminated`,
+      `critic_error`).
+
+    Args:
+        env: Any env that yields uint8 (H, W, 3) RGB frames.
+        critic: A critic, or a spec for `make_critic` (built on first use in train mode, in the process that
+            uses it, and closed with the env).
+        mode: `train`, `eval` or `shaping`; see `set_mode`.
+        preset: `vlac`, `dense`, `pbrs` or `evolve`; see `vlac_gym.reward.PRESETS`.
+        max_episode_steps: Step limit of a training episode, the only one if given; else the wrapped env's
+            `truncated` is. Without effect in eval mode.
+        task: Task text; None takes ``info["task"]`` at reset.
+        frame: Where the frame is; see `FrameSource`.
+        on_sim_terminated: What the wrapped env's `terminated` does to a training episode: nothing, or end
+            it like the step limit (for envs that can't be stepped further).
+        on_critic_error: `raise`, or `truncate`: end the episode with reward 0.0 and `failed=True`.
+        references: 2 to 11 frames of a successful episode, passed to `progress` and `value`.
+        calibration: A JSON file with thresholds, as the report card writes it; options given here win.
+        max_buffer_bytes: Bound of the buffered frames' bytes.
+        sim_success_weight: The bonus of ``mode="shaping"``.
+        **options: Fields of `TrainingRule` that replace the preset's.
+
+    Raises:
+        ConfigError: An argument does not fit; raised before the env is started.
+
+    Example:
+        >>> import gymnasium as gym, numpy as np
+        >>> from vlac_gym.critic import make_critic
+        >>> env = gym.make("CartPole-v1", render_mode="rgb_array")  # doctest: +SKIP
+        >>> env = VLACRewardWrapper(env, make_critic("scripted:0.1,0.95"), task="balance")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[ObsType, ActType],
+        critic: Critic | str,
+        *,
+        mode: Mode = "train",
+        preset: str = "vlac",
+        max_episode_steps: int | None = None,
+        task: str | None = None,
+        frame: FrameSource | None = None,
+        on_sim_terminated: Literal["ignore", "truncate"] = "ignore",
+        on_critic_error: Literal["raise", "truncate"] = "raise",
+        references: Sequence[Frame] | None = None,
+        calibration: str | None = None,
+        max_buffer_bytes: int = 256 * 2**20,
+        sim_success_weight: float = 1.0,
+        **options: Unpack[RuleOptions],
+    ) -> None:
+        RecordConstructorArgs.__init__(
+            self,
+            _disable_deepcopy=True,
+            critic=critic,
+            mode=mode,
+            preset=preset,
+            max_episode_steps=max_episode_steps,
+            task=task,
+            frame=frame,
+            on_sim_terminated=on_sim_terminated,
+            on_critic_error=on_critic_error,
+            references=references,
+            calibration=calibration,
+            max_buffer_bytes=max_buffer_bytes,
+            sim_success_weight=sim_success_weight,
+            **options,
+        )
+        gym.Wrapper.__init__(self, env)
+        check_choice("mode", mode, MODES)
+        check_choice("on_sim_terminated", on_sim_terminated, ("ignore", "truncate"))
+        check_choice("on_critic_error", on_critic_error, ("raise", "truncate"))
+        check_references(references)
+        self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
+        self.critic_failures = 0
+        self._frames = FrameReader(env, frame)
+        self._critic_spec = critic
+        self._critic = None if isinstance(critic, str) else critic
+        self._mode: Mode = mode
+        self._max_episode_steps = max_episode_steps
+        self._task = task
+        self._on_sim_terminated = on_sim_terminated
+        self._on_critic_error = on_critic_error
+        self._references = references
+        self._max_buffer_bytes = max_buffer_bytes
+        self._sim_success_weight = sim_success_weight
+        self._judge: EpisodeJudge | None = None
+        self._sim_success: bool | None = None
+        self._is_running = False
+
+    @property
+    def mode(self) -> Mode:
+        """The current mode."""
+        return self._mode
+
+    @property
+    def critic(self) -> Critic:
+        """The critic; built now if it was given as a spec."""
+        if self._critic is None:
+            assert isinstance(self._critic_spec, str)
+            self._critic = make_critic(self._critic_spec)
+            logger.info("critic: %s", self._critic.describe())
+        return self._critic
+
+    def set_mode(self, mode: Mode) -> None:
+        """Switches the mode between episodes.
+
+        Raises:
+            ConfigError: Unknown mode, or an episode is running.
+        """
+        check_choice("mode", mode, MODES)
+        if self._is_running and mode != self._mode:
+            raise ConfigError(
+                f"Can't switch from {self._mode!r} to {mode!r} while an episode is running. "
+                "Finish it, or call reset(options={'mode': …})."
+            )
+        self._mode = mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[ObsType, dict[str, Any]]:
+        """Starts an episode; `options["mode"]` switches the mode, the other options go to the wrapped env."""
+        self._is_running = False
+        options, mode = _without_mode(options)
+        if mode is not None:
+            self.set_mode(mode)
+        self._judge = None
+        observation, info = self.env.reset(seed=seed, options=options)
+        if self._mode != "eval":
+            info = self._begin(observation, info)
+        self._is_running = True
+        return observation, info
+
+    def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the env; see the class for reward, terminated, truncated and info.
+
+        Raises:
+            ResetNeeded: The training episode is over, or none was started.
+            CriticError: With ``on_critic_error="raise"``; the episode is lost and `reset` starts anew.
+        """
+        if self._mode == "eval":
+            result = self.env.step(action)
+            self._is_running = not (result[2] or result[3])
+            return result
+        if self._judge is None or not self._is_running:
+            raise ResetNeeded("The training episode is over. Call reset() before the next step().")
+        self._is_running = False  # Whatever raises below leaves an episode that can't go on.
+        observation, env_reward, env_terminated, env_truncated, info = self.env.step(action)
+        self._judge.advance(self._limit(env_terminated, env_truncated))
+        verdict = self._verdict(self._judge, observation, info)
+        bonus = self._watch_sim(info)
+        report = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
+        report["critic"] = self._critic_info(self._judge, verdict.stopped_by)
+        self._is_running = verdict.stopped_by is None
+        return observation, verdict.reward + bonus, verdict.terminated, verdict.truncated, report
+
+    def close(self) -> None:
+        """Closes the env, and the critic if this wrapper built it."""
+        if self._critic is not None and isinstance(self._critic_spec, str):
+            self._critic.close()
+            self._critic = None
+        self._is_running = False
+        super().close()
+
+    def _begin(self, observation: ObsType, info: dict[str, Any]) -> dict[str, Any]:
+        frame = self._frames.read(self.env, observation, info)
+        self._judge = EpisodeJudge(self.rule, self._task_of(info), frame, self._max_buffer_bytes)
+        if isinstance(self.critic, PrivilegedCritic):
+            self.critic.begin_episode()
+            self.critic.observe(frame, info)
+        self._sim_success = sim_success(info)
+        report = hide_sim_signals(info, self._sim_success)
+        report["critic"] = self._critic_info(self._judge, None)
+        return report
+
+    def _verdict(self, judge: EpisodeJudge, observation: ObsType, info: dict[str, Any]) -> Verdict:
+        if judge.wants_frame:
+            frame = self._frames.read(self.env, observation, info)
+            judge.take_frame(frame)
+            if isinstance(self.critic, PrivilegedCritic):
+                self.critic.observe(frame, info)
+        try:
+            ask_round(self.critic, [judge], self._references)
+        except CriticError as e:
+            self.critic_failures += 1
+            if self._on_critic_error == "raise":
+                raise
+            logger.warning("critic failed at step %d, episode truncated: %s", judge.step, e)
+            return judge.fail()
+        return judge.verdict()
+
+    def _limit(self, env_terminated: bool, env_truncated: bool) -> StoppedBy | None:
+        assert self._judge is not None
+        is_last = env_truncated
+        if self._max_episode_steps is not None:
+            is_last = self._judge.step + 1 >= self._max_episode_steps
+        if is_last:
+            return "step_limit"
+        return "sim_terminated" if env_terminated and self._on_sim_terminated == "truncate" else None
+
+    def _watch_sim(self, info: dict[str, Any]) -> float:
+        """Latches the simulator's success; returns the bonus of shaping mode."""
+        succeeds = sim_success(info)
+        if succeeds is None:
+            return 0.0
+        is_first = succeeds and not self._sim_success
+        self._sim_success = bool(self._sim_success) or succeeds
+        return self._sim_success_weight if is_first and self._mode == "shaping" else 0.0
+
+    def _critic_info(self, judge: EpisodeJudge, stopped_by: StoppedBy | None) -> dict[str, Any]:
+        return judge.info(stopped_by) | {"failures": self.critic_failures}
+
+    def _task_of(self, info: dict[str, Any]) -> str:
+        task = self._task if self._task is not None else info.get("task")
+        if not isinstance(task, str) or not task.strip():
+            raise ConfigError(
+                f"Expected a task text in info['task'] or as task=, got {task!r}. The critic judges a task."
+            )
+        return task
+
+
+def _without_mode(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, Mode | None]:
+    if not options or "mode" not in options:
+        return options, None
+    rest = {key: value for key, value in options.items() if key != "mode"}
+    return rest or None, options["mode"]

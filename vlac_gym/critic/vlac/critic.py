@@ -1,0 +1,361 @@
+"""VLAC as a critic: `VLACCritic` puts prompts, an engine and the reading of replies together."""
+
+__all__ = ["EpisodeJudgement", "VLACConfig", "VLACCritic", "check_pictures", "episode_pairs"]
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.critic.base import check_frame, check_frames, check_same_length, check_tasks
+from vlac_gym.critic.engines.base import AnswerKind, Engine, EngineReply, EngineRequest
+from vlac_gym.critic.vlac import parsing, prompts
+from vlac_gym.errors import ConfigError, CriticResponseError, CriticServerError, unknown_name
+from vlac_gym.progress_metrics import VALUE_RULES, ValueRule, accumulate_values
+from vlac_gym.types import CriticInfo, FloatArray, Frame
+
+_log = logging.getLogger(__name__)
+
+_MAX_NUMBER_TOKENS = 8
+"""Sign, digits and end token of a reply; one or two tokens with VLAC's tokenizer, more with others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLACConfig:
+    """How VLAC is asked and read.
+
+    Attributes:
+        reading: `rich`, `plain` or `exact`; see `parsing.Reading`. Default `rich`: what the reference's video
+            interface uses for done.
+        thinking: Ask pairs for their reasoning first; slower by the length of the thought. Done prompts have
+            no thinking form.
+        max_thinking_tokens: Bound of a thinking reply; >= 1. Ours; the reference allows 10,240.
+        value_rule: How regress lowers the value; see `accumulate_values`.
+        out_of_scale: What to do with a reply outside the scale (done: 0 or 1, pair: -100 to 100): `raise` or
+            `clip`. A trained VLAC stays inside; a checkpoint with random weights does not.
+        goal_needs_task: With a goal image: name the task in the done prompt besides.
+
+    Raises:
+        ConfigError: A value is unknown or out of its range.
+    """
+
+    reading: parsing.Reading = "rich"
+    thinking: bool = False
+    max_thinking_tokens: int = 1024
+    value_rule: ValueRule = "simple"
+    out_of_scale: Literal["raise", "clip"] = "raise"
+    goal_needs_task: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("reading", get_args(parsing.Reading)),
+            ("value_rule", tuple(VALUE_RULES)),
+            ("out_of_scale", ("raise", "clip")),
+        ):
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        if self.max_thinking_tokens < 1:
+            raise ConfigError(f"Expected max_thinking_tokens >= 1, got {self.max_thinking_tokens!r}.")
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeJudgement:
+    """Pairs of one episode and what the critic said of them, unclipped, in units of 1.
+
+    Attributes:
+        pairs: Indices (before, after) of each pair.
+        progress: float64 (P,), one per pair.
+        values: float64 (P + 1,), accumulated from 0 by the critic's value rule.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    progress: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+def episode_pairs(
+    num_frames: int, stride_steps: int = 1, *, overlapping: bool = False
+) -> tuple[tuple[int, int], ...]:
+    """Indices of the frame pairs `stride_steps` apart, in order.
+
+    Args:
+        num_frames: Frames of the episode.
+        stride_steps: Distance of the two frames; >= 1. Frames after the last whole stride are left out.
+        overlapping: A pair ends at every frame from `stride_steps` on, and not only at every stride.
+    """
+    if stride_steps < 1:
+        raise ConfigError(f"Expected stride_steps >= 1, got {stride_steps!r}.")
+    ends = range(stride_steps, num_frames, 1 if overlapping else stride_steps)
+    return tuple((end - stride_steps, end) for end in ends)
+
+
+def check_pictures(references: Sequence[Frame] | None = None, goal_image: Frame | None = None) -> None:
+    """Raises `ConfigError` unless there are 2 to 11 well-formed references and a well-formed goal image, if any."""
+    if references is not None:
+        prompts.check_reference_count(len(references))
+        check_frames(references, "references")
+    if goal_image is not None:
+        check_frame(goal_image, "goal_image")
+
+
+class VLACCritic:
+    """Judges frames by asking a vision-language model VLAC's questions.
+
+    Deterministic if the engine is. Holds no state between calls but the references; safe to share between
+    threads if the engine is.
+
+    Args:
+        engine: The model; closed by `close`.
+        config: How it is asked and read.
+        references: 2 to 11 frames of a successful episode in order (in-context one-shot), used by `progress`
+            and `value` unless a call brings its own; copied. `prompts.sample_references` picks them.
+        goal_image: A frame in which the task is done; `success_prob` then compares with it. Copied.
+
+    Raises:
+        ConfigError: References or goal image do not fit.
+
+    Example:
+        >>> from vlac_gym.critic.engines.scripted import ScriptedEngine
+        >>> frames = [np.full((8, 8, 3), level, np.uint8) for level in (0, 90, 200)]
+        >>> critic = VLACCritic(ScriptedEngine(["+50", "-20"]))
+        >>> critic.value(frames, "open the drawer").tolist()
+        [0.0, 0.5, 0.4000000059604645]
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: VLACConfig | None = None,
+        *,
+        references: Sequence[Frame] | None = None,
+        goal_image: Frame | None = None,
+    ) -> None:
+        check_pictures(references, goal_image)
+        self.config = config or VLACConfig()
+        self._engine = engine
+        self._references = tuple(_frozen_copy(frame) for frame in references or ())
+        self._goal_image = None if goal_image is None else _frozen_copy(goal_image)
+
+    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
+        """Probability that the task is complete in each frame; float32 (N,) in [0, 1].
+
+        Raises:
+            ConfigError: A frame or task is malformed, or the lengths differ.
+            CriticResponseError: A reply holds no number, or one that is neither 0 nor 1.
+            CriticError: The engine failed.
+        """
+        return np.clip(self.judge_done(frames, tasks), 0.0, 1.0).astype(np.float32)
+
+    def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+        *,
+        starts: Sequence[Frame] | None = None,
+    ) -> FloatArray:
+        """Signed progress of each pair; float32 (N,) in [-1, 1].
+
+        Args:
+            before: N frames.
+            after: N frames.
+            tasks: N task texts.
+            references: 2 to 11 frames shared by all pairs; default: the constructor's.
+            starts: First frame of each pair's episode, which the prompt with references shows; default: each
+                pair's `before`. Unused without references.
+
+        Raises:
+            ConfigError, CriticError: as `success_prob`.
+        """
+        judged = self.judge_pairs(before, after, tasks, references, starts=starts)
+        return np.clip(judged, -1.0, 1.0).astype(np.float32)
+
+    def value(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> FloatArray:
+        """Accumulated completion over an episode's frames; float32 (T,) in [0, 1], the first 0.
+
+        Each frame is compared with the one before it; every value is kept in [0, 1].
+
+        Raises:
+            ConfigError, CriticError: as `success_prob`.
+        """
+        if not len(frames):
+            prompts.check_task(task)
+            return np.zeros(0, np.float32)
+        progress = np.clip(self.judge_episode(frames, task, references).progress, -1.0, 1.0)
+        return accumulate_values(progress, self.config.value_rule, bounded=True).astype(np.float32)
+
+    def judge_done(self, frames: Sequence[Frame], tasks: Sequence[str]) -> NDArray[np.float64]:
+        """`success_prob` before clipping: a rich reading can exceed 1 if the model thinks of a 2."""
+        check_tasks(tasks)
+        check_same_length(frames=frames, tasks=tasks)
+        check_frames(frames)
+        replies = self._ask([self._done_request(frame, task) for frame, task in zip(frames, tasks)])
+        return np.array([self._read_done(reply) for reply in replies], np.float64)
+
+    def judge_pairs(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+        *,
+        starts: Sequence[Frame] | None = None,
+    ) -> NDArray[np.float64]:
+        """`progress` before clipping."""
+        starts = before if starts is None else starts
+        check_tasks(tasks)
+        check_same_length(before=before, after=after, tasks=tasks, starts=starts)
+        for frames, where in ((before, "before"), (after, "after"), (starts, "starts")):
+            check_frames(frames, where)
+        shown = self._shown_references(references)
+        # One episode's pairs share the first frame too; a batch over several episodes does not.
+        shared = (
+            len(shown) + (len(starts) > 0 and all(start is starts[0] for start in starts)) if shown else 0
+        )
+        kind: AnswerKind = "text" if self.config.thinking else "signed_number"
+        limit = self.config.max_thinking_tokens if self.config.thinking else _MAX_NUMBER_TOKENS
+        requests = [
+            EngineRequest(
+                system=prompts.SYSTEM_PROMPT,
+                prompt=prompts.pair_prompt(task, num_references=len(shown), thinking=self.config.thinking),
+                frames=(*shown, start, first, second) if shown else (first, second),
+                answer=kind,
+                max_new_tokens=limit,
+                shared_frames=shared,
+            )
+            for first, second, start, task in zip(before, after, starts, tasks)
+        ]
+        return np.array([self._read_progress(reply) for reply in self._ask(requests)], np.float64)
+
+    def judge_episode(
+        self,
+        frames: Sequence[Frame],
+        task: str,
+        references: Sequence[Frame] | None = None,
+        *,
+        stride_steps: int = 1,
+        overlapping: bool = False,
+        reverse: bool = False,
+    ) -> EpisodeJudgement:
+        """Progress and values of an episode, unclipped, with the reference's ways of pairing frames.
+
+        Args:
+            frames: The episode's frames in order.
+            task: Instruction text.
+            references: 2 to 11 frames; default: the constructor's.
+            stride_steps: Distance of the frames of a pair.
+            overlapping: Pairs end at every frame; each pair's progress is then divided by `stride_steps`.
+            reverse: Show the later frame first and negate the answer, which tells a critic that follows the
+                pictures from one that follows their order.
+
+        Raises:
+            ConfigError, CriticError: as `success_prob`.
+        """
+        prompts.check_task(task)
+        check_frames(frames)
+        pairs = episode_pairs(len(frames), stride_steps, overlapping=overlapping)
+        before, after = [frames[i] for i, _ in pairs], [frames[j] for _, j in pairs]
+        if reverse:
+            before, after = after, before
+        progress = self.judge_pairs(
+            before, after, [task] * len(pairs), references, starts=[frames[0]] * len(pairs)
+        )
+        progress = 0.0 - progress if reverse else progress
+        progress = progress / stride_steps if overlapping else progress
+        return EpisodeJudgement(pairs, progress, accumulate_values(progress, self.config.value_rule))
+
+    def describe(self) -> CriticInfo:
+        """Engine, model and prompt version; details hold the config and the engine's further facts."""
+        engine = dict(self._engine.describe())
+        return CriticInfo(
+            name=str(engine.pop("name", "vlac")),
+            model=str(engine.pop("model", "none")),
+            prompt_version=prompts.PROMPT_VERSION,
+            device=str(engine.pop("device", "cpu")),
+            details={
+                "reading": self.config.reading,
+                "thinking": self.config.thinking,
+                "value_rule": self.config.value_rule,
+                "num_references": len(self._references),
+                "has_goal_image": self._goal_image is not None,
+                **engine,
+            },
+        )
+
+    def sleep(self) -> None:
+        """Frees accelerator memory until `wake`."""
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        """Undoes `sleep`."""
+        self._engine.wake()
+
+    def close(self) -> None:
+        """Closes the engine; safe to call twice."""
+        self._engine.close()
+
+    def _done_request(self, frame: Frame, task: str) -> EngineRequest:
+        goal = self._goal_image
+        if goal is None:
+            prompt = prompts.done_prompt(task)
+        else:
+            prompts.check_task(task)
+            prompt = prompts.goal_done_prompt(task if self.config.goal_needs_task else None)
+        return EngineRequest(
+            system=prompts.SYSTEM_PROMPT,
+            prompt=prompt,
+            frames=(frame,) if goal is None else (goal, frame),
+            answer="number",
+            max_new_tokens=_MAX_NUMBER_TOKENS,
+            shared_frames=0 if goal is None else 1,
+        )
+
+    def _shown_references(self, references: Sequence[Frame] | None) -> tuple[Frame, ...]:
+        if references is None:
+            return self._references
+        check_pictures(references)
+        return tuple(references)
+
+    def _ask(self, requests: list[EngineRequest]) -> list[EngineReply]:
+        if not requests:
+            return []
+        replies = self._engine.generate(requests)
+        if len(replies) != len(requests):
+            raise CriticServerError(
+                f"Expected {len(requests)} replies from {type(self._engine).__name__}, got {len(replies)}."
+            )
+        return replies
+
+    def _read_done(self, reply: EngineReply) -> float:
+        self._check_scale(reply, parsing.read_done(reply, "plain"), (0.0, 1.0), "0 or 1")
+        return parsing.read_done(reply, self.config.reading)
+
+    def _read_progress(self, reply: EngineReply) -> float:
+        thinking = self.config.thinking
+        said = parsing.read_progress(reply, "plain", thinking=thinking)
+        self._check_scale(reply, said, (-1.0, 1.0), "a number from -100 to 100")
+        return parsing.read_progress(reply, self.config.reading, thinking=thinking)
+
+    def _check_scale(
+        self, reply: EngineReply, said: float, bounds: tuple[float, float], expected: str
+    ) -> None:
+        if bounds[0] <= said <= bounds[1]:
+            return
+        if self.config.out_of_scale == "raise":
+            raise CriticResponseError(
+                f"Expected {expected} as the critic's reply, got {reply.text!r}. Is the checkpoint a trained "
+                "VLAC? out_of_scale='clip' accepts such replies, e.g. in tests with random weights."
+            )
+        _log.warning("Critic reply %r is out of scale (expected %s); clipped.", reply.text, expected)
+
+
+def _frozen_copy(frame: Frame) -> Frame:
+    copy = frame.copy()
+    copy.flags.writeable = False
+    return copy

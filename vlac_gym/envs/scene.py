@@ -95,6 +95,22 @@ class PrivilegedScene(Protocol):
         """Lowest and highest corner of the world-aligned box around the collision shapes or region."""
         ...
 
+    def object_extent(self, name: str, direction: Vector) -> tuple[float, float]:
+        """Lowest and highest coordinate of an object's or fixture's collision shapes along a unit vector, m."""
+        ...
+
+    def clearance(self, points: Vector, ignore: Sequence[str] = ()) -> Vector:
+        """Distance in m from each point to the nearest collision shape's box; 0 inside one.
+
+        Args:
+            points: float64 (N, 3).
+            ignore: Objects and fixtures to leave out; table and robot are never counted.
+
+        Returns:
+            float64 (N,), infinite where nothing is left to hit.
+        """
+        ...
+
     def is_jointed(self, name: str) -> bool:
         """True if exactly one joint moves this fixture or region: a drawer, a knob, a door."""
         ...
@@ -193,22 +209,30 @@ class LiberoScene:
         return np.array(self._domain.sim.data.body_xquat[self._body_id(name)], dtype=np.float64)
 
     def object_bounds(self, name: str) -> tuple[Vector, Vector]:
-        sim = self._domain.sim
         if name in self._domain.object_sites_dict:
             size = np.asarray(self._domain.object_sites_dict[name].size, dtype=np.float64)
-            reach = np.abs(np.asarray(sim.data.get_site_xmat(name))) @ size
+            reach = np.abs(np.asarray(self._domain.sim.data.get_site_xmat(name))) @ size
             centre = self.object_position(name)
             return centre - reach, centre + reach
-        lows, highs = [], []
-        for geom in self._model_of(name).contact_geoms:
-            index = sim.model.geom_name2id(geom)
-            rotation = np.asarray(sim.data.geom_xmat[index], dtype=np.float64).reshape(3, 3)
-            box = np.asarray(sim.model.geom_aabb[index], dtype=np.float64).reshape(-1)
-            centre = np.asarray(sim.data.geom_xpos[index]) + rotation @ box[:3]
-            reach = np.abs(rotation) @ box[3:]
-            lows.append(centre - reach)
-            highs.append(centre + reach)
-        return np.min(lows, axis=0), np.max(highs, axis=0)
+        centres, rotations, halves = self._boxes([name])
+        reach = np.einsum("nij,nj->ni", np.abs(rotations), halves)
+        return np.min(centres - reach, axis=0), np.max(centres + reach, axis=0)
+
+    def object_extent(self, name: str, direction: Vector) -> tuple[float, float]:
+        centres, rotations, halves = self._boxes([name])
+        along = centres @ direction
+        reach = np.einsum("nj,nj->n", np.abs(np.einsum("i,nij->nj", direction, rotations)), halves)
+        return float(np.min(along - reach)), float(np.max(along + reach))
+
+    def clearance(self, points: Vector, ignore: Sequence[str] = ()) -> Vector:
+        names = [name for name in self._domain.obj_body_id if name not in ignore]
+        if not names:
+            return np.full(len(points), np.inf)
+        centres, rotations, halves = self._boxes(names)
+        local = np.einsum("nji,pnj->pni", rotations, points[:, None, :] - centres[None])
+        outside = np.maximum(np.abs(local) - halves[None], 0.0)
+        nearest: Vector = np.min(np.linalg.norm(outside, axis=2), axis=1)
+        return nearest
 
     def is_jointed(self, name: str) -> bool:
         return len(self._joints(name)) == 1 and name not in self._domain.objects_dict
@@ -276,6 +300,17 @@ class LiberoScene:
 
     def in_contact(self, first: str, second: str) -> bool:
         return bool(self._domain.check_contact(self._model_of(first), self._model_of(second)))
+
+    def _boxes(self, names: Sequence[str]) -> tuple[Vector, Vector, Vector]:
+        """Oriented boxes around the collision shapes: centres (N, 3), rotations (N, 3, 3), half sizes (N, 3)."""
+        sim = self._domain.sim
+        geoms = [
+            sim.model.geom_name2id(geom) for name in names for geom in self._model_of(name).contact_geoms
+        ]
+        rotations = np.asarray(sim.data.geom_xmat, dtype=np.float64)[geoms].reshape(-1, 3, 3)
+        boxes = np.asarray(sim.model.geom_aabb, dtype=np.float64).reshape(-1, 6)[geoms]
+        centres = np.asarray(sim.data.geom_xpos)[geoms] + np.einsum("nij,nj->ni", rotations, boxes[:, :3])
+        return centres, rotations, boxes[:, 3:]
 
     def _model_of(self, name: str) -> Any:
         for table in (self._domain.objects_dict, self._domain.fixtures_dict):

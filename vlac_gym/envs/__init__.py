@@ -1,0 +1,5 @@
+"""Environments; importing this loads no simulator."""
+
+__all__ = ["LiberoTask", "list_suites", "list_tasks"]
+
+from vlac_gym.envs.libero_tasks import LiberoTask, list_suites, list_tasks

@@ -1,0 +1,109 @@
+"""Choosing the OpenGL library before MuJoCo is imported: `configure_gl`, `probe_egl`, `probe_osmesa`.
+
+MuJoCo and PyOpenGL read their environment variables once, at import. Without a display there are two ways to
+render: EGL (a GPU's driver, or Mesa's software renderer) and OSMesa (software only).
+"""
+
+__all__ = ["GLBackend", "configure_gl", "probe_egl", "probe_osmesa"]
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Literal
+
+from vlac_gym.errors import ConfigError, SimulatorError
+
+_LOGGER = logging.getLogger(__name__)
+
+GLBackend = Literal["egl", "osmesa", "glfw", "cgl", "wgl"]
+
+EGL_HINT = "sudo apt-get install -y libegl1 libgl1-mesa-dri"
+OSMESA_HINT = "sudo apt-get install -y libosmesa6"
+
+_EGL_EXTENSIONS = 0x3055  # EGL_EXTENSIONS in egl.h
+
+
+def configure_gl(environ: MutableMapping[str, str] | None = None) -> str:
+    """Sets `MUJOCO_GL` and `PYOPENGL_PLATFORM`, unless the user did, so that rendering works without a display.
+
+    EGL is tried first, then OSMesa; a value of `MUJOCO_GL` that is already set is kept. Calling it again, or
+    after MuJoCo was imported by somebody else, changes nothing.
+
+    Args:
+        environ: The environment to change; `os.environ` by default.
+
+    Returns:
+        The value of `MUJOCO_GL` in force.
+
+    Raises:
+        ConfigError: `PYOPENGL_PLATFORM` contradicts `MUJOCO_GL`.
+        SimulatorError: Neither library is there; the message has the apt command.
+    """
+    env = os.environ if environ is None else environ
+    chosen = env.get("MUJOCO_GL", "").lower().strip()
+    if sys.platform != "linux":
+        return chosen or "native"
+    if not chosen:
+        chosen = _choose((("egl", probe_egl), ("osmesa", probe_osmesa)))
+        if "mujoco" in sys.modules:
+            _LOGGER.warning("mujoco was imported before MUJOCO_GL was set; set MUJOCO_GL=%s first.", chosen)
+        env["MUJOCO_GL"] = chosen
+    if chosen in ("egl", "osmesa"):
+        platform = env.setdefault("PYOPENGL_PLATFORM", chosen).lower()
+        if platform != chosen:
+            raise ConfigError(
+                f"Expected PYOPENGL_PLATFORM={chosen} to go with MUJOCO_GL={chosen}, got {platform!r}. "
+                "Unset PYOPENGL_PLATFORM or make them equal."
+            )
+    return chosen
+
+
+def _choose(probes: tuple[tuple[str, Callable[[], str | None]], ...]) -> str:
+    problems = []
+    for name, probe in probes:
+        problem = probe()
+        if problem is None:
+            return name
+        problems.append(f"{name}: {problem}")
+    raise SimulatorError(
+        "No OpenGL library for rendering without a display was found "
+        f"({'; '.join(problems)}). Install one: `{EGL_HINT}` or `{OSMESA_HINT}`."
+    )
+
+
+def probe_egl() -> str | None:
+    """Says why EGL cannot be used, or None if it offers at least one device."""
+    try:
+        egl = ctypes.CDLL("libEGL.so.1")
+    except OSError as error:
+        return f"{error} (`{EGL_HINT}`)"
+    egl.eglQueryString.restype = ctypes.c_char_p
+    egl.eglQueryString.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    extensions = egl.eglQueryString(None, _EGL_EXTENSIONS) or b""
+    if b"EGL_EXT_device" not in extensions:
+        return f"libEGL lacks EGL_EXT_device_enumeration (`{EGL_HINT}`)"
+    egl.eglGetProcAddress.restype = ctypes.c_void_p
+    egl.eglGetProcAddress.argtypes = [ctypes.c_char_p]
+    address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
+    if not address:
+        return f"libEGL lacks eglQueryDevicesEXT (`{EGL_HINT}`)"
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(
+        address
+    )
+    count = ctypes.c_int(0)
+    if not query(0, None, ctypes.byref(count)) or count.value < 1:
+        return f"libEGL has no device; a driver or Mesa is missing (`{EGL_HINT}`)"
+    return None
+
+
+def probe_osmesa() -> str | None:
+    """Says why OSMesa cannot be used, or None if its library loads."""
+    for name in ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return None
+    return f"libOSMesa.so not found (`{OSMESA_HINT}`)"

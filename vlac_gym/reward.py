@@ -95,15 +95,6 @@ class RuleOptions(TypedDict, total=False):
     value_threshold: float
 
 
-PRESETS: dict[str, TrainingRule] = {
-    "vlac": TrainingRule(),
-    "dense": TrainingRule(reward="dense"),
-    "pbrs": TrainingRule(reward="pbrs"),
-    # 32 critic calls in a 512-step episode (arXiv 2512.14666, table of reward designs): one each 16 steps.
-    "evolve": TrainingRule(reward="milestone", done_interval=16),
-}
-
-
 def training_rule(preset: str = "vlac", **options: Any) -> TrainingRule:
     """Builds a preset's rule with some of its fields replaced.
 
@@ -150,3 +141,12 @@ def _check_unit(name: str, value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not 0.0 <= value <= 1.0:  # type: ignore[arg-type, operator]
         raise ConfigError(f"Expected {name} in [0, 1], got {value!r}.")
+
+
+PRESETS: dict[str, TrainingRule] = {
+    "vlac": TrainingRule(),
+    "dense": TrainingRule(reward="dense"),
+    "pbrs": TrainingRule(reward="pbrs"),
+    # 32 critic calls in a 512-step episode (arXiv 2512.14666, table of reward designs): one each 16 steps.
+    "evolve": TrainingRule(reward="milestone", done_interval=16),
+}

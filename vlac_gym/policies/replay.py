@@ -1,0 +1,91 @@
+"""Replays recorded actions: `ReplayPolicy`, `load_actions`."""
+
+__all__ = ["ReplayPolicy", "load_actions"]
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vlac_gym.errors import ConfigError
+from vlac_gym.policies.base import Action
+
+ACTIONS_KEY = "actions"
+
+
+class ReplayPolicy:
+    """Gives out the actions of a file in order; after the last one, no motion with the gripper as it was.
+
+    Args:
+        actions: float (T, A), T >= 1, finite.
+
+    Raises:
+        ConfigError: Wrong shape, or a value that is not finite.
+    """
+
+    def __init__(self, actions: Action) -> None:
+        array = np.asarray(actions)
+        if array.ndim != 2 or 0 in array.shape or not np.issubdtype(array.dtype, np.number):
+            raise ConfigError(
+                f"Expected actions as numbers (T, A) with T >= 1, got {array.dtype} {array.shape}."
+            )
+        self._actions = array.astype(np.float32)
+        if not np.isfinite(self._actions).all():
+            row = int(np.argwhere(~np.isfinite(self._actions))[0][0])
+            raise ConfigError(f"Expected finite actions, got {self._actions[row].tolist()} in row {row}.")
+        self._next = 0
+
+    @classmethod
+    def from_spec(cls, argument: str) -> "ReplayPolicy":
+        """Builds it from the path of an action file; see `load_actions`."""
+        if not argument:
+            raise ConfigError("Policy 'replay' needs an action file: write 'replay:PATH' (.npy or .npz).")
+        return cls(load_actions(argument))
+
+    def reset(self, env: gym.Env[Any, Any], seed: int | None = None) -> None:
+        """Starts again at the first action.
+
+        Raises:
+            ConfigError: The actions do not fit the action space.
+        """
+        shape = env.action_space.shape
+        if shape != self._actions.shape[1:]:
+            raise ConfigError(
+                f"Expected actions of shape {shape} for this environment, got {self._actions.shape[1:]}."
+            )
+        self._next = 0
+
+    def act(self, obs: Any, info: Mapping[str, Any]) -> Action:
+        """The next recorded action."""
+        if self._next < len(self._actions):
+            self._next += 1
+            return self._actions[self._next - 1].copy()
+        still = np.zeros_like(self._actions[-1])
+        still[-1] = self._actions[-1, -1]
+        return still
+
+
+def load_actions(path: str | Path) -> Action:
+    """Reads an action file: a .npy array (T, A), or a .npz with the array under ``actions``.
+
+    Raises:
+        ConfigError: No such file, another format, or no ``actions`` in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"No action file at {str(file)!r}. Give the path of a .npy or .npz file.")
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
+        raise ConfigError(f"Expected {str(file)!r} to be a .npy or .npz file of numbers: {e}") from e
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        if ACTIONS_KEY not in loaded.files:
+            found = ", ".join(loaded.files) or "nothing"
+            raise ConfigError(f"Expected an array {ACTIONS_KEY!r} in {str(file)!r}, found {found}.")
+        actions: Action = loaded[ACTIONS_KEY]
+        return actions

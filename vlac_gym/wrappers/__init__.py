@@ -1,14 +1,18 @@
 """Wrappers around any Gymnasium env that yields RGB frames; loaded on first use."""
 
-__all__ = ["VLACRewardWrapper"]
+__all__ = ["EpisodeVideoWrapper", "VLACRewardWrapper"]
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlac_gym.wrappers.episode_video import EpisodeVideoWrapper
     from vlac_gym.wrappers.vlac_reward import VLACRewardWrapper
 
-_MODULES = {"VLACRewardWrapper": "vlac_gym.wrappers.vlac_reward"}
+_MODULES = {
+    "EpisodeVideoWrapper": "vlac_gym.wrappers.episode_video",
+    "VLACRewardWrapper": "vlac_gym.wrappers.vlac_reward",
+}
 
 
 def __getattr__(name: str) -> Any:

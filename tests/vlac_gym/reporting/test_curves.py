@@ -1,0 +1,71 @@
+import sys
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.reporting.curves import COLORS, draw_panel, save_curves_png
+
+
+def _count(picture: np.ndarray, name: str) -> int:
+    color = [int(COLORS[name][i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(picture.astype(int) - color).max(axis=2) < 8).sum())
+
+
+def test_panel_uncovers_curves_from_left_to_right(train_trace):
+    panel = draw_panel(train_trace(num_steps=10), 624, 344)
+
+    assert panel.full.shape == panel.blank.shape == (344, 624, 3)
+    assert panel.columns.tolist() == sorted(panel.columns.tolist())
+    assert len(panel.columns) == 11
+    seen = [_count(panel.at(step), "success_prob") for step in (0, 5, 10)]
+    assert seen[0] < seen[1] < seen[2]
+    right_of_now = int(panel.columns[5]) + 3
+    assert np.array_equal(panel.at(5)[:, right_of_now:], panel.blank[:, right_of_now:])
+    assert np.array_equal(panel.at(10)[:, : panel.columns[10]], panel.full[:, : panel.columns[10]])
+
+
+def test_curves_of_an_episode_without_critic_show_none_of_its_colors(eval_trace):
+    panel = draw_panel(eval_trace(), 624, 344)
+
+    assert _count(panel.full, "success_prob") == 0
+    assert _count(panel.full, "value") == 0
+
+
+def test_drawing_leaves_pyplot_alone(train_trace, tmp_path):
+    was_loaded = "matplotlib.pyplot" in sys.modules
+    save_curves_png(train_trace(), tmp_path / "plot.png")
+
+    assert ("matplotlib.pyplot" in sys.modules) == was_loaded
+
+
+def test_png_shows_the_frames_and_both_marks(train_trace, tmp_path):
+    save_curves_png(train_trace(), tmp_path / "plot.png", title="train mode")
+    picture = iio.imread(tmp_path / "plot.png")[:, :, :3]
+
+    assert picture.shape == (680, 1100, 3)
+    assert picture[168, 40].tolist() == [0, 0, 0]  # the reset frame is the first of the strip
+    assert _count(picture, "success_prob") > 500
+    assert _count(picture, "sim") > 200
+
+
+def test_png_without_frames_is_lower(train_trace, tmp_path):
+    import dataclasses
+
+    save_curves_png(dataclasses.replace(train_trace(), frames=()), tmp_path / "plot.png")
+
+    assert iio.imread(tmp_path / "plot.png").shape[:2] == (430, 1100)
+
+
+def test_tiny_panel_is_refused(train_trace):
+    with pytest.raises(ConfigError, match="at least 200x150 pixels, got 10x10"):
+        draw_panel(train_trace(), 10, 10)
+
+
+def test_missing_matplotlib_names_the_extra(train_trace, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+    with pytest.raises(DependencyNotInstalled, match=r"vlac-gym\[video\]"):
+        save_curves_png(train_trace(), tmp_path / "plot.png")
+    assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ __all__ = [
     "build_config",
     "build_model",
     "make_tiny_checkpoint",
+    "processor_files",
     "save_checkpoint",
     "train_tokenizer",
 ]
@@ -247,7 +248,7 @@ def save_checkpoint(directory: Path, model: Any, tokenizer: Any) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory, safe_serialization=True)
     tokenizer.save_pretrained(directory)
-    for name, content in _processor_files(model.config).items():
+    for name, content in processor_files(model.config).items():
         (directory / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -277,7 +278,7 @@ def make_tiny_checkpoint(directory: str | Path, *, seed: int = 0, sizes: ModelSi
     return path
 
 
-def _processor_files(config: Any) -> dict[str, dict[str, Any]]:
+def processor_files(config: Any) -> dict[str, dict[str, Any]]:
     """What other engines read: one tile per picture, LANCZOS (Pillow's filter 1), ImageNet mean and std."""
     side = config.vision_config.image_size[0]
     common = {

@@ -1,0 +1,38 @@
+# make demo: a real LIBERO episode judged by a critic.   make test: all tests that need no GPU and no trainer.
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+export VENV
+
+.PHONY: demo test lint test-slow test-gpu test-trainer setup-demo setup-test clean
+
+setup-demo:
+	@python3 scripts/check_gl.py
+	@scripts/setup_venv.sh demo
+
+setup-test:
+	@python3 scripts/check_gl.py
+	@scripts/setup_venv.sh dev --with-torch
+
+demo: setup-demo
+	@$(BIN)/python scripts/demo.py --out $(OUT)
+
+test: setup-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: setup-test
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-gpu: setup-test
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+test-trainer: setup-test
+	$(BIN)/python -m pytest -m trainer $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

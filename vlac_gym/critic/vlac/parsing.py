@@ -77,11 +77,7 @@ def read_number(reply: EngineReply, reading: Reading = "rich", *, thinking: bool
     Raises:
         CriticResponseError: No number, several, an unfinished thought, or probabilities that are NaN.
     """
-    text = _END_RUN.sub("", reply.text) if reading == "plain" else _weighted_text(reply, reading)
-    if thinking:
-        _, found, text = text.partition(_THINKING_END)
-        if not found:
-            raise _no_number(reply, f"a number after {_THINKING_END}", "Raise max_thinking_tokens?")
+    text = _said_text(reply, thinking) if reading == "plain" else _weighted_text(reply, reading, thinking)
     match = _NUMBER.fullmatch(text)
     if match is None:
         hint = (
@@ -91,11 +87,29 @@ def read_number(reply: EngineReply, reading: Reading = "rich", *, thinking: bool
     return float(match.group(1) + match.group(2))
 
 
-def _weighted_text(reply: EngineReply, reading: Reading) -> str:
+def _said_text(reply: EngineReply, thinking: bool) -> str:
+    text = _END_RUN.sub("", reply.text)
+    if not thinking:
+        return text
+    _, found, answer = text.partition(_THINKING_END)
+    if not found:
+        raise _unfinished(reply)
+    return answer
+
+
+def _weighted_text(reply: EngineReply, reading: Reading, thinking: bool) -> str:
     tokens = list(reply.tokens)
     while tokens and (not tokens[-1].token.strip() or _END.fullmatch(tokens[-1].token.strip())):
         tokens.pop()
-    return "".join(
+    head = ""
+    if thinking:  # Numbers inside the thought are not the answer and may lack candidates.
+        thought = ""
+        while _THINKING_END not in thought:
+            if not tokens:
+                raise _unfinished(reply)
+            thought += tokens.pop(0).token
+        head = thought.partition(_THINKING_END)[2]
+    return head + "".join(
         _weighted_number(reply, token, reading) if _is_numeric(token.token) else token.token
         for token in tokens
     )
@@ -136,6 +150,10 @@ def _probability(candidate: TokenCandidate) -> float:
 def _is_numeric(token: str) -> bool:
     # isdigit alone is true for superscripts and other scripts' digits, which float refuses or misreads.
     return token.isascii() and token.isdigit()
+
+
+def _unfinished(reply: EngineReply) -> CriticResponseError:
+    return _no_number(reply, f"a number after {_THINKING_END}", "Raise max_thinking_tokens?")
 
 
 def _no_number(reply: EngineReply, expected: str, detail: str) -> CriticResponseError:

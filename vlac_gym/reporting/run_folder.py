@@ -23,7 +23,7 @@ from vlac_gym.types import CriticInfo
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
 _FORMAT = 1
-_MAY_CHANGE = ("episodes",)  # settings that may differ between a run and its continuation
+_MAY_CHANGE = ("episodes", "video")  # settings that may differ between a run and its continuation
 
 
 class RunFolder:
@@ -37,7 +37,7 @@ class RunFolder:
         resume: Continue the run that `path` holds. Without it, a folder that holds episodes is refused.
 
     Raises:
-        ConfigError: The folder holds a run and `resume` is off, or its settings differ, or it is not a folder.
+        ConfigError: The folder holds a run and `resume` is off, or its settings differ, or it can't be written.
     """
 
     def __init__(
@@ -48,9 +48,12 @@ class RunFolder:
         self._run = json.loads(json.dumps(dict(run)))
         self._critic = critic
         self._episodes = self._load_episodes(resume=resume)
-        path.mkdir(parents=True, exist_ok=True)
-        self._trim_steps()
-        self.finish("running")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._trim_steps()
+            self.finish("running")
+        except OSError as e:
+            raise ConfigError(f"Can't write the run to {path}: {e}. Choose another --out.") from e
 
     @property
     def num_episodes(self) -> int:

@@ -88,7 +88,7 @@ class EpisodeTrace:
         task_suite: Suite name, None outside LIBERO.
         task_id: Number in the suite, None outside LIBERO.
         init_state_id: Official init state, None outside LIBERO.
-        wall_s: Seconds from reset to the last step.
+        wall_s: Seconds from the end of reset to the last step.
     """
 
     task: str

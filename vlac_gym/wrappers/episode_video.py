@@ -91,8 +91,9 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
         """Starts an episode and its recording; an unfinished recording is dropped."""
-        self._started_s = time.perf_counter()
         observation, info = self.env.reset(seed=seed, options=options)
+        # After reset: the first one may build a simulator, which says nothing about the episode.
+        self._started_s = time.perf_counter()
         self._frames = [np.array(self._reader.read(self.env, observation, info))]
         self._steps = []
         self._reset_info = dict(info)

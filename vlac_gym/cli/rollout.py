@@ -1,0 +1,222 @@
+"""`vlac-gym rollout`: runs LIBERO episodes judged by a critic and writes videos, plots, numbers and a page."""
+
+__all__ = ["Args", "run"]
+
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+
+from vlac_gym import LIBERO_ENV_ID
+from vlac_gym.cli.interrupts import interrupts_held
+from vlac_gym.cli.rollout_progress import RolloutProgress
+from vlac_gym.critic import make_critic
+from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic_round import checked_answers
+from vlac_gym.envs.libero_tasks import LiberoTask, get_task
+from vlac_gym.errors import ConfigError, CriticError, DependencyNotInstalled, VlacGymError
+from vlac_gym.policies import Policy, make_policy
+from vlac_gym.reporting.reading import read_summary
+from vlac_gym.reporting.run_folder import RunFolder, RunStatus
+from vlac_gym.reporting.trace import EpisodeTrace
+from vlac_gym.types import Mode
+from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
+
+_RULE_OPTIONS = ("done_threshold", "done_patience", "done_interval", "min_steps", "min_value", "value_stride")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """What to run, and where to write."""
+
+    out: Path
+    """Folder for the run; one that holds finished episodes is refused, unless --resume."""
+    task_suite: str = "libero_spatial"
+    """See `vlac-gym tasks`."""
+    task_id: int = 0
+    """Number of the task in its suite."""
+    init_state_id: int | None = None
+    """Official initial state of every episode; default: 0, 1, 2, … from episode to episode."""
+    policy: str = "expert"
+    """What drives the arm: expert, random, zero, replay:FILE, expert:noise=0.1, …"""
+    critic: str = "oracle"
+    """Who judges: oracle, noisy_oracle:tpr=0.8, transformers:PATH, http://host:8400, …"""
+    mode: Mode = "train"
+    """train: the critic pays and stops. eval: the simulator does, and the critic is not called."""
+    episodes: int = 1
+    """How many episodes, 1 or more."""
+    seed: int = 0
+    """Episode i resets env and policy with seed + i."""
+    video: bool = True
+    """Write an mp4 per episode."""
+    resume: bool = False
+    """Continue the run that --out holds, with the same settings."""
+    max_episode_steps: int | None = None
+    """Step limit; default: the suite's."""
+    image_size: int = 256
+    """Height and width of the camera picture, pixels."""
+    preset: str = "vlac"
+    """Training rule: vlac, dense, pbrs, evolve."""
+    calibration: str | None = None
+    """JSON file with thresholds, as the report card writes it."""
+    done_threshold: float | None = None
+    """success_prob that counts as done, [0, 1]; default: the preset's, like all that follow."""
+    done_patience: int | None = None
+    """Consecutive done checks that stop an episode."""
+    done_interval: int | None = None
+    """Env steps between checks."""
+    min_steps: int | None = None
+    """The critic can't stop before this step."""
+    min_value: float | None = None
+    """Value that a stop demands besides, [0, 1]."""
+    value_stride: int | None = None
+    """Env steps between the frames of the value list."""
+    plot_values: bool = True
+    """Ask for the value curve of stopped episodes too: after their end, for the plots, never for the reward."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run needs, checked; the simulator is not started and nothing is written."""
+
+    task: LiberoTask
+    policy: Policy
+    critic: Critic
+    env: EpisodeVideoWrapper[Any, Any]
+    value_stride: int
+
+
+def run(args: Args) -> int:
+    """Runs the command; see `vlac-gym rollout --help`."""
+    plan = _prepare(args)
+    settings = {
+        field.name: getattr(args, field.name)
+        for field in dataclasses.fields(args)
+        if field.name not in ("out", "resume")
+    }
+    folder = RunFolder(args.out, run=settings, critic=plan.critic.describe(), resume=args.resume)
+    status: RunStatus = "failed"
+    error: str | None = None
+    try:
+        _run_episodes(args, plan, folder)
+        status = "complete"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    except VlacGymError as e:
+        error = str(e)
+        raise
+    finally:
+        with interrupts_held():
+            folder.finish(status, error)
+            plan.env.close()
+            plan.critic.close()
+            print(_report(folder))
+    return 0
+
+
+def _prepare(args: Args) -> _Plan:
+    if args.episodes < 1 or args.seed < 0:
+        raise ConfigError(f"Expected --episodes >= 1 and --seed >= 0, got {args.episodes} and {args.seed}.")
+    if args.max_episode_steps is not None and args.max_episode_steps < 1:
+        raise ConfigError(f"Expected --max-episode-steps >= 1, got {args.max_episode_steps}.")
+    _require_video_packages()
+    task = get_task(args.task_suite, args.task_id)
+    policy = make_policy(args.policy)
+    critic = make_critic(args.critic)
+    env: gym.Env[Any, Any] = gym.make(
+        LIBERO_ENV_ID,
+        # Ours and not the env's own: this one also holds in eval mode, for every suite.
+        max_episode_steps=args.max_episode_steps or task.max_episode_steps,
+        disable_env_checker=True,
+        task_suite=args.task_suite,
+        task_id=args.task_id,
+        init_state_id=args.init_state_id,
+        cameras=("agentview",),
+        image_size=args.image_size,
+    )
+    options = {name: getattr(args, name) for name in _RULE_OPTIONS if getattr(args, name) is not None}
+    judged: VLACRewardWrapper[Any, Any] = VLACRewardWrapper(
+        env, critic, mode=args.mode, preset=args.preset, calibration=args.calibration, **cast(Any, options)
+    )
+    recorded = EpisodeVideoWrapper(judged, critic_info=critic.describe())
+    return _Plan(task, policy, critic, recorded, judged.rule.value_stride)
+
+
+def _require_video_packages() -> None:
+    missing = [
+        name for name in ("matplotlib", "PIL", "imageio_ffmpeg") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise DependencyNotInstalled(
+            f'Plots and videos need {", ".join(missing)}. Run: pip install "vlac-gym[video]"'
+        )
+
+
+def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
+    if isinstance(plan.critic, PrivilegedCritic):
+        for _ in range(folder.num_episodes):  # A continued run draws what an uncut one would.
+            plan.critic.begin_episode()
+    limit = args.max_episode_steps or plan.task.max_episode_steps
+    with RolloutProgress(args.episodes, limit) as progress:
+        for number in range(folder.num_episodes, args.episodes):
+            seed = args.seed + number
+            init_state_id = number % plan.task.num_init_states
+            if args.init_state_id is not None:
+                init_state_id = args.init_state_id
+            progress.begin_episode(number)
+            trace = _play(plan, seed, init_state_id, progress.step)
+            progress.write_files()
+            if args.plot_values:
+                trace = _with_plot_values(trace, plan.critic, plan.value_stride)
+            with interrupts_held():
+                folder.add_episode(trace, with_video=args.video, extra={"seed": seed})
+            progress.end_episode(trace)
+
+
+def _play(
+    plan: _Plan, seed: int, init_state_id: int, on_step: Callable[[int, float | None], None]
+) -> EpisodeTrace:
+    observation, info = plan.env.reset(seed=seed, options={"init_state_id": init_state_id})
+    plan.policy.reset(plan.env, seed=seed)
+    step, is_over = 0, False
+    while not is_over:
+        observation, _, terminated, truncated, info = plan.env.step(plan.policy.act(observation, info))
+        step, is_over = step + 1, terminated or truncated
+        on_step(step, info.get("critic", {}).get("success_prob"))
+    assert plan.env.last_episode is not None
+    return plan.env.last_episode
+
+
+def _with_plot_values(trace: EpisodeTrace, critic: Critic, stride: int) -> EpisodeTrace:
+    """Adds the value curve of an episode whose reward did not need one."""
+    if trace.mode == "eval" or trace.critic.values or trace.critic.stopped_by == "critic_error":
+        return trace
+    steps = [*range(0, trace.num_steps, stride), trace.num_steps]
+    try:
+        answers = critic.value([trace.frames[step] for step in steps], trace.task)
+        values = checked_answers(answers, len(steps), 0.0, "value")
+    except CriticError as e:
+        # The episode is finished and paid; only a curve of its plot is missing.
+        print(f"vlac-gym rollout: no value curve in the plots: {e}", file=sys.stderr)
+        return trace
+    judged = dataclasses.replace(
+        trace.critic,
+        values=tuple(float(v) for v in values),
+        value_frame_steps=tuple(steps),
+        values_for="plot",
+    )
+    return dataclasses.replace(trace, critic=judged)
+
+
+def _report(folder: RunFolder) -> str:
+    lines = ["", *read_summary(folder.summary), ""]
+    for episode in folder.summary["episodes"][-3:]:
+        lines += [f"{kind:8} {folder.path / episode[kind]}" for kind in ("video", "plot") if episode[kind]]
+    lines += [f"{'summary':8} {folder.path / 'summary.json'}", f"{'page':8} {folder.path / 'index.html'}"]
+    return "\n".join(lines)

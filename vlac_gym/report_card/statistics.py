@@ -171,13 +171,13 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     array, positive = np.asarray(scores, np.float64), np.asarray(labels, bool)
     if not positive.any():
         return None
-    area = recall_before = 0.0
-    for threshold in np.unique(array)[::-1]:
-        chosen = array >= threshold
-        recall = float(positive[chosen].sum()) / float(positive.sum())
-        area += (recall - recall_before) * float(positive[chosen].mean())
-        recall_before = recall
-    return area
+    order = np.argsort(-array, kind="stable")
+    array, positive = array[order], positive[order]
+    last_of_tie = np.append(np.diff(array) != 0, True)
+    found = np.cumsum(positive)[last_of_tie]
+    precision = found / (np.flatnonzero(last_of_tie) + 1)
+    gained = np.diff(found, prepend=0) / positive.sum()
+    return float(precision @ gained)
 
 
 def two_proportion_p_value(hits: tuple[int, int], totals: tuple[int, int]) -> float | None:

@@ -1,0 +1,187 @@
+"""What a critic says about recorded episodes: `judge_episode`, `judge_episodes`, `JudgedEpisode`.
+
+A privileged critic gets the simulator's signals of each frame first, frame by frame, as in a running episode.
+"""
+
+__all__ = ["JudgedEpisode", "check_indices", "judge_episode", "judge_episodes", "value_indices"]
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.critic.base import PrivilegedCritic
+from vlac_gym.data.episodes import Episode, EpisodeMeta
+from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.statistics import Array
+from vlac_gym.report_card.termination import Checks
+from vlac_gym.types import Frame
+
+
+@dataclass(frozen=True)
+class JudgedEpisode:
+    """One recorded episode with the critic's opinions.
+
+    Attributes:
+        index: Position in the dataset.
+        meta: What the episode is.
+        checks: Done checks at every recorded frame after the reset.
+        goal_progress: float (T + 1,), the dense truth at every step.
+        value_steps: int (V,), steps of the value list's frames; first 0, last T.
+        values: float (V,), the critic's value list, what training pays at the step limit.
+        forward: float (V - 1,), progress of each pair of neighbouring value frames.
+        backward: float (V - 1,), progress of the same pairs swapped.
+    """
+
+    index: int
+    meta: EpisodeMeta
+    checks: Checks
+    goal_progress: Array
+    value_steps: NDArray[np.int64]
+    values: Array
+    forward: Array
+    backward: Array
+
+    @property
+    def task_key(self) -> str:
+        """Suite and task, the unit of the bootstrap."""
+        return self.checks.cluster
+
+    @property
+    def ends_in_success(self) -> bool:
+        """Whether the goal holds at the last step."""
+        return bool(self.checks.success[-1])
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether the goal held at any step."""
+        return bool(self.checks.success.any())
+
+    @property
+    def final_value(self) -> float:
+        """The last value; NaN if the critic gave no usable answer."""
+        return float(self.values[-1])
+
+    @property
+    def truth_changes(self) -> Array:
+        """float (V - 1,), change of the dense truth over each pair."""
+        return np.diff(self.goal_progress[self.value_steps])
+
+    @property
+    def until_success(self) -> int:
+        """How many value frames lead up to the first success, that frame included; all if there is none."""
+        first = self.checks.first_success_step
+        if first is None:
+            return len(self.value_steps)
+        return min(int(np.searchsorted(self.value_steps, first)) + 1, len(self.value_steps))
+
+
+def check_indices(episode: Episode, check_interval: int) -> NDArray[np.int64]:
+    """Frames at which the critic is asked: one each `check_interval` steps or more, and the last; never the reset."""
+    return _thin(episode.frame_steps, check_interval)[1:]
+
+
+def value_indices(episode: Episode, value_stride: int) -> NDArray[np.int64]:
+    """Frames of the value list: the first, one each `value_stride` steps or more, and the last."""
+    return _thin(episode.frame_steps, value_stride)
+
+
+def judge_episode(
+    asked: AskedCritic,
+    episode: Episode,
+    *,
+    index: int = 0,
+    camera: str | None = None,
+    check_interval: int = 1,
+    value_stride: int = 5,
+) -> JudgedEpisode:
+    """Asks the critic about one episode: done checks, the value list, and each pair both ways.
+
+    Args:
+        asked: The critic.
+        episode: At least one step long.
+        index: Its position in the dataset, kept in the result.
+        camera: Which recorded camera to show; the first by default.
+        check_interval: Least number of steps between two checks.
+        value_stride: Least number of steps between two frames of the value list.
+    """
+    view, task = episode.view(camera), episode.meta.task
+    frames: dict[int, Frame] = {}
+    at_checks = check_indices(episode, check_interval)
+    at_values = value_indices(episode, value_stride)
+    for i in sorted({*at_checks.tolist(), *at_values.tolist()}):
+        frames[i] = view[i]
+    if isinstance(asked.critic, PrivilegedCritic):
+        probs = _ask_privileged(asked, asked.critic, episode, frames, at_checks)
+    else:
+        probs = asked.success_prob([frames[i] for i in at_checks], [task] * len(at_checks))
+    listed = [frames[i] for i in at_values]
+    tasks = [task] * (len(listed) - 1)
+    return JudgedEpisode(
+        index=index,
+        meta=episode.meta,
+        checks=Checks(
+            steps=episode.frame_steps[at_checks].astype(np.int64),
+            probs=probs,
+            success=episode.success,
+            cluster=f"{episode.meta.task_suite}/{episode.meta.task_id}",
+        ),
+        goal_progress=episode.goal_progress.astype(np.float64),
+        value_steps=episode.frame_steps[at_values].astype(np.int64),
+        values=asked.value(listed, task),
+        forward=asked.progress(listed[:-1], listed[1:], tasks),
+        backward=asked.progress(listed[1:], listed[:-1], tasks),
+    )
+
+
+def judge_episodes(
+    asked: AskedCritic,
+    episodes: Iterable[Episode],
+    *,
+    camera: str | None = None,
+    check_interval: int = 1,
+    value_stride: int = 5,
+    visit: Callable[[Episode, JudgedEpisode], None] | None = None,
+) -> Iterator[JudgedEpisode]:
+    """Judges episodes one after the other; `visit` sees each while its frames and signals are still at hand."""
+    for index, episode in enumerate(episodes):
+        if episode.num_steps == 0:
+            continue
+        judged = judge_episode(
+            asked,
+            episode,
+            index=index,
+            camera=camera,
+            check_interval=check_interval,
+            value_stride=value_stride,
+        )
+        if visit is not None:
+            visit(episode, judged)
+        yield judged
+
+
+def _ask_privileged(
+    asked: AskedCritic,
+    critic: PrivilegedCritic,
+    episode: Episode,
+    frames: dict[int, Frame],
+    at_checks: NDArray[np.int64],
+) -> Array:
+    """One question per observed frame: two frames that look the same may belong to different signals."""
+    critic.begin_episode()
+    checked = set(at_checks.tolist())
+    probs = []
+    for i, frame in frames.items():
+        critic.observe(frame, episode.info_at(int(episode.frame_steps[i])))
+        if i in checked:
+            probs.append(asked.success_prob([frame], [episode.meta.task]))
+    return np.concatenate(probs)
+
+
+def _thin(steps: NDArray[np.int32], interval: int) -> NDArray[np.int64]:
+    kept = [0]
+    for i in range(1, len(steps)):
+        if steps[i] - steps[kept[-1]] >= interval or i == len(steps) - 1:
+            kept.append(i)
+    return np.array(kept, np.int64)

@@ -1,15 +1,17 @@
 """Wrappers around any Gymnasium env that yields RGB frames; loaded on first use."""
 
-__all__ = ["EpisodeVideoWrapper", "VLACRewardWrapper"]
+__all__ = ["ActionChunk", "EpisodeVideoWrapper", "VLACRewardWrapper"]
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlac_gym.wrappers.action_chunk import ActionChunk
     from vlac_gym.wrappers.episode_video import EpisodeVideoWrapper
     from vlac_gym.wrappers.vlac_reward import VLACRewardWrapper
 
 _MODULES = {
+    "ActionChunk": "vlac_gym.wrappers.action_chunk",
     "EpisodeVideoWrapper": "vlac_gym.wrappers.episode_video",
     "VLACRewardWrapper": "vlac_gym.wrappers.vlac_reward",
 }

@@ -33,6 +33,13 @@ class FrameReader:
     def __init__(self, env: gym.Env[Any, Any], source: FrameSource | None) -> None:
         self._source: FrameSource = source if callable(source) else _resolve(env, source)
 
+    @property
+    def camera(self) -> str | None:
+        """The camera's name if the frame is the Dict observation's `<camera>_image`, else None."""
+        if isinstance(self._source, str) and self._source.endswith("_image"):
+            return self._source.removesuffix("_image")
+        return None
+
     def read(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Frame:
         """The frame, uint8 (H, W, 3).
 

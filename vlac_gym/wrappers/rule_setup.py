@@ -32,12 +32,7 @@ def resolve_rule(
     if calibration is not None:
         from vlac_gym.calibration import load_calibration
 
-        found = load_calibration(calibration)
-        calibrated = {
-            "done_threshold": found.done_threshold,
-            "done_patience": found.done_patience,
-            "min_steps": found.min_steps,
-        }
+        calibrated = load_calibration(calibration).rule_options()
     return training_rule(preset, **(calibrated | dict(options)))
 
 

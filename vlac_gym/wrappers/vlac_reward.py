@@ -18,6 +18,7 @@ from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.quiet_steps import QuietSteps
 from vlac_gym.wrappers.rule_setup import MODES, check_choice, check_references, resolve_rule
 from vlac_gym.wrappers.sim_signals import hide_sim_signals, sim_success
 
@@ -129,6 +130,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
         self.critic_failures = 0
         self._frames = FrameReader(env, frame)
+        self._steps = QuietSteps(env)
         self._critic_spec = critic
         self._critic = None if isinstance(critic, str) else critic
         self._mode: Mode = mode
@@ -181,8 +183,9 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             self.set_mode(mode)
         self._judge = None
         observation, info = self.env.reset(seed=seed, options=options)
+        self._steps.begin(observation)
         if self._mode != "eval":
-            info = self._begin(observation, info)
+            info = self._begin(info)
         self._is_running = True
         return observation, info
 
@@ -197,17 +200,35 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             result = self.env.step(action)
             self._is_running = not (result[2] or result[3])
             return result
+        reward, terminated, truncated, info = self.step_unrendered(action)
+        return self.observe(), reward, terminated, truncated, info
+
+    def step_unrendered(self, action: ActType) -> tuple[SupportsFloat, bool, bool, dict[str, Any]]:
+        """`step` without the observation, for action chunks: what neither critic nor caller looks at isn't rendered.
+
+        Returns:
+            (reward, terminated, truncated, info), as `step` would give them; see `observe`.
+        """
+        if self._mode == "eval":
+            reward, terminated, truncated, info = self._steps.step(action)
+            self._is_running = not (terminated or truncated)
+            return reward, terminated, truncated, info
         if self._judge is None or not self._is_running:
             raise ResetNeeded("The training episode is over. Call reset() before the next step().")
         self._is_running = False  # Whatever raises below leaves an episode that can't go on.
-        observation, env_reward, env_terminated, env_truncated, info = self.env.step(action)
+        env_reward, env_terminated, env_truncated, info = self._steps.step(action)
         self._judge.advance(self._limit(env_terminated, env_truncated))
-        verdict = self._verdict(self._judge, observation, info)
+        verdict = self._verdict(self._judge, info)
         bonus = self._watch_sim(info)
         report = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
         report["critic"] = self._critic_info(self._judge, verdict.stopped_by)
         self._is_running = verdict.stopped_by is None
-        return observation, verdict.reward + bonus, verdict.terminated, verdict.truncated, report
+        return verdict.reward + bonus, verdict.terminated, verdict.truncated, report
+
+    def observe(self) -> ObsType:
+        """The observation of the present state, after `step_unrendered`."""
+        observation: ObsType = self._steps.observe()
+        return observation
 
     def close(self) -> None:
         """Closes the env, and the critic if this wrapper built it."""
@@ -217,8 +238,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self._is_running = False
         super().close()
 
-    def _begin(self, observation: ObsType, info: dict[str, Any]) -> dict[str, Any]:
-        frame = self._frames.read(self.env, observation, info)
+    def _begin(self, info: dict[str, Any]) -> dict[str, Any]:
+        frame = self._steps.frame(self._frames, info)
         self._judge = EpisodeJudge(self.rule, self._task_of(info), frame, self._max_buffer_bytes)
         if isinstance(self.critic, PrivilegedCritic):
             self.critic.begin_episode()
@@ -228,9 +249,9 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         report["critic"] = self._critic_info(self._judge, None)
         return report
 
-    def _verdict(self, judge: EpisodeJudge, observation: ObsType, info: dict[str, Any]) -> Verdict:
+    def _verdict(self, judge: EpisodeJudge, info: dict[str, Any]) -> Verdict:
         if judge.wants_frame:
-            frame = self._frames.read(self.env, observation, info)
+            frame = self._steps.frame(self._frames, info)
             judge.take_frame(frame)
             if isinstance(self.critic, PrivilegedCritic):
                 self.critic.observe(frame, info)

@@ -220,6 +220,10 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         """Privileged view of the state, for experts and oracles; never for a policy under training."""
         return LiberoScene(self._running().domain, elapsed_steps=lambda: self._elapsed_steps)
 
+    def proprioception(self) -> NDArray[np.float32]:
+        """The observation's `state` without rendering: float32 (8,)."""
+        return self._running().proprioception()
+
     def physics_state(self) -> NDArray[np.float64]:
         """float64 (1 + nq + nv,): time, joint positions and velocities; a copy."""
         return self._running().physics_state()

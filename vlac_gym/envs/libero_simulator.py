@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.envs.gl import configure_gl
+from vlac_gym.envs.libero_control import ArmControl, ContactTest
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
@@ -70,9 +71,10 @@ class LiberoSimulator:
         self._model = self._domain.sim.model._model
         self._data = self._domain.sim.data._data
         self._robot = self._domain.robots[0]
-        self._controller = self._robot.controller
-        self._controller.update = self._update_controller
-        self._remember_initial_state()
+        self._control = ArmControl(self._mujoco, self._domain)
+        self._domain.check_contact = ContactTest(self._domain)
+        self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
+        self._initial_physics = self._copy_physics()
 
     @property
     def domain(self) -> Any:
@@ -100,8 +102,7 @@ class LiberoSimulator:
         )
         for warning in data.warning:
             warning.number = 0
-        vars(self._controller).update(copy.deepcopy(self._initial_controller))
-        self._robot.gripper.current_action = self._initial_grip.copy()
+        self._control.reset()
         data.time = init_state[0]
         data.qpos[:] = init_state[1 : 1 + model.nq]
         data.qvel[:] = init_state[1 + model.nq :]
@@ -117,15 +118,14 @@ class LiberoSimulator:
             SimulatorError: The physics became unstable; `restore` mends it.
         """
         mujoco, model, data = self._mujoco, self._model, self._data
+        self._control.set_goal(action)
         try:
-            for index in range(PHYSICS_STEPS):
-                if index > 0:
-                    mujoco.mj_step1(model, data)
-                self._robot.control(action, policy_step=index == 0)
+            for _ in range(PHYSICS_STEPS):
+                self._control.apply()
                 mujoco.mj_step2(model, data)
-            # Positions, contacts and cameras of the state that was reached, for whoever looks next; it is
-            # also the first half of the next physics step.
-            mujoco.mj_step1(model, data)
+                # The first half of the next physics step; after the last one it is also what observations,
+                # contacts and cameras of the reached state are computed from.
+                mujoco.mj_step1(model, data)
         except mujoco.FatalError as error:
             raise SimulatorError(f"MuJoCo failed in {self.task.name}: {error}. Call reset.") from error
         self._raise_if_unstable()
@@ -167,7 +167,6 @@ class LiberoSimulator:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
-        self._controller.__dict__.pop("update", None)
 
     def _start_renderer(self) -> Any:
         mujoco = self._mujoco
@@ -185,41 +184,11 @@ class LiberoSimulator:
                 f"OpenGL cannot be started with MUJOCO_GL={configure_gl()}: {error}. See docs/libero.md."
             ) from error
 
-    def _remember_initial_state(self) -> None:
-        mujoco, model, data = self._mujoco, self._model, self._data
-        self._eef_body_id = model.body(self._robot.robot_model.eef_name).id
-        kind = mujoco.mjtState.mjSTATE_INTEGRATION
-        self._initial_physics = np.empty(mujoco.mj_stateSize(model, kind))
-        mujoco.mj_getState(model, data, self._initial_physics, kind)
-        held = {"sim", "update"}
-        self._initial_controller = {
-            name: copy.deepcopy(value) for name, value in vars(self._controller).items() if name not in held
-        }
-        self._initial_grip = np.array(self._robot.gripper.current_action, dtype=np.float64)
-
-    def _update_controller(self, force: bool = False) -> None:
-        """robosuite's `Controller.update` without its own `mj_forward`: `step` has just run that half."""
-        controller = self._controller
-        if not (controller.new_update or force):
-            return
-        mujoco, model, data = self._mujoco, self._model, self._data
-        site = self._robot.eef_site_id
-        controller.ee_pos = np.array(data.site_xpos[site])
-        controller.ee_ori_mat = np.array(data.site_xmat[site].reshape(3, 3))
-        translation = np.zeros((3, model.nv))
-        rotation = np.zeros((3, model.nv))
-        mujoco.mj_jacSite(model, data, translation, rotation, site)
-        controller.ee_pos_vel = np.dot(translation, data.qvel)
-        controller.ee_ori_vel = np.dot(rotation, data.qvel)
-        controller.joint_pos = np.array(data.qpos[controller.qpos_index])
-        controller.joint_vel = np.array(data.qvel[controller.qvel_index])
-        controller.J_pos = np.array(translation[:, controller.qvel_index])
-        controller.J_ori = np.array(rotation[:, controller.qvel_index])
-        controller.J_full = np.array(np.vstack([controller.J_pos, controller.J_ori]))
-        mass = np.zeros((model.nv, model.nv))
-        _full_mass_matrix(mujoco, model, data, mass)
-        controller.mass_matrix = mass[controller.qvel_index, :][:, controller.qvel_index]
-        controller.new_update = False
+    def _copy_physics(self) -> NDArray[np.float64]:
+        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        state = np.empty(self._mujoco.mj_stateSize(self._model, kind))
+        self._mujoco.mj_getState(self._model, self._data, state, kind)
+        return state
 
     def _raise_if_unstable(self) -> None:
         for name in _WARNING_NAMES:
@@ -236,19 +205,6 @@ def _import_mujoco() -> Any:
     except ImportError as error:
         raise DependencyNotInstalled(f"mujoco is not installed. Run: {INSTALL_HINT}") from error
     return mujoco
-
-
-def _full_mass_matrix(mujoco: Any, model: Any, data: Any, out: NDArray[np.float64]) -> None:
-    if _MASS_MATRIX_FROM_DATA.get(mujoco.__version__) is None:
-        version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
-        _MASS_MATRIX_FROM_DATA[mujoco.__version__] = version >= (3, 4)
-    if _MASS_MATRIX_FROM_DATA[mujoco.__version__]:
-        mujoco.mj_fullM(model, data, out)
-    else:
-        mujoco.mj_fullM(model, out, data.qM)
-
-
-_MASS_MATRIX_FROM_DATA: dict[str, bool] = {}
 
 
 def _build_domain(task: LiberoTask, *, deadline_s: float) -> Any:

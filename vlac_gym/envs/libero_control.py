@@ -1,0 +1,179 @@
+"""robosuite's arm controller and contact test without their bookkeeping: `ArmControl`, `ContactTest`.
+
+Both give bit for bit what robosuite 1.4.0 gives (`controllers/osc.py`, `robots/single_arm.py`,
+`environments/base.py`): the same functions are called on the same numbers in the same order. Left out are what
+nobody reads here: observables at every physics step, force and velocity histories, name look-ups, and the
+`mj_forward` that each of them repeats.
+"""
+
+__all__ = ["ArmControl", "ContactTest"]
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_KEPT_ALIVE = ("sim", "update")
+
+
+class ArmControl:
+    """The operational-space controller of one arm with its gripper, applied once per physics step.
+
+    Args:
+        mujoco: The imported module.
+        domain: LIBERO's inner environment, just built.
+    """
+
+    def __init__(self, mujoco: Any, domain: Any) -> None:
+        from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
+
+        self._nullspace_torques = nullspace_torques
+        self._opspace_matrices = opspace_matrices
+        self._orientation_error = orientation_error
+        self._mujoco = mujoco
+        self._model = domain.sim.model._model
+        self._data = domain.sim.data._data
+        robot = domain.robots[0]
+        self._controller = robot.controller
+        self._controller.update = self._update
+        self._site = robot.eef_site_id
+        self._positions = np.array(self._controller.qpos_index)
+        self._velocities = np.array(self._controller.qvel_index)
+        self._arm_actuators = np.array(robot._ref_joint_actuator_indexes)
+        self._torque_low, self._torque_high = (np.array(limit) for limit in robot.torque_limits)
+        self._grip_actuators = np.array(robot._ref_joint_gripper_actuator_indexes)
+        span = self._model.actuator_ctrlrange[self._grip_actuators]
+        self._grip_bias = 0.5 * (span[:, 1] + span[:, 0])
+        self._grip_weight = 0.5 * (span[:, 1] - span[:, 0])
+        self._grip_speed = np.array([-1.0, 1.0]) * robot.gripper.speed
+        self._initial_grip = np.array(robot.gripper.current_action, dtype=np.float64)
+        self._grip = self._initial_grip
+        self._grip_change = np.zeros(2)
+        nv = self._model.nv
+        self._jacobian = np.zeros((2, 3, nv))
+        self._mass = np.zeros((nv, nv))
+        version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
+        self._mass_is_in_data = version >= (3, 4)
+        self._initial_controller = self._copy_controller()
+
+    def reset(self) -> None:
+        """Forgets goals, gripper position and cached kinematics: the controller is as newly built."""
+        vars(self._controller).update(copy.deepcopy(self._initial_controller))
+        self._grip = self._initial_grip
+
+    def set_goal(self, action: NDArray[np.float64]) -> None:
+        """Takes a new action: float64 (7,), within [-1, 1]."""
+        self._controller.set_goal(action[:6])
+        self._grip_change = self._grip_speed * np.sign(action[6:])
+
+    def apply(self) -> None:
+        """Writes the torques and the gripper's command for the present state into MuJoCo's controls."""
+        control = self._data.ctrl
+        torques = np.maximum(self._torques(), self._torque_low)
+        control[self._arm_actuators] = np.minimum(torques, self._torque_high, out=torques)
+        self._grip = np.minimum(np.maximum(self._grip + self._grip_change, -1.0), 1.0)
+        control[self._grip_actuators] = self._grip_bias + self._grip_weight * self._grip
+
+    def _torques(self) -> NDArray[np.float64]:
+        c = self._controller
+        self._update()
+        force = np.multiply(c.goal_pos - c.ee_pos, c.kp[0:3]) + np.multiply(-c.ee_pos_vel, c.kd[0:3])
+        turn = self._orientation_error(c.goal_ori, c.ee_ori_mat)
+        torque = np.multiply(turn, c.kp[3:6]) + np.multiply(-c.ee_ori_vel, c.kd[3:6])
+        _, lambda_position, lambda_orientation, nullspace = self._opspace_matrices(
+            c.mass_matrix, c.J_full, c.J_pos, c.J_ori
+        )
+        wrench = np.concatenate([np.dot(lambda_position, force), np.dot(lambda_orientation, torque)])
+        torques: NDArray[np.float64] = np.dot(c.J_full.T, wrench) + self._data.qfrc_bias[self._velocities]
+        torques += self._nullspace_torques(
+            c.mass_matrix, nullspace, c.initial_joint, c.joint_pos, c.joint_vel
+        )
+        c.new_update = True
+        return torques
+
+    def _update(self, force: bool = False) -> None:
+        """robosuite's `Controller.update`; positions and velocities of the present state must be computed."""
+        c = self._controller
+        if not (c.new_update or force):
+            return  # as in LIBERO, the first step after a reset sees the pose of the newly built robot
+        mujoco, model, data = self._mujoco, self._model, self._data
+        c.ee_pos = np.array(data.site_xpos[self._site])
+        c.ee_ori_mat = np.array(data.site_xmat[self._site].reshape(3, 3))
+        translation, rotation = self._jacobian
+        mujoco.mj_jacSite(model, data, translation, rotation, self._site)
+        speeds = data.qvel
+        c.ee_pos_vel = np.dot(translation, speeds)
+        c.ee_ori_vel = np.dot(rotation, speeds)
+        c.joint_pos = data.qpos[self._positions]
+        c.joint_vel = speeds[self._velocities]
+        c.J_pos = translation[:, self._velocities]
+        c.J_ori = rotation[:, self._velocities]
+        c.J_full = np.concatenate((c.J_pos, c.J_ori))
+        if self._mass_is_in_data:
+            mujoco.mj_fullM(model, data, self._mass)
+        else:
+            mujoco.mj_fullM(model, self._mass, data.qM)
+        c.mass_matrix = self._mass[self._velocities, :][:, self._velocities]
+        c.new_update = False
+
+    def _copy_controller(self) -> dict[str, Any]:
+        return {
+            name: copy.deepcopy(value)
+            for name, value in vars(self._controller).items()
+            if name not in _KEPT_ALIVE
+        }
+
+
+class ContactTest:
+    """robosuite's `MujocoEnv.check_contact` on sets of geom numbers instead of names.
+
+    Args:
+        domain: LIBERO's inner environment.
+    """
+
+    def __init__(self, domain: Any) -> None:
+        self._model = domain.sim.model
+        self._data = domain.sim.data._data
+        self._masks: dict[Any, NDArray[np.bool_]] = {}
+
+    def __call__(self, geoms_1: Any, geoms_2: Any = None) -> bool:
+        """True if a geom of the first group touches one of the second (or anything, for None).
+
+        Args:
+            geoms_1: A geom's name, a list of names, or a robosuite model.
+            geoms_2: The same, or None.
+        """
+        count = self._data.ncon
+        if count == 0:
+            return False
+        pairs = self._data.contact.geom[:count]
+        first = self._mask(geoms_1)[pairs]
+        if geoms_2 is None:
+            return bool(first.any())
+        second = self._mask(geoms_2)[pairs]
+        return bool(((first[:, 0] & second[:, 1]) | (first[:, 1] & second[:, 0])).any())
+
+    def _mask(self, geoms: Any) -> NDArray[np.bool_]:
+        key = (
+            geoms
+            if isinstance(geoms, str)
+            else tuple(geoms)
+            if isinstance(geoms, (list, tuple))
+            else id(geoms)
+        )
+        found = self._masks.get(key)
+        if found is None:
+            found = np.zeros(self._model.ngeom, dtype=bool)
+            found[[self._model.geom_name2id(name) for name in _geom_names(geoms)]] = True
+            self._masks[key] = found
+        return found
+
+
+def _geom_names(geoms: Any) -> Sequence[str]:
+    if isinstance(geoms, str):
+        return [geoms]
+    if isinstance(geoms, (list, tuple)):
+        return list(geoms)
+    return list(geoms.contact_geoms)

@@ -18,7 +18,10 @@ from vlac_gym.errors import ConfigError, unknown_name
 
 Vector: TypeAlias = NDArray[np.float64]
 
-_FINGER_PADS = ("gripper0_finger1_pad_collision", "gripper0_finger2_pad_collision")
+_FINGERS = (
+    ("gripper0_finger1_collision", "gripper0_finger1_pad_collision"),
+    ("gripper0_finger2_collision", "gripper0_finger2_pad_collision"),
+)
 _GRIP_SITE = "gripper0_grip_site"
 _SLIDE_JOINT = 2  # mjtJoint.mjJNT_SLIDE
 _FINGER_JOINTS = ("gripper0_finger_joint1", "gripper0_finger_joint2")
@@ -72,6 +75,11 @@ class PrivilegedScene(Protocol):
     @property
     def objects(self) -> tuple[str, ...]:
         """Names of the movable objects."""
+        ...
+
+    @property
+    def fixtures(self) -> tuple[str, ...]:
+        """Names of what stands still: cabinets, stoves, racks; the table is not among them."""
         ...
 
     @property
@@ -151,7 +159,7 @@ class PrivilegedScene(Protocol):
         ...
 
     def is_grasped(self, name: str) -> bool:
-        """True if both finger pads touch the object or fixture."""
+        """True if both fingers touch the object or fixture."""
         ...
 
     def in_contact(self, first: str, second: str) -> bool:
@@ -187,6 +195,10 @@ class LiberoScene:
     @property
     def objects(self) -> tuple[str, ...]:
         return tuple(self._domain.objects_dict)
+
+    @property
+    def fixtures(self) -> tuple[str, ...]:
+        return tuple(name for name in self._domain.fixtures_dict if name in self._domain.object_states_dict)
 
     @property
     def elapsed_steps(self) -> int:
@@ -225,7 +237,7 @@ class LiberoScene:
         return float(np.min(along - reach)), float(np.max(along + reach))
 
     def clearance(self, points: Vector, ignore: Sequence[str] = ()) -> Vector:
-        names = [name for name in self._domain.obj_body_id if name not in ignore]
+        names = [name for name in (*self.objects, *self.fixtures) if name not in ignore]
         if not names:
             return np.full(len(points), np.inf)
         centres, rotations, halves = self._boxes(names)
@@ -296,7 +308,7 @@ class LiberoScene:
 
     def is_grasped(self, name: str) -> bool:
         geoms = self._model_of(name).contact_geoms
-        return all(bool(self._domain.check_contact(pad, geoms)) for pad in _FINGER_PADS)
+        return all(bool(self._domain.check_contact(list(finger), geoms)) for finger in _FINGERS)
 
     def in_contact(self, first: str, second: str) -> bool:
         return bool(self._domain.check_contact(self._model_of(first), self._model_of(second)))

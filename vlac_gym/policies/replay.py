@@ -81,11 +81,13 @@ def load_actions(path: str | Path) -> Action:
         loaded = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
         raise ConfigError(f"Expected {str(file)!r} to be a .npy or .npz file of numbers: {e}") from e
+    actions: Action
     if isinstance(loaded, np.ndarray):
-        return loaded
+        actions = loaded
+        return actions
     with loaded:
         if ACTIONS_KEY not in loaded.files:
             found = ", ".join(loaded.files) or "nothing"
             raise ConfigError(f"Expected an array {ACTIONS_KEY!r} in {str(file)!r}, found {found}.")
-        actions: Action = loaded[ACTIONS_KEY]
+        actions = loaded[ACTIONS_KEY]
         return actions

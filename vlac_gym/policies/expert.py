@@ -1,0 +1,158 @@
+"""A scripted expert that sees the simulator's poses: `ExpertPolicy`, `ExpertOptions`."""
+
+__all__ = ["ExpertOptions", "ExpertPolicy"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vlac_gym.critic.registry import parse_options
+from vlac_gym.envs.scene import PrivilegedScene
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.policies.base import Action
+from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
+from vlac_gym.policies.planner import plan_predicate
+from vlac_gym.policies.runner import ProgramRunner
+
+_STILL = "stop"
+"""Stage of an expert that stands still for good."""
+
+
+@dataclass(frozen=True)
+class ExpertOptions:
+    """How well the expert acts.
+
+    Attributes:
+        noise: Standard deviation of the Gaussian noise added to the three translation actions, in action
+            units (1.0 is 0.05 m), >= 0.
+        fail: How the episode is spoilt: a key of `vlac_gym.policies.faults.FAULTS`.
+
+    Raises:
+        ConfigError: A value is out of range or unknown.
+    """
+
+    noise: float = 0.0
+    fail: str = "none"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.noise <= 10.0:
+            raise ConfigError(f"Expected expert noise in [0, 10] action units, got {self.noise}.")
+        if self.fail not in FAULTS:
+            raise unknown_name("expert fault", self.fail, FAULTS)
+
+
+class ExpertPolicy:
+    """Solves tabletop tasks by closed-loop waypoints on privileged poses.
+
+    It plans one goal condition at a time, follows the plan with a proportional controller, and plans anew when
+    an object slips or the plan ended without success. It needs an environment whose `unwrapped` has a `scene`
+    (a `vlac_gym.envs.scene.PrivilegedScene`), such as `vlac_gym/Libero-v0`. Observations and `info` are not
+    used. Pickling keeps the options; the pickled copy needs a `reset` before it acts.
+
+    Args:
+        options: Noise and faults; by default none.
+    """
+
+    def __init__(self, options: ExpertOptions | None = None) -> None:
+        self.options = options or ExpertOptions()
+        self._scene: PrivilegedScene | None = None
+
+    @classmethod
+    def from_spec(cls, argument: str) -> "ExpertPolicy":
+        """Builds it from a spec's argument: ``""`` or ``"noise=0.1,fail=drop"``.
+
+        Raises:
+            ConfigError: An unknown option or a value that does not fit.
+        """
+        return cls(ExpertOptions(**parse_options(argument, {"noise": float, "fail": str}, "expert")))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["options"])  # type: ignore[misc]
+
+    def reset(self, env: gym.Env[Any, Any], seed: int | None = None) -> None:
+        """Starts an episode in the environment's present state.
+
+        Raises:
+            ConfigError: The environment has no privileged scene, or the fault does not fit its goal.
+        """
+        scene = getattr(env.unwrapped, "scene", None)
+        if not isinstance(scene, PrivilegedScene):
+            raise ConfigError(
+                f"Policy 'expert' needs an environment with a privileged `scene`, got {env.unwrapped}. "
+                "Use it with vlac_gym/Libero-v0, or use 'random', 'zero' or 'replay:PATH'."
+            )
+        self._rng = np.random.default_rng(seed)
+        self._fault: Fault = draw_fault(self.options.fail, scene, self._rng)
+        self._scene = scene
+        self._runner: ProgramRunner | None = None
+        self._steps = 0
+        self._stopped = False
+        self._gripper = -1.0
+
+    @property
+    def stage(self) -> str:
+        """Name of the present stage: ``"reach"``, ``"grasp"``, ``"carry"``, …, ``"stop"``, ``"idle"``."""
+        if self._scene is None or (self._runner is None and not self._stopped):
+            return "idle"
+        return _STILL if self._stopped or self._runner is None else self._runner.waypoint.stage
+
+    @property
+    def stage_index(self) -> int:
+        """How many waypoints of the present plan are over."""
+        return 0 if self._scene is None or self._runner is None else self._runner.index
+
+    def act(self, obs: Any, info: Mapping[str, Any]) -> Action:
+        """The next action: float32 (7,) in [-1, 1].
+
+        Raises:
+            ConfigError: `reset` was not called, or the goal has a condition without a skill.
+        """
+        if self._scene is None:
+            raise ConfigError("Policy 'expert' was asked to act before reset(env, seed).")
+        self._think(self._scene)
+        self._steps += 1
+        if self._stopped or self._runner is None:
+            action = np.zeros(7, np.float32)
+            action[6] = self._gripper
+            return action
+        action = self._runner.action(self._scene)
+        self._gripper = float(action[6])
+        if self.options.noise > 0.0:
+            action[:3] += self._rng.normal(0.0, self.options.noise, 3).astype(np.float32)
+        return np.clip(action, -1.0, 1.0)
+
+    def _think(self, scene: PrivilegedScene) -> None:
+        """Moves on in the plan, plans anew, or stops."""
+        if self._stopped:
+            return
+        if self._runner is not None:
+            status = self._runner.advance(scene)
+            if status == "finished" and self._fault.kind in ("beside", "wrong_object"):
+                self._stopped = True
+            elif status != "running":
+                self._runner = None
+        if self._runner is None:
+            self._plan(scene)
+        self._apply_fault()
+
+    def _plan(self, scene: PrivilegedScene) -> None:
+        for predicate in self._fault.goal:
+            if not scene.predicate_holds(predicate):
+                offset = self._fault.place_offset
+                self._runner = ProgramRunner(plan_predicate(scene, predicate, place_offset=offset), scene)
+                return
+
+    def _apply_fault(self) -> None:
+        if self._fault.stop_step is not None and self._steps >= self._fault.stop_step:
+            self._stopped = True
+        if self._fault.drop_step is not None and self._runner is not None:
+            carrying = self._runner.waypoint.stage == "carry"
+            if carrying and self._runner.waypoint_steps >= self._fault.drop_step:
+                self._stopped = True
+                self._gripper = -1.0

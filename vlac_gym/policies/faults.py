@@ -1,0 +1,88 @@
+"""Ways in which an expert's episode is spoilt on purpose: `FAULTS`, `Fault`, `draw_fault`."""
+
+__all__ = ["FAULTS", "Fault", "draw_fault"]
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
+from vlac_gym.errors import ConfigError
+
+FAULTS = {
+    "none": "no fault",
+    "stop": "stands still for good after 15 to 70 steps",
+    "drop": "lets the object go while it is carried, then stands still",
+    "beside": "puts the object down 0.13 to 0.18 m away from its target, then stands still",
+    "wrong_object": "moves another object to the target, then stands still",
+}
+"""Fault -> what happens."""
+
+_STOP_STEPS = (15, 70)
+_DROP_STEPS = (3, 9)
+_BESIDE_M = (0.13, 0.18)
+
+
+@dataclass(frozen=True, eq=False)
+class Fault:
+    """What was drawn for one episode.
+
+    Attributes:
+        kind: A key of `FAULTS`.
+        stop_step: Steps after which the expert stands still, or None.
+        drop_step: Steps into carrying after which the hand opens, or None.
+        place_offset: Shift of the place where the object is put down, m, (3,).
+        goal: The goal that the expert pursues.
+    """
+
+    kind: str
+    goal: tuple[Predicate, ...]
+    stop_step: int | None = None
+    drop_step: int | None = None
+    place_offset: Vector = field(default_factory=lambda: np.zeros(3))
+
+
+def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> Fault:
+    """Draws the details of one episode's fault.
+
+    Raises:
+        ConfigError: The fault needs a goal that places an object, or another object to take.
+    """
+    if kind in ("none", "stop"):
+        step = int(rng.integers(*_STOP_STEPS)) if kind == "stop" else None
+        return Fault(kind, scene.goal, stop_step=step)
+    if not any(predicate.name in ("on", "in") for predicate in scene.goal):
+        goal = ", ".join(map(str, scene.goal))
+        raise ConfigError(
+            f"Expert fault {kind!r} needs a goal that places an object, got {goal}. Use 'stop'."
+        )
+    if kind == "drop":
+        return Fault(kind, scene.goal, drop_step=int(rng.integers(*_DROP_STEPS)))
+    if kind == "beside":
+        return Fault(kind, scene.goal, place_offset=_beside(scene, rng))
+    return Fault(kind, _other_goal(scene, rng))
+
+
+def _beside(scene: PrivilegedScene, rng: np.random.Generator) -> Vector:
+    """A shift that lands on free table: the best of eight drawn directions."""
+    target = next(p.args[1] for p in scene.goal if p.name in ("on", "in"))
+    distance = rng.uniform(*_BESIDE_M)
+    angles = rng.uniform(0.0, 2.0 * math.pi) + np.arange(8) * (math.pi / 4.0)
+    shifts = np.stack([np.cos(angles), np.sin(angles), np.zeros(8)], axis=1) * distance
+    room = scene.clearance(scene.object_position(target) + shifts)
+    shift: Vector = shifts[int(np.argmax(room))]
+    return shift
+
+
+def _other_goal(scene: PrivilegedScene, rng: np.random.Generator) -> tuple[Predicate, ...]:
+    """The goal with another object in place of the first one to be placed; one of the same kind if there is."""
+    index, predicate = next((i, p) for i, p in enumerate(scene.goal) if p.name in ("on", "in"))
+    moved, target = predicate.args
+    others = [n for n in scene.objects if n != moved and n != target and not target.startswith(f"{n}_")]
+    if not others:
+        raise ConfigError(f"Expert fault 'wrong_object' needs another object than {moved!r} in the scene.")
+    alike = [name for name in others if scene.category(name) == scene.category(moved)]
+    choice = str(rng.choice(alike or others))
+    wrong = Predicate(predicate.name, (choice, target))
+    return (*scene.goal[:index], wrong, *scene.goal[index + 1 :])

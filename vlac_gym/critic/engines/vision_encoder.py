@@ -1,0 +1,77 @@
+"""InternViT and projector over the weights of a loaded model, with fused projections: `VisionEncoder`."""
+
+__all__ = ["VisionEncoder"]
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from vlac_gym.critic.engines.attention import fuse_linears
+
+
+class VisionEncoder(nn.Module):
+    """Pictures to language-model features; equal to the model's own `get_image_features`.
+
+    Args:
+        model: The `InternVLModel` whose vision tower and projector are taken over.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        tower = model.vision_tower
+        self.embeddings = tower.embeddings
+        self.layers = nn.ModuleList()
+        while len(tower.encoder.layer):  # one by one, so that a layer is never held twice for long
+            self.layers.append(_VisionLayer(tower.encoder.layer[0]))
+            del tower.encoder.layer[0]
+        self.final_norm = tower.layernorm
+        self.projector = model.multi_modal_projector
+        self._shuffle = model.pixel_shuffle
+        self._downsample_ratio = model.config.downsample_ratio
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encodes (N, 3, side, side) into (N, image tokens, text width)."""
+        hidden = self.embeddings(pixels)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        patches = self.final_norm(hidden)[:, 1:]
+        side = int(patches.shape[1] ** 0.5)
+        grid = patches.reshape(patches.shape[0], side, side, -1)
+        shuffled = self._shuffle(grid, scale_factor=self._downsample_ratio)
+        features: torch.Tensor = self.projector(shuffled.flatten(1, 2))
+        return features
+
+
+class _VisionLayer(nn.Module):
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        attention = source.attention
+        self.heads, self.scale = attention.num_heads, attention.scale
+        self.norm_before, self.norm_after = source.layernorm_before, source.layernorm_after
+        self.query_key_value = fuse_linears([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.query_norm, self.key_norm = attention.q_norm, attention.k_norm
+        self.out = attention.projection_layer
+        self.attention_scale, self.mlp_scale = source.lambda_1, source.lambda_2
+        self.mlp = source.mlp
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        queries, keys, values = self.project(hidden)
+        attended = scaled_dot_product_attention(queries, keys, values, scale=self.scale)
+        return self.finish(hidden, attended)
+
+    def project(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        queries, keys, values = self.query_key_value(self.norm_before(hidden)).chunk(3, dim=-1)
+        queries, keys = self.query_norm(queries), self.key_norm(keys)
+        split = (*hidden.shape[:2], self.heads, -1)
+        return (
+            queries.reshape(split).transpose(1, 2),
+            keys.reshape(split).transpose(1, 2),
+            values.reshape(split).transpose(1, 2),
+        )
+
+    def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        hidden = hidden + self.attention_scale * self.out(attended.transpose(1, 2).flatten(2))
+        result: torch.Tensor = hidden + self.mlp_scale * self.mlp(self.norm_after(hidden))
+        return result

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vlac_gym.cli.make_tiny_checkpoint",
         "Write a tiny InternVL checkpoint with random weights, for tests.",
     ),
+    "serve": ("vlac_gym.cli.serve", "Serve a critic over HTTP to many rollout workers."),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
 

@@ -1,0 +1,383 @@
+"""A critic behind HTTP, used like any other: `RemoteCritic`, and `AsyncRemoteCritic` for event loops.
+
+Frames are sent as they are, never scaled: which scaling leaves an answer unchanged is the model's secret.
+"""
+
+__all__ = ["AsyncRemoteCritic", "RemoteCritic"]
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from vlac_gym.errors import (
+    ConfigError,
+    CriticConnectionError,
+    CriticError,
+    CriticProtocolError,
+    CriticTimeoutError,
+    DependencyNotInstalled,
+)
+from vlac_gym.service.exchange import ClientConfig, Exchange, HttpCall, HttpReply, Pause, Steps
+from vlac_gym.service.question import progress_question, success_question, value_question
+from vlac_gym.service.token_file import read_token
+from vlac_gym.types import CriticInfo, FloatArray, Frame
+
+try:
+    import httpx
+except ImportError as e:
+    raise DependencyNotInstalled(
+        'A critic server\'s client needs httpx. Run: pip install "vlac-gym[client]"'
+    ) from e
+
+_T = TypeVar("_T")
+
+_CHUNK_BYTES = 2**18
+"""Between two chunks of a body the deadline is checked."""
+
+
+class _RemoteBase:
+    """What both clients share: addresses, options, and one `Exchange` per process."""
+
+    def __init__(self, urls: str | Sequence[str], *, token_file: str | None = None, **options: Any) -> None:
+        """Checks the addresses and options; connects on first use.
+
+        Args:
+            urls: One base URL, or several for fail-over: a sequence, or one text with commas.
+            token_file: File with the bearer token. Without it and `token`, the file named by the
+                environment variable `VLAC_GYM_TOKEN_FILE`, if set.
+            **options: Fields of `ClientConfig`, e.g. `timeout_s=10`.
+
+        Raises:
+            ConfigError: An address or option does not fit.
+        """
+        self._urls = _base_urls(urls)
+        if token_file is None and "token" not in options:
+            token_file = os.environ.get("VLAC_GYM_TOKEN_FILE")
+        if token_file is not None:
+            if "token" in options:
+                raise ConfigError("Expected token or token_file, got both.")
+            options["token"] = read_token(token_file)
+        unknown = options.keys() - ClientConfig.__dataclass_fields__.keys()
+        if unknown:
+            raise ConfigError(
+                f"Unknown options of a remote critic: {', '.join(sorted(unknown))}. "
+                f"Known: token_file, {', '.join(ClientConfig.__dataclass_fields__)}."
+            )
+        self._config = ClientConfig(**options)
+        self._exchanges: dict[int, Exchange] = {}
+
+    @classmethod
+    def from_spec(cls, spec: str, **options: Any) -> Any:
+        """Builds a client from `http://host:8400` or `http://one:8400,http://two:8400`."""
+        return cls(spec, **options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({','.join(self._urls)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_urls": self._urls, "_config": self._config}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._exchanges = {}
+
+    def describe(self) -> CriticInfo:
+        """The remote critic; its own facts are in `details["server"]` once it has answered."""
+        info = self._exchange.server_info
+        details: dict[str, Any] = {"urls": list(self._urls)}
+        if info is None:
+            return CriticInfo("remote", model=self._urls[0], device="remote", details=details)
+        details["server"] = info
+        version = str(info["info"]["prompt_version"])
+        return CriticInfo(
+            "remote", model=self._urls[0], prompt_version=version, device="remote", details=details
+        )
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """`retries`, `bytes_sent` and `frames_sent` of this process."""
+        exchange = self._exchange
+        return {
+            "retries": exchange.retries,
+            "bytes_sent": exchange.bytes_sent,
+            "frames_sent": exchange.frames_sent,
+        }
+
+    @property
+    def _exchange(self) -> Exchange:
+        """This process's exchange: a forked child must not share its parent's connections or locks."""
+        pid = os.getpid()
+        exchange = self._exchanges.get(pid)
+        return (
+            exchange
+            if exchange is not None
+            else self._exchanges.setdefault(pid, Exchange(self._urls, self._config))
+        )
+
+    def _client_options(self) -> dict[str, Any]:
+        context: ssl.SSLContext | bool = True
+        if self._config.ca_file is not None:
+            context = ssl.create_default_context(cafile=self._config.ca_file)
+        # trust_env: a proxy meant for the web is no way to a critic in the cluster.
+        return {"verify": context, "trust_env": False, "limits": httpx.Limits(max_keepalive_connections=64)}
+
+
+class RemoteCritic(_RemoteBase):
+    """A critic on a server, with the answers of the critic there.
+
+    Connects on first use, can be pickled, forked and shared by threads. Retries lost connections,
+    timeouts and overload, with pauses, up to `max_attempts` and `deadline_s`; asking again is harmless,
+    since a critic keeps no state. Anything else is raised at once.
+
+    Args:
+        urls: One base URL, or several for fail-over.
+        **options: `token_file` and the fields of `ClientConfig`.
+
+    Example:
+        >>> critic = RemoteCritic("http://127.0.0.1:8400", timeout_s=10)
+        >>> critic
+        RemoteCritic('http://127.0.0.1:8400')
+    """
+
+    def __init__(self, urls: str | Sequence[str], *, token_file: str | None = None, **options: Any) -> None:
+        super().__init__(urls, token_file=token_file, **options)
+        self._clients: dict[int, httpx.Client] = {}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__(state)
+        self._clients = {}
+
+    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
+        """See `vlac_gym.critic.base.Critic.success_prob`."""
+        config = self._config
+        return self._drive(
+            self._exchange.ask(success_question(frames, tasks, config.encoding, config.jpeg_quality))
+        )
+
+    def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> FloatArray:
+        """See `vlac_gym.critic.base.Critic.progress`."""
+        config = self._config
+        question = progress_question(before, after, tasks, references, config.encoding, config.jpeg_quality)
+        return self._drive(self._exchange.ask(question))
+
+    def value(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> FloatArray:
+        """See `vlac_gym.critic.base.Critic.value`."""
+        config = self._config
+        question = value_question(frames, task, references, config.encoding, config.jpeg_quality)
+        return self._drive(self._exchange.ask(question))
+
+    def server_info(self) -> dict[str, Any]:
+        """What the server says of itself now: critic, protocol, limits, state."""
+        return self._drive(self._exchange.get_info())
+
+    def sleep(self) -> None:
+        """Frees the server's GPU memory until `wake`; questions wait meanwhile."""
+        self._drive(self._exchange.switch("sleep"))
+
+    def wake(self) -> None:
+        """Undoes `sleep`."""
+        self._drive(self._exchange.switch("wake"))
+
+    def close(self) -> None:
+        """Closes this process's connections; a later question opens new ones."""
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
+            client.close()
+
+    def _drive(self, steps: Steps[_T]) -> _T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = steps.send(None)
+                    continue
+                try:
+                    reply = self._send(step)
+                except CriticError as e:
+                    step = steps.throw(e)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as stop:
+            answer: _T = stop.value
+            return answer
+
+    def _send(self, call: HttpCall) -> HttpReply:
+        deadline = time.monotonic() + call.timeout_s
+        client = self._clients.get(os.getpid())
+        if client is None:
+            client = self._clients.setdefault(os.getpid(), httpx.Client(**self._client_options()))
+        headers = call.headers | {"content-length": str(len(call.body))}
+        try:
+            with client.stream(
+                call.method,
+                call.url,
+                headers=headers,
+                content=_chunks(call.body, deadline, call.url),
+                timeout=call.timeout_s,
+            ) as response:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    _check_deadline(deadline, call.url)
+        except httpx.HTTPError as e:
+            raise _mapped(e, call) from e
+        return HttpReply(response.status_code, bytes(body), response.headers.get("retry-after"))
+
+
+class AsyncRemoteCritic(_RemoteBase):
+    """`RemoteCritic` for an event loop: the same answers and options, and methods to await.
+
+    Belongs to the loop that first uses it. Hashing and encoding of frames happen in the loop; a request
+    with hundreds of large frames is better asked by a `RemoteCritic` in a thread.
+    """
+
+    def __init__(self, urls: str | Sequence[str], *, token_file: str | None = None, **options: Any) -> None:
+        super().__init__(urls, token_file=token_file, **options)
+        self._clients: dict[tuple[int, int], httpx.AsyncClient] = {}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        super().__setstate__(state)
+        self._clients = {}
+
+    async def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
+        """See `vlac_gym.critic.base.Critic.success_prob`."""
+        config = self._config
+        question = success_question(frames, tasks, config.encoding, config.jpeg_quality)
+        return await self._drive(self._exchange.ask(question))
+
+    async def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> FloatArray:
+        """See `vlac_gym.critic.base.Critic.progress`."""
+        config = self._config
+        question = progress_question(before, after, tasks, references, config.encoding, config.jpeg_quality)
+        return await self._drive(self._exchange.ask(question))
+
+    async def value(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> FloatArray:
+        """See `vlac_gym.critic.base.Critic.value`."""
+        config = self._config
+        question = value_question(frames, task, references, config.encoding, config.jpeg_quality)
+        return await self._drive(self._exchange.ask(question))
+
+    async def server_info(self) -> dict[str, Any]:
+        """What the server says of itself now: critic, protocol, limits, state."""
+        return await self._drive(self._exchange.get_info())
+
+    async def sleep(self) -> None:
+        """Frees the server's GPU memory until `wake`; questions wait meanwhile."""
+        await self._drive(self._exchange.switch("sleep"))
+
+    async def wake(self) -> None:
+        """Undoes `sleep`."""
+        await self._drive(self._exchange.switch("wake"))
+
+    async def close(self) -> None:
+        """Closes this loop's connections; a later question opens new ones."""
+        client = self._clients.pop(self._key(), None)
+        if client is not None:
+            await client.aclose()
+
+    async def __aenter__(self) -> "AsyncRemoteCritic":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _key(self) -> tuple[int, int]:
+        return os.getpid(), id(asyncio.get_running_loop())
+
+    async def _drive(self, steps: Steps[_T]) -> _T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = steps.send(None)
+                    continue
+                try:
+                    reply = await self._send(step)
+                except CriticError as e:
+                    step = steps.throw(e)
+                else:
+                    step = steps.send(reply)
+        except StopIteration as stop:
+            answer: _T = stop.value
+            return answer
+
+    async def _send(self, call: HttpCall) -> HttpReply:
+        client = self._clients.get(self._key())
+        if client is None:
+            client = self._clients.setdefault(self._key(), httpx.AsyncClient(**self._client_options()))
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                response = await client.request(
+                    call.method, call.url, headers=call.headers, content=call.body, timeout=call.timeout_s
+                )
+        except TimeoutError as e:
+            raise _no_reply(call.url) from e
+        except httpx.HTTPError as e:
+            raise _mapped(e, call) from e
+        return HttpReply(response.status_code, response.content, response.headers.get("retry-after"))
+
+
+def _chunks(body: bytes, deadline: float, url: str) -> Iterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(body), _CHUNK_BYTES):
+        _check_deadline(deadline, url)
+        yield bytes(view[start : start + _CHUNK_BYTES])
+
+
+def _check_deadline(deadline: float, url: str) -> None:
+    if time.monotonic() > deadline:
+        raise _no_reply(url)
+
+
+def _no_reply(url: str) -> CriticTimeoutError:
+    return CriticTimeoutError(f"No complete reply from the critic at {url} in time")
+
+
+def _mapped(error: httpx.HTTPError, call: HttpCall) -> CriticError:
+    """Every error of the transport as one of ours."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return CriticTimeoutError(
+            f"No reply from the critic at {call.url} in {call.timeout_s:.1f} s ({text})"
+        )
+    if isinstance(error, httpx.DecodingError | httpx.TooManyRedirects):
+        return CriticProtocolError(f"{call.url} answered what is no critic server's ({text})")
+    return CriticConnectionError(f"No connection to the critic at {call.url} ({text})")
+
+
+def _base_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
+    items = urls.split(",") if isinstance(urls, str) else list(urls)
+    bases = tuple(item.strip().rstrip("/") for item in items)
+    for base in bases:
+        try:
+            parts = urlsplit(base)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            fits = False
+        if not fits or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {base!r}.")
+    if not bases or len(set(bases)) != len(bases):
+        raise ConfigError(f"Expected one URL or several distinct ones, got {urls!r}.")
+    return bases

@@ -1,0 +1,242 @@
+"""One critic, its frames and its queue behind `POST` bodies: `CriticService`, `ServiceConfig`. No HTTP here."""
+
+__all__ = ["CriticService", "ServiceConfig", "critic_fingerprint"]
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
+from vlac_gym.errors import ConfigError
+from vlac_gym.service.batching import Batcher, Job
+from vlac_gym.service.frame_codec import decode_frame
+from vlac_gym.service.frame_store import FrameStore
+from vlac_gym.service.metrics import ServiceMetrics
+from vlac_gym.service.protocol import (
+    PROTOCOL_VERSION,
+    JudgeReply,
+    JudgeRequest,
+    Limits,
+    Operation,
+    decode_frames,
+    decode_request,
+)
+from vlac_gym.service.wire_errors import ServiceError
+from vlac_gym.types import CriticInfo, Frame
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_INLINE_BYTES = 2**16
+"""Bodies up to this size are decoded on the event loop: a thread's hand-over costs more than the work."""
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """How a service batches and what it accepts.
+
+    Attributes:
+        max_batch: Items in one call of the critic.
+        max_wait_ms: How long the first item of a batch waits for company.
+        max_queue: Items that may wait; beyond it requests get 503.
+        frame_store_bytes: Bytes of frames kept for later requests.
+        body_timeout_s: Longest that a request's body may take to arrive.
+        token: Bearer token that every request but the health checks must carry, or None.
+        limits: Sizes of requests.
+    """
+
+    max_batch: int = 64
+    max_wait_ms: float = 4.0
+    max_queue: int = 8192
+    frame_store_bytes: int = 2 * 2**30
+    body_timeout_s: float = 60.0
+    token: str | None = field(default=None, repr=False)
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_queue", "frame_store_bytes", "body_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"Expected {name} above 0, got {getattr(self, name)!r}.")
+        if not self.max_wait_ms >= 0:
+            raise ConfigError(f"Expected max_wait_ms of at least 0, got {self.max_wait_ms!r}.")
+        if self.token is not None and len(self.token) < 8:
+            raise ConfigError("Expected a token of at least 8 characters; `openssl rand -hex 32` makes one.")
+
+
+class CriticService:
+    """What a server does with the bytes it gets.
+
+    Args:
+        critic: Any critic that judges pictures alone.
+        config: Sizes and times.
+
+    Attributes:
+        instance: Random name of this process; a client that sees another one resends its frames.
+        critic_id: Fingerprint of what the critic says about itself.
+        is_draining: True once a shutdown began; new questions are refused.
+        requests_in_work: Questions being read or judged now.
+
+    Raises:
+        ConfigError: The critic reads the simulator's state, which no request carries.
+    """
+
+    def __init__(self, critic: Critic, config: ServiceConfig) -> None:
+        info = critic.describe()
+        if info.is_privileged or isinstance(critic, PrivilegedCritic):
+            raise ConfigError(
+                f"Critic {info.name!r} reads the simulator's state, which no request carries, so it can't be "
+                "served. Give make_critic(…) to the wrapper in the simulator's process instead."
+            )
+        self.config = config
+        self.instance = secrets.token_hex(8)
+        self.critic_id = critic_fingerprint(info)
+        self.metrics = ServiceMetrics()
+        self.frames = FrameStore(config.frame_store_bytes)
+        self.batcher = Batcher(
+            critic,
+            self.metrics,
+            max_batch=config.max_batch,
+            max_wait_s=config.max_wait_ms / 1000,
+            max_queue=config.max_queue,
+        )
+        self.is_draining = False
+        self.requests_in_work = 0
+        self.load_error: Exception | None = None
+        self._critic = critic
+        self.metrics.read_from(frame_bytes=lambda: self.frames.held_bytes, gpu_bytes=cuda_memory_bytes)
+
+    @property
+    def is_ready(self) -> bool:
+        """Loaded, awake and not shutting down."""
+        return self.batcher.state == "awake" and not self.is_draining
+
+    async def load(self) -> None:
+        """Loads the critic; questions that come meanwhile wait up to their deadline."""
+        try:
+            await self.batcher.start(_warm_up)
+        except ServiceError as e:
+            self.load_error = e
+            logger.error("the critic could not be loaded: %s", e)
+            raise
+
+    async def judge(self, operation: Operation, body: bytes, client: str) -> JudgeReply:
+        """Answers one request.
+
+        Raises:
+            WireFormatError: The body is not a request.
+            ServiceError: Frames are missing, the queue is full, the deadline passed, or the critic failed.
+        """
+        arrived_at = asyncio.get_running_loop().time()
+        decode = partial(_decode_request, operation, body, self.config.limits)
+        request, sent = await _off_loop(decode, len(body))
+        frames = self._resolve(request, sent)
+        references, key = None, None
+        if request.references is not None:
+            references = [frames[i] for i in request.references]
+            key = tuple(request.digests[i] for i in request.references)
+        result = await self.batcher.submit(
+            Job(
+                client=client,
+                operation=operation,
+                frames=[frames[i] for i in request.frames],
+                after=[frames[i] for i in request.after],
+                tasks=request.tasks,
+                references=references,
+                references_key=key,
+                deadline=arrived_at + request.deadline_ms / 1000,
+            )
+        )
+        return JudgeReply(
+            values=result.values,
+            instance=self.instance,
+            critic=self.critic_id,
+            queue_ms=result.queue_s * 1000,
+            model_ms=result.model_s * 1000,
+            batch=result.batch,
+        )
+
+    async def store_frames(self, body: bytes) -> int:
+        """Keeps frames for later requests; returns how many came.
+
+        Raises:
+            WireFormatError: The body is not an upload of frames.
+        """
+        sent = await _off_loop(partial(_decode_upload, body, self.config.limits), len(body))
+        self.frames.put(sent)
+        return len(sent)
+
+    def describe(self) -> dict[str, Any]:
+        """What `/v1/info` answers."""
+        info = self._critic.describe()
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "instance": self.instance,
+            "critic": self.critic_id,
+            "state": "shutting_down" if self.is_draining else self.batcher.state,
+            "info": {
+                "name": info.name,
+                "model": info.model,
+                "prompt_version": info.prompt_version,
+                "device": info.device,
+                "details": info.details,
+            },
+            "limits": self.config.limits.as_wire(),
+            "max_batch": self.config.max_batch,
+            "frame_store_bytes": self.config.frame_store_bytes,
+        }
+
+    def _resolve(self, request: JudgeRequest, sent: dict[bytes, Frame]) -> list[Frame]:
+        """Every frame of the request, from what it brought and what is stored."""
+        self.frames.put(sent)
+        named = [digest for digest in request.digests if digest not in sent]
+        found, missing = self.frames.take(named)
+        self.metrics.frame_hits.inc(len(found))
+        self.metrics.frame_misses.inc(len(missing))
+        if missing:
+            raise ServiceError(
+                "missing_frames",
+                f"{len(missing)} of {len(request.digests)} frames are not here; send their pixels.",
+                missing=missing,
+            )
+        return [sent[d] if d in sent else found[d] for d in request.digests]
+
+
+async def _off_loop(decode: Callable[[], _T], body_bytes: int) -> _T:
+    if body_bytes <= _INLINE_BYTES:
+        return decode()
+    return await asyncio.to_thread(decode)
+
+
+def critic_fingerprint(info: CriticInfo) -> str:
+    """16 hex digits of a critic's name, model and prompt version: equal for equal judges."""
+    text = "\0".join((info.name, info.model, info.prompt_version))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _decode_request(
+    operation: Operation, body: bytes, limits: Limits
+) -> tuple[JudgeRequest, dict[bytes, Frame]]:
+    request = decode_request(operation, body, limits)
+    sent = {}
+    for index, encoded in request.pixels.items():
+        digest = request.digests[index]
+        sent[digest] = decode_frame(digest, encoded)
+    return request, sent
+
+
+def _decode_upload(body: bytes, limits: Limits) -> dict[bytes, Frame]:
+    return {digest: decode_frame(digest, frame) for digest, frame in decode_frames(body, limits).items()}
+
+
+def _warm_up(critic: Critic) -> None:
+    """Loads what the critic loads on first use, if it can be told to."""
+    warm_up = getattr(critic, "warm_up", None)
+    if warm_up is not None:
+        warm_up()

@@ -54,6 +54,9 @@ CHAT_TEMPLATE = (
 _NUMBER_REPEATS = 50
 """How often the trainer sees each number, so that numbers are learned before rare words."""
 
+_GAIN, _ATTENTION_GAIN = 1.5, 3.0
+"""Standard deviation of random weights, times the square root of a layer's inputs."""
+
 _TRAINING_TEXTS = (
     "You are a visual-language assistant designed to interpret spatial and task-related information from "
     "images and text. Provide precise, context-aware responses and actionable guidance to assist in "
@@ -230,17 +233,26 @@ def build_config(sizes: ModelSizes, tokenizer: Any) -> Any:
 def build_model(config: Any, seed: int) -> Any:
     """A seeded random `InternVLForConditionalGeneration` in float32 on the CPU.
 
-    The global random state of torch is left as it was. Weights are drawn wider than the usual 0.02, so that
-    a tiny model tells pictures and texts apart instead of answering all alike.
+    The global random state of torch is left as it was. Weights are drawn wider than transformers does, queries
+    and keys most of all, so that even a tiny model tells pictures and texts apart.
     """
     torch, transformers = _import("torch"), _import("transformers")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = transformers.InternVLForConditionalGeneration(config)
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim >= 2:
-                torch.nn.init.normal_(parameter, std=0.1)
+                gain = _ATTENTION_GAIN if name.endswith(("q_proj.weight", "k_proj.weight")) else _GAIN
+                torch.nn.init.normal_(parameter, std=gain / parameter[0].numel() ** 0.5)
     return model.eval()
+
+
+def _favour_reply_tokens(model: Any, tokenizer: Any) -> None:
+    """Widens the head's rows of signs and of 0..100, so that random weights reply as a critic does."""
+    torch = _import("torch")
+    with torch.no_grad():
+        for texts, factor in ((["+", "-"], 4.0), ([str(n) for n in range(101)], 2.0)):
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(texts)] *= factor
 
 
 def save_checkpoint(directory: Path, model: Any, tokenizer: Any) -> None:
@@ -274,6 +286,7 @@ def make_tiny_checkpoint(directory: str | Path, *, seed: int = 0, sizes: ModelSi
         )
     tokenizer = train_tokenizer()
     model = build_model(build_config(sizes or ModelSizes(), tokenizer), seed)
+    _favour_reply_tokens(model, tokenizer)
     save_checkpoint(path, model, tokenizer)
     return path
 

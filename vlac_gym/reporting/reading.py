@@ -2,6 +2,7 @@
 
 __all__ = ["read_summary"]
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,13 +43,15 @@ def _reward_line(episodes: Sequence[Mapping[str, Any]], *, is_eval: bool) -> str
     mean = sum(e["return"] for e in episodes) / len(episodes)
     if is_eval:
         return f"Reward: the simulator's own, untouched; mean return {mean:.2f}."
-    stopped = sum(e["critic_done_step"] is not None for e in episodes)
-    return (
-        f"Reward: from the critic; mean return {mean:.2f}. The critic ended {stopped} of "
-        f"{_count(len(episodes), 'episode')}; the others ended otherwise and were paid the critic's value."
-        if stopped < len(episodes)
-        else f"Reward: from the critic; mean return {mean:.2f}. The critic ended every episode."
-    )
+    stops = Counter("done" if e["critic_done_step"] is not None else "limit" for e in episodes)
+    failed = sum(e["critic"]["stopped_by"] == "critic_error" for e in episodes)
+    endings = [
+        f"{stops['done']} ended because the critic said done",
+        f"{stops['limit'] - failed} at the limit",
+    ]
+    if failed:
+        endings.append(f"{failed} because the critic failed")
+    return f"Reward: the critic's; mean return {mean:.2f}. Of {_count(len(episodes), 'episode')}, {', '.join(endings)}."
 
 
 def _simulator_line(episodes: Sequence[Mapping[str, Any]]) -> str:

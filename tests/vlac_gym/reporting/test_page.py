@@ -68,7 +68,7 @@ def test_reading_has_five_lines_that_name_the_agreement(summary):
 
     assert lines == [
         "Ran 1 episode of libero_spatial task 0 (stack) with policy expert in train mode: 4 steps in 1.5 s.",
-        "Reward: from the critic; mean return 1.00. The critic ended every episode.",
+        "Reward: the critic's; mean return 1.00. Of 1 episode, 1 ended because the critic said done, 0 at the limit.",
         "Simulator: success in 1 of 1 episode, first seen at step 3.",
         "Critic oracle (privileged: it reads the simulator's state, not only pictures): 4 calls, 2.0 ms per check, "
         "0 failures.",

@@ -11,6 +11,7 @@ from vlac_gym.errors import CriticError, DependencyNotInstalled, SimulatorError,
 COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("vlac_gym.cli.rollout", "Run episodes with a critic; write mp4, plots, summary and a page."),
     "convert": ("vlac_gym.cli.convert", "Turn VLAC's own checkpoint into the native Hugging Face format."),
+    "score": ("vlac_gym.cli.score", "Judge a video with a critic; write JSON, plot and annotated mp4."),
     "tasks": ("vlac_gym.cli.tasks", "List task suites and tasks."),
     "doctor": ("vlac_gym.cli.doctor", "Check GL, LIBERO, torch, GPU and critic; say how to mend each."),
     "make-tiny-checkpoint": (

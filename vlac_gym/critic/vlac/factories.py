@@ -26,9 +26,16 @@ SPEC_OPTIONS: dict[str, type] = {
     "device": str,
     "dtype": str,
     "max_gpu_memory_gb": float,
+    "vision_cache_mb": int,
+    "max_batch_tokens": int,
+    "max_batch_size": int,
+    "max_concurrency": int,
     "timeout_s": float,
 }
-"""Option -> type of what may follow the `?` of a spec: scalar fields of `VLACConfig` and of the engines."""
+"""Option -> type of what may follow the `?` of a spec: numbers and texts of `VLACConfig` and of the engines.
+
+Keys and permission to run a checkpoint's code are keywords only: a spec ends up in logs and configs.
+"""
 
 _CONFIG_FIELDS = frozenset(field.name for field in fields(VLACConfig))
 _PICTURE_OPTIONS = ("references", "goal_image")

@@ -1,0 +1,103 @@
+"""The whole way: spec -> checkpoint on disk -> prompts -> real forward passes -> numbers, on a tiny model."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the transformers engine needs torch")
+pytest.importorskip("transformers", reason="the transformers engine needs transformers")
+
+from vlac_gym.critic import make_critic
+from vlac_gym.critic.engines.transformers import TransformersEngine
+from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
+from vlac_gym.critic.vlac.tiny_checkpoint import make_tiny_checkpoint
+from vlac_gym.errors import ConfigError, CriticError, CriticResponseError
+
+TASK = "put the bowl on the plate"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def critic(checkpoint):
+    made = make_critic(f"transformers:{checkpoint}?device=cpu,reading=plain,out_of_scale=clip")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def frames():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (64, 80, 3), np.uint8) for _ in range(4)]
+
+
+def test_spec_gives_a_critic_that_names_its_checkpoint(critic, checkpoint):
+    info = critic.describe()
+    assert (info.name, info.model, info.device) == ("transformers", str(checkpoint), "cpu")
+    assert info.prompt_version == "vlac-v3"
+    assert not info.is_privileged
+
+
+def test_answers_are_in_range_and_repeatable(critic, frames):
+    before = [frame.copy() for frame in frames]
+    probs = critic.success_prob(frames, [TASK] * 4)
+    progress = critic.progress(frames[:3], frames[1:], [TASK] * 3)
+    values = critic.value(frames, TASK)
+    assert (probs.shape, progress.shape, values.shape) == ((4,), (3,), (4,))
+    assert probs.dtype == progress.dtype == values.dtype == np.float32
+    assert ((probs >= 0) & (probs <= 1)).all()
+    assert ((progress >= -1) & (progress <= 1)).all()
+    assert values[0] == 0
+    assert ((values >= 0) & (values <= 1)).all()
+    np.testing.assert_array_equal(critic.success_prob(frames, [TASK] * 4), probs)
+    np.testing.assert_array_equal(critic.progress(frames[:3], frames[1:], [TASK] * 3), progress)
+    np.testing.assert_array_equal(critic.value(frames, TASK), values)
+    assert all((frame == copy).all() for frame, copy in zip(frames, before))
+
+
+def test_references_change_the_question(critic, frames):
+    judged = [
+        critic.judge_episode(frames, TASK, references).progress
+        for references in (None, frames[:2], frames[::-1])
+    ]
+    assert not np.array_equal(judged[0], judged[1])
+    assert not np.array_equal(judged[1], judged[2])
+
+
+def test_value_after_done_checks_encodes_no_frame_again(checkpoint, frames):
+    engine = TransformersEngine(checkpoint, device="cpu")
+    critic = VLACCritic(engine, VLACConfig(reading="plain", out_of_scale="clip"))
+    critic.success_prob(frames, [TASK] * 4)
+    assert engine.statistics().frames_encoded == 4
+    critic.value(frames, TASK)
+    assert engine.statistics().frames_encoded == 4
+    critic.value(frames, TASK, references=frames[:2])
+    assert engine.statistics().frames_encoded == 4
+    critic.close()
+
+
+def test_random_weights_are_told_from_a_trained_critic(checkpoint, frames):
+    critic = make_critic(f"transformers:{checkpoint}", device="cpu", reading="plain")
+    with pytest.raises(CriticResponseError, match=r"Expected 0 or 1 .* Is the checkpoint a trained VLAC\?"):
+        critic.success_prob(frames, [TASK] * 4)
+    critic.close()
+
+
+def test_sleeping_critic_answers_again_after_waking(critic, frames):
+    awake = critic.success_prob(frames[:1], [TASK])
+    critic.sleep()
+    with pytest.raises(CriticError, match="asleep"):
+        critic.success_prob(frames[:1], [TASK])
+    critic.wake()
+    np.testing.assert_array_equal(critic.success_prob(frames[:1], [TASK]), awake)
+
+
+@pytest.mark.parametrize(
+    "spec", ["transformers:{0}/absent", "transformers:{0}/notes.txt", "transformers:{0}"]
+)
+def test_path_that_is_no_checkpoint_is_refused(spec, tmp_path):
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    with pytest.raises(ConfigError):
+        make_critic(spec.format(tmp_path))

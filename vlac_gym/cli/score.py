@@ -1,0 +1,137 @@
+"""`vlac-gym score`: what a critic says of a video, as JSON, plot and annotated mp4."""
+
+__all__ = ["Args", "run"]
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from vlac_gym.critic import make_critic
+from vlac_gym.critic.vlac.prompts import check_task, sample_references
+from vlac_gym.episode_score import EpisodeScore, score_episode
+from vlac_gym.errors import ConfigError
+from vlac_gym.frame_files import FrameFile, read_frames
+from vlac_gym.reporting.files import write_json
+from vlac_gym.reporting.score_pictures import save_score_png, write_score_video
+from vlac_gym.types import CriticInfo
+
+_FORMAT = "vlac_gym.score/1"
+_FOLDER_FPS = 10.0
+
+
+@dataclass(frozen=True)
+class Args:
+    """Options of `vlac-gym score`."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A video, or a folder of pictures in natural order."""
+    task: str
+    """Instruction text that the critic judges against."""
+    critic: str
+    """Critic spec, e.g. transformers:PATH, openai:http://host:8000/v1#MODEL or http://host:8400; options go
+    behind a question mark: transformers:PATH?device=cuda:0,reading=exact."""
+    out: Path
+    """Folder for score.json, score.png and score.mp4; made if absent, must not hold a score already."""
+    reference: Path | None = None
+    """Video or folder of a successful episode, shown to the critic as an example (in-context one-shot)."""
+    reference_count: int = 9
+    """Frames picked from the reference, 2 to 11."""
+    value_stride: int = 5
+    """Frames between the two pictures of a pair."""
+    check_stride: int = 1
+    """Ask for success_prob at every so many frames, and at the last."""
+    done_threshold: float = 0.9
+    """success_prob that counts as done."""
+    every: int = 1
+    """Read every so many frames of source and reference, e.g. 6 to make 5 fps of 30."""
+    fps: float | None = None
+    """Pictures per second of the mp4; the source's by default, 10 for a folder."""
+    video: bool = True
+    """Write score.mp4."""
+
+
+def run(args: Args) -> int:
+    """Scores, writes the files and prints the numbers that sum them up."""
+    if (args.out / "score.json").exists() or (args.out.exists() and not args.out.is_dir()):
+        raise ConfigError(
+            f"Expected a folder without a score for --out, got {str(args.out)!r}. Choose another."
+        )
+    if args.fps is not None and not args.fps > 0:
+        raise ConfigError(f"Expected --fps above 0, got {args.fps!r}.")
+    check_task(args.task)
+    source = read_frames(args.source, every=args.every)
+    references = None
+    if args.reference is not None:
+        reference = read_frames(args.reference, every=args.every)
+        references = sample_references(reference.frames, args.reference_count)
+    critic = make_critic(args.critic)
+    try:
+        info = critic.describe()
+        score = score_episode(
+            critic,
+            source.frames,
+            args.task,
+            references=references,
+            value_stride=args.value_stride,
+            check_stride=args.check_stride,
+            done_threshold=args.done_threshold,
+        )
+    finally:
+        critic.close()
+    _write(args, source, score, info, num_references=len(references or ()))
+    _print_summary(args, score)
+    return 0
+
+
+def _write(
+    args: Args, source: FrameFile, score: EpisodeScore, info: CriticInfo, *, num_references: int
+) -> None:
+    fps = args.fps or source.fps or _FOLDER_FPS
+    args.out.mkdir(parents=True, exist_ok=True)
+    parts = [f"critic {info.name}", info.model if info.model != "none" else "", source.path.name]
+    parts.append(f"{num_references} reference frames" if num_references else "")
+    subtitle = " · ".join(filter(None, parts))
+    save_score_png(score, source.frames, args.out / "score.png", subtitle=subtitle)
+    if args.video:
+        write_score_video(score, source.frames, args.out / "score.mp4", fps=fps, subtitle=subtitle)
+    critic: dict[str, Any] = {
+        "name": info.name,
+        "model": info.model,
+        "prompt_version": info.prompt_version,
+        "device": info.device,
+        "details": info.details,
+    }
+    write_json(
+        args.out / "score.json",
+        {
+            "format": _FORMAT,
+            "source": str(source.path),
+            "every": args.every,
+            "fps": fps,
+            "reference": None if args.reference is None else str(args.reference),
+            "num_references": num_references,
+            "critic": critic,
+            **score.as_json(),
+        },
+    )
+
+
+def _print_summary(args: Args, score: EpisodeScore) -> None:
+    done = score.first_done_frame
+    rows = (
+        ("frames", str(score.num_frames)),
+        ("first done", "no frame" if done is None else f"frame {done}"),
+        ("final success_prob", f"{score.success_prob[-1]:.3f}"),
+        ("final value", f"{score.values[-1]:.3f}"),
+        ("value-order correlation", _number(score.value_order_correlation)),
+        ("negative rate", _number(score.negative_rate)),
+    )
+    for name, text in rows:
+        print(f"{name:<24} {text}")
+    print(f"wrote {args.out}/score.json, score.png{' and score.mp4' if args.video else ''}")
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -1,0 +1,165 @@
+"""What a critic says of a recorded episode: `EpisodeScore`, `score_episode`. numpy only.
+
+No simulator is involved: this is how to look at a critic, or to rank demonstrations, from pictures alone.
+"""
+
+__all__ = ["EpisodeScore", "score_episode"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlac_gym.critic.base import Critic, check_frames
+from vlac_gym.critic.vlac.critic import VLACCritic
+from vlac_gym.errors import ConfigError
+from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_order_correlation
+from vlac_gym.types import FloatArray, Frame
+
+_FRAMES_PER_CALL = 64
+"""Frames of one `success_prob` call: keeps requests to a server small and the engine's batches full."""
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeScore:
+    """Answers about one episode; frame numbers count from 0.
+
+    Attributes:
+        task: Instruction text.
+        num_frames: Frames of the episode.
+        check_frames: Frame numbers at which `success_prob` was asked, the last frame included.
+        success_prob: float32, [0, 1], one per checked frame.
+        value_frames: Frame numbers that the value list judges, the first and the last included.
+        progress: float32, [-1, 1], one per pair of neighbouring value frames.
+        values: float32, [0, 1], one per value frame, the first 0.
+        done_threshold: `success_prob` that counts as done.
+    """
+
+    task: str
+    num_frames: int
+    check_frames: tuple[int, ...]
+    success_prob: FloatArray
+    value_frames: tuple[int, ...]
+    progress: FloatArray
+    values: FloatArray
+    done_threshold: float
+
+    @property
+    def value_order_correlation(self) -> float | None:
+        """Rank correlation of values and time, [-1, 1]; None if all values are equal or there is one only."""
+        return value_order_correlation(self.values)
+
+    @property
+    def negative_rate(self) -> float | None:
+        """Share of pairs judged as regress, [0, 1]; None without pairs."""
+        return negative_rate(self.progress)
+
+    @property
+    def first_done_frame(self) -> int | None:
+        """First checked frame with `success_prob >= done_threshold`."""
+        # In float32, as the training rule compares: 0.9 in float32 is below 0.9 in float64.
+        threshold = np.float32(self.done_threshold)
+        return next((at for at, prob in zip(self.check_frames, self.success_prob) if prob >= threshold), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-serialisable numbers; undefined metrics are None."""
+        pairs = zip(self.value_frames, self.value_frames[1:], self.progress.tolist())
+        return {
+            "task": self.task,
+            "num_frames": self.num_frames,
+            "done_threshold": self.done_threshold,
+            "first_done_frame": self.first_done_frame,
+            "final_success_prob": float(self.success_prob[-1]),
+            "final_value": float(self.values[-1]),
+            "value_order_correlation": self.value_order_correlation,
+            "negative_rate": self.negative_rate,
+            "success_prob": [
+                {"frame": at, "success_prob": prob}
+                for at, prob in zip(self.check_frames, self.success_prob.tolist())
+            ],
+            "values": [
+                {"frame": at, "value": value} for at, value in zip(self.value_frames, self.values.tolist())
+            ],
+            "progress": [{"before": i, "after": j, "progress": change} for i, j, change in pairs],
+        }
+
+
+def score_episode(
+    critic: Critic,
+    frames: Sequence[Frame],
+    task: str,
+    *,
+    references: Sequence[Frame] | None = None,
+    value_stride: int = 5,
+    check_stride: int = 1,
+    done_threshold: float = 0.9,
+) -> EpisodeScore:
+    """Asks a critic about every frame and every pair of an episode.
+
+    Args:
+        critic: Any critic that goes by pictures alone.
+        frames: One or more frames in order, uint8 (H, W, 3).
+        task: Instruction text.
+        references: 2 to 11 frames of a successful episode; default: the critic's own, if it has some.
+        value_stride: Distance of the frames of a pair; the last pair may be closer. Default 5, as in training.
+        check_stride: `success_prob` is asked at every so many frames, and at the last.
+        done_threshold: What counts as done, [0, 1]. Default 0.9, as in training.
+
+    Raises:
+        ConfigError: The critic reads the simulator, there are no frames, or a number is out of range.
+        CriticError: No usable answer.
+    """
+    if critic.describe().is_privileged:
+        raise ConfigError(
+            f"Expected a critic that goes by pictures, got {critic.describe().name!r}, which reads the simulator; "
+            "a recording has none."
+        )
+    if not len(frames):
+        raise ConfigError("Expected one or more frames to score, got none.")
+    if not 0.0 <= done_threshold <= 1.0:
+        raise ConfigError(f"Expected done_threshold in [0, 1], got {done_threshold!r}.")
+    check_frames(frames)
+    checked = _every(len(frames), check_stride, "check_stride")
+    judged = _every(len(frames), value_stride, "value_stride")
+    progress, values = _pairs_and_values(critic, [frames[i] for i in judged], task, references)
+    return EpisodeScore(
+        task=task,
+        num_frames=len(frames),
+        check_frames=checked,
+        success_prob=_success_prob(critic, [frames[i] for i in checked], task),
+        value_frames=judged,
+        progress=progress,
+        values=values,
+        done_threshold=done_threshold,
+    )
+
+
+def _every(count: int, stride: int, where: str) -> tuple[int, ...]:
+    """Numbers 0, stride, … below `count`, and always the last."""
+    if stride < 1:
+        raise ConfigError(f"Expected {where} >= 1, got {stride!r}.")
+    numbers = list(range(0, count, stride))
+    return tuple(numbers if numbers[-1] == count - 1 else [*numbers, count - 1])
+
+
+def _success_prob(critic: Critic, frames: list[Frame], task: str) -> FloatArray:
+    parts = []
+    for start in range(0, len(frames), _FRAMES_PER_CALL):
+        part = frames[start : start + _FRAMES_PER_CALL]
+        parts.append(critic.success_prob(part, [task] * len(part)))
+    return np.concatenate(parts)
+
+
+def _pairs_and_values(
+    critic: Critic, frames: list[Frame], task: str, references: Sequence[Frame] | None
+) -> tuple[FloatArray, FloatArray]:
+    if isinstance(critic, VLACCritic):
+        # One pass gives both, and shows the episode's first frame to prompts with references.
+        judged = critic.judge_episode(frames, task, references).progress
+        progress = np.clip(judged, -1.0, 1.0)
+        values = accumulate_values(progress, critic.config.value_rule, bounded=True)
+        return progress.astype(np.float32), values.astype(np.float32)
+    pairs = len(frames) - 1
+    asked = critic.progress(frames[:-1], frames[1:], [task] * pairs, references)
+    return asked, critic.value(frames, task, references)

@@ -1,0 +1,104 @@
+import importlib.util
+import subprocess
+
+import pytest
+
+from vlac_gym.cli import doctor_checks, main
+from vlac_gym.cli.doctor_checks import check_critic, check_libero, check_rendering, check_torch, check_video
+from vlac_gym.errors import (
+    CriticConnectionError,
+    CriticOverloadedError,
+    CriticProtocolError,
+    CriticTimeoutError,
+)
+
+
+def test_this_machine_can_render_and_has_libero_and_ffmpeg(capsys):
+    assert main(["doctor", "--critic", "scripted:0.25"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "BROKEN" not in printed
+    for name in ("python", "rendering", "libero", "torch", "video", "critic"):
+        assert f" {name} " in printed
+    assert "answered 0.25" in printed
+    assert printed.endswith("Everything needed is here.\n")
+
+
+def test_rendering_that_fails_names_the_apt_packages(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    result = check_rendering()
+
+    assert result.status == "broken"
+    assert "nonsense" in result.found
+    assert "apt-get install -y libegl1" in result.mend
+
+
+def test_broken_parts_set_the_exit_status(monkeypatch, capsys):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+
+    assert main(["doctor"]) == 1
+    assert "broken: rendering" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("check", "package", "status", "extra"),
+    [
+        (check_rendering, "mujoco", "broken", "vlac-gym[libero]"),
+        (check_libero, "libero", "broken", "vlac-gym[libero]"),
+        (check_torch, "torch", "note", "vlac-gym[vlac]"),
+        (check_video, "imageio_ffmpeg", "broken", "vlac-gym[video]"),
+    ],
+)
+def test_missing_package_names_its_extra(check, package, status, extra, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    result = check()
+
+    assert result.status == status
+    assert extra in result.mend
+
+
+def test_libero_without_meshes_is_broken(monkeypatch, tmp_path):
+    install = doctor_checks.find_libero()
+    bare = type(install)(**{**vars(install), "assets": tmp_path})
+    monkeypatch.setattr(doctor_checks, "find_libero", lambda: bare)
+
+    assert check_libero().found == f"no meshes at {tmp_path}"
+
+
+def test_hanging_check_has_a_deadline(monkeypatch):
+    def hang(command, timeout, **kwargs):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert check_rendering().found == "no answer in 120 s"
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (CriticConnectionError("refused"), "vlac-gym serve"),
+        (CriticTimeoutError("late"), "/readyz"),
+        (CriticOverloadedError("full"), "/v1/wake"),
+        (CriticProtocolError("version 2"), "on the server too"),
+    ],
+)
+def test_unreachable_critic_says_what_to_do(error, mend, monkeypatch):
+    def fail(spec):
+        raise error
+
+    monkeypatch.setattr(doctor_checks, "make_critic", fail)
+    result = check_critic("http://critic-host:8400")
+
+    assert result.status == "broken"
+    assert type(error).__name__ in result.found
+    assert mend in result.mend
+
+
+def test_privileged_critic_is_called_privileged():
+    assert "privileged" in check_critic("oracle").found
+
+
+def test_unknown_critic_is_wrong_usage(capsys):
+    assert main(["doctor", "--critic", "orakel"]) == 2
+    assert "Did you mean 'oracle'?" in capsys.readouterr().err

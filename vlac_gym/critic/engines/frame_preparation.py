@@ -88,7 +88,7 @@ class FramePreparer:
         Returns:
             (N, 3, image_size, image_size) on the device, in the frames' order.
         """
-        prepared = [self._resize(stack.to(self._device, non_blocking=True)) for stack in staged.result()]
+        prepared = [self.resize(stack.to(self._device, non_blocking=True)) for stack in staged.result()]
         return torch.cat(prepared) if len(prepared) > 1 else prepared[0]
 
     def close(self) -> None:
@@ -112,8 +112,8 @@ class FramePreparer:
         resized = Image.fromarray(frame).resize((self._size, self._size), Image.Resampling.LANCZOS)
         return np.asarray(resized)
 
-    def _resize(self, stack: torch.Tensor) -> torch.Tensor:
-        """uint8 (n, H, W, 3) to normalised (n, 3, size, size)."""
+    def resize(self, stack: torch.Tensor) -> torch.Tensor:
+        """uint8 (n, H, W, 3) on the device to normalised (n, 3, size, size)."""
         height, width = stack.shape[1:3]
         pixels = stack.permute(0, 3, 1, 2).float()
         if width != self._size:

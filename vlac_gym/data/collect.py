@@ -1,0 +1,245 @@
+"""Collecting episodes with worker processes: `collect`, `Outcome`, `CollectReport`.
+
+Also a command without further packages, for machines that have numpy, a simulator and little else:
+
+    python -m vlac_gym.data.collect --task-suite libero_spatial --episodes-per-task 40 --out DIR
+"""
+
+__all__ = ["CollectReport", "Outcome", "collect"]
+
+import functools
+import multiprocessing
+import queue
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlac_gym.data.episodes import write_episode
+from vlac_gym.data.plans import EpisodePlan
+from vlac_gym.data.recording import RecordSettings, record_episode
+from vlac_gym.errors import ConfigError, SimulatorError
+from vlac_gym.policies import make_policy
+
+_CHUNK = 12
+"""Most episodes of one task that a worker takes at a time: compiling a task takes seconds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one planned episode went.
+
+    Attributes:
+        episode_id: Which one.
+        num_steps: Env steps; 0 if it was lost.
+        succeeded: Whether the simulator ever saw success.
+        ends_in_success: Whether it still held at the end.
+        error: Why it was lost; empty if it was written.
+    """
+
+    episode_id: str
+    num_steps: int = 0
+    succeeded: bool = False
+    ends_in_success: bool = False
+    error: str = ""
+
+
+@dataclass
+class CollectReport:
+    """What a collection did.
+
+    Attributes:
+        outcomes: Episodes run now, in order of completion.
+        skipped: Episodes that were there already.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    skipped: int = 0
+
+    @property
+    def lost(self) -> list[Outcome]:
+        """Episodes that the simulator lost; running again tries them again."""
+        return [outcome for outcome in self.outcomes if outcome.error]
+
+
+def collect(
+    plans: Sequence[EpisodePlan],
+    out: Path,
+    settings: RecordSettings | None = None,
+    *,
+    workers: int = 1,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> CollectReport:
+    """Runs plans and writes each episode when it is finished; episodes that exist are skipped.
+
+    An interrupted collection continues when it is called again: every file is whole, and the same plan has
+    the same file name.
+
+    Args:
+        plans: What to collect.
+        out: Dataset folder, made if it is not there.
+        settings: What to keep of each step.
+        workers: Worker processes, each with its own simulator; 1 runs in this process.
+        on_outcome: Called after each episode, in this process.
+
+    Raises:
+        ConfigError: Two plans have the same id, or a plan names an unknown suite, task or policy.
+        SimulatorError: A worker process died; what was finished is kept.
+    """
+    settings = settings or RecordSettings()
+    _check(plans, workers)
+    waiting = [plan for plan in plans if not plan.is_recorded(out)]
+    report = CollectReport(skipped=len(plans) - len(waiting))
+    (out / "episodes").mkdir(parents=True, exist_ok=True)
+    chunks = _chunks(waiting, workers)
+    run = functools.partial(_run_chunk, out=out, settings=settings)
+    for outcome in _run_here(run, chunks) if workers == 1 else _run_in_workers(run, chunks, workers):
+        report.outcomes.append(outcome)
+        if on_outcome is not None:
+            on_outcome(outcome)
+    return report
+
+
+def _check(plans: Sequence[EpisodePlan], workers: int) -> None:
+    from vlac_gym.envs.libero_tasks import get_task
+
+    if workers < 1:
+        raise ConfigError(f"Expected workers >= 1, got {workers}.")
+    ids = [plan.episode_id for plan in plans]
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ConfigError(f"Two plans have the id {twice!r}. Give them different seeds.")
+    for suite, task_id in sorted({(plan.task_suite, plan.task_id) for plan in plans}):
+        get_task(suite, task_id)
+    for policy in sorted({plan.policy for plan in plans}):
+        make_policy(policy)
+
+
+def _chunks(plans: Sequence[EpisodePlan], workers: int) -> list[list[EpisodePlan]]:
+    by_task: dict[tuple[str, int], list[EpisodePlan]] = {}
+    for plan in plans:
+        by_task.setdefault((plan.task_suite, plan.task_id), []).append(plan)
+    size = max(1, min(_CHUNK, -(-len(plans) // (2 * workers))))
+    return [group[i : i + size] for group in by_task.values() for i in range(0, len(group), size)]
+
+
+def _run_here(
+    run: Callable[..., Iterator[Outcome]], chunks: Sequence[Sequence[EpisodePlan]]
+) -> Iterator[Outcome]:
+    try:
+        for chunk in chunks:
+            yield from run(chunk)
+    finally:
+        _close_env()
+
+
+def _run_in_workers(
+    run: Callable[..., Iterator[Outcome]], chunks: Sequence[Sequence[EpisodePlan]], workers: int
+) -> Iterator[Outcome]:
+    context = multiprocessing.get_context("spawn")
+    outcomes: Any = context.Queue()
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (outcomes,))
+    left = sum(map(len, chunks))
+    try:
+        futures = [pool.submit(_report_chunk, run, chunk) for chunk in chunks]
+        while left:
+            try:
+                yield outcomes.get(timeout=0.5)
+                left -= 1
+            except queue.Empty:
+                for future in futures:
+                    if future.done():
+                        future.result()
+    except BrokenProcessPool as e:
+        raise SimulatorError(
+            "A collecting process died (out of memory, or the simulator crashed). Finished episodes are kept: "
+            "run the same command again, with fewer workers if memory was short."
+        ) from e
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_outcomes: Any = None
+"""Where a worker process puts outcomes; set once when the process starts."""
+
+
+def _start_worker(outcomes: Any) -> None:
+    global _outcomes
+    _outcomes = outcomes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a chunk in hand is finished
+
+
+def _report_chunk(run: Callable[..., Iterator[Outcome]], chunk: Sequence[EpisodePlan]) -> None:
+    for outcome in run(chunk):
+        _outcomes.put(outcome)
+
+
+def _run_chunk(chunk: Sequence[EpisodePlan], *, out: Path, settings: RecordSettings) -> Iterator[Outcome]:
+    env = _env(chunk[0].task_suite, settings)
+    for plan in chunk:
+        try:
+            episode = record_episode(env, make_policy(plan.policy), plan, settings)
+        except (SimulatorError, ConfigError) as e:  # ConfigError: a fault that does not fit this task's goal
+            yield Outcome(plan.episode_id, error=str(e))
+            continue
+        write_episode(out, episode)
+        yield Outcome(
+            plan.episode_id,
+            episode.num_steps,
+            succeeded=episode.first_success_step is not None,
+            ends_in_success=episode.ends_in_success,
+        )
+
+
+_envs: dict[str, Any] = {}
+"""This process's env, by suite; at most one, and one compiled task in it, so that 16 workers fit into memory."""
+
+
+def _env(task_suite: str, settings: RecordSettings) -> Any:
+    from vlac_gym.envs.libero import LiberoEnv
+
+    key = f"{task_suite} {settings}"
+    if key not in _envs:
+        _close_env()
+        _envs[key] = LiberoEnv(
+            task_suite,
+            cameras=settings.cameras,
+            image_size=settings.image_size,
+            max_episode_steps=settings.max_episode_steps,
+            max_compiled_models=1,
+        )
+    return _envs[key]
+
+
+def _close_env() -> None:
+    while _envs:
+        _envs.popitem()[1].close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line without tyro; `vlac-gym collect` is the same with more comfort."""
+    import argparse
+    import logging
+
+    from vlac_gym.data.collect_options import add_arguments, from_arguments, run_collection
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(prog="python -m vlac_gym.data.collect", description=__doc__)
+    add_arguments(parser)
+    options = from_arguments(parser.parse_args(argv))
+    log = logging.getLogger(__name__)
+
+    def show(outcome: Outcome, done: int, total: int) -> None:
+        if done % 20 == 0 or done == total or outcome.error:
+            log.info("%d/%d %s %s", done, total, outcome.episode_id, outcome.error or outcome.num_steps)
+
+    report = run_collection(options, show)
+    log.info("%s", report)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

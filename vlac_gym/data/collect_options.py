@@ -1,0 +1,143 @@
+"""What the collect commands take: `CollectOptions`, `run_collection`, `parse_ids` and an argparse form of them."""
+
+__all__ = ["CollectOptions", "add_arguments", "from_arguments", "parse_ids", "run_collection"]
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlac_gym.data.collect import CollectReport, Outcome, collect
+from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.data.frame_codec import FrameEncoding
+from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
+from vlac_gym.data.recording import RecordSettings
+from vlac_gym.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions:
+    """Which episodes to collect, and where to write them."""
+
+    out: Path
+    """Dataset folder; episodes that it holds already are skipped, so the same command continues."""
+    task_suite: tuple[str, ...] = ("libero_spatial",)
+    """One or more suites; see `vlac-gym tasks`."""
+    task_ids: str = "all"
+    """Tasks of each suite: all, 0-4, 0,3,7."""
+    init_states: str = "all"
+    """Official initial states to start from: all, 0-39, 0,5."""
+    policy: str = "expert"
+    """What drives the arm."""
+    imperfect: str = DEFAULT_MIX
+    """Kinds of episodes with their weights: none=4,near_miss=2,drop=1,… (`none` is an honest attempt)."""
+    episodes: int = 20
+    """Episodes of each task."""
+    workers: int = 1
+    """Processes, each with its own simulator."""
+    seed: int = 0
+    """Another seed makes other episodes; collect again with one to add to a folder."""
+    cameras: tuple[str, ...] = ("agentview",)
+    """Cameras to keep: agentview, wrist."""
+    image_size: int = 256
+    """Height and width of the frames, pixels."""
+    frame_stride_steps: int = 2
+    """Keep a frame every so many env steps, and the last."""
+    encoding: FrameEncoding = "jpeg"
+    """jpeg, or png for exact frames."""
+    quality: int = 95
+    """JPEG quality, 1 to 100."""
+    max_episode_steps: int | None = None
+    """Step limit; default: the suite's."""
+
+    def settings(self) -> RecordSettings:
+        """What to keep of each step."""
+        names = [field.name for field in dataclasses.fields(RecordSettings)]
+        return RecordSettings(**{name: getattr(self, name) for name in names})
+
+    def plans(self) -> list[EpisodePlan]:
+        """The episodes that these options ask for; starts no simulator.
+
+        Raises:
+            ConfigError: A suite, task, initial state, kind or weight does not fit.
+        """
+        from vlac_gym.envs.libero_tasks import list_tasks
+
+        tasks = []
+        for suite in self.task_suite:
+            known = list_tasks(suite)
+            for task_id in parse_ids(self.task_ids, len(known), f"task ids of {suite}"):
+                init_states = parse_ids(
+                    self.init_states, known[task_id].num_init_states, f"initial states of {suite}/{task_id}"
+                )
+                tasks.append((suite, task_id, init_states))
+        return plan_episodes(
+            tasks, self.episodes, parse_mix(self.imperfect), policy=self.policy, seed=self.seed
+        )
+
+
+def run_collection(
+    options: CollectOptions, on_progress: Callable[[Outcome, int, int], None] | None = None
+) -> CollectReport:
+    """Collects what the options ask for and writes the folder's index.
+
+    Args:
+        options: What to collect.
+        on_progress: Called after each episode with its outcome, how many are done and how many there are.
+    """
+    settings, plans = options.settings(), options.plans()
+    done = sum(plan.is_recorded(options.out) for plan in plans)
+
+    def count(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        if on_progress is not None:
+            on_progress(outcome, done, len(plans))
+
+    report = collect(plans, options.out, settings, workers=options.workers, on_outcome=count)
+    EpisodeDataset.open(options.out).write_manifest()
+    return report
+
+
+def parse_ids(text: str, count: int, what: str) -> list[int]:
+    """Parses `all`, `0-4` or `0,3,5-7` into ids below `count`, sorted and without repeats.
+
+    Raises:
+        ConfigError: Not of that form, or an id that does not exist.
+    """
+    if text.strip() == "all":
+        return list(range(count))
+    ids: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"Expected {what} as 'all', '0-4' or '0,3,5-7', got {text!r}.")
+        ids.update(range(int(first), int(last or first) + 1))
+    if not ids or max(ids) >= count:
+        raise ConfigError(f"Expected {what} below {count}, got {text!r}.")
+    return sorted(ids)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds an option for every field of `CollectOptions`; names and defaults are the same."""
+    hints = typing.get_type_hints(CollectOptions)
+    for field in dataclasses.fields(CollectOptions):
+        flag = f"--{field.name.replace('_', '-')}"
+        hint = hints[field.name]
+        if typing.get_origin(hint) is tuple:
+            parser.add_argument(flag, nargs="+", default=field.default)
+        elif field.default is dataclasses.MISSING:
+            parser.add_argument(flag, type=hint, required=True)
+        else:
+            is_int = isinstance(field.default, int) or field.default is None
+            parser.add_argument(flag, type=int if is_int else str, default=field.default)
+
+
+def from_arguments(arguments: argparse.Namespace) -> CollectOptions:
+    """The options behind parsed arguments."""
+    values: dict[str, typing.Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in vars(arguments).items()
+    }
+    return CollectOptions(**values)

@@ -1,0 +1,187 @@
+"""Running one planned episode in an env and recording it: `record_episode`, `RecordSettings`."""
+
+__all__ = ["RecordSettings", "RecordableEnv", "record_episode"]
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from vlac_gym.data.episodes import Episode
+from vlac_gym.data.frame_codec import FRAME_ENCODINGS, FrameEncoding
+from vlac_gym.data.plans import EpisodePlan
+from vlac_gym.data.recorder import EpisodeRecorder
+from vlac_gym.data.sequels import make_sequel
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.policies import Policy, StagedPolicy
+from vlac_gym.types import FloatArray, Frame
+
+_TAIL_STEPS = (8, 25)
+_REST_STEPS = (10, 30)
+_STILL_STAGES = ("stop", "idle", "done")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSettings:
+    """How episodes are recorded.
+
+    Attributes:
+        cameras: Which cameras to keep, `"agentview"`, `"wrist"`.
+        image_size: Height and width of the frames, pixels.
+        frame_stride_steps: Keep a frame every so many steps, and the last one; >= 1.
+        encoding: `"jpeg"` or `"png"`.
+        quality: JPEG quality, 1 to 100.
+        max_episode_steps: Step limit; None for the suite's.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    cameras: tuple[str, ...] = ("agentview",)
+    image_size: int = 256
+    frame_stride_steps: int = 2
+    encoding: FrameEncoding = "jpeg"
+    quality: int = 95
+    max_episode_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.frame_stride_steps < 1:
+            raise ConfigError(f"Expected frame_stride_steps >= 1, got {self.frame_stride_steps}.")
+        if self.encoding not in FRAME_ENCODINGS:
+            raise unknown_name("frame encoding", self.encoding, FRAME_ENCODINGS)
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"Expected quality from 1 to 100, got {self.quality}.")
+
+
+class RecordableEnv(Protocol):
+    """What recording needs of an env; `vlac_gym.envs.libero.LiberoEnv` has it."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """Starts an episode from `options["task_id"]` and `options["init_state_id"]`."""
+        ...
+
+    def step_unrendered(self, action: Any) -> tuple[float, bool, bool, dict[str, Any]]:
+        """One step without pictures: reward, terminated, truncated, info."""
+        ...
+
+    def proprioception(self) -> FloatArray:
+        """The robot's state."""
+        ...
+
+    def render_camera(self, camera: str) -> Frame:
+        """One camera's picture of the present state."""
+        ...
+
+
+def record_episode(
+    env: RecordableEnv, policy: Policy, plan: EpisodePlan, settings: RecordSettings
+) -> Episode:
+    """Runs a plan to its end and returns what happened.
+
+    The plan's sequel takes over 8 to 25 steps after success, or at the stage that the plan names; then the
+    arm stands still for 10 to 30 steps. Where nothing takes over, the episode ends 10 to 30 steps after the
+    policy stands still, or at the step limit.
+
+    Args:
+        env: An env of the plan's suite that no wrapper hides.
+        policy: Drives the arm; reset here. It sees `info` and the state, no pictures.
+        plan: What to do.
+        settings: What to keep.
+
+    Raises:
+        SimulatorError: The simulator failed; nothing of the episode is kept.
+    """
+    _, info = env.reset(
+        seed=plan.seed, options={"task_id": plan.task_id, "init_state_id": plan.init_state_id}
+    )
+    policy.reset(cast(Any, env), seed=plan.seed)
+    recorder = EpisodeRecorder(
+        plan.meta(info["task"], settings.frame_stride_steps, settings.encoding), settings.quality
+    )
+    script = _Script(policy, plan)
+    recorder.add(env.proprioception(), info, _frames(env, settings))
+    step, is_over = 0, False
+    while not is_over:
+        action, stage = script.act({"state": env.proprioception()}, info)
+        _, _, truncated, info = env.step_unrendered(action)
+        step += 1
+        script.see_success(bool(info["success"]))
+        is_over = truncated or script.is_over
+        keeps_frame = is_over or step % settings.frame_stride_steps == 0
+        frames = _frames(env, settings) if keeps_frame else None
+        recorder.add(env.proprioception(), info, frames, stage, action)
+    return recorder.finish()
+
+
+class _Script:
+    """The policy, then the sequel, then rest."""
+
+    def __init__(self, policy: Policy, plan: EpisodePlan) -> None:
+        self._policy = policy
+        self._plan = plan
+        self._rng = np.random.default_rng((plan.seed, plan.task_id, plan.init_state_id))
+        self._actions: list[FloatArray] = []
+        self._sequel: Iterator[FloatArray] | None = None
+        self._until_sequel: int | None = None
+        self._until_end: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest is over."""
+        return self._until_end == 0
+
+    def see_success(self, success: bool) -> None:
+        """Takes the simulator's verdict on the state that the last action led to."""
+        if success and self._until_sequel is None and self._sequel is None:
+            self._until_sequel = self._draw(_TAIL_STEPS)
+
+    def act(self, obs: Any, info: Mapping[str, Any]) -> tuple[FloatArray, str]:
+        """The next action, and the name of what it belongs to."""
+        action, stage = self._follow_sequel() or self._follow_policy(obs, info)
+        self._actions.append(action)
+        self._until_sequel = _count_down(self._until_sequel)
+        self._until_end = _count_down(self._until_end)
+        return action, stage
+
+    def _follow_sequel(self) -> tuple[FloatArray, str] | None:
+        if self._sequel is None and self._until_sequel == 0:
+            self._begin_sequel()
+        if self._sequel is None:
+            return None
+        action = next(self._sequel, None)
+        if action is not None:
+            return action, self._plan.sequel
+        if self._until_end is None:
+            self._until_end = self._draw(_REST_STEPS)
+        return self._still(), "rest"
+
+    def _follow_policy(self, obs: Any, info: Mapping[str, Any]) -> tuple[FloatArray, str]:
+        action = np.array(self._policy.act(obs, info), np.float32)
+        stage = self._policy.stage if isinstance(self._policy, StagedPolicy) else ""
+        if stage and stage == self._plan.sequel_at:
+            self._begin_sequel()
+            return self._follow_sequel() or (action, stage)
+        if stage in _STILL_STAGES and self._until_sequel is None and self._until_end is None:
+            self._until_end = self._draw(_REST_STEPS)
+        return action, stage
+
+    def _begin_sequel(self) -> None:
+        self._sequel = make_sequel(self._plan.sequel)(tuple(self._actions), self._rng)
+        self._until_end = None
+
+    def _still(self) -> FloatArray:
+        action = np.zeros_like(self._actions[-1])
+        action[-1] = np.sign(self._actions[-1][-1])
+        return action
+
+    def _draw(self, span: tuple[int, int]) -> int:
+        return int(self._rng.integers(span[0], span[1] + 1))
+
+
+def _count_down(steps: int | None) -> int | None:
+    return None if steps is None else max(0, steps - 1)
+
+
+def _frames(env: RecordableEnv, settings: RecordSettings) -> dict[str, Frame]:
+    return {camera: env.render_camera(camera) for camera in settings.cameras}

@@ -5,6 +5,7 @@ __all__ = ["Args", "run"]
 import logging
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 from vlac_gym.critic import make_critic
 from vlac_gym.errors import DependencyNotInstalled, unknown_name
@@ -74,8 +75,9 @@ def run(args: Args) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(server.JsonLogFormatter())
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
-    return server.serve(make_critic(args.critic), config, on_listening=_announce)
-
-
-def _announce(url: str) -> None:
-    print(f"Serving at {url}", flush=True)
+    return server.serve(
+        partial(make_critic, args.critic),
+        config,
+        on_listening=lambda url: print(f"Listening at {url}; loading {args.critic}", flush=True),
+        on_ready=lambda: print("Ready.", flush=True),
+    )

@@ -5,6 +5,7 @@ __all__ = ["create_app"]
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -26,32 +27,40 @@ from vlac_gym.service.protocol import (
 )
 from vlac_gym.service.wire_errors import ServiceError, classify, encode_error
 
+logger = logging.getLogger(__name__)
+
 _HTTP_REASONS = {404: "not_found", 405: "method_not_allowed"}
 
 
-def create_app(service: CriticService, on_load_failed: Callable[[], None] | None = None) -> FastAPI:
+def create_app(
+    service: CriticService, on_loaded: Callable[[BaseException | None], None] | None = None
+) -> FastAPI:
     """Builds the ASGI app; the critic is loaded when it starts and freed when it stops.
 
     Args:
         service: What answers.
-        on_load_failed: Called if the critic can't be loaded; a server should then exit.
+        on_loaded: Called once the critic is loaded, with None, or with the reason why it can't be.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async def load() -> None:
-            try:
-                await service.load()
-            except ServiceError:
-                if on_load_failed is not None:
-                    on_load_failed()
-
-        loading = asyncio.create_task(load(), name="load critic")
+        loading = asyncio.create_task(service.load(), name="load")
+        loading.add_done_callback(_on_loaded)
         yield
         loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
+        await asyncio.wait([loading])
         await service.batcher.close()
+
+    def _on_loaded(loading: asyncio.Task[None]) -> None:
+        if loading.cancelled():
+            return
+        error = loading.exception()
+        if error is None:
+            logger.info("the critic is loaded")
+        else:
+            logger.error("the critic could not be loaded: %s", error)
+        if on_loaded is not None:
+            on_loaded(error)
 
     app = FastAPI(
         title="vlac-gym critic",

@@ -4,7 +4,7 @@ __all__ = ["CriticService", "ServiceConfig", "critic_fingerprint"]
 
 import asyncio
 import hashlib
-import logging
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
 from vlac_gym.errors import ConfigError
-from vlac_gym.service.batching import Batcher, Job
+from vlac_gym.service.batching import Batcher
 from vlac_gym.service.frame_codec import decode_frame
 from vlac_gym.service.frame_store import FrameStore
+from vlac_gym.service.jobs import Job
 from vlac_gym.service.metrics import ServiceMetrics
 from vlac_gym.service.protocol import (
     PROTOCOL_VERSION,
@@ -29,8 +30,6 @@ from vlac_gym.service.protocol import (
 )
 from vlac_gym.service.wire_errors import ServiceError
 from vlac_gym.types import CriticInfo, Frame
-
-logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -74,42 +73,34 @@ class CriticService:
     """What a server does with the bytes it gets.
 
     Args:
-        critic: Any critic that judges pictures alone.
+        make_critic: Makes any critic that judges pictures alone; called by `load`, on the critic's thread.
         config: Sizes and times.
 
     Attributes:
         instance: Random name of this process; a client that sees another one resends its frames.
-        critic_id: Fingerprint of what the critic says about itself.
+        critic_id: Fingerprint of what the critic says about itself; empty before it is loaded.
+        load_error: Why the critic could not be loaded, or None.
         is_draining: True once a shutdown began; new questions are refused.
         requests_in_work: Questions being read or judged now.
-
-    Raises:
-        ConfigError: The critic reads the simulator's state, which no request carries.
     """
 
-    def __init__(self, critic: Critic, config: ServiceConfig) -> None:
-        info = critic.describe()
-        if info.is_privileged or isinstance(critic, PrivilegedCritic):
-            raise ConfigError(
-                f"Critic {info.name!r} reads the simulator's state, which no request carries, so it can't be "
-                "served. Give make_critic(…) to the wrapper in the simulator's process instead."
-            )
+    def __init__(self, make_critic: Callable[[], Critic], config: ServiceConfig) -> None:
         self.config = config
         self.instance = secrets.token_hex(8)
-        self.critic_id = critic_fingerprint(info)
+        self.critic_id = ""
         self.metrics = ServiceMetrics()
         self.frames = FrameStore(config.frame_store_bytes)
         self.batcher = Batcher(
-            critic,
             self.metrics,
             max_batch=config.max_batch,
             max_wait_s=config.max_wait_ms / 1000,
             max_queue=config.max_queue,
         )
+        self.load_error: BaseException | None = None
         self.is_draining = False
         self.requests_in_work = 0
-        self.load_error: Exception | None = None
-        self._critic = critic
+        self._make_critic = make_critic
+        self._info: CriticInfo | None = None
         self.metrics.read_from(frame_bytes=lambda: self.frames.held_bytes, gpu_bytes=cuda_memory_bytes)
 
     @property
@@ -118,13 +109,31 @@ class CriticService:
         return self.batcher.state == "awake" and not self.is_draining
 
     async def load(self) -> None:
-        """Loads the critic; questions that come meanwhile wait up to their deadline."""
-        try:
-            await self.batcher.start(_warm_up)
-        except ServiceError as e:
-            self.load_error = e
-            logger.error("the critic could not be loaded: %s", e)
-            raise
+        """Makes the critic; questions that come meanwhile wait up to their deadline.
+
+        Raises:
+            ConfigError: The critic reads the simulator's state, which no request carries.
+            Exception: Whatever making it raised; kept in `load_error` too.
+        """
+        loading = asyncio.create_task(self.batcher.start(self._load_critic), name="load critic")
+        await asyncio.wait([loading])
+        self.load_error = None if loading.cancelled() else loading.exception()
+        loading.result()
+
+    def _load_critic(self) -> Critic:
+        critic = self._make_critic()
+        info = critic.describe()
+        if info.is_privileged or isinstance(critic, PrivilegedCritic):
+            raise ConfigError(
+                f"Critic {info.name!r} reads the simulator's state, which no request carries, so it can't be "
+                "served. Give it to the wrapper in the simulator's process instead."
+            )
+        warm_up = getattr(critic, "warm_up", None)
+        if warm_up is not None:
+            warm_up()
+        self._info = info
+        self.critic_id = critic_fingerprint(info)
+        return critic
 
     async def judge(self, operation: Operation, body: bytes, client: str) -> JudgeReply:
         """Answers one request.
@@ -173,8 +182,14 @@ class CriticService:
         return len(sent)
 
     def describe(self) -> dict[str, Any]:
-        """What `/v1/info` answers."""
-        info = self._critic.describe()
+        """What `/v1/info` answers.
+
+        Raises:
+            ServiceError: The critic is not loaded yet.
+        """
+        info = self._info
+        if info is None:
+            raise self.batcher.unavailable()
         return {
             "protocol": PROTOCOL_VERSION,
             "instance": self.instance,
@@ -215,8 +230,13 @@ async def _off_loop(decode: Callable[[], _T], body_bytes: int) -> _T:
 
 
 def critic_fingerprint(info: CriticInfo) -> str:
-    """16 hex digits of a critic's name, model and prompt version: equal for equal judges."""
-    text = "\0".join((info.name, info.model, info.prompt_version))
+    """16 hex digits of a critic's name, model, prompt version and scalar details: equal for equal judges.
+
+    Nested details describe the machine (e.g. a memory plan) and may differ between replicas.
+    """
+    details = info.details or {}
+    scalars = {k: v for k, v in sorted(details.items()) if isinstance(v, str | int | float | bool)}
+    text = json.dumps([info.name, info.model, info.prompt_version, scalars])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -233,10 +253,3 @@ def _decode_request(
 
 def _decode_upload(body: bytes, limits: Limits) -> dict[bytes, Frame]:
     return {digest: decode_frame(digest, frame) for digest, frame in decode_frames(body, limits).items()}
-
-
-def _warm_up(critic: Critic) -> None:
-    """Loads what the critic loads on first use, if it can be told to."""
-    warm_up = getattr(critic, "warm_up", None)
-    if warm_up is not None:
-        warm_up()

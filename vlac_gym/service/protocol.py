@@ -35,10 +35,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-import msgpack
 import numpy as np
 
-from vlac_gym.errors import ConfigError, CriticProtocolError
+from vlac_gym.errors import ConfigError
+from vlac_gym.service.messages import (
+    MALFORMED,
+    WireFormatError,
+    check_integer,
+    check_keys,
+    check_list,
+    pack,
+    shown,
+    unpack,
+)
 from vlac_gym.types import FloatArray
 
 PROTOCOL_VERSION = 1
@@ -50,8 +59,6 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 Encoding = Literal["raw", "png", "jpeg"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
-
-MALFORMED = "malformed"
 
 _FIELDS: dict[Operation, frozenset[str]] = {
     "success_prob": frozenset({"protocol", "deadline_ms", "digests", "pixels", "frames", "tasks"}),
@@ -69,14 +76,6 @@ _REPLY_FIELDS = frozenset({"protocol", "values", "instance", "critic", "queue_ms
 
 _ITEMS_PER_FRAME = 16
 """A frame costs a digest, a `pixels` entry of 5 fields, and a place in up to three lists and the tasks."""
-
-
-class WireFormatError(CriticProtocolError):
-    """Bytes that are not a message of this protocol; `reason` names the rule that they break."""
-
-    def __init__(self, message: str, reason: str = MALFORMED) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -170,44 +169,6 @@ class JudgeReply:
     batch: int
 
 
-def pack(message: Mapping[str, Any]) -> bytes:
-    """One message as msgpack bytes."""
-    packed: bytes = msgpack.packb(message, use_bin_type=True)
-    return packed
-
-
-def unpack(body: bytes, max_items: int = 2**16) -> dict[str, Any]:
-    """One msgpack map with text keys; no extension types, no repeated keys, nothing after it.
-
-    Args:
-        body: The bytes.
-        max_items: Bound on all list and map entries together, at any depth: one byte of msgpack can
-            make a 64-byte object, so the size of the body alone does not bound the memory.
-
-    Raises:
-        WireFormatError: The bytes are anything else.
-    """
-    counter = _ItemCounter(max_items)
-    try:
-        message = msgpack.unpackb(
-            body,
-            raw=False,
-            strict_map_key=True,
-            max_ext_len=0,
-            max_array_len=max_items,
-            max_map_len=64,
-            list_hook=counter.count_list,
-            object_pairs_hook=counter.count_map,
-        )
-    except WireFormatError:
-        raise
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
-        raise WireFormatError(f"The body is not one msgpack message: {type(e).__name__}.") from e
-    if not isinstance(message, dict):
-        raise WireFormatError(f"Expected a map at the top, got {type(message).__name__}.")
-    return message
-
-
 def encode_request(request: JudgeRequest) -> bytes:
     """The body of `POST /v1/{operation}`."""
     message: dict[str, Any] = {
@@ -237,7 +198,7 @@ def decode_request(operation: Operation, body: bytes, limits: Limits) -> JudgeRe
     """
     message = unpack(body, _ITEMS_PER_FRAME * limits.max_frames)
     _check_version(message)
-    _check_keys(message, _FIELDS[operation], f"a {operation} request")
+    check_keys(message, _FIELDS[operation], f"a {operation} request")
     digests = _digests(message["digests"], limits)
     indices = {
         name: _indices(message[name], name, len(digests), limits)
@@ -256,7 +217,9 @@ def decode_request(operation: Operation, body: bytes, limits: Limits) -> JudgeRe
         tasks=_tasks(tasks, limits),
         references=None if references is None else _indices(references, "references", len(digests), limits),
         pixels=_pixels_from_wire(message["pixels"], len(digests), limits),
-        deadline_ms=_integer(message["deadline_ms"], "deadline_ms", 1, int(limits.max_deadline_s * 1000)),
+        deadline_ms=check_integer(
+            message["deadline_ms"], "deadline_ms", 1, int(limits.max_deadline_s * 1000)
+        ),
     )
     if operation != "value" and len(request.tasks) != len(frames):
         raise WireFormatError(
@@ -281,7 +244,7 @@ def decode_frames(body: bytes, limits: Limits) -> dict[bytes, EncodedFrame]:
     """
     message = unpack(body, _ITEMS_PER_FRAME * limits.max_frames)
     _check_version(message)
-    _check_keys(message, _UPLOAD_FIELDS, "an upload of frames")
+    check_keys(message, _UPLOAD_FIELDS, "an upload of frames")
     digests = _digests(message["digests"], limits)
     pixels = _pixels_from_wire(message["pixels"], len(digests), limits)
     if len(pixels) != len(digests):
@@ -303,7 +266,7 @@ def decode_reply(body: bytes) -> JudgeReply:
     """
     message = unpack(body)
     _check_version(message)
-    _check_keys(message, _REPLY_FIELDS, "a reply")
+    check_keys(message, _REPLY_FIELDS, "a reply")
     values = message["values"]
     if not isinstance(values, bytes) or len(values) % 4:
         raise WireFormatError("Expected values as bytes of float32 numbers.")
@@ -323,64 +286,26 @@ def decode_reply(body: bytes) -> JudgeReply:
     )
 
 
-class _ItemCounter:
-    """Stops unpacking once lists and maps hold more entries than any honest message."""
-
-    def __init__(self, max_items: int) -> None:
-        self._left = max_items
-
-    def count_list(self, items: list[Any]) -> list[Any]:
-        self._left -= len(items) + 1
-        if self._left < 0:
-            raise WireFormatError("The message holds too many entries.", "too_large")
-        return items
-
-    def count_map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-        self.count_list(pairs)
-        message = dict(pairs)
-        if len(message) != len(pairs):
-            raise WireFormatError("A map has the same key twice.")
-        return message
-
-
-def _check_version(message: Mapping[str, Any]) -> None:
-    version = message.get("protocol")
-    if type(version) is not int or version != PROTOCOL_VERSION:
-        raise WireFormatError(
-            f"Expected protocol {PROTOCOL_VERSION}, got {_shown(version)}. Install the same vlac-gym on both sides.",
-            "protocol_version",
-        )
-
-
-def _check_keys(message: Mapping[str, Any], expected: frozenset[str], what: str) -> None:
-    if unknown := sorted(message.keys() - expected):
-        raise WireFormatError(
-            f"Unknown fields in {what}: {_shown(unknown)}. Known: {', '.join(sorted(expected))}."
-        )
-    if missing := sorted(expected - message.keys()):
-        raise WireFormatError(f"Missing fields in {what}: {', '.join(missing)}.")
-
-
 def _digests(digests: Any, limits: Limits) -> tuple[bytes, ...]:
-    _list(digests, "digests", limits.max_frames)
+    check_list(digests, "digests", limits.max_frames)
     for i, digest in enumerate(digests):
         if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
-            raise WireFormatError(f"Expected digests[{i}] as {DIGEST_BYTES} bytes, got {_shown(digest)}.")
+            raise WireFormatError(f"Expected digests[{i}] as {DIGEST_BYTES} bytes, got {shown(digest)}.")
     if len(set(digests)) != len(digests):
         raise WireFormatError("Expected distinct digests, got one twice.")
     return tuple(digests)
 
 
 def _indices(items: Any, where: str, count: int, limits: Limits) -> tuple[int, ...]:
-    _list(items, where, limits.max_frames)
-    return tuple(_integer(item, f"{where}[{i}]", 0, count - 1) for i, item in enumerate(items))
+    check_list(items, where, limits.max_frames)
+    return tuple(check_integer(item, f"{where}[{i}]", 0, count - 1) for i, item in enumerate(items))
 
 
 def _tasks(tasks: Any, limits: Limits) -> tuple[str, ...]:
-    _list(tasks, "tasks", limits.max_frames)
+    check_list(tasks, "tasks", limits.max_frames)
     for i, task in enumerate(tasks):
         if not isinstance(task, str):
-            raise WireFormatError(f"Expected tasks[{i}] as text, got {_shown(task)}.")
+            raise WireFormatError(f"Expected tasks[{i}] as text, got {shown(task)}.")
         if len(task) > limits.max_task_chars:
             raise WireFormatError(
                 f"Expected tasks[{i}] of at most {limits.max_task_chars} characters, got {len(task)}.",
@@ -397,15 +322,15 @@ def _pixels_to_wire(pixels: Mapping[int, EncodedFrame]) -> list[dict[str, Any]]:
 
 
 def _pixels_from_wire(items: Any, count: int, limits: Limits) -> dict[int, EncodedFrame]:
-    _list(items, "pixels", limits.max_frames)
+    check_list(items, "pixels", limits.max_frames)
     pixels: dict[int, EncodedFrame] = {}
     decoded_bytes = 0
     for i, item in enumerate(items):
         where = f"pixels[{i}]"
         if not isinstance(item, dict):
-            raise WireFormatError(f"Expected {where} as a map, got {_shown(item)}.")
-        _check_keys(item, _PIXEL_FIELDS, where)
-        index = _integer(item["index"], f"{where}.index", 0, count - 1)
+            raise WireFormatError(f"Expected {where} as a map, got {shown(item)}.")
+        check_keys(item, _PIXEL_FIELDS, where)
+        index = check_integer(item["index"], f"{where}.index", 0, count - 1)
         if index in pixels:
             raise WireFormatError(f"{where} repeats index {index}.")
         pixels[index] = _encoded_frame(item, where, limits)
@@ -422,12 +347,12 @@ def _encoded_frame(item: Mapping[str, Any], where: str, limits: Limits) -> Encod
     encoding, data = item["encoding"], item["data"]
     if encoding not in ENCODINGS:
         raise WireFormatError(
-            f"Unknown encoding {_shown(encoding)} in {where}. Known: {', '.join(ENCODINGS)}."
+            f"Unknown encoding {shown(encoding)} in {where}. Known: {', '.join(ENCODINGS)}."
         )
     if not isinstance(data, bytes):
-        raise WireFormatError(f"Expected {where}.data as bytes, got {_shown(data)}.")
-    height = _integer(item["height"], f"{where}.height", 1, 2**16)
-    width = _integer(item["width"], f"{where}.width", 1, 2**16)
+        raise WireFormatError(f"Expected {where}.data as bytes, got {shown(data)}.")
+    height = check_integer(item["height"], f"{where}.height", 1, 2**16)
+    width = check_integer(item["width"], f"{where}.width", 1, 2**16)
     if height * width > limits.max_frame_pixels:
         raise WireFormatError(
             f"Expected {where} of at most {limits.max_frame_pixels} pixels, got {height} x {width}.",
@@ -438,20 +363,10 @@ def _encoded_frame(item: Mapping[str, Any], where: str, limits: Limits) -> Encod
     return EncodedFrame(encoding, height, width, data)
 
 
-def _list(items: Any, where: str, max_items: int) -> None:
-    if not isinstance(items, list):
-        raise WireFormatError(f"Expected {where} as a list, got {_shown(items)}.")
-    if len(items) > max_items:
-        raise WireFormatError(f"Expected at most {max_items} {where}, got {len(items)}.", "too_large")
-
-
-def _integer(number: Any, where: str, low: int, high: int) -> int:
-    if type(number) is not int or not low <= number <= high:
-        raise WireFormatError(f"Expected {where} as an integer in [{low}, {high}], got {_shown(number)}.")
-    return number
-
-
-def _shown(thing: object) -> str:
-    """A short form of what came over the wire, fit for a message."""
-    text = repr(thing)
-    return text if len(text) <= 60 else f"{type(thing).__name__} {text[:40]}…"
+def _check_version(message: Mapping[str, Any]) -> None:
+    version = message.get("protocol")
+    if type(version) is not int or version != PROTOCOL_VERSION:
+        raise WireFormatError(
+            f"Expected protocol {PROTOCOL_VERSION}, got {shown(version)}. Install the same vlac-gym on both sides.",
+            "protocol_version",
+        )

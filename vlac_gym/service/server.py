@@ -65,30 +65,47 @@ class ServerConfig:
             )
 
 
-def serve(critic: Critic, config: ServerConfig, on_listening: Callable[[str], None] | None = None) -> int:
+def serve(
+    make_critic: Callable[[], Critic],
+    config: ServerConfig,
+    *,
+    on_listening: Callable[[str], None] | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> int:
     """Serves a critic until SIGTERM or Ctrl-C; call it from the main thread.
 
+    Connections are accepted while the critic still loads, so that clients wait instead of giving up.
+
     Args:
-        critic: What to serve; freed at the end.
+        make_critic: Makes the critic, in a thread of the server; freed at the end.
         config: Where and how.
-        on_listening: Called with the URL once connections are accepted; the model may still load.
+        on_listening: Called with the URL once connections are accepted.
+        on_ready: Called once the critic is loaded.
 
     Returns:
-        0 after a shutdown that was asked for, 1 if the critic could not be loaded or time ran out.
+        0 after a shutdown that was asked for, 1 if requests in work outlived their time.
 
     Raises:
         ConfigError: The critic can't be served, or the address can't be bound.
+        Exception: Whatever making the critic raised.
     """
-    service = CriticService(critic, config.service)
     if config.gpu_memory_fraction is not None:
         limit_cuda_memory(config.gpu_memory_fraction)
+    service = CriticService(make_critic, config.service)
     listener = _bind(config.host, config.port)
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    server = _Server(service, config, url, on_listening)
+    server = _Server(service, config, lambda: _tell(on_listening, url), on_ready)
     with listener:
         server.run(sockets=[listener])
-    return 1 if service.load_error is not None or server.ran_out_of_time else 0
+    if service.load_error is not None:
+        raise service.load_error
+    return 1 if server.ran_out_of_time else 0
+
+
+def _tell(listener: Callable[[str], None] | None, url: str) -> None:
+    if listener is not None:
+        listener(url)
 
 
 def is_loopback(host: str) -> bool:
@@ -124,19 +141,19 @@ class _Server(uvicorn.Server):
         self,
         service: CriticService,
         config: ServerConfig,
-        url: str,
-        on_listening: Callable[[str], None] | None,
+        on_listening: Callable[[], None],
+        on_ready: Callable[[], None] | None,
     ) -> None:
         self.ran_out_of_time = False
         self._service = service
         self._shutdown_s = config.shutdown_s
-        self._url = url
         self._on_listening = on_listening
+        self._on_ready = on_ready
         self._drain_task: asyncio.Task[None] | None = None
         self._event_loop: asyncio.AbstractEventLoop | None = None
         super().__init__(
             uvicorn.Config(
-                create_app(service, on_load_failed=self._stop),
+                create_app(service, on_loaded=self._on_loaded),
                 http=_protocol_with_header_timeout(config.header_timeout_s),
                 ws="none",
                 loop="asyncio",
@@ -155,8 +172,7 @@ class _Server(uvicorn.Server):
         """Starts to listen and says so."""
         self._event_loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
-        if self._on_listening is not None:
-            self._on_listening(self._url)
+        self._on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM and Ctrl-C: the first drains, the second ends at once."""
@@ -181,10 +197,13 @@ class _Server(uvicorn.Server):
         while self._service.requests_in_work and loop.time() < deadline:
             await asyncio.sleep(0.02)
         self.ran_out_of_time = self._service.requests_in_work > 0
-        self._stop()
-
-    def _stop(self) -> None:
         self.should_exit = True
+
+    def _on_loaded(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.should_exit = True
+        elif self._on_ready is not None:
+            self._on_ready()
 
 
 def _protocol_with_header_timeout(header_timeout_s: float) -> type[H11Protocol]:

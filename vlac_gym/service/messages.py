@@ -1,0 +1,115 @@
+"""Reading msgpack that a stranger wrote: `pack`, `unpack` and the checks that every field goes through."""
+
+__all__ = [
+    "MALFORMED",
+    "WireFormatError",
+    "check_integer",
+    "check_keys",
+    "check_list",
+    "pack",
+    "shown",
+    "unpack",
+]
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+
+from vlac_gym.errors import CriticProtocolError
+
+MALFORMED = "malformed"
+
+
+class WireFormatError(CriticProtocolError):
+    """Bytes that are not a message of this protocol; `reason` names the rule that they break."""
+
+    def __init__(self, message: str, reason: str = MALFORMED) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """One message as msgpack bytes."""
+    packed: bytes = msgpack.packb(message, use_bin_type=True)
+    return packed
+
+
+def unpack(body: bytes, max_items: int = 2**16) -> dict[str, Any]:
+    """One msgpack map with text keys; no extension types, no repeated keys, nothing after it.
+
+    Args:
+        body: The bytes.
+        max_items: Bound on all list and map entries together, at any depth: one byte of msgpack can
+            make a 64-byte object, so the size of the body alone does not bound the memory.
+
+    Raises:
+        WireFormatError: The bytes are anything else.
+    """
+    counter = _ItemCounter(max_items)
+    try:
+        message = msgpack.unpackb(
+            body,
+            raw=False,
+            strict_map_key=True,
+            max_ext_len=0,
+            max_array_len=max_items,
+            max_map_len=64,
+            list_hook=counter.count_list,
+            object_pairs_hook=counter.count_map,
+        )
+    except WireFormatError:
+        raise
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
+        raise WireFormatError(f"The body is not one msgpack message: {type(e).__name__}.") from e
+    if not isinstance(message, dict):
+        raise WireFormatError(f"Expected a map at the top, got {type(message).__name__}.")
+    return message
+
+
+class _ItemCounter:
+    """Stops unpacking once lists and maps hold more entries than any honest message."""
+
+    def __init__(self, max_items: int) -> None:
+        self._left = max_items
+
+    def count_list(self, items: list[Any]) -> list[Any]:
+        self._left -= len(items) + 1
+        if self._left < 0:
+            raise WireFormatError("The message holds too many entries.", "too_large")
+        return items
+
+    def count_map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self.count_list(pairs)
+        message = dict(pairs)
+        if len(message) != len(pairs):
+            raise WireFormatError("A map has the same key twice.")
+        return message
+
+
+def check_keys(message: Mapping[str, Any], expected: frozenset[str], what: str) -> None:
+    if unknown := sorted(message.keys() - expected):
+        raise WireFormatError(
+            f"Unknown fields in {what}: {shown(unknown)}. Known: {', '.join(sorted(expected))}."
+        )
+    if missing := sorted(expected - message.keys()):
+        raise WireFormatError(f"Missing fields in {what}: {', '.join(missing)}.")
+
+
+def check_list(items: Any, where: str, max_items: int) -> None:
+    if not isinstance(items, list):
+        raise WireFormatError(f"Expected {where} as a list, got {shown(items)}.")
+    if len(items) > max_items:
+        raise WireFormatError(f"Expected at most {max_items} {where}, got {len(items)}.", "too_large")
+
+
+def check_integer(number: Any, where: str, low: int, high: int) -> int:
+    if type(number) is not int or not low <= number <= high:
+        raise WireFormatError(f"Expected {where} as an integer in [{low}, {high}], got {shown(number)}.")
+    return number
+
+
+def shown(thing: object) -> str:
+    """A short form of what came over the wire, fit for a message."""
+    text = repr(thing)
+    return text if len(text) <= 60 else f"{type(thing).__name__} {text[:40]}…"

@@ -23,9 +23,6 @@ MAX_COMPILED_MODELS = 2
 """Compiled tasks one env object keeps (least recently used goes first): about 0.3 GB each, and as much for
 textures once a picture was rendered."""
 
-SETTLING_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-"""No motion, gripper open: lerobot's and openpi's LIBERO clients; verl-vla keeps the gripper at 0."""
-
 _OPTIONS = ("init_state_id", "task_id")
 
 
@@ -130,14 +127,12 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         super().reset(seed=seed)
         task, init_state_id = self._choose(options or {})
         simulator = self._activate(task)
-        simulator.restore(task.load_init_states()[init_state_id])
+        self._simulator = None
+        self._frames = simulator.start(init_state_id)
         self._task, self._simulator, self._init_state_id = task, simulator, init_state_id
-        for _ in range(self._settle_steps):
-            simulator.step(np.array(SETTLING_ACTION))
         self._elapsed_steps = 0
         self._success = simulator.is_success()
-        self._frames = {}
-        return self.observe(), self._info()
+        return self.observe(), self.current_info()
 
     def step(self, action: ArrayLike) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Runs one control step of 50 ms and renders the chosen cameras.
@@ -146,14 +141,14 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             ConfigError: Wrong shape or a value that is not finite; nothing has moved.
             SimulatorError: The physics failed or `reset` has not been called.
         """
-        reward, terminated, truncated, info = self.step_unrendered(action)
-        return self.observe(), reward, terminated, truncated, info
+        reward, terminated, truncated = self.step_unrendered(action)
+        return self.observe(), reward, terminated, truncated, self.current_info()
 
     def render(self) -> Frame | None:
         """The agent's view (or the only chosen camera) of the present state, or None without a render mode."""
         if self.render_mode is None:
             return None
-        return self.render_camera("agentview" if "agentview" in self.cameras else self.cameras[0]).copy()
+        return self.render_camera("agentview" if "agentview" in self.cameras else self.cameras[0])
 
     def close(self) -> None:
         """Frees the simulators; may be called twice, and `reset` starts a new one."""
@@ -165,11 +160,11 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
 
     # For wrappers that look at fewer frames than there are steps.
 
-    def step_unrendered(self, action: ArrayLike) -> tuple[float, bool, bool, dict[str, Any]]:
-        """`step` without the observation: nothing is rendered.
+    def step_unrendered(self, action: ArrayLike) -> tuple[float, bool, bool]:
+        """`step` without observation and info: nothing is rendered. `observe` and `current_info` make up for it.
 
         Returns:
-            (reward, terminated, truncated, info), as `step` would give them.
+            (reward, terminated, truncated), as `step` would give them.
         """
         simulator = self._running()
         command = _checked_action(action)
@@ -182,7 +177,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._elapsed_steps += 1
         self._success = simulator.is_success()
         truncated = self._elapsed_steps >= self.max_episode_steps
-        return float(self._success), self._success, truncated, self._info()
+        return float(self._success), self._success, truncated
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observation of the present state; each camera is rendered at most once per step."""
@@ -196,14 +191,26 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         """One camera's picture of the present state, whether or not the observation holds it.
 
         Returns:
-            uint8 (image_size, image_size, 3); the array that `observe` gives out: copy it before changing it.
+            uint8 (image_size, image_size, 3), RGB, upright; a copy.
         """
         if camera not in CAMERAS:
             raise unknown_name("camera", camera, CAMERAS)
         simulator = self._running()
         if camera not in self._frames:
             self._frames[camera] = simulator.render(camera)
-        return self._frames[camera]
+        return self._frames[camera].copy()
+
+    def current_info(self) -> dict[str, Any]:
+        """The info of the present state; see the class for its keys."""
+        return {
+            "task": self._task.language,
+            "task_suite": self._task.suite,
+            "task_id": self._task.task_id,
+            "init_state_id": self._init_state_id,
+            "success": self._success,
+            "goal_progress": goal_progress(self.scene),
+            "elapsed_steps": self._elapsed_steps,
+        }
 
     @property
     def task(self) -> LiberoTask:
@@ -249,7 +256,12 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         if found is None:
             while len(self._simulators) >= self._max_compiled_models:
                 self._simulators.popitem(last=False)[1].close()
-            found = LiberoSimulator(task, image_size=self._image_size, start_timeout_s=self._start_timeout_s)
+            found = LiberoSimulator(
+                task,
+                image_size=self._image_size,
+                settle_steps=self._settle_steps,
+                start_timeout_s=self._start_timeout_s,
+            )
             self._simulators[task.task_id] = found
         self._simulators.move_to_end(task.task_id)
         return found
@@ -260,17 +272,6 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
                 "No episode is running: the env is new, closed or its physics failed. Call reset."
             )
         return self._simulator
-
-    def _info(self) -> dict[str, Any]:
-        return {
-            "task": self._task.language,
-            "task_suite": self._task.suite,
-            "task_id": self._task.task_id,
-            "init_state_id": self._init_state_id,
-            "success": self._success,
-            "goal_progress": goal_progress(self.scene),
-            "elapsed_steps": self._elapsed_steps,
-        }
 
 
 def _observation_space(cameras: tuple[str, ...], image_size: int) -> spaces.Dict[Any]:

@@ -48,20 +48,27 @@ class ArmControl:
         self._grip_bias = 0.5 * (span[:, 1] + span[:, 0])
         self._grip_weight = 0.5 * (span[:, 1] - span[:, 0])
         self._grip_speed = np.array([-1.0, 1.0]) * robot.gripper.speed
-        self._initial_grip = np.array(robot.gripper.current_action, dtype=np.float64)
-        self._grip = self._initial_grip
+        self._grip = np.array(robot.gripper.current_action, dtype=np.float64)
         self._grip_change = np.zeros(2)
         nv = self._model.nv
         self._jacobian = np.zeros((2, 3, nv))
         self._mass = np.zeros((nv, nv))
         version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
         self._mass_is_in_data = version >= (3, 4)
-        self._initial_controller = self._copy_controller()
 
-    def reset(self) -> None:
-        """Forgets goals, gripper position and cached kinematics: the controller is as newly built."""
-        vars(self._controller).update(copy.deepcopy(self._initial_controller))
-        self._grip = self._initial_grip
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of goals, gripper position and cached kinematics, for `restore`."""
+        kept = {
+            name: copy.deepcopy(value)
+            for name, value in vars(self._controller).items()
+            if name not in _KEPT_ALIVE
+        }
+        return {"controller": kept, "grip": self._grip}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Goes back to a snapshot, which stays as it is."""
+        vars(self._controller).update(copy.deepcopy(snapshot["controller"]))
+        self._grip = snapshot["grip"]
 
     def set_goal(self, action: NDArray[np.float64]) -> None:
         """Takes a new action: float64 (7,), within [-1, 1]."""
@@ -117,13 +124,6 @@ class ArmControl:
             mujoco.mj_fullM(model, self._mass, data.qM)
         c.mass_matrix = self._mass[self._velocities, :][:, self._velocities]
         c.new_update = False
-
-    def _copy_controller(self) -> dict[str, Any]:
-        return {
-            name: copy.deepcopy(value)
-            for name, value in vars(self._controller).items()
-            if name not in _KEPT_ALIVE
-        }
 
 
 class ContactTest:

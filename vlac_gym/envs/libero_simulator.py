@@ -4,7 +4,7 @@ LIBERO's own `OffScreenRenderEnv` rebuilds the model from XML at every reset, re
 runs the dynamics three times per physics step and hides every exception of a reset in an endless loop. This
 class builds LIBERO's task once and then
 
-- restores states instead of recompiling: `restore`;
+- restores states instead of recompiling, and shares the compiled model between envs: `start`;
 - steps the physics with robosuite's controller and nothing else: `step`; the states are bit for bit those of
   `OffScreenRenderEnv` (`mj_step1`, controller, `mj_step2` is `mj_step` with the controller's input read at the
   same state; `mj_forward` repeated in between changes nothing since MuJoCo 3.1);
@@ -17,8 +17,10 @@ import copy
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from vlac_gym.envs.gl import configure_gl
 from vlac_gym.envs.libero_control import ArmControl, ContactTest
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
+from vlac_gym.envs.libero_models import CompiledModel, acquire_model
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
 from vlac_gym.types import FloatArray, Frame
@@ -47,12 +50,28 @@ MAX_PLACEMENT_ATTEMPTS = 20
 _WARNING_NAMES = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC")
 
 
+SETTLING_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+"""No motion, gripper open: lerobot's and openpi's LIBERO clients; verl-vla keeps the gripper at 0."""
+
+_START_FRAMES_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """Everything the next step depends on, and pictures of it."""
+
+    physics: NDArray[np.float64]
+    control: dict[str, Any]
+    frames: dict[str, Frame] = field(default_factory=dict)
+
+
 class LiberoSimulator:
     """One LIBERO task, compiled; physics, cameras and the goal's verdict.
 
     Args:
         task: What to build.
         image_size: Side of rendered pictures in pixels.
+        settle_steps: Control steps without motion at the start of an episode.
         start_timeout_s: Building is given up, between two attempts to place the fixtures, after this long.
 
     Raises:
@@ -60,53 +79,59 @@ class LiberoSimulator:
         SimulatorError: The task cannot be built.
     """
 
-    def __init__(self, task: LiberoTask, *, image_size: int, start_timeout_s: float) -> None:
+    def __init__(
+        self, task: LiberoTask, *, image_size: int, settle_steps: int, start_timeout_s: float
+    ) -> None:
         configure_gl()
         self._mujoco = _import_mujoco()
         self.task = task
         self._image_size = image_size
-        self._renderer: Any = None
-        self._scene_option: Any = None
-        self._domain = _build_domain(task, deadline_s=time.monotonic() + start_timeout_s)
-        self._model = self._domain.sim.model._model
+        self._settle_steps = settle_steps
+        self._domain, self._compiled = _build_domain(
+            self._mujoco, task, deadline_s=time.monotonic() + start_timeout_s
+        )
+        self._is_closed = False
+        self._model = self._compiled.model
         self._data = self._domain.sim.data._data
         self._robot = self._domain.robots[0]
         self._control = ArmControl(self._mujoco, self._domain)
         self._domain.check_contact = ContactTest(self._domain)
         self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
-        self._initial_physics = self._copy_physics()
+        self._init_states = task.load_init_states()
+        self._built = self._take_moment()
+        self._starts: OrderedDict[int, _Moment] = OrderedDict()
 
     @property
     def domain(self) -> Any:
         """LIBERO's inner environment (a ``BDDLBaseDomain``), for privileged readers."""
         return self._domain
 
-    def restore(self, init_state: NDArray[np.float64]) -> None:
-        """Puts the simulation into an initial state; nothing of what ran before remains.
+    def start(self, init_state_id: int) -> dict[str, Frame]:
+        """Starts an episode: an official initial state, settled; nothing of what ran before remains.
+
+        A settled state is kept, with its pictures, and the next episode from it starts in a millisecond.
 
         Args:
-            init_state: float64 (1 + nq + nv,): time, joint positions, joint velocities.
+            init_state_id: Which of the task's initial states.
+
+        Returns:
+            Pictures already rendered of this state, by camera; add to it what you render before stepping.
 
         Raises:
-            ConfigError: The state has another length: it belongs to another task.
+            ConfigError: LIBERO's file holds states of another task.
         """
-        model, data = self._model, self._data
-        expected = 1 + model.nq + model.nv
-        if init_state.shape != (expected,):
-            raise ConfigError(
-                f"Expected an initial state of {expected} numbers for {self.task.name}, "
-                f"got shape {init_state.shape}."
-            )
-        self._mujoco.mj_setState(
-            model, data, self._initial_physics, self._mujoco.mjtState.mjSTATE_INTEGRATION
-        )
-        for warning in data.warning:
-            warning.number = 0
-        self._control.reset()
-        data.time = init_state[0]
-        data.qpos[:] = init_state[1 : 1 + model.nq]
-        data.qvel[:] = init_state[1 + model.nq :]
-        self._mujoco.mj_forward(model, data)
+        moment = self._starts.get(init_state_id)
+        if moment is None:
+            self._restore(self._built)
+            self._write_state(self._init_states[init_state_id])
+            for _ in range(self._settle_steps):
+                self.step(np.array(SETTLING_ACTION))
+            moment = self._starts[init_state_id] = self._take_moment()
+            while len(self._starts) > _most_kept_starts(self._image_size):
+                self._starts.popitem(last=False)
+        self._starts.move_to_end(init_state_id)
+        self._restore(moment)
+        return moment.frames
 
     def step(self, action: NDArray[np.float64]) -> None:
         """Runs one control step of 50 ms.
@@ -115,7 +140,7 @@ class LiberoSimulator:
             action: float64 (7,), finite. Entries beyond [-1, 1] are clipped as LIBERO's controller does.
 
         Raises:
-            SimulatorError: The physics became unstable; `restore` mends it.
+            SimulatorError: The physics became unstable; `start` mends it.
         """
         mujoco, model, data = self._mujoco, self._model, self._data
         self._control.set_goal(action)
@@ -155,40 +180,40 @@ class LiberoSimulator:
         Raises:
             SimulatorError: OpenGL cannot be started.
         """
-        if self._renderer is None:
-            self._renderer = self._start_renderer()
-        self._domain._post_process()  # a lit stove is a visible site, switched here
-        self._renderer.update_scene(self._data, camera=CAMERAS[camera], scene_option=self._scene_option)
-        frame: Frame = self._renderer.render()
-        return np.ascontiguousarray(frame)
+        with self._compiled.lock:
+            self._domain._post_process()  # a lit stove is a visible site of the shared model
+            return self._compiled.render(self._data, CAMERAS[camera], self._image_size)
 
     def close(self) -> None:
-        """Frees the renderer and the model; may be called twice."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Gives the compiled model back; may be called twice."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._compiled.release()
 
-    def _start_renderer(self) -> Any:
-        mujoco = self._mujoco
-        # What robosuite's renderer shows: visual meshes (group 1), no collision meshes (group 0).
-        self._scene_option = mujoco.MjvOption()
-        self._scene_option.geomgroup[0] = 0
-        self._scene_option.geomgroup[1] = 1
-        screen = self._model.vis.global_
-        screen.offwidth = max(screen.offwidth, self._image_size)
-        screen.offheight = max(screen.offheight, self._image_size)
-        try:
-            return mujoco.Renderer(self._model, height=self._image_size, width=self._image_size)
-        except (RuntimeError, AttributeError, mujoco.FatalError) as error:
-            raise SimulatorError(
-                f"OpenGL cannot be started with MUJOCO_GL={configure_gl()}: {error}. See docs/libero.md."
-            ) from error
+    def _write_state(self, state: NDArray[np.float64]) -> None:
+        data, nq, nv = self._data, self._model.nq, self._model.nv
+        if state.shape != (1 + nq + nv,):
+            raise ConfigError(
+                f"Expected an initial state of {1 + nq + nv} numbers for {self.task.name}, got {state.shape}."
+            )
+        data.time = state[0]
+        data.qpos[:] = state[1 : 1 + nq]
+        data.qvel[:] = state[1 + nq :]
+        self._mujoco.mj_forward(self._model, data)
 
-    def _copy_physics(self) -> NDArray[np.float64]:
+    def _take_moment(self) -> _Moment:
         kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(self._mujoco.mj_stateSize(self._model, kind))
-        self._mujoco.mj_getState(self._model, self._data, state, kind)
-        return state
+        physics = np.empty(self._mujoco.mj_stateSize(self._model, kind))
+        self._mujoco.mj_getState(self._model, self._data, physics, kind)
+        return _Moment(physics, self._control.snapshot())
+
+    def _restore(self, moment: _Moment) -> None:
+        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        self._mujoco.mj_setState(self._model, self._data, moment.physics, kind)
+        self._control.restore(moment.control)
+        for warning in self._data.warning:
+            warning.number = 0
+        self._mujoco.mj_forward(self._model, self._data)
 
     def _raise_if_unstable(self) -> None:
         for name in _WARNING_NAMES:
@@ -199,6 +224,10 @@ class LiberoSimulator:
                 )
 
 
+def _most_kept_starts(image_size: int) -> int:
+    return max(1, _START_FRAMES_BYTES // (len(CAMERAS) * 3 * image_size**2))
+
+
 def _import_mujoco() -> Any:
     try:
         import mujoco
@@ -207,12 +236,37 @@ def _import_mujoco() -> Any:
     return mujoco
 
 
-def _build_domain(task: LiberoTask, *, deadline_s: float) -> Any:
+def _build_domain(mujoco: Any, task: LiberoTask, *, deadline_s: float) -> tuple[Any, CompiledModel]:
     """Builds LIBERO's inner environment: what `ControlEnv.__init__` and one `reset` do, without the loop."""
+    domain_class, randomization_error, options = _load_libero(task)
+    for attempt in range(MAX_PLACEMENT_ATTEMPTS):
+        if time.monotonic() > deadline_s:
+            raise SimulatorError(f"Building {task.name} passed its deadline after {attempt} attempts.")
+        domain = domain_class.__new__(domain_class)
+        start = _ModelStart(mujoco, domain)
+        domain._initialize_sim = start
+        with ExitStack() as undo:
+            undo.callback(start.release)
+            try:
+                with _numpy_seed(PLACEMENT_SEED + attempt):
+                    domain.__init__(str(task.bddl_file), **copy.deepcopy(options))
+            except randomization_error as error:
+                _LOGGER.warning("Placement %d of %s failed: %s", attempt, task.name, error)
+                continue
+            domain.sim.forward()
+            domain.visualize(vis_settings=dict.fromkeys(domain._visualizations, False))
+            undo.pop_all()
+        return domain, start.compiled
+    raise SimulatorError(
+        f"The fixtures of {task.name} could not be placed in {MAX_PLACEMENT_ATTEMPTS} attempts."
+    )
+
+
+def _load_libero(task: LiberoTask) -> tuple[Any, type[Exception], dict[str, Any]]:
+    """Imports LIBERO: the class for a task, its placement error, and the arguments that `ControlEnv` gives it."""
     find_libero().prepare_import()
-    logging.getLogger("robosuite_logs").setLevel(
-        logging.ERROR
-    )  # it advises on its macro file at every import
+    # robosuite advises on its macro file at every import.
+    logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         import robosuite
         from libero.libero.envs import TASK_MAPPING
@@ -220,8 +274,6 @@ def _build_domain(task: LiberoTask, *, deadline_s: float) -> Any:
         from robosuite.utils.errors import RandomizationError
     except ImportError as error:
         raise DependencyNotInstalled(f"LIBERO cannot be imported ({error}). Run: {INSTALL_HINT}") from error
-    file = str(task.bddl_file)
-    domain_class = TASK_MAPPING[bddl.get_problem_info(file)["problem_name"]]
     options = {
         "robots": ["Panda"],
         "controller_configs": robosuite.load_controller_config(default_controller="OSC_POSE"),
@@ -234,21 +286,30 @@ def _build_domain(task: LiberoTask, *, deadline_s: float) -> Any:
         "ignore_done": True,
         "hard_reset": False,
     }
-    for attempt in range(MAX_PLACEMENT_ATTEMPTS):
-        if time.monotonic() > deadline_s:
-            raise SimulatorError(f"Building {task.name} passed its deadline after {attempt} attempts.")
-        try:
-            with _numpy_seed(PLACEMENT_SEED + attempt):
-                domain = domain_class(file, **copy.deepcopy(options))
-        except RandomizationError as error:
-            _LOGGER.warning("Placement %d of %s failed: %s", attempt, task.name, error)
-            continue
+    problem = bddl.get_problem_info(str(task.bddl_file))["problem_name"]
+    return TASK_MAPPING[problem], RandomizationError, options
+
+
+class _ModelStart:
+    """Stands in for `MujocoEnv._initialize_sim` while a domain is built: shares compiled models."""
+
+    def __init__(self, mujoco: Any, domain: Any) -> None:
+        self._mujoco = mujoco
+        self._domain = domain
+        self.compiled: Any = None
+
+    def __call__(self, xml_string: str | None = None) -> None:
+        from robosuite.utils.binding_utils import MjSim
+
+        domain = self._domain
+        self.compiled = acquire_model(self._mujoco, xml_string or domain.model.get_xml())
+        domain.sim = MjSim(self.compiled.model)
         domain.sim.forward()
-        domain.visualize(vis_settings=dict.fromkeys(domain._visualizations, False))
-        return domain
-    raise SimulatorError(
-        f"The fixtures of {task.name} could not be placed in {MAX_PLACEMENT_ATTEMPTS} attempts."
-    )
+        domain.initialize_time(domain.control_freq)
+
+    def release(self) -> None:
+        if self.compiled is not None:
+            self.compiled.release()
 
 
 @contextmanager

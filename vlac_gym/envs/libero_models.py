@@ -1,0 +1,153 @@
+"""Compiled MuJoCo models and their textures, shared by every env of a task in one process.
+
+A LIBERO model takes seconds to compile, seconds more to upload to OpenGL, and about 0.3 GB each. Nothing in it
+changes between envs of one task, so a second env of the task costs neither: `acquire_model`, `CompiledModel`.
+"""
+
+__all__ = ["CompiledModel", "acquire_model"]
+
+import atexit
+import hashlib
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from vlac_gym.errors import SimulatorError
+from vlac_gym.types import Frame
+
+_SMALLEST_SCREEN = (640, 480)  # MuJoCo's and robosuite's default off-screen buffer
+
+_models: dict[str, "CompiledModel"] = {}
+_models_lock = threading.Lock()
+
+
+def acquire_model(mujoco: Any, xml: str) -> "CompiledModel":
+    """Compiles a model, or shares the one in use that came from the same XML; pair it with `release`.
+
+    Args:
+        mujoco: The imported module.
+        xml: The model's description, with absolute paths of its meshes and textures.
+    """
+    digest = hashlib.sha256(xml.encode()).hexdigest()
+    with _models_lock:
+        compiled = _models.get(digest)
+        if compiled is None:
+            compiled = CompiledModel(mujoco, mujoco.MjModel.from_xml_string(xml), digest)
+            _models[digest] = compiled
+        compiled.num_users += 1
+    return compiled
+
+
+class CompiledModel:
+    """A compiled model and, per thread that looks, the OpenGL context that holds its textures.
+
+    Treat `model` as read-only: other envs step with it.
+
+    Args:
+        mujoco: The imported module.
+        model: The compiled ``MjModel``.
+        digest: Key under which it is shared.
+    """
+
+    def __init__(self, mujoco: Any, model: Any, digest: str) -> None:
+        self.model = model
+        self.num_users = 0
+        self.lock = threading.RLock()
+        self._mujoco = mujoco
+        self._digest = digest
+        self._screens: dict[tuple[int, int], _Screen] = {}
+
+    def render(self, data: Any, camera: str, size: int) -> Frame:
+        """Renders a camera's view of a state; hold `lock` from whatever prepares the model until this returns.
+
+        Args:
+            data: The ``MjData`` to show; its positions must be computed.
+            camera: A camera's name in the model.
+            size: Side of the picture in pixels.
+
+        Returns:
+            uint8 (size, size, 3), RGB, upright.
+
+        Raises:
+            SimulatorError: OpenGL cannot be started.
+        """
+        # An OpenGL context belongs to a thread, and a forked child must not touch its parent's.
+        key = (os.getpid(), threading.get_ident())
+        screen = self._screens.get(key)
+        if screen is not None and screen.size < size:
+            screen.close()
+            screen = None
+        if screen is None:
+            screen = self._screens[key] = _Screen(self._mujoco, self.model, size)
+            atexit.unregister(_close_screens)
+            atexit.register(_close_screens)  # after MuJoCo registered its own, hence before it runs
+        return screen.render(data, camera, size)
+
+    def release(self) -> None:
+        """Gives the model back; the last user's release frees it and its textures."""
+        with _models_lock:
+            self.num_users -= 1
+            if self.num_users == 0:
+                _models.pop(self._digest, None)
+                self.close_screens()
+
+    def close_screens(self) -> None:
+        """Frees the textures of this process; the next `render` uploads them again."""
+        for (process, _), screen in self._screens.items():
+            if process == os.getpid():
+                screen.close()
+        self._screens.clear()
+
+
+class _Screen:
+    """One OpenGL context with a model's meshes and textures."""
+
+    def __init__(self, mujoco: Any, model: Any, size: int) -> None:
+        width, height = (max(size, least) for least in _SMALLEST_SCREEN)
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        self.size = min(width, height)
+        self._mujoco = mujoco
+        self._model = model
+        self._scene = mujoco.MjvScene(model, maxgeom=1000)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        # What robosuite shows: visual meshes (group 1), no collision meshes (group 0).
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[0] = 0
+        self._option.geomgroup[1] = 1
+        try:
+            from mujoco.gl_context import GLContext
+
+            self._context = GLContext(width, height)
+            self._context.make_current()
+            self._textures = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        except (ImportError, RuntimeError, AttributeError, mujoco.FatalError) as error:
+            raise SimulatorError(
+                f"OpenGL cannot be started with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}: {error}. "
+                "docs/libero.md, section OpenGL, lists what to install."
+            ) from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._textures)
+
+    def render(self, data: Any, camera: str, size: int) -> Frame:
+        mujoco = self._mujoco
+        self._camera.fixedcamid = self._model.camera(camera).id
+        self._context.make_current()
+        mujoco.mjv_updateScene(
+            self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        view = mujoco.MjrRect(0, 0, size, size)
+        mujoco.mjr_render(view, self._scene, self._textures)
+        picture = np.empty((size, size, 3), dtype=np.uint8)
+        mujoco.mjr_readPixels(picture, None, view, self._textures)
+        return np.ascontiguousarray(picture[::-1])  # OpenGL's rows run upwards
+
+    def close(self) -> None:
+        self._textures.free()
+        self._context.free()
+
+
+def _close_screens() -> None:
+    for compiled in list(_models.values()):
+        compiled.close_screens()

@@ -3,10 +3,12 @@
 __all__ = ["PICTURE_SUFFIXES", "FrameFile", "read_frames"]
 
 import re
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
@@ -48,11 +50,16 @@ def read_frames(path: Path | str, *, every: int = 1, max_frames: int = 3000) -> 
         raise ConfigError(f"Expected every and max_frames >= 1, got {every} and {max_frames}.")
     if not path.exists():
         raise ConfigError(f"Expected a video or a folder of pictures, but {str(path)!r} does not exist.")
-    fps = None
     if path.is_dir():
-        source = _read_folder(path, every)
+        frames, fps = _take(_read_folder(path, every), max_frames, path, every), None
     else:
-        fps, source = _open_video(path, every)
+        frames, fps = _read_video(path, every, max_frames)
+    if not frames:
+        raise ConfigError(f"Expected frames in {str(path)!r}, found none.")
+    return FrameFile(path, tuple(frames), fps)
+
+
+def _take(source: Iterator[Frame], max_frames: int, path: Path, every: int) -> list[Frame]:
     frames: list[Frame] = []
     for frame in source:
         if len(frames) == max_frames:
@@ -60,9 +67,7 @@ def read_frames(path: Path | str, *, every: int = 1, max_frames: int = 3000) -> 
                 f"Expected at most {max_frames} frames, got more from {str(path)!r}. Raise every, now {every}."
             )
         frames.append(frame)
-    if not frames:
-        raise ConfigError(f"Expected frames in {str(path)!r}, found none.")
-    return FrameFile(path, tuple(frames), fps)
+    return frames
 
 
 def _read_folder(path: Path, every: int) -> Iterator[Frame]:
@@ -85,34 +90,50 @@ def _read_folder(path: Path, every: int) -> Iterator[Frame]:
             raise ConfigError(f"Expected a picture, but {str(file)!r} can't be read: {e}") from e
 
 
-def _open_video(path: Path, every: int) -> tuple[float, Iterator[Frame]]:
+def _read_video(path: Path, every: int, max_frames: int) -> tuple[list[Frame], float | None]:
     try:
         import imageio_ffmpeg
     except ImportError as e:
         raise DependencyNotInstalled('Videos need imageio-ffmpeg. Run: pip install "vlac-gym[video]"') from e
-    reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
-    try:
-        meta = next(reader)
-    except (OSError, IndexError) as e:  # ffmpeg's log of a file without a video stream breaks its parser
-        raise ConfigError(f"Expected a video that ffmpeg reads, got {str(path)!r}: {_last_line(e)}") from e
-    width, height = meta["size"]
-    return float(meta["fps"]) / every, _decode(reader, path, (height, width, 3), every)
+    # PPM pictures carry their size, so one pass of ffmpeg is enough; its log has the rate and the errors.
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats", "-i", str(path)]
+    command += ["-map", "0:v:0", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
+            assert process.stdout is not None
+            try:
+                frames = _take(_read_ppm(process.stdout, every), max_frames, path, every)
+                process.stdout.close()  # ffmpeg must not wait for a reader that has stopped
+                process.wait()
+            finally:
+                process.kill()
+        log.seek(0)
+        said = log.read().decode(errors="replace")
+    if process.returncode or not frames:
+        raise ConfigError(
+            f"Expected a video that ffmpeg reads, got {str(path)!r} ({len(frames)} frames read): {_last_line(said)}"
+        )
+    rate = re.search(r"Video: .*?(\d+(?:\.\d+)?) fps", said)
+    return frames, float(rate.group(1)) / every if rate else None
 
 
-def _decode(reader: Any, path: Path, shape: tuple[int, int, int], every: int) -> Iterator[Frame]:
-    try:
-        for number, data in enumerate(reader):
-            if number % every == 0:
-                yield np.frombuffer(data, np.uint8).reshape(shape).copy()
-    except (OSError, RuntimeError) as e:
-        raise ConfigError(f"The video {str(path)!r} broke off: {_last_line(e)}") from e
-    finally:
-        reader.close()
+def _read_ppm(stream: IO[bytes], every: int) -> Iterator[Frame]:
+    """Pictures of a stream of binary PPMs as ffmpeg writes them: `P6`, width and height, 255, bytes."""
+    number = 0
+    while stream.readline() == b"P6\n":
+        width, height = map(int, stream.readline().split())
+        stream.readline()
+        data = stream.read(width * height * 3)
+        if len(data) < width * height * 3:
+            return
+        if number % every == 0:
+            yield np.frombuffer(data, np.uint8).reshape(height, width, 3).copy()
+        number += 1
 
 
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+def _last_line(log: str) -> str:
+    lines = log.strip().splitlines()
+    return lines[-1].strip() if lines else "no message"
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

@@ -154,15 +154,15 @@ def test_pair_reply_out_of_scale_is_refused(said):
         VLACCritic(ScriptedEngine([said])).progress([frame(1)], [frame(2)], [TASK])
 
 
-def test_out_of_scale_can_be_clipped_and_is_logged(caplog):
+def test_out_of_scale_can_be_clipped_logged_once_and_counted(caplog):
     critic = VLACCritic(ScriptedEngine(["57", "-250"]), VLACConfig(out_of_scale="clip"))
     with caplog.at_level(logging.WARNING):
         assert critic.success_prob([frame(1)], [TASK]).tolist() == [1.0]
         assert critic.progress([frame(1)], [frame(2)], [TASK]).tolist() == [-1.0]
-    assert [record.getMessage().split(" is out")[0] for record in caplog.records] == [
-        "Critic reply '57'",
-        "Critic reply '-250'",
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "Critic reply '57' is out of scale (expected 0 or 1)"
     ]
+    assert critic.describe().details["out_of_scale_replies"] == 2
 
 
 def test_reply_without_number_fails_the_whole_batch_with_the_reply():
@@ -276,6 +276,7 @@ def test_describe_close_sleep_and_wake_reach_the_engine():
         "value_rule": "simple",
         "num_references": 2,
         "has_goal_image": False,
+        "out_of_scale_replies": 0,
     }
     critic.sleep()
     assert engine.is_asleep

@@ -34,8 +34,9 @@ class VLACConfig:
             no thinking form.
         max_thinking_tokens: Bound of a thinking reply; >= 1. Ours; the reference allows 10,240.
         value_rule: How regress lowers the value; see `accumulate_values`.
-        out_of_scale: What to do with a reply outside the scale (done: 0 or 1, pair: -100 to 100): `raise` or
-            `clip`. A trained VLAC stays inside; a checkpoint with random weights does not.
+        out_of_scale: What to do with a reply outside the scale (done: 0 to 1, pair: -100 to 100): `raise` or
+            `clip`, which logs the first and counts all in `describe().details`. A trained VLAC stays inside; a
+            checkpoint with random weights does not.
         goal_needs_task: With a goal image: name the task in the done prompt besides.
 
     Raises:
@@ -104,8 +105,8 @@ def check_pictures(references: Sequence[Frame] | None = None, goal_image: Frame 
 class VLACCritic:
     """Judges frames by asking a vision-language model VLAC's questions.
 
-    Deterministic if the engine is. Holds no state between calls but the references; safe to share between
-    threads if the engine is.
+    Deterministic if the engine is. Holds no state between calls but the references and a count of replies out
+    of scale; safe to share between threads if the engine is.
 
     Args:
         engine: The model; closed by `close`.
@@ -138,6 +139,7 @@ class VLACCritic:
         self._engine = engine
         self._references = tuple(_frozen_copy(frame) for frame in references or ())
         self._goal_image = None if goal_image is None else _frozen_copy(goal_image)
+        self._num_out_of_scale = 0
 
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """Probability that the task is complete in each frame; float32 (N,) in [0, 1].
@@ -284,6 +286,7 @@ class VLACCritic:
                 "value_rule": self.config.value_rule,
                 "num_references": len(self._references),
                 "has_goal_image": self._goal_image is not None,
+                "out_of_scale_replies": self._num_out_of_scale,
                 **engine,
             },
         )
@@ -352,7 +355,10 @@ class VLACCritic:
                 f"Expected {expected} as the critic's reply, got {reply.text!r}. Is the checkpoint a trained "
                 "VLAC? out_of_scale='clip' accepts such replies, e.g. in tests with random weights."
             )
-        _log.warning("Critic reply %r is out of scale (expected %s); clipped.", reply.text, expected)
+        if not self._num_out_of_scale:
+            text = "Critic reply %r is out of scale (expected %s); clipped. Further ones are only counted."
+            _log.warning(text, reply.text, expected)
+        self._num_out_of_scale += 1
 
 
 def _frozen_copy(frame: Frame) -> Frame:

@@ -1,0 +1,90 @@
+"""Pictures of a score: sizes, what is uncovered when, and files whole or absent."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlac_gym.episode_score import EpisodeScore
+from vlac_gym.errors import ConfigError
+from vlac_gym.frame_files import read_frames
+from vlac_gym.reporting.curves import COLORS
+from vlac_gym.reporting.score_pictures import save_score_png, score_pictures, write_score_video
+
+NUM_FRAMES = 9
+
+
+@pytest.fixture
+def score():
+    return EpisodeScore(
+        task="open the drawer",
+        num_frames=NUM_FRAMES,
+        check_frames=tuple(range(NUM_FRAMES)),
+        success_prob=np.array([0.1] * 6 + [0.95] * 3, np.float32),
+        value_frames=(0, 4, 8),
+        progress=np.array([0.6, -0.2], np.float32),
+        values=np.array([0.0, 0.6, 0.52], np.float32),
+        done_threshold=0.9,
+    )
+
+
+@pytest.fixture
+def frames():
+    return [np.full((40, 60, 3), 20 * i, np.uint8) for i in range(NUM_FRAMES)]
+
+
+def colored(picture, color, left=560) -> int:
+    """Pixels of a curve's colour within the axes of the panel."""
+    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+    return int((np.abs(picture[80:400, left:].astype(int) - wanted).sum(axis=-1) < 12).sum())
+
+
+def test_video_pictures_show_the_frame_and_uncover_the_curves(score, frames):
+    pictures = list(score_pictures(score, frames, subtitle="critic scripted"))
+    assert {picture.shape for picture in pictures} == {(560, 1120, 3)}
+    assert len(pictures) == NUM_FRAMES
+    assert pictures[3][312, 240].tolist() == [60, 60, 60]
+    values = [colored(picture, COLORS["value"]) for picture in pictures]
+    assert values[0] < values[4] < values[8]
+    regress = [colored(picture, "#b91c1c") for picture in pictures]
+    assert regress[3] == 0
+    assert regress[8] > 100
+
+
+def test_mp4_holds_every_frame_and_a_standing_end(score, frames, tmp_path):
+    path = tmp_path / "score.mp4"
+    write_score_video(score, frames, path, fps=2.0)
+    read = read_frames(path)
+    assert read.fps == 2.0
+    assert len(read.frames) == NUM_FRAMES + 3
+    assert read.frames[0].shape == (560, 1120, 3)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_png_has_the_frames_above_the_curves(score, frames, tmp_path):
+    path = tmp_path / "score.png"
+    save_score_png(score, frames, path, subtitle="critic scripted")
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    assert picture.shape == (690, 1100, 3)
+    assert picture[149, 97].tolist() == [0, 0, 0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_frame_can_be_drawn(frames, tmp_path):
+    score = EpisodeScore(
+        "open", 1, (0,), np.ones(1, np.float32), (0,), np.zeros(0, np.float32), np.zeros(1, np.float32), 0.9
+    )
+    save_score_png(score, frames[:1], tmp_path / "score.png")
+    assert len(list(score_pictures(score, frames[:1]))) == 1
+
+
+def test_other_frames_than_the_scored_ones_are_refused(score, frames, tmp_path):
+    with pytest.raises(ConfigError, match="Expected the 9 frames that were scored, got 8"):
+        write_score_video(score, frames[:8], tmp_path / "score.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fps", [0, -1.0, float("nan")])
+def test_rate_that_is_not_positive_is_refused(score, frames, tmp_path, fps):
+    with pytest.raises(ConfigError, match="Expected fps above 0"):
+        write_score_video(score, frames, tmp_path / "score.mp4", fps=fps)
+    assert list(tmp_path.iterdir()) == []

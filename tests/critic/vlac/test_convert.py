@@ -320,7 +320,7 @@ def test_a_target_in_use_is_refused(source, tmp_path):
 
 
 def test_something_else_than_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="checkpoint directory with config.json"):
+    with pytest.raises(ConfigError, match="Expected a checkpoint directory with"):
         convert_checkpoint(tmp_path / "nowhere", tmp_path / "native")
 
 

@@ -58,17 +58,21 @@ _TASKS = {"type": "array", "items": _TASK}
 _FIELDS: dict[Operation, dict[str, Any]] = {
     "success_prob": {"frames": _PLACES, "tasks": _TASKS},
     "progress": {"before": _PLACES, "after": _PLACES, "tasks": _TASKS, "references": _REFERENCES},
-    "value": {"frames": _PLACES, "task": _TASK, "references": _REFERENCES},
+    "value": {
+        "episodes": {"type": "array", "items": _PLACES},
+        "tasks": _TASKS,
+        "references": _REFERENCES,
+    },
 }
 _SUMMARIES: dict[Operation, str] = {
     "success_prob": "Probability that the task is complete, per frame.",
     "progress": "Signed progress of each pair of frames.",
-    "value": "Accumulated completion over one episode's frames.",
+    "value": "Accumulated completion over the frames of each episode.",
 }
 _REPLY = _object(
     {
         "protocol": {"const": PROTOCOL_VERSION},
-        "values": _BYTES | {"description": "Little-endian float32, one per item."},
+        "values": _BYTES | {"description": "Little-endian float32, one per frame or pair, in order."},
         "instance": {"type": "string"},
         "critic": {"type": "string"},
         "queue_ms": {"type": "number"},

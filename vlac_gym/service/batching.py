@@ -1,7 +1,7 @@
 """Questions of many clients to one critic, in batches: `Batcher`.
 
 One thread owns the critic; the event loop composes batches for it. A batch mixes clients and requests of
-one operation (`value` goes one episode at a time: its numbers depend on each other).
+one operation; episodes of `value` stay whole, since their numbers depend on each other.
 """
 
 __all__ = ["Batcher", "BatcherState"]
@@ -14,12 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, TypeVar
 
-import numpy as np
-
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.fair_queue import FairQueue
-from vlac_gym.service.jobs import Job, JobResult, Slice, ask_critic
+from vlac_gym.service.jobs import NO_RESULT, Job, JobResult, Slice, ask_critic
 from vlac_gym.service.metrics import ServiceMetrics
 from vlac_gym.service.wire_errors import ServiceError, classify
 
@@ -37,7 +35,7 @@ class Batcher:
 
     Args:
         metrics: Takes batch sizes and times.
-        max_batch: Items in one call of the critic; `value` is one episode whatever its length.
+        max_batch: Items in one call of the critic; one episode may be longer.
         max_wait_s: How long the first item of a batch waits for company.
         max_queue: Items that may wait, over all clients; one client may hold half of it.
 
@@ -105,40 +103,47 @@ class Batcher:
         """Undoes `sleep`; if it fails, the critic stays asleep."""
         return await self._switch("wake", "awake")
 
-    async def submit(self, job: Job) -> JobResult:
-        """Waits for the answers to one job.
+    async def submit(self, jobs: Sequence[Job]) -> list[JobResult]:
+        """Waits for the answers to the jobs of one request, which share a client and a deadline.
 
         Raises:
-            ServiceError: The queue is full, the deadline passed, or the critic failed.
+            ServiceError: The queue is full, the deadline passed, or the critic failed; none is asked further.
         """
-        if not job.items:
-            return JobResult(np.empty(0, np.float32), 0.0, 0.0, 0)
+        asked = [job for job in jobs if job.items]
+        if asked:
+            self._admit(asked[0].client, sum(job.items for job in asked))
+        loop = asyncio.get_running_loop()
+        futures = {job: job.open(loop) for job in asked}
+        for job in asked:
+            self._queue.add(job)
+        self._news.set()
+        self._count()
+        try:
+            async with asyncio.timeout_at(asked[0].deadline if asked else None):
+                await asyncio.gather(*futures.values())
+        except TimeoutError:
+            raise self._too_late() from None
+        finally:
+            for job in asked:
+                self._queue.remove(job)
+            self._count()
+        return [futures[job].result() if job in futures else NO_RESULT for job in jobs]
+
+    def unavailable(self) -> ServiceError:
+        """The refusal that fits the present state."""
+        reason = {"loading": "loading", "asleep": "asleep"}.get(self.state, "shutting_down")
+        return ServiceError(reason, f"The critic is {reason.replace('_', ' ')}.", retry_after_s=1.0)
+
+    def _admit(self, client: str, items: int) -> None:
         if self.state == "closed":
             raise self.unavailable()
-        if not self._queue.has_room(job):
+        if not self._queue.has_room(client, items):
             waiting = self._queue.waiting
             raise ServiceError(
                 "queue_full",
                 f"{waiting} items wait already; the bound is {self._queue.max_items}, half of it per client.",
                 retry_after_s=min(30.0, max(0.1, waiting / self._items_per_s)),
             )
-        future = job.open(asyncio.get_running_loop())
-        self._queue.add(job)
-        self._news.set()
-        self._count()
-        try:
-            async with asyncio.timeout_at(job.deadline):
-                return await future
-        except TimeoutError:
-            raise self._too_late() from None
-        finally:
-            self._queue.remove(job)
-            self._count()
-
-    def unavailable(self) -> ServiceError:
-        """The refusal that fits the present state."""
-        reason = {"loading": "loading", "asleep": "asleep"}.get(self.state, "shutting_down")
-        return ServiceError(reason, f"The critic is {reason.replace('_', ' ')}.", retry_after_s=1.0)
 
     async def _run(self) -> None:
         while True:

@@ -174,9 +174,18 @@ class RemoteCritic(_RemoteBase):
         self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
     ) -> FloatArray:
         """See `vlac_gym.critic.base.Critic.value`."""
+        return self.values([frames], [task], references)[0]
+
+    def values(
+        self,
+        episodes: Sequence[Sequence[Frame]],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> list[FloatArray]:
+        """The value lists of several episodes in one request; see `vlac_gym.critic.base.value_lists`."""
         config = self._config
-        question = value_question(frames, task, references, config.encoding, config.jpeg_quality)
-        return self._drive(self._exchange.ask(question))
+        question = value_question(episodes, tasks, references, config.encoding, config.jpeg_quality)
+        return question.cut(self._drive(self._exchange.ask(question)))
 
     def server_info(self) -> dict[str, Any]:
         """What the server says of itself now: critic, protocol, limits, state."""
@@ -274,9 +283,18 @@ class AsyncRemoteCritic(_RemoteBase):
         self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
     ) -> FloatArray:
         """See `vlac_gym.critic.base.Critic.value`."""
+        return (await self.values([frames], [task], references))[0]
+
+    async def values(
+        self,
+        episodes: Sequence[Sequence[Frame]],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> list[FloatArray]:
+        """The value lists of several episodes in one request; see `vlac_gym.critic.base.value_lists`."""
         config = self._config
-        question = value_question(frames, task, references, config.encoding, config.jpeg_quality)
-        return await self._drive(self._exchange.ask(question))
+        question = value_question(episodes, tasks, references, config.encoding, config.jpeg_quality)
+        return question.cut(await self._drive(self._exchange.ask(question)))
 
     async def server_info(self) -> dict[str, Any]:
         """What the server says of itself now: critic, protocol, limits, state."""

@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeVar
+
+import numpy as np
 
 from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
@@ -146,29 +149,15 @@ class CriticService:
         decode = partial(_decode_request, operation, body, self.config.limits)
         request, sent = await _off_loop(decode, len(body))
         frames = self._resolve(request, sent)
-        references, key = None, None
-        if request.references is not None:
-            references = [frames[i] for i in request.references]
-            key = tuple(request.digests[i] for i in request.references)
-        result = await self.batcher.submit(
-            Job(
-                client=client,
-                operation=operation,
-                frames=[frames[i] for i in request.frames],
-                after=[frames[i] for i in request.after],
-                tasks=request.tasks,
-                references=references,
-                references_key=key,
-                deadline=arrived_at + request.deadline_ms / 1000,
-            )
-        )
+        deadline = arrived_at + request.deadline_ms / 1000
+        results = await self.batcher.submit(_jobs(request, frames, client, deadline))
         return JudgeReply(
-            values=result.values,
+            values=np.concatenate([result.values for result in results] or [np.empty(0, np.float32)]),
             instance=self.instance,
             critic=self.critic_id,
-            queue_ms=result.queue_s * 1000,
-            model_ms=result.model_s * 1000,
-            batch=result.batch,
+            queue_ms=1000 * max((result.queue_s for result in results), default=0.0),
+            model_ms=1000 * max((result.model_s for result in results), default=0.0),
+            batch=max((result.batch for result in results), default=0),
         )
 
     async def store_frames(self, body: bytes) -> int:
@@ -238,6 +227,28 @@ def critic_fingerprint(info: CriticInfo) -> str:
     scalars = {k: v for k, v in sorted(details.items()) if isinstance(v, str | int | float | bool)}
     text = json.dumps([info.name, info.model, info.prompt_version, scalars])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _jobs(request: JudgeRequest, frames: Sequence[Frame], client: str, deadline: float) -> list[Job]:
+    """One job for the whole request, or one for each of its episodes."""
+    references, key = None, None
+    if request.references is not None:
+        references = [frames[i] for i in request.references]
+        key = tuple(request.digests[i] for i in request.references)
+    judged = [frames[i] for i in request.frames]
+    make = partial(
+        Job,
+        client=client,
+        operation=request.operation,
+        deadline=deadline,
+        references=references,
+        references_key=key,
+    )
+    if request.operation != "value":
+        return [make(frames=judged, after=[frames[i] for i in request.after], tasks=request.tasks)]
+    ends = accumulate(request.lengths)
+    parts = [judged[end - length : end] for end, length in zip(ends, request.lengths, strict=True)]
+    return [make(frames=part, tasks=[task]) for part, task in zip(parts, request.tasks, strict=True)]
 
 
 def _decode_request(

@@ -25,11 +25,11 @@ class FairQueue:
     def __bool__(self) -> bool:
         return bool(self._lines)
 
-    def has_room(self, job: Job) -> bool:
-        """True if the job may wait; an empty line takes any job, or a large one could never be asked."""
-        mine = sum(other.waiting for other in self._lines.get(job.client, ()))
-        is_over_all = self.waiting > 0 and self.waiting + job.items > self.max_items
-        is_over_mine = mine > 0 and mine + job.items > max(1, self.max_items // 2)
+    def has_room(self, client: str, items: int) -> bool:
+        """True if so many items may wait; an empty line takes any, or a large request could never be asked."""
+        mine = sum(job.waiting for job in self._lines.get(client, ()))
+        is_over_all = self.waiting > 0 and self.waiting + items > self.max_items
+        is_over_mine = mine > 0 and mine + items > max(1, self.max_items // 2)
         return not (is_over_all or is_over_mine)
 
     def add(self, job: Job) -> None:
@@ -64,27 +64,30 @@ class FairQueue:
         return min(line[0].queued_at for line in self._lines.values())
 
     def compose(self, max_batch: int) -> list[Slice]:
-        """Takes the next batch: at most `max_batch` items of one operation, or one whole `value` job."""
+        """Takes the next batch of one operation: at most `max_batch` items, but at least one whole episode."""
         if not self._lines:
             return []
         leader, line = next(iter(self._lines.items()))
         head = line[0]
         self._lines.move_to_end(leader)
-        if head.operation == "value":
-            return [self._take(head, head.items)]
+        clients = [leader, *(client for client in self._lines if client != leader)]
         batch: list[Slice] = []
         room = max_batch
-        clients = [leader, *(client for client in self._lines if client != leader)]
-        while room:
+        while room > 0:
             lines = [self._lines[client] for client in clients if client in self._lines]
             ready = [line[0] for line in lines if line[0].batch_key == head.batch_key]
+            if head.operation == "value" and batch:
+                ready = [job for job in ready if job.items <= room]
             if not ready:
                 break
             share = max(1, room // len(ready))
             for job in ready[:room]:
-                piece = self._take(job, min(share, job.waiting))
-                batch.append(piece)
-                room -= piece.items
+                # The values of an episode depend on each other: it is judged whole.
+                count = job.items if head.operation == "value" else min(share, job.waiting)
+                if batch and count > room:
+                    break
+                batch.append(self._take(job, count))
+                room -= count
         return batch
 
     def _take(self, job: Job, count: int) -> Slice:

@@ -1,6 +1,6 @@
 """Questions in work and how a batch of them is put to the critic: `Job`, `JobResult`, `Slice`, `ask_critic`."""
 
-__all__ = ["Job", "JobResult", "Slice", "ask_critic"]
+__all__ = ["NO_RESULT", "Job", "JobResult", "Slice", "ask_critic"]
 
 import asyncio
 from collections.abc import Hashable, Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import Critic, value_lists
 from vlac_gym.errors import CriticResponseError
 from vlac_gym.service.protocol import Operation
 from vlac_gym.service.wire_errors import ServiceError
@@ -23,14 +23,14 @@ _RANGES: dict[Operation, tuple[float, float]] = {
 
 @dataclass(eq=False)
 class Job:
-    """One request's question.
+    """A question that waits: frames or pairs of one request, or one of its episodes.
 
     Attributes:
         client: Who asks; clients share the critic equally.
         operation: Which question.
         frames: Frames to judge (before, for `progress`).
         after: Frames after, for `progress`.
-        tasks: One text each; one text for `value`.
+        tasks: One text each; one text for the episode, for `value`.
         references: Frames of a successful episode, or None.
         references_key: Equal keys mean equal references; only such jobs share a batch.
         deadline: Time on the event loop's clock, in seconds, after which the answer is of no use.
@@ -111,6 +111,10 @@ class JobResult:
     batch: int
 
 
+NO_RESULT = JobResult(np.empty(0, np.float32), 0.0, 0.0, 0)
+"""Of a job without items, which nobody needs to ask."""
+
+
 @dataclass(frozen=True)
 class Slice:
     """Items `start` to `stop` of one job."""
@@ -135,7 +139,14 @@ def ask_critic(critic: Critic, batch: Sequence[Slice]) -> FloatArray:
     first = batch[0].job
     frames = [frame for piece in batch for frame in piece.job.frames[piece.start : piece.stop]]
     if first.operation == "value":
-        values = critic.value(frames, first.tasks[0], first.references)
+        episodes, tasks = [piece.job.frames for piece in batch], [piece.job.tasks[0] for piece in batch]
+        lists = value_lists(critic, episodes, tasks, first.references)
+        if [len(values) for values in lists] != [len(episode) for episode in episodes]:
+            raise CriticResponseError(
+                f"Expected value lists of {[len(episode) for episode in episodes]} numbers of the critic, "
+                f"got {[len(values) for values in lists]}."
+            )
+        values = np.concatenate(lists)
     else:
         tasks = [task for piece in batch for task in piece.job.tasks[piece.start : piece.stop]]
         if first.operation == "success_prob":

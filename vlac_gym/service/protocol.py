@@ -33,6 +33,7 @@ __all__ = [
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import accumulate, chain
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,7 +66,7 @@ _FIELDS: dict[Operation, frozenset[str]] = {
     "progress": frozenset(
         {"protocol", "deadline_ms", "digests", "pixels", "before", "after", "tasks", "references"}
     ),
-    "value": frozenset({"protocol", "deadline_ms", "digests", "pixels", "frames", "task", "references"}),
+    "value": frozenset({"protocol", "deadline_ms", "digests", "pixels", "episodes", "tasks", "references"}),
 }
 """Operation -> the keys its request has: all of them, and no others."""
 
@@ -131,9 +132,10 @@ class JudgeRequest:
         operation: Which question.
         digests: Distinct frame digests of 16 bytes.
         pixels: Place in `digests` -> the frame, for frames that the server may lack.
-        frames: The frames judged; the frames before, for `progress`.
+        frames: The frames judged; the frames before, for `progress`; episode after episode, for `value`.
+        lengths: Frames of each episode, for `value`; else empty.
         after: The frames after, for `progress`; else empty.
-        tasks: One text per frame or pair; exactly one text for `value`.
+        tasks: One text per frame, pair or episode.
         references: Frames of a successful episode, or None.
         deadline_ms: How long the client waits, in milliseconds.
     """
@@ -144,6 +146,7 @@ class JudgeRequest:
     tasks: tuple[str, ...]
     after: tuple[int, ...] = ()
     references: tuple[int, ...] | None = None
+    lengths: tuple[int, ...] = ()
     pixels: Mapping[int, EncodedFrame] = field(default_factory=dict)
     deadline_ms: int = 30_000
 
@@ -186,7 +189,9 @@ def encode_request(request: JudgeRequest) -> bytes:
         after, tasks = list(request.after), list(request.tasks)
         message |= {"before": frames, "after": after, "tasks": tasks, "references": references}
     else:
-        message |= {"frames": frames, "task": request.tasks[0], "references": references}
+        ends = list(accumulate(request.lengths))
+        episodes = [frames[end - length : end] for end, length in zip(ends, request.lengths, strict=True)]
+        message |= {"episodes": episodes, "tasks": list(request.tasks), "references": references}
     return pack(message)
 
 
@@ -200,31 +205,30 @@ def decode_request(operation: Operation, body: bytes, limits: Limits) -> JudgeRe
     _check_version(message)
     check_keys(message, _FIELDS[operation], f"a {operation} request")
     digests = _digests(message["digests"], limits)
-    indices = {
-        name: _indices(message[name], name, len(digests), limits)
-        for name in ("frames", "before", "after")
-        if name in message
-    }
-    frames = indices.get("frames", indices.get("before", ()))
-    after = indices.get("after", ())
-    tasks = message["tasks"] if "tasks" in message else [message["task"]]
+    count = len(digests)
+    episodes = _episodes(message["episodes"], count, limits) if operation == "value" else ()
+    frames = tuple(chain.from_iterable(episodes))
+    if operation != "value":
+        name = "before" if operation == "progress" else "frames"
+        frames = _indices(message[name], name, count, limits)
+    after = _indices(message["after"], "after", count, limits) if operation == "progress" else ()
     references = message.get("references")
     request = JudgeRequest(
         operation=operation,
         digests=digests,
         frames=frames,
         after=after,
-        tasks=_tasks(tasks, limits),
-        references=None if references is None else _indices(references, "references", len(digests), limits),
-        pixels=_pixels_from_wire(message["pixels"], len(digests), limits),
+        lengths=tuple(map(len, episodes)),
+        tasks=_tasks(message["tasks"], limits),
+        references=None if references is None else _indices(references, "references", count, limits),
+        pixels=_pixels_from_wire(message["pixels"], count, limits),
         deadline_ms=check_integer(
             message["deadline_ms"], "deadline_ms", 1, int(limits.max_deadline_s * 1000)
         ),
     )
-    if operation != "value" and len(request.tasks) != len(frames):
-        raise WireFormatError(
-            f"Expected one task per frame, got {len(frames)} frames, {len(request.tasks)} tasks."
-        )
+    expected = len(episodes) if operation == "value" else len(frames)
+    if len(request.tasks) != expected:
+        raise WireFormatError(f"Expected {expected} tasks, one for each item, got {len(request.tasks)}.")
     if operation == "progress" and len(after) != len(frames):
         raise WireFormatError(f"Expected one after per before, got {len(frames)} before, {len(after)} after.")
     return request
@@ -299,6 +303,16 @@ def _digests(digests: Any, limits: Limits) -> tuple[bytes, ...]:
 def _indices(items: Any, where: str, count: int, limits: Limits) -> tuple[int, ...]:
     check_list(items, where, limits.max_frames)
     return tuple(check_integer(item, f"{where}[{i}]", 0, count - 1) for i, item in enumerate(items))
+
+
+def _episodes(items: Any, count: int, limits: Limits) -> tuple[tuple[int, ...], ...]:
+    check_list(items, "episodes", limits.max_frames)
+    episodes = tuple(_indices(item, f"episodes[{i}]", count, limits) for i, item in enumerate(items))
+    if (total := sum(map(len, episodes))) > limits.max_frames:
+        raise WireFormatError(
+            f"Expected at most {limits.max_frames} frames in all, got {total}.", "too_large"
+        )
+    return episodes
 
 
 def _tasks(tasks: Any, limits: Limits) -> tuple[str, ...]:

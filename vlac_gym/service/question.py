@@ -3,13 +3,16 @@
 __all__ = ["Question", "progress_question", "success_question", "value_question"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
+
+import numpy as np
 
 from vlac_gym.critic.base import check_frames, check_same_length, check_tasks, frame_digest
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.frame_codec import encode_frame, jpeg_digest
 from vlac_gym.service.protocol import EncodedFrame, Encoding, JudgeRequest, Operation
-from vlac_gym.types import Frame
+from vlac_gym.types import FloatArray, Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +21,9 @@ class Question:
 
     Attributes:
         operation: Which call.
-        frames, after: Digest of each frame (before and after, for `progress`).
-        tasks: One text per item; one for `value`.
+        frames, after: Digest of each frame (before and after, for `progress`; all episodes, for `value`).
+        lengths: Frames of each episode, for `value`.
+        tasks: One text per frame, pair or episode.
         references: Digests of the reference frames, or None.
         pictures: Digest -> frame, each distinct frame once.
         encoding, jpeg_quality: How frames are encoded.
@@ -31,6 +35,7 @@ class Question:
     pictures: Mapping[bytes, Frame]
     after: tuple[bytes, ...] = ()
     references: tuple[bytes, ...] | None = None
+    lengths: tuple[int, ...] = ()
     encoding: Encoding = "raw"
     jpeg_quality: int = 95
 
@@ -58,12 +63,30 @@ class Question:
             return [self]
         room = max_frames - len(self.references or ())
         size = room // (2 if self.operation == "progress" else 1)
-        if self.operation == "value" or size < 1:
+        longest = max(self.lengths, default=1)
+        if size < longest:
             raise ConfigError(
-                f"Expected at most {max_frames} frames in one {self.operation} question, which is the server's "
-                f"limit, got {self.items}. Judge fewer frames, e.g. with a larger value_stride."
+                f"Expected at most {size} frames in one {self.operation} question, by the server's limit, "
+                f"got {longest}. Judge fewer frames, e.g. with a larger value_stride."
             )
-        return [self._part(start, start + size) for start in range(0, self.items, size)]
+        if self.operation == "value":
+            return self._split_episodes(size)
+        return [self._part(slice(i, i + size), slice(i, i + size)) for i in range(0, self.items, size)]
+
+    def _split_episodes(self, size: int) -> list["Question"]:
+        parts: list[Question] = []
+        first, start, end = 0, 0, 0
+        for i, length in enumerate(self.lengths):
+            if end + length - start > size:
+                parts.append(self._part(slice(start, end), slice(first, i)))
+                first, start = i, end
+            end += length
+        parts.append(self._part(slice(start, end), slice(first, len(self.lengths))))
+        return parts
+
+    def cut(self, answers: FloatArray) -> list[FloatArray]:
+        """The answers to a `value` question, episode by episode."""
+        return np.split(answers, list(accumulate(self.lengths))[:-1]) if self.lengths else []
 
     def to_request(self, encoded: Mapping[bytes, EncodedFrame], deadline_ms: int) -> JudgeRequest:
         """The request that attaches the encoded frames and only names the others."""
@@ -76,20 +99,18 @@ class Question:
             after=tuple(place[d] for d in self.after),
             tasks=self.tasks,
             references=None if self.references is None else tuple(place[d] for d in self.references),
+            lengths=self.lengths,
             pixels={place[digest]: frame for digest, frame in encoded.items()},
             deadline_ms=deadline_ms,
         )
 
-    def _part(self, start: int, stop: int) -> "Question":
-        return Question(
-            self.operation,
-            self.frames[start:stop],
-            self.tasks[start:stop],
-            self.pictures,
-            self.after[start:stop],
-            self.references,
-            self.encoding,
-            self.jpeg_quality,
+    def _part(self, frames: slice, tasks: slice) -> "Question":
+        return replace(
+            self,
+            frames=self.frames[frames],
+            after=self.after[frames],
+            tasks=self.tasks[tasks],
+            lengths=self.lengths[tasks],
         )
 
 
@@ -159,25 +180,28 @@ def progress_question(
 
 
 def value_question(
-    frames: Sequence[Frame],
-    task: str,
+    episodes: Sequence[Sequence[Frame]],
+    tasks: Sequence[str],
     references: Sequence[Frame] | None,
     encoding: Encoding,
     jpeg_quality: int,
 ) -> Question:
-    """`Critic.value` as a question.
+    """`vlac_gym.critic.base.value_lists` as a question.
 
     Raises:
         ConfigError: As `Critic.value`.
     """
-    check_tasks([task])
+    check_tasks(tasks)
+    check_same_length(episodes=episodes, tasks=tasks)
     album = _Album(encoding, jpeg_quality)
+    digests = [album.add(frames, f"episodes[{i}]") for i, frames in enumerate(episodes)]
     return Question(
         "value",
-        album.add(frames, "frames"),
-        (task,),
+        tuple(chain.from_iterable(digests)),
+        tuple(tasks),
         album.pictures,
         references=None if references is None else album.add(references, "references"),
+        lengths=tuple(map(len, digests)),
         encoding=encoding,
         jpeg_quality=jpeg_quality,
     )

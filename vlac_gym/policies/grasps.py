@@ -21,6 +21,7 @@ _RIM_DEPTH_M = 0.028
 _MIDDLE_DEPTH_M = 0.05
 _FLOOR_CLEARANCE_M = 0.012
 
+_UP = np.array([0.0, 0.0, 1.0])
 _YAWS_RAD = tuple(math.radians(degrees) for degrees in (0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90))
 _ENOUGH_ROOM_M = 0.02
 _TURN_COST_M = 0.012
@@ -52,40 +53,58 @@ class Grasp:
 
 def choose_grasp(scene: PrivilegedScene, name: str) -> Grasp:
     """The best grasp from above of an object in its present pose."""
-    best: tuple[float, Grasp] | None = None
-    for yaw in _YAWS_RAD:
-        for point, width in _points(scene, name, yaw):
-            room = _room(scene, name, point, yaw)
-            score = room - _TURN_COST_M * abs(yaw) / (math.pi / 2.0) - _WIDTH_COST * width
-            if best is None or score > best[0]:
-                offset = point - scene.object_position(name)
-                best = (score, Grasp(offset, hand_rotation(yaw), room))
-    assert best is not None  # every yaw gives at least one point
-    return best[1]
+    candidates = [c for yaw in _YAWS_RAD if (c := _middle(scene, name, yaw)) is not None]
+    if not candidates:
+        candidates = [c for yaw in _YAWS_RAD for c in _rims(scene, name, yaw)]
+    rooms = [_room(scene, name, c) for c in candidates]
+    scores = [
+        room - _TURN_COST_M * abs(c.yaw) / (math.pi / 2.0) - _WIDTH_COST * c.width
+        for room, c in zip(rooms, candidates, strict=True)
+    ]
+    winner = int(np.argmax(scores))
+    chosen = candidates[winner]
+    offset = chosen.point - scene.object_position(name)
+    return Grasp(offset, hand_rotation(chosen.yaw), rooms[winner])
 
 
-def _points(scene: PrivilegedScene, name: str, yaw: float) -> list[tuple[Vector, float]]:
-    """Points for the finger tips at one turn of the hand, with the width to be held (0 for a rim)."""
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """Finger tips at `point`, hand turned by `yaw` rad, an object `width` m wide between the fingers."""
+
+    point: Vector
+    yaw: float
+    width: float
+
+
+def _middle(scene: PrivilegedScene, name: str, yaw: float) -> _Candidate | None:
+    """Around the object's middle, if it fits between the fingers."""
+    along, across = _axes(yaw)
+    low, high = scene.object_extent(name, along)
+    if high - low > _WIDEST_M:
+        return None
+    point = along * ((low + high) / 2.0) + across * (sum(scene.object_extent(name, across)) / 2.0)
+    bottom, top = scene.object_extent(name, _UP)
+    point[2] = max(bottom + _FLOOR_CLEARANCE_M, top - min(_MIDDLE_DEPTH_M, (top - bottom) / 2.0))
+    return _Candidate(point, yaw, high - low)
+
+
+def _rims(scene: PrivilegedScene, name: str, yaw: float) -> list[_Candidate]:
+    """Around the two places of the rim that the closing direction points to."""
     along, across = _axes(yaw)
     low, high = scene.object_extent(name, along)
     middle = across * (sum(scene.object_extent(name, across)) / 2.0)
-    bottom, top = scene.object_extent(name, np.array([0.0, 0.0, 1.0]))
-    if high - low <= _WIDEST_M:
-        height = max(bottom + _FLOOR_CLEARANCE_M, top - min(_MIDDLE_DEPTH_M, (top - bottom) / 2.0))
-        point = middle + along * ((low + high) / 2.0)
-        point[2] = height
-        return [(point, high - low)]
-    rims = []
+    bottom, top = scene.object_extent(name, _UP)
+    candidates = []
     for side in (high - _RIM_INSET_M, low + _RIM_INSET_M):
         point = middle + along * side
         point[2] = max(bottom + _FLOOR_CLEARANCE_M, top - _RIM_DEPTH_M)
-        rims.append((point, 0.0))
-    return rims
+        candidates.append(_Candidate(point, yaw, 0.0))
+    return candidates
 
 
-def _room(scene: PrivilegedScene, name: str, point: Vector, yaw: float) -> float:
-    along, across = _axes(yaw)
-    up = np.array([0.0, 0.0, 1.0])
+def _room(scene: PrivilegedScene, name: str, candidate: _Candidate) -> float:
+    along, across = _axes(candidate.yaw)
+    point, up = candidate.point, _UP
     probes = [point + s * _FINGER_REACH_M * along + h * up for s in (-1, 1) for h in (0.0, 0.03)]
     probes += [
         point + s * _HAND_HALF_M[0] * along + t * _HAND_HALF_M[1] * across + h * up

@@ -2,6 +2,7 @@
 
 __all__ = ["ExpertOptions", "ExpertPolicy"]
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,14 @@ import gymnasium as gym
 import numpy as np
 
 from vlac_gym.critic.registry import parse_options
-from vlac_gym.envs.scene import PrivilegedScene
+from vlac_gym.envs.scene import PrivilegedScene, Vector
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.policies.base import Action
 from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
 from vlac_gym.policies.planner import plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
 
+_STALE_TURN_RAD = 0.15
 _STILL = "stop"
 """Stage of an expert that stands still for good."""
 
@@ -91,6 +93,7 @@ class ExpertPolicy:
         self._fault: Fault = draw_fault(self.options.fail, scene, self._rng)
         self._scene = scene
         self._runner: ProgramRunner | None = None
+        self._planned_for: tuple[str, Vector] | None = None
         self._steps = 0
         self._stopped = False
         self._gripper = -1.0
@@ -135,16 +138,27 @@ class ExpertPolicy:
             status = self._runner.advance(scene)
             if status == "finished" and self._fault.kind in ("beside", "wrong_object"):
                 self._stopped = True
-            elif status != "running":
+            elif status != "running" or self._is_stale(scene):
                 self._runner = None
         if self._runner is None:
             self._plan(scene)
         self._apply_fault()
 
+    def _is_stale(self, scene: PrivilegedScene) -> bool:
+        """True if the object to be grasped has turned since the grasp was chosen."""
+        if self._planned_for is None or self.stage not in ("reach", "descend"):
+            return False
+        name, quaternion = self._planned_for
+        return abs(float(scene.object_quaternion(name) @ quaternion)) < math.cos(_STALE_TURN_RAD / 2.0)
+
     def _plan(self, scene: PrivilegedScene) -> None:
+        self._planned_for = None
         for predicate in self._fault.goal:
             if not scene.predicate_holds(predicate):
                 offset = self._fault.place_offset
+                if predicate.name in ("on", "in"):
+                    moved = predicate.args[0]
+                    self._planned_for = (moved, scene.object_quaternion(moved))
                 self._runner = ProgramRunner(plan_predicate(scene, predicate, place_offset=offset), scene)
                 return
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlac_gym.envs.scene import PrivilegedScene, Vector
-from vlac_gym.policies.waypoints import hand_rotation
+from vlac_gym.policies.waypoints import hand_rotation, rotation_about
 
 _WIDEST_M = 0.07
 """Widest object held across its middle: the fingers open 0.08 m."""
@@ -23,6 +23,8 @@ _FLOOR_CLEARANCE_M = 0.012
 
 _UP = np.array([0.0, 0.0, 1.0])
 _YAWS_RAD = tuple(math.radians(degrees) for degrees in (0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90))
+_TIPPED_RAD = 0.35
+_MOST_LEAN_RAD = 0.9
 _ENOUGH_ROOM_M = 0.02
 _TURN_COST_M = 0.012
 """Room in m that a turn by 90 degrees must win to be worth it."""
@@ -43,17 +45,21 @@ class Grasp:
     Attributes:
         offset: Finger tips relative to the object's position, m, world axes, (3,).
         rotation: Orientation of the hand, (3, 3).
+        upright: Orientation of the hand, (3, 3), in which a held object stands upright.
         room_m: Least distance from fingers and hand to anything else, capped at 0.02.
     """
 
     offset: Vector
     rotation: Vector
+    upright: Vector
     room_m: float
 
 
 def choose_grasp(scene: PrivilegedScene, name: str) -> Grasp:
     """The best grasp from above of an object in its present pose."""
     candidates = [c for yaw in _YAWS_RAD if (c := _middle(scene, name, yaw)) is not None]
+    if not candidates and _tilt(scene, name) > _TIPPED_RAD:
+        return _tipped_rim(scene, name)
     if not candidates:
         candidates = [c for yaw in _YAWS_RAD for c in _rims(scene, name, yaw)]
     rooms = [_room(scene, name, c) for c in candidates]
@@ -64,7 +70,40 @@ def choose_grasp(scene: PrivilegedScene, name: str) -> Grasp:
     winner = int(np.argmax(scores))
     chosen = candidates[winner]
     offset = chosen.point - scene.object_position(name)
-    return Grasp(offset, hand_rotation(chosen.yaw), rooms[winner])
+    rotation = hand_rotation(chosen.yaw)
+    return Grasp(offset, rotation, rotation, rooms[winner])
+
+
+def _up_axis(scene: PrivilegedScene, name: str) -> Vector:
+    """World direction of the object's own z axis."""
+    w, x, y, z = scene.object_quaternion(name)
+    return np.array([2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)])
+
+
+def _tilt(scene: PrivilegedScene, name: str) -> float:
+    return math.acos(float(np.clip(_up_axis(scene, name)[2], -1.0, 1.0)))
+
+
+def _tipped_rim(scene: PrivilegedScene, name: str) -> Grasp:
+    """A bowl that lies tipped over: by the highest place of its rim, with the hand leaning like the bowl.
+
+    When the hand is upright again, so is the bowl.
+    """
+    axis = _up_axis(scene, name)
+    upwards = _UP - axis * axis[2]
+    upwards /= np.linalg.norm(upwards)
+    origin = scene.object_position(name)
+    brim = scene.object_extent(name, axis)[1] - float(origin @ axis)
+    side = np.cross(axis, upwards)
+    low, high = scene.object_extent(name, side)
+    radius = (high - low) / 2.0
+    offset = axis * (brim - _RIM_DEPTH_M) + upwards * (radius - _RIM_INSET_M)
+    lean = min(_tilt(scene, name), _MOST_LEAN_RAD)
+    turn = rotation_about(np.cross(_UP, axis), lean)
+    flat = np.array([upwards[0], upwards[1], 0.0])
+    yaw = math.atan2(-flat[0], flat[1])
+    yaw = (yaw + math.pi / 2.0) % math.pi - math.pi / 2.0
+    return Grasp(offset, turn @ hand_rotation(yaw), hand_rotation(yaw), 0.0)
 
 
 @dataclass(frozen=True, eq=False)

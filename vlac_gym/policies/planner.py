@@ -11,12 +11,12 @@ import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import unknown_name
-from vlac_gym.policies.grasps import choose_grasp
+from vlac_gym.policies.grasps import Grasp, choose_grasp
 from vlac_gym.policies.waypoints import CLOSE, OPEN, Waypoint
 
 _CLOSE_STEPS = 20
 """Most steps to wait for both fingers to touch: closing the empty hand takes about 12."""
-_SETTLE_STEPS = 3
+_SETTLE_STEPS = 5
 _OPEN_STEPS = 6
 _TRAVEL_CLEARANCE_M = 0.04
 _CORRIDOR_M = 0.09
@@ -45,7 +45,8 @@ def plan_predicate(
             opening = Predicate("open", (target,))
             if not scene.predicate_holds(opening):
                 program = _pull_drawer(scene, opening)
-        return program + _pick(scene, moved) + _place(scene, predicate, shift)
+        grasp = choose_grasp(scene, moved)
+        return program + _pick(scene, moved, grasp) + _place(scene, predicate, grasp, shift)
     if predicate.name in ("open", "close"):
         return _pull_drawer(scene, predicate)
     if predicate.name in ("turnon", "turnoff"):
@@ -53,8 +54,7 @@ def plan_predicate(
     raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in", "open", "turnon"))
 
 
-def _pick(scene: PrivilegedScene, name: str) -> tuple[Waypoint, ...]:
-    grasp = choose_grasp(scene, name)
+def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ...]:
     tip = scene.end_effector_position
     point = scene.object_position(name) + grasp.offset
     above = _travel_height(scene, tip, point, ignore=())
@@ -85,25 +85,46 @@ def _pick(scene: PrivilegedScene, name: str) -> tuple[Waypoint, ...]:
     )
 
 
-def _place(scene: PrivilegedScene, predicate: Predicate, shift: Vector) -> tuple[Waypoint, ...]:
+def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Vector) -> tuple[Waypoint, ...]:
     moved, target = predicate.args
     start, goal = scene.object_position(moved), scene.object_position(target) + shift
     height = _travel_height(scene, start, goal, ignore=(moved,))
     low, high = scene.object_bounds(target)
     rest = low[2] + 0.02 if predicate.name == "in" else high[2]
-    held = {"carried": moved, "gripper": CLOSE, "needs_grasp_of": moved}
     return (
-        Waypoint("lift", "object", np.zeros(3), anchor=moved, height=height, tolerance_m=0.02, **held),
-        Waypoint("carry", "object", shift, anchor=target, height=height, tolerance_m=0.01, **held),
+        Waypoint(
+            "lift",
+            "object",
+            np.zeros(3),
+            anchor=moved,
+            height=height,
+            carried=moved,
+            rotation=grasp.rotation,
+            gripper=CLOSE,
+            tolerance_m=0.02,
+            needs_grasp_of=moved,
+        ),
+        Waypoint(
+            "carry",
+            "object",
+            shift,
+            anchor=target,
+            height=height,
+            carried=moved,
+            rotation=grasp.upright,
+            gripper=CLOSE,
+            needs_grasp_of=moved,
+        ),
         Waypoint(
             "lower",
             "object",
             shift,
             anchor=target,
             height=rest,
-            tolerance_m=0.008,
             carried=moved,
+            rotation=grasp.upright,
             gripper=CLOSE,
+            tolerance_m=0.008,
         ),
         Waypoint("release", "tip", np.zeros(3), gripper=OPEN, hold_steps=_OPEN_STEPS),
         Waypoint("retreat", "tip", np.array([0.0, 0.0, _RETREAT_M]), gripper=OPEN, tolerance_m=0.02),

@@ -4,7 +4,16 @@ The controller is proportional on position and orientation for LIBERO's OSC_POSE
 0.05 m or 0.5 rad per control step (robosuite's `osc_pose.json`, `output_max`).
 """
 
-__all__ = ["CLOSE", "OPEN", "Waypoint", "hand_rotation", "position_error", "rotation_error", "servo"]
+__all__ = [
+    "CLOSE",
+    "OPEN",
+    "Waypoint",
+    "hand_rotation",
+    "position_error",
+    "rotation_about",
+    "rotation_error",
+    "servo",
+]
 
 import math
 from dataclasses import dataclass
@@ -113,6 +122,14 @@ def hand_rotation(yaw_rad: float = 0.0, tilt_rad: float = 0.0) -> Vector:
     c, s = math.cos(yaw_rad), math.sin(yaw_rad)
     yaw = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
     rotation: Vector = yaw @ tilt @ down
+    return rotation
+
+
+def rotation_about(axis: Vector, angle_rad: float) -> Vector:
+    """Rotation matrix (3, 3) for a turn about an axis of any length (Rodrigues' formula)."""
+    x, y, z = axis / np.linalg.norm(axis)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    rotation: Vector = np.eye(3) + math.sin(angle_rad) * cross + (1.0 - math.cos(angle_rad)) * cross @ cross
     return rotation
 
 

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write a tiny InternVL checkpoint with random weights, for tests.",
     ),
     "serve": ("vlac_gym.cli.serve", "Serve a critic over HTTP to many rollout workers."),
+    "train-critic": ("vlac_gym.cli.train_critic", "Train the nano critic from recorded episodes."),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
 

@@ -32,7 +32,9 @@ def test_the_users_choice_is_kept(monkeypatch):
 
 
 def test_contradicting_variables_are_refused():
-    with pytest.raises(ConfigError, match="Expected PYOPENGL_PLATFORM=egl to go with MUJOCO_GL=egl, got 'osmesa'"):
+    with pytest.raises(
+        ConfigError, match="Expected PYOPENGL_PLATFORM=egl to go with MUJOCO_GL=egl, got 'osmesa'"
+    ):
         gl.configure_gl({"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "osmesa"})
 
 
@@ -42,6 +44,6 @@ def test_missing_libraries_name_the_apt_commands(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     environ: dict[str, str] = {}
-    with pytest.raises(SimulatorError, match="apt-get install -y libegl1 .*apt-get install -y libosmesa6"):
+    with pytest.raises(SimulatorError, match=r"apt-get install -y libegl1 .*apt-get install -y libosmesa6"):
         gl.configure_gl(environ)
     assert environ == {}

@@ -77,7 +77,9 @@ def test_listing_starts_no_simulator():
         "import sys; from vlac_gym.envs import list_tasks; list_tasks('libero_spatial');"
         "print([m for m in ('libero', 'robosuite', 'mujoco', 'torch') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -163,7 +165,7 @@ def test_a_malformed_configuration_is_refused(other_layout, tmp_path):
     config = tmp_path / "config" / "config.yaml"
     config.parent.mkdir()
     config.write_text("- a\n- list\n")
-    with pytest.raises(ConfigError, match="Expected a mapping of paths in .*got list"):
+    with pytest.raises(ConfigError, match=r"Expected a mapping of paths in .*got list"):
         find_libero()
 
 

@@ -28,7 +28,7 @@ def run_episode(env: gym.Env, policy: Policy, mode: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    # A critic that misses every second success: the two modes then disagree, as they may with a learned one.
+    # A critic that overlooks the success for a while: the two modes disagree, as they may with a learned one.
     parser.add_argument("--critic", default="noisy_oracle:tpr=0.5,autocorrelation=0.99")
     parser.add_argument("--policy", default="random", help="what stands in for your VLA: random, expert, …")
     parser.add_argument("--max-episode-steps", type=int, default=220)

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """Records frames and curves of each episode; changes nothing that `reset` and `step` return.
 
-    Put it outside of `VLACRewardWrapper`, whose ``info["critic"]`` it reads; without one it records the
+    Put it directly outside of `VLACRewardWrapper`, whose ``info["critic"]`` it reads, and inside of
+    `ActionChunk`, so that it sees every env step (and renders each). Without a critic it records the
     simulator's signals alone. An episode that is left by `reset` or by an exception is dropped. There is no
     vector counterpart: wrap one env.
 

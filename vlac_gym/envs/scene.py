@@ -87,6 +87,10 @@ class PrivilegedScene(Protocol):
         """Environment steps since reset, settling steps not counted."""
         ...
 
+    def owner(self, name: str) -> str:
+        """The object or fixture that a region belongs to, ``"table"`` for a region of the table, else `name`."""
+        ...
+
     def category(self, name: str) -> str:
         """Kind of an object or fixture (``"akita_black_bowl"``), or of the one that a region belongs to."""
         ...
@@ -125,6 +129,10 @@ class PrivilegedScene(Protocol):
 
     def joint_position(self, name: str) -> float:
         """Position of the joint that moves a fixture (stove knob) or a region (drawer): m or rad."""
+        ...
+
+    def joint_axis(self, name: str) -> tuple[Vector, Vector]:
+        """A point on the joint's axis and its unit direction: a drawer slides along it, a knob turns about it."""
         ...
 
     def joint_goal(self, predicate: Predicate) -> JointGoal:
@@ -204,11 +212,14 @@ class LiberoScene:
     def elapsed_steps(self) -> int:
         return int(self._domain.timestep if self._elapsed_steps is None else self._elapsed_steps())
 
+    def owner(self, name: str) -> str:
+        if name not in self._domain.object_sites_dict:
+            return str(self._model_of(name).name)
+        return str(self._domain.object_sites_dict[name].parent_name or "table")
+
     def category(self, name: str) -> str:
-        if name in self._domain.object_sites_dict:
-            parent = self._domain.object_sites_dict[name].parent_name
-            return "table" if parent is None else self.category(parent)
-        return str(self._model_of(name).category_name)
+        owner = self.owner(name)
+        return owner if owner == "table" else str(self._model_of(owner).category_name)
 
     def object_position(self, name: str) -> Vector:
         if name in self._domain.object_sites_dict:
@@ -253,6 +264,11 @@ class LiberoScene:
         address = self._domain.sim.model.get_joint_qpos_addr(self._joint_of(name))
         return float(self._domain.sim.data.qpos[address])
 
+    def joint_axis(self, name: str) -> tuple[Vector, Vector]:
+        joint = self._domain.sim.model.joint_name2id(self._joint_of(name))
+        data = self._domain.sim.data
+        return np.array(data.xanchor[joint], np.float64), np.array(data.xaxis[joint], np.float64)
+
     def joint_goal(self, predicate: Predicate) -> JointGoal:
         known = {
             "open": "default_open_ranges",
@@ -280,7 +296,7 @@ class LiberoScene:
         centres = np.asarray(sim.data.geom_xpos, dtype=np.float64)[geoms]
         if sim.model.jnt_type[joint] == _SLIDE_JOINT:
             # The bar is the part that sticks out furthest in the direction in which the drawer opens.
-            outwards = np.asarray(sim.data.xaxis[joint]) * self.joint_goal(Predicate("open", (name,))).sign
+            outwards = self.joint_axis(name)[1] * self.joint_goal(Predicate("open", (name,))).sign
         else:
             outwards = np.array([0.0, 0.0, 1.0])
         furthest: Vector = centres[int(np.argmax(centres @ outwards))]
@@ -346,9 +362,7 @@ class LiberoScene:
         return joints[0]
 
     def _articulation(self, name: str) -> Any:
-        sites = self._domain.object_sites_dict
-        model = self._model_of(sites[name].parent_name if name in sites else name)
-        return model.object_properties["articulation"]
+        return self._model_of(self.owner(name)).object_properties["articulation"]
 
     def _names(self) -> list[str]:
         return [*self._domain.obj_body_id, *self._domain.object_sites_dict]

@@ -12,6 +12,7 @@ import numpy as np
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import unknown_name
 from vlac_gym.policies.grasps import Grasp, choose_grasp
+from vlac_gym.policies.mechanisms import pull_drawer, turn_knob
 from vlac_gym.policies.waypoints import CLOSE, OPEN, Waypoint
 
 _CLOSE_STEPS = 20
@@ -21,7 +22,9 @@ _OPEN_STEPS = 6
 _TRAVEL_CLEARANCE_M = 0.04
 _CORRIDOR_M = 0.09
 _RETREAT_M = 0.08
-_KNOB_TURN_RAD = 1.2
+_LEAST_LEAN, _MOST_LEAN = 0.2, 0.95
+"""Cosines between which a surface counts as leaning."""
+_UP_THE_NORMAL_M = 0.045
 
 
 def plan_predicate(
@@ -44,13 +47,13 @@ def plan_predicate(
         if predicate.name == "in" and scene.is_jointed(target):
             opening = Predicate("open", (target,))
             if not scene.predicate_holds(opening):
-                program = _pull_drawer(scene, opening)
+                program = pull_drawer(scene, opening)
         grasp = choose_grasp(scene, moved)
         return program + _pick(scene, moved, grasp) + _place(scene, predicate, grasp, shift)
     if predicate.name in ("open", "close"):
-        return _pull_drawer(scene, predicate)
+        return pull_drawer(scene, predicate)
     if predicate.name in ("turnon", "turnoff"):
-        return _turn_knob(scene, predicate)
+        return turn_knob(scene, predicate)
     raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in", "open", "turnon"))
 
 
@@ -87,6 +90,7 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
 
 def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Vector) -> tuple[Waypoint, ...]:
     moved, target = predicate.args
+    shift = shift + _lean_shift(scene, predicate)
     start, goal = scene.object_position(moved), scene.object_position(target) + shift
     height = _travel_height(scene, start, goal, ignore=(moved,))
     low, high = scene.object_bounds(target)
@@ -145,9 +149,10 @@ def _travel_height(scene: PrivilegedScene, start: Vector, goal: Vector, ignore: 
     return max(tops) + _TRAVEL_CLEARANCE_M
 
 
-def _pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, ...]:
-    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in"))
-
-
-def _turn_knob(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, ...]:
-    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in"))
+def _lean_shift(scene: PrivilegedScene, predicate: Predicate) -> Vector:
+    """Where on a leaning shelf an upright bottle rests: a little up its normal (LIBERO's wine rack)."""
+    w, x, y, z = scene.object_quaternion(predicate.args[1])
+    normal = np.array([2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)])
+    if predicate.name != "on" or not _LEAST_LEAN < abs(normal[2]) < _MOST_LEAN:
+        return np.zeros(3)
+    return np.array([normal[0], normal[1], 0.0]) * (_UP_THE_NORMAL_M * np.sign(normal[2]))

@@ -38,6 +38,7 @@ def reply_of(*positions: dict[str, float]) -> EngineReply:
         ("1<|im_end|>", 1.0),
         ("1<|im_end|>\n<|endoftext|>", 1.0),
         ("1</s>", 1.0),
+        ("２", 2.0),
     ],
 )
 def test_plain_reading_takes_the_text(text, number):
@@ -57,7 +58,6 @@ def test_plain_reading_takes_the_text(text, number):
         "1.05.0",
         "1e5",
         "1_0",
-        "２",
         "²",
         "<score>5",
         "12abc",
@@ -93,6 +93,10 @@ def test_cutoff_is_relative_to_the_best_candidate_even_if_it_is_no_number():
     low = TokenCandidate("0", math.log(0.05))
     reply = EngineReply("1", (EngineToken("1", math.log(0.3), (*tokens, low)),))
     assert read_done(reply, "rich") == 1.0
+
+
+def test_superscript_is_no_number():
+    assert read_number(reply_of({"1": 0.6, "²": 0.3}), "rich") == 1.0
 
 
 def test_exact_reading_neither_cuts_nor_rounds():

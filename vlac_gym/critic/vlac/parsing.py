@@ -36,7 +36,7 @@ TOP_CANDIDATES = 10
 MIN_RELATIVE_PROBABILITY = 0.1
 """Share of the top candidate's probability that a number must exceed to count in the rich reading."""
 
-_NUMBER = re.compile(r"\s*([+-]?)\s*(\d+(?:\.\d+)?)\s*%?\.?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*([+-]?)\s*(\d+(?:\.\d+)?)\s*%?\.?\s*")
 _END = re.compile(r"<\|[^|<>]*\|>|</s>")
 _END_RUN = re.compile(rf"(?:(?:{_END.pattern})\s*)+$")
 _THINKING_END = "</think>"
@@ -148,8 +148,8 @@ def _probability(candidate: TokenCandidate) -> float:
 
 
 def _is_numeric(token: str) -> bool:
-    # isdigit alone is true for superscripts and other scripts' digits, which float refuses or misreads.
-    return token.isascii() and token.isdigit()
+    # isdigit, which the reference uses, is true for superscripts too, and those float refuses.
+    return token.isdecimal()
 
 
 def _unfinished(reply: EngineReply) -> CriticResponseError:

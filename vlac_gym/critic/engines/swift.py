@@ -11,7 +11,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.chat_completions import TOP_LOGPROBS, read_reply
@@ -22,14 +22,14 @@ from vlac_gym.errors import ConfigError, CriticServerError, DependencyNotInstall
 _KINDS = {"internvl_chat": ("internvl_chat", "internvl2"), "internvl": ("internvl", "internvl_hf")}
 """`model_type` of config.json -> ms-swift's model type and template."""
 
-_DTYPES = ("auto", "float32", "float16", "bfloat16")
+_DTYPES = ("bfloat16", "float16", "float32")
 
 
 class SwiftEngine:
     """Answers requests through ms-swift; the model is loaded at the first request.
 
-    ms-swift runs the code that an original checkpoint carries, which is why that format has to be allowed;
-    the native format runs no code of the checkpoint.
+    ms-swift executes the code that a checkpoint refers to (`auto_map` in its JSON files), as VLAC's original one
+    does; such a checkpoint has to be allowed. A converted checkpoint refers to none.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class SwiftEngine:
         path: str | Path,
         *,
         device: str | None = None,
-        dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
+        dtype: str | None = None,
         max_batch_size: int = 8,
         allow_remote_code: bool = False,
     ) -> None:
@@ -46,9 +46,9 @@ class SwiftEngine:
         Args:
             path: Directory of an original (`internvl_chat`) or native (`internvl`) checkpoint.
             device: `cpu`, `cuda:0`, …; ms-swift's choice by default.
-            dtype: Of the weights; `auto` is the checkpoint's own.
+            dtype: `"bfloat16"`, `"float16"` or `"float32"`; by default the checkpoint's own.
             max_batch_size: Requests of one forward pass.
-            allow_remote_code: Needed for an original checkpoint, whose Python files ms-swift executes.
+            allow_remote_code: Needed for a checkpoint with code, which ms-swift then executes.
 
         Raises:
             ConfigError: Not such a checkpoint, or an argument out of range.
@@ -56,17 +56,14 @@ class SwiftEngine:
         """
         if importlib.util.find_spec("swift") is None:
             raise DependencyNotInstalled('SwiftEngine needs ms-swift. Run: pip install "vlac-gym[swift]"')
-        if dtype not in _DTYPES:
+        if dtype is not None and dtype not in _DTYPES:
             raise unknown_name("dtype", dtype, _DTYPES)
         if max_batch_size < 1:
             raise ConfigError(f"Expected max_batch_size >= 1, got {max_batch_size}.")
         self._path = Path(path)
         self._model_type, self._image_size = _read_config(self._path)
-        if self._model_type == "internvl_chat" and not allow_remote_code:
-            raise ConfigError(
-                f"{self._path} is in VLAC's original format, and ms-swift would execute the Python files in it. "
-                "Convert it (vlac-gym convert --from PATH --to PATH), or pass allow_remote_code=True."
-            )
+        if not allow_remote_code:
+            _check_runs_no_code(self._path)
         self._device = device
         self._dtype = dtype
         self._max_batch_size = max_batch_size
@@ -99,7 +96,7 @@ class SwiftEngine:
             "name": "swift",
             "model": str(self._path),
             "device": self._device or "auto",
-            "dtype": self._dtype,
+            "dtype": self._dtype or "auto",
             "format": self._model_type,
         }
 
@@ -127,7 +124,7 @@ class SwiftEngine:
                 str(self._path),
                 model_type=model_type,
                 template_type=template_type,
-                torch_dtype=None if self._dtype == "auto" else getattr(torch, self._dtype),
+                torch_dtype=getattr(torch, self._dtype) if self._dtype else None,
                 device_map=self._device,
                 max_batch_size=self._max_batch_size,
             )
@@ -193,6 +190,15 @@ def _read_config(path: Path) -> tuple[str, int]:
         raise
     except (ValueError, KeyError, TypeError, IndexError) as e:
         raise ConfigError(f"Expected the configuration of an InternVL model in {file}: {e!r}.") from e
+
+
+def _check_runs_no_code(path: Path) -> None:
+    for file in sorted(path.glob("*.json")):
+        if file.name.endswith("config.json") and '"auto_map"' in file.read_text(encoding="utf-8"):
+            raise ConfigError(
+                f"{file} refers to Python code, which ms-swift would execute. Convert the checkpoint "
+                "(vlac-gym convert --from PATH --to PATH), or pass allow_remote_code=True."
+            )
 
 
 def _import(name: str) -> Any:

@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "serve": ("vlac_gym.cli.serve", "Serve a critic over HTTP to many rollout workers."),
     "train-critic": ("vlac_gym.cli.train_critic", "Train the nano critic from recorded episodes."),
+    "collect": (
+        "vlac_gym.cli.collect",
+        "Record episodes: successes, failures, near misses, undone successes.",
+    ),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
 

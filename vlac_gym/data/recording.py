@@ -12,7 +12,7 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.data.frame_codec import FRAME_ENCODINGS, FrameEncoding
 from vlac_gym.data.plans import EpisodePlan
 from vlac_gym.data.recorder import EpisodeRecorder
-from vlac_gym.data.sequels import make_sequel
+from vlac_gym.data.sequels import History, make_sequel
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.policies import Policy, StagedPolicy
 from vlac_gym.types import FloatArray, Frame
@@ -61,8 +61,12 @@ class RecordableEnv(Protocol):
         """Starts an episode from `options["task_id"]` and `options["init_state_id"]`."""
         ...
 
-    def step_unrendered(self, action: Any) -> tuple[float, bool, bool, dict[str, Any]]:
-        """One step without pictures: reward, terminated, truncated, info."""
+    def step_unrendered(self, action: Any) -> tuple[float, bool, bool]:
+        """One step without pictures: reward, terminated, truncated."""
+        ...
+
+    def current_info(self) -> dict[str, Any]:
+        """`info` of the present state."""
         ...
 
     def proprioception(self) -> FloatArray:
@@ -104,7 +108,8 @@ def record_episode(
     step, is_over = 0, False
     while not is_over:
         action, stage = script.act({"state": env.proprioception()}, info)
-        _, _, truncated, info = env.step_unrendered(action)
+        _, _, truncated = env.step_unrendered(action)
+        info = env.current_info()
         step += 1
         script.see_success(bool(info["success"]))
         is_over = truncated or script.is_over
@@ -121,7 +126,7 @@ class _Script:
         self._policy = policy
         self._plan = plan
         self._rng = np.random.default_rng((plan.seed, plan.task_id, plan.init_state_id))
-        self._actions: list[FloatArray] = []
+        self._history = History()
         self._sequel: Iterator[FloatArray] | None = None
         self._until_sequel: int | None = None
         self._until_end: int | None = None
@@ -135,11 +140,13 @@ class _Script:
         """Takes the simulator's verdict on the state that the last action led to."""
         if success and self._until_sequel is None and self._sequel is None:
             self._until_sequel = self._draw(_TAIL_STEPS)
+            self._until_end = None
 
     def act(self, obs: Any, info: Mapping[str, Any]) -> tuple[FloatArray, str]:
         """The next action, and the name of what it belongs to."""
+        self._history.states.append(np.array(obs["state"], np.float32))
         action, stage = self._follow_sequel() or self._follow_policy(obs, info)
-        self._actions.append(action)
+        self._history.actions.append(action)
         self._until_sequel = _count_down(self._until_sequel)
         self._until_end = _count_down(self._until_end)
         return action, stage
@@ -167,12 +174,13 @@ class _Script:
         return action, stage
 
     def _begin_sequel(self) -> None:
-        self._sequel = make_sequel(self._plan.sequel)(tuple(self._actions), self._rng)
+        self._sequel = make_sequel(self._plan.sequel)(self._history, self._rng)
         self._until_end = None
 
     def _still(self) -> FloatArray:
-        action = np.zeros_like(self._actions[-1])
-        action[-1] = np.sign(self._actions[-1][-1])
+        last = self._history.actions[-1]
+        action = np.zeros_like(last)
+        action[-1] = np.sign(last[-1])
         return action
 
     def _draw(self, span: tuple[int, int]) -> int:

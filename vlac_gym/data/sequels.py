@@ -1,12 +1,13 @@
-"""What takes over from the policy, after a success or at one of its stages: `SEQUELS`, `make_sequel`.
+"""What takes over from the policy, after a success or at one of its stages: `SEQUELS`, `History`, `make_sequel`.
 
 A critic that has never seen a success come undone, or an object put down a hand's breadth beside the goal,
-takes both for success.
+takes both for success. Sequels steer by the robot's own state, the way the arm came; they know no objects.
 """
 
-__all__ = ["SEQUELS", "Sequel", "make_sequel"]
+__all__ = ["SEQUELS", "History", "Sequel", "make_sequel"]
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -15,13 +16,42 @@ from numpy.random import Generator
 from vlac_gym.errors import unknown_name
 from vlac_gym.types import FloatArray
 
-Sequel: TypeAlias = Callable[[Sequence[FloatArray], Generator], Iterator[FloatArray]]
-"""From the actions so far (float32 (7,): 6 pose deltas and the gripper, -1 open, +1 closed) to more of them."""
-
 _OPEN, _CLOSED = -1.0, 1.0
 _GRIP_STEPS = 8  # 0.4 s at 20 Hz: the fingers close on an object within it
-_LIFT_STEPS = 18
-_PUSH_STEPS = 16
+_STEP_M = 0.05  # what an action of 1.0 asks for, m
+_GAIN = 2.0
+_NEAR_M = 0.006
+_STALL_M = 0.0008
+_FALL_M = 0.035  # an object let go above its goal lies lower by about this much
+
+
+@dataclass
+class History:
+    """The episode so far; grows while a sequel runs.
+
+    Attributes:
+        actions: T actions, float32 (7,): 6 pose deltas and the gripper, -1 open, +1 closed.
+        states: T + 1 states, float32 (8,); the first three entries are the end effector's position, m.
+    """
+
+    actions: list[FloatArray] = field(default_factory=list)
+    states: list[FloatArray] = field(default_factory=list)
+
+    @property
+    def position(self) -> FloatArray:
+        """Where the end effector is, m, (3,)."""
+        return self.states[-1][:3]
+
+    @property
+    def release_position(self) -> FloatArray:
+        """Where the hand last began to open; where it was 25 steps ago if it never did."""
+        closed = np.array([action[-1] > 0 for action in self.actions], bool)
+        opens = np.flatnonzero(closed[:-1] & ~closed[1:]) + 1
+        return self.states[int(opens[-1]) if opens.size else max(0, len(self.actions) - 25)][:3]
+
+
+Sequel: TypeAlias = Callable[[History, Generator], Iterator[FloatArray]]
+"""From the live history to actions, each float32 (7,)."""
 
 
 def make_sequel(name: str) -> Sequel:
@@ -35,42 +65,37 @@ def make_sequel(name: str) -> Sequel:
     return SEQUELS[name]
 
 
-def hold(actions: Sequence[FloatArray], rng: Generator) -> Iterator[FloatArray]:
+def hold(history: History, rng: Generator) -> Iterator[FloatArray]:
     """Nothing: the arm stands still."""
     return iter(())
 
 
-def take_back(actions: Sequence[FloatArray], rng: Generator) -> Iterator[FloatArray]:
-    """Picks the object up again: the way from the release in reverse, the gripper closed, and up.
-
-    A pose delta and its negative cancel nearly, so replaying the retreat backwards with the signs turned
-    brings the open gripper back around the object that it let go.
-    """
-    release = _last_release(actions)
-    yield from _reversed(actions[release:], _OPEN)
-    yield from _repeat(_GRIP_STEPS, (0.0, 0.0, 0.0), _CLOSED)
-    yield from _reversed(actions[max(0, release - _LIFT_STEPS) : release], _CLOSED)
-    yield from _repeat(_LIFT_STEPS // 2, (*_direction(rng), 0.4), _CLOSED)
+def take_back(history: History, rng: Generator) -> Iterator[FloatArray]:
+    """Picks the object up again: to where it fell when the hand opened, close, up, and 0.1 m to a drawn side."""
+    place = history.release_position - _up(_FALL_M)
+    yield from _go(history, place, _OPEN)
+    yield from _repeat(_GRIP_STEPS, _CLOSED)
+    yield from _go(history, place + _up(rng.uniform(0.06, 0.15)), _CLOSED)
+    yield from _go(history, history.position + 0.1 * _direction(rng), _CLOSED)
 
 
-def push_away(actions: Sequence[FloatArray], rng: Generator) -> Iterator[FloatArray]:
-    """Shoves the object: back to it with the gripper closed, then hard sideways in a drawn direction."""
-    release = _last_release(actions)
-    yield from _repeat(_GRIP_STEPS // 2, (0.0, 0.0, 0.0), _CLOSED)
-    yield from _reversed(actions[release:], _CLOSED)
-    yield from _repeat(_PUSH_STEPS, (*_direction(rng), -0.1), _CLOSED)
+def push_away(history: History, rng: Generator) -> Iterator[FloatArray]:
+    """Shoves the object: down beside it with closed fingers, then through its place to the other side."""
+    place, side = history.release_position - _up(_FALL_M / 2), _direction(rng)
+    yield from _go(history, place - 0.14 * side + _up(0.12), _CLOSED)
+    yield from _go(history, place - 0.14 * side, _CLOSED)
+    yield from _go(history, place + 0.1 * side, _CLOSED)
 
 
-def put_beside(actions: Sequence[FloatArray], rng: Generator) -> Iterator[FloatArray]:
-    """A near miss: sideways for 2 to 9 steps in a drawn direction, down, and let go.
+def put_beside(history: History, rng: Generator) -> Iterator[FloatArray]:
+    """A near miss: 0.03 to 0.10 m to a drawn side, down to where it stops, let go, and up.
 
     Some land within the goal after all: the simulator labels every step, not the recipe.
     """
-    x, y = _direction(rng)
-    yield from _repeat(int(rng.integers(2, 10)), (x, y, 0.0), _CLOSED)
-    yield from _repeat(16, (0.0, 0.0, -0.5), _CLOSED)
-    yield from _repeat(_GRIP_STEPS, (0.0, 0.0, 0.0), _OPEN)
-    yield from _repeat(8, (0.0, 0.0, 1.0), _OPEN)
+    yield from _go(history, history.position + rng.uniform(0.03, 0.10) * _direction(rng), _CLOSED)
+    yield from _go(history, history.position - _up(0.2), _CLOSED)
+    yield from _repeat(_GRIP_STEPS, _OPEN)
+    yield from _go(history, history.position + _up(0.08), _OPEN)
 
 
 SEQUELS: dict[str, Sequel] = {
@@ -82,25 +107,28 @@ SEQUELS: dict[str, Sequel] = {
 """Name -> actions that follow those of the policy."""
 
 
-def _last_release(actions: Sequence[FloatArray]) -> int:
-    """Index of the last action that opens a closed gripper; 25 actions before the end if there is none."""
-    closed = np.array([action[-1] > 0 for action in actions], bool)
-    opens = np.flatnonzero(closed[:-1] & ~closed[1:]) + 1
-    return int(opens[-1]) if opens.size else max(0, len(actions) - 25)
-
-
-def _reversed(actions: Sequence[FloatArray], gripper: float) -> Iterator[FloatArray]:
-    for action in reversed(actions):
-        back = -np.asarray(action, np.float32)
-        back[-1] = gripper
-        yield back
-
-
-def _repeat(steps: int, move: tuple[float, float, float], gripper: float) -> Iterator[FloatArray]:
-    for _ in range(steps):
+def _go(history: History, target: FloatArray, gripper: float, max_steps: int = 45) -> Iterator[FloatArray]:
+    """Straight to a place; over when it is near, or stands still against something."""
+    stalled = 0
+    for _ in range(max_steps):
+        before = history.position.copy()
+        error = target - before
+        if np.linalg.norm(error) < _NEAR_M or stalled >= 4:
+            return
+        move = np.clip(_GAIN * error / _STEP_M, -1.0, 1.0)
         yield np.array([*move, 0.0, 0.0, 0.0, gripper], np.float32)
+        stalled = stalled + 1 if np.linalg.norm(history.position - before) < _STALL_M else 0
 
 
-def _direction(rng: Generator) -> tuple[float, float]:
+def _repeat(steps: int, gripper: float) -> Iterator[FloatArray]:
+    for _ in range(steps):
+        yield np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, gripper], np.float32)
+
+
+def _up(height: float) -> FloatArray:
+    return np.array([0.0, 0.0, height], np.float32)
+
+
+def _direction(rng: Generator) -> FloatArray:
     angle = rng.uniform(0, 2 * np.pi)
-    return float(np.cos(angle)), float(np.sin(angle))
+    return np.array([np.cos(angle), np.sin(angle), 0.0], np.float32)

@@ -1,0 +1,274 @@
+"""Collecting: the same plan makes the same episode, labels follow the simulator, nothing finished is redone."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlac_gym.data import EpisodeDataset, read_episode
+from vlac_gym.data import collect as collect_module
+from vlac_gym.data.collect import collect
+from vlac_gym.data.collect_options import CollectOptions, parse_ids
+from vlac_gym.data.plans import DEFAULT_MIX, RECIPES, EpisodePlan, parse_mix, plan_episodes
+from vlac_gym.data.recording import RecordSettings, record_episode
+from vlac_gym.data.sequels import SEQUELS, History, make_sequel
+from vlac_gym.errors import ConfigError, SimulatorError
+
+SETTINGS = RecordSettings(frame_stride_steps=4, encoding="png", image_size=16)
+
+
+class PointEnv:
+    """A hand that moves by 0.02 m per unit of action; success while it is open within 0.05 m of x = 0.2."""
+
+    def __init__(self, max_episode_steps: int = 150) -> None:
+        self.max_episode_steps = max_episode_steps
+        self.resets = self.renders = 0
+
+    unwrapped = property(lambda self: self)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self.resets += 1
+        self.options = options
+        self.position = np.array([0.0, 0.0, 0.1 + 0.001 * options["init_state_id"]])
+        self.gripper, self.steps = 1.0, 0
+        return {}, self.current_info()
+
+    def step_unrendered(self, action: Any) -> tuple[float, bool, bool]:
+        self.position = self.position + 0.02 * np.asarray(action[:3])
+        self.gripper = float(action[6])
+        self.steps += 1
+        success = self.current_info()["success"]
+        return float(success), success, self.steps >= self.max_episode_steps
+
+    def current_info(self) -> dict[str, Any]:
+        success = bool(self.gripper < 0 and abs(self.position[0] - 0.2) < 0.05)
+        return {"task": "open at 0.2", "success": success, "goal_progress": 1.0 if success else 0.25}
+
+    def proprioception(self) -> Any:
+        return np.array([*self.position, 0, 0, 0, 0, 0], np.float32)
+
+    def render_camera(self, camera: str) -> Any:
+        self.renders += 1
+        return np.full((16, 16, 3), self.steps % 256, np.uint8)
+
+    def close(self) -> None:
+        pass
+
+
+class CarryPolicy:
+    """Carries along x for 10 steps, lowers for 3, releases and stands still."""
+
+    def reset(self, env: Any, seed: int | None = None) -> None:
+        self.step = 0
+
+    @property
+    def stage(self) -> str:
+        return (
+            ("carry" if self.step <= 10 else "lower" if self.step <= 13 else "stop") if self.step else "idle"
+        )
+
+    stage_index = 0
+
+    def act(self, obs: Any, info: Any) -> Any:
+        self.step += 1
+        assert "success" in info
+        if self.step <= 10:
+            return np.array([1, 0, 0, 0, 0, 0, 1], np.float32)
+        if self.step <= 13:
+            return np.array([0, 0, -1, 0, 0, 0, 1], np.float32)
+        return np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
+
+
+def plan(**changes: Any) -> EpisodePlan:
+    return EpisodePlan(
+        **{"task_suite": "libero_spatial", "task_id": 2, "init_state_id": 5, "policy": "expert", **changes}
+    )
+
+
+def test_an_honest_episode_goes_on_after_success_and_rests() -> None:
+    env = PointEnv()
+    episode = record_episode(env, CarryPolicy(), plan(), SETTINGS)
+    assert env.options == {"task_id": 2, "init_state_id": 5}
+    assert episode.first_success_step == 14
+    assert episode.ends_in_success
+    assert 14 + 8 + 10 <= episode.num_steps <= 14 + 25 + 30
+    assert episode.stages[1:14].tolist() == ["carry"] * 10 + ["lower"] * 3
+    assert episode.stages[-1] == "rest"
+    assert episode.goal_progress[13:15].tolist() == [0.25, 1.0]
+    assert episode.meta.task == "open at 0.2"
+    np.testing.assert_allclose(episode.states[10, :3], [0.2, 0, 0.105], atol=1e-6)
+
+
+def test_frames_are_rendered_only_where_they_are_kept() -> None:
+    env = PointEnv()
+    episode = record_episode(env, CarryPolicy(), plan(), SETTINGS)
+    expected = sorted({*range(0, episode.num_steps, 4), episode.num_steps})
+    assert episode.frame_steps.tolist() == expected
+    assert env.renders == len(expected)
+    assert [int(frame[0, 0, 0]) for frame in episode.view()] == expected
+
+
+def test_a_plan_makes_the_same_episode_again_and_another_seed_another() -> None:
+    first, again = (
+        record_episode(PointEnv(), CarryPolicy(), plan(sequel="push_away"), SETTINGS) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.actions, again.actions)
+    other = record_episode(PointEnv(), CarryPolicy(), plan(sequel="push_away", seed=1), SETTINGS)
+    assert first.actions.shape != other.actions.shape or (first.actions != other.actions).any()
+
+
+def test_a_hold_at_a_stage_keeps_the_gripper_as_it_was() -> None:
+    episode = record_episode(PointEnv(), CarryPolicy(), plan(sequel_at="lower"), SETTINGS)
+    assert episode.first_success_step is None
+    assert 10 <= episode.num_steps - 10 <= 30
+    assert (episode.actions[10:, :6] == 0).all()
+    assert (episode.actions[10:, 6] == 1).all()
+
+
+def test_a_failing_policy_that_stands_still_ends_the_episode_before_the_limit() -> None:
+    policy = CarryPolicy()
+    policy.act = lambda obs, info: (setattr(policy, "step", 99), np.array([0, 0, 0, 0, 0, 0, 1], np.float32))[
+        1
+    ]  # type: ignore[method-assign]
+    episode = record_episode(PointEnv(), policy, plan(), SETTINGS)
+    assert 10 <= episode.num_steps <= 31
+    assert record_episode(PointEnv(max_episode_steps=6), policy, plan(), SETTINGS).num_steps == 6
+
+
+def test_an_object_taken_back_makes_an_undone_success() -> None:
+    episode = record_episode(PointEnv(), CarryPolicy(), plan(sequel="take_back"), SETTINGS)
+    assert episode.is_undone
+    assert "take_back" in set(episode.stages.tolist())
+
+
+@pytest.mark.parametrize("name", sorted(SEQUELS))
+def test_every_sequel_ends_and_stays_within_the_action_space(name: str) -> None:
+    history = History(actions=[np.array([0, 0, 0, 0, 0, 0, 1], np.float32)], states=[np.zeros(8, np.float32)])
+    taken = []
+    for action in make_sequel(name)(history, np.random.default_rng(0)):
+        taken.append(action)
+        history.actions.append(action)
+        moved = history.states[-1].copy()
+        moved[:3] += 0.02 * action[:3]
+        history.states.append(moved)
+        assert len(taken) < 300
+    assert all(np.abs(a).max() <= 1 and a.shape == (7,) and a.dtype == np.float32 for a in taken)
+    assert bool(taken) == (name != "hold")
+
+
+def test_shares_follow_the_weights_and_no_recipe_is_tied_to_a_start() -> None:
+    plans = plan_episodes(
+        [("libero_spatial", 0, range(4)), ("libero_spatial", 1, range(4))], 8, parse_mix("none=3,drop")
+    )
+    assert Counter((p.task_id, p.imperfection) for p in plans) == {
+        (0, "none"): 6, (0, "drop"): 2, (1, "none"): 6, (1, "drop"): 2,
+    }  # fmt: skip
+    assert {p.policy for p in plans} == {"expert", "expert:fail=drop"}
+    assert len({p.episode_id for p in plans}) == 16
+    honest = [p.init_state_id for p in plans if p.task_id == 0 and p.imperfection == "none"]
+    assert sorted(honest[:4]) == [0, 1, 2, 3]
+
+
+def test_a_mix_that_means_nothing_is_refused() -> None:
+    assert parse_mix(DEFAULT_MIX).keys() == RECIPES.keys()
+    for text, message in [
+        ("nona=1", "Did you mean 'none'"),
+        ("none=x", "with a number"),
+        ("none=0", "above 0"),
+        ("none,none", "given twice"),
+        ("", "Expected imperfections"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            parse_mix(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"), [("all", [0, 1, 2, 3]), ("0-2", [0, 1, 2]), ("3,1", [1, 3]), ("0,2-3", [0, 2, 3])]
+)
+def test_ids_are_given_as_ranges_and_lists(text: str, ids: list[int]) -> None:
+    assert parse_ids(text, 4, "task ids") == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("4", "below 4"), ("a", "Expected task ids as"), ("1-", "Expected")]
+)
+def test_ids_that_do_not_exist_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_ids(text, 4, "task ids")
+
+
+@pytest.fixture
+def point_envs(monkeypatch: pytest.MonkeyPatch) -> list[PointEnv]:
+    envs = [PointEnv()]
+    monkeypatch.setattr(collect_module, "_env", lambda suite, settings: envs[0])
+    monkeypatch.setattr(collect_module, "make_policy", lambda spec: CarryPolicy())
+    return envs
+
+
+def test_collecting_again_runs_only_what_is_missing(tmp_path: Path, point_envs: list[PointEnv]) -> None:
+    plans = [plan(init_state_id=i) for i in range(3)]
+    seen = []
+    report = collect(plans[:2], tmp_path, SETTINGS, on_outcome=seen.append)
+    assert [o.episode_id for o in seen] == [p.episode_id for p in plans[:2]]
+    assert (len(report.outcomes), report.skipped, report.lost) == (2, 0, [])
+    assert all(o.succeeded and o.ends_in_success for o in report.outcomes)
+    again = collect(plans, tmp_path, SETTINGS)
+    assert (len(again.outcomes), again.skipped) == (1, 2)
+    assert point_envs[0].resets == 3
+    dataset = EpisodeDataset.open(tmp_path)
+    assert sorted(e.meta.init_state_id for e in dataset.entries) == [0, 1, 2]
+
+
+def test_an_episode_that_the_simulator_loses_is_reported_and_not_written(
+    tmp_path: Path, point_envs: list[PointEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(10_000))
+    real = point_envs[0].step_unrendered
+
+    def step(action: Any) -> Any:
+        if next(steps) == 3:
+            raise SimulatorError("unstable")
+        return real(action)
+
+    monkeypatch.setattr(point_envs[0], "step_unrendered", step)
+    report = collect([plan(init_state_id=i) for i in range(2)], tmp_path, SETTINGS)
+    assert [(o.error, o.num_steps > 0) for o in report.outcomes] == [("unstable", False), ("", True)]
+    assert len(EpisodeDataset.open(tmp_path)) == 1
+
+
+def test_bad_plans_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match="Two plans have the id"):
+        collect([plan(), plan()], out)
+    with pytest.raises(ConfigError, match="Did you mean 'expert'"):
+        collect([plan(policy="export")], out)
+    with pytest.raises(ConfigError, match="workers >= 1, got 0"):
+        collect([plan()], out, workers=0)
+    with pytest.raises(ConfigError, match="Did you mean 'libero_spatial'"):
+        CollectOptions(out=out, task_suite=("libero_spacial",)).plans()
+    with pytest.raises(ConfigError, match="frame_stride_steps >= 1"):
+        CollectOptions(out=out, frame_stride_steps=0).settings()
+    assert not out.exists()
+
+
+def test_a_real_libero_episode_is_recorded(tmp_path: Path, libero_env: Any) -> None:
+    from vlac_gym.data import write_episode
+    from vlac_gym.policies import make_policy
+
+    env = libero_env.unwrapped
+    settings = RecordSettings(cameras=("agentview",), image_size=64, frame_stride_steps=10)
+    policy = make_policy("expert:fail=stop")
+    recorded = record_episode(
+        env, policy, plan(task_id=0, policy="expert:fail=stop", imperfection="stop"), settings
+    )
+    episode = read_episode(write_episode(tmp_path, recorded))
+    assert episode.meta.task == env.task.language
+    assert episode.first_success_step is None
+    assert episode.states.shape == (episode.num_steps + 1, 8)
+    assert episode.view()[0].shape == (64, 64, 3)
+    assert "stop" in set(episode.stages.tolist())
+    # The arm stood still in the end and moved before.
+    assert np.abs(np.diff(episode.states[-5:, :3], axis=0)).max() < 0.01
+    assert np.abs(episode.states[0, :3] - episode.states[-1, :3]).max() > 0.02

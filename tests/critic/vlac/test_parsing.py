@@ -3,6 +3,8 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vlac_gym.critic.engines.base import EngineReply, EngineToken, TokenCandidate
 from vlac_gym.critic.engines.scripted import scripted_reply
@@ -164,3 +166,28 @@ def test_long_reply_is_quoted_by_its_end():
         read_number(EngineReply("x" * 5000 + "THE END", ()), "plain")
     assert "THE END" in str(caught.value)
     assert len(str(caught.value)) < 700
+
+
+def test_number_beyond_floating_point_is_refused():
+    with pytest.raises(CriticResponseError, match="Expected one number"):
+        read_number(EngineReply("9" * 400, ()), "plain")
+
+
+TOKENS = st.sampled_from(
+    ["0", "1", "12", "9" * 400, "+", "-", ".", " ", "</think>", "<|im_end|>", "²", "nan"]
+) | st.text(max_size=3)
+CANDIDATES = st.lists(st.builds(TokenCandidate, TOKENS, st.floats()), max_size=12).map(tuple)
+
+
+@given(
+    tokens=st.lists(st.builds(EngineToken, TOKENS, st.floats(), CANDIDATES), max_size=6).map(tuple),
+    reading=st.sampled_from(["plain", "rich", "exact"]),
+    thinking=st.booleans(),
+)
+def test_any_reply_gives_a_finite_number_or_is_refused(tokens, reading, thinking):
+    reply = EngineReply("".join(token.token for token in tokens), tokens)
+    try:
+        number = read_number(reply, reading, thinking=thinking)
+    except CriticResponseError:
+        number = None
+    assert number is None or math.isfinite(number)

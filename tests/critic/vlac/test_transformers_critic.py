@@ -1,5 +1,8 @@
 """The whole way: spec -> checkpoint on disk -> prompts -> real forward passes -> numbers, on a tiny model."""
 
+import inspect
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -7,8 +10,11 @@ pytest.importorskip("torch", reason="the transformers engine needs torch")
 pytest.importorskip("transformers", reason="the transformers engine needs transformers")
 
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.engines.openai import OpenAIEngine
+from vlac_gym.critic.engines.swift import SwiftEngine
 from vlac_gym.critic.engines.transformers import TransformersEngine
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
+from vlac_gym.critic.vlac.factories import SPEC_OPTIONS
 from vlac_gym.critic.vlac.tiny_checkpoint import make_tiny_checkpoint
 from vlac_gym.errors import ConfigError, CriticError, CriticResponseError
 
@@ -101,3 +107,18 @@ def test_path_that_is_no_checkpoint_is_refused(spec, tmp_path):
     (tmp_path / "notes.txt").write_text("no checkpoint")
     with pytest.raises(ConfigError):
         make_critic(spec.format(tmp_path))
+
+
+def test_every_spec_option_is_taken_by_config_or_an_engine():
+    taken = {field.name for field in fields(VLACConfig)}
+    for engine in (TransformersEngine, SwiftEngine, OpenAIEngine):
+        taken |= inspect.signature(engine).parameters.keys()
+    assert SPEC_OPTIONS.keys() <= taken
+
+
+def test_openai_spec_builds_the_engine_and_connects_to_nothing():
+    critic = make_critic("openai:http://127.0.0.1:9/v1#vlac-2b?timeout_s=5", reading="plain")
+    info = critic.describe()
+    assert info.name == "openai"
+    assert "vlac-2b" in info.model
+    critic.close()

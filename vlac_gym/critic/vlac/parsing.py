@@ -79,12 +79,13 @@ def read_number(reply: EngineReply, reading: Reading = "rich", *, thinking: bool
     """
     text = _said_text(reply, thinking) if reading == "plain" else _weighted_text(reply, reading, thinking)
     match = _NUMBER.fullmatch(text)
-    if match is None:
+    number = float(match.group(1) + match.group(2)) if match else math.nan
+    if not math.isfinite(number):  # hundreds of digits are infinite
         hint = (
             "" if reading == "plain" else " Two adjacent numeric tokens can only be read by reading='plain'."
         )
         raise _no_number(reply, "one number", f"It reads as {text[-_QUOTED_CHARS:]!r}.{hint}")
-    return float(match.group(1) + match.group(2))
+    return number
 
 
 def _said_text(reply: EngineReply, thinking: bool) -> str:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _RETRIED = (CriticConnectionError, CriticTimeoutError, CriticOverloadedError)
 _MAX_BACKOFF_S = 10.0
+_JITTER = random.Random()  # its own state: a retry must not change a program's random numbers
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def call_with_retries(call: Callable[[float], T], policy: RetryPolicy) -> T:
         try:
             return call(max(deadline - time.monotonic(), 0.001))
         except _RETRIED as e:
+            if tries >= policy.max_tries:
+                raise _with_tries(e, tries, policy) from e
             wait_s = _wait_s(e, tries, policy)
-            if tries >= policy.max_tries or time.monotonic() + wait_s >= deadline:
+            if time.monotonic() + wait_s >= deadline:
                 raise _with_tries(e, tries, policy) from e
             time.sleep(wait_s)
 
@@ -73,7 +76,7 @@ def call_with_retries(call: Callable[[float], T], policy: RetryPolicy) -> T:
 def _wait_s(error: CriticError, tries: int, policy: RetryPolicy) -> float:
     """Backoff with jitter, or longer if the server asks for it."""
     backoff_s = min(policy.backoff_s * float(2 ** (tries - 1)), _MAX_BACKOFF_S)
-    jittered_s = backoff_s * random.uniform(0.5, 1.5)
+    jittered_s = backoff_s * _JITTER.uniform(0.5, 1.5)
     asked_s = error.retry_after_s if isinstance(error, CriticOverloadedError) else None
     return max(jittered_s, asked_s or 0.0)
 

@@ -92,7 +92,7 @@ def _verdict(episodes: Sequence[Mapping[str, Any]], *, is_eval: bool) -> str:
 
 def _episodes(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:8]))
-    return f"episode {shown}" + (" …" if len(numbers) > 8 else "")
+    return f"episode{'' if len(numbers) == 1 else 's'} {shown}" + (" …" if len(numbers) > 8 else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -89,10 +89,11 @@ def test_reading_points_at_episodes_where_they_disagree(summary):
     episode = fine["episodes"][0]
     false_stop = {**episode, "episode": 1, "success": False}
     missed = {**episode, "episode": 2, "critic_done_step": None}
-    lines = read_summary({**fine, "episodes": [episode, false_stop, missed]})
+    again = {**false_stop, "episode": 3}
+    lines = read_summary({**fine, "episodes": [episode, false_stop, missed, again]})
 
     assert lines[4] == (
-        "Reading: critic and simulator disagree: the critic said done without success in episode 1 and "
+        "Reading: critic and simulator disagree: the critic said done without success in episodes 1, 3 and "
         "the critic missed the success in episode 2; look at the videos."
     )
 

@@ -117,7 +117,7 @@ def _check_tokenizer(tokenizer: Any, image_token_id: int, vocabulary_size: int) 
             f"Expected a tokenizer of at most {vocabulary_size} tokens (rows of the embedding), got {len(tokenizer)}."
         )
     wanted = [*_CONTROL_MARKS, "+", "-", *map(str, range(101))]
-    split = [text for text in wanted if len(tokenizer.encode(text, add_special_tokens=False)) != 1]
+    split = [text for text in wanted if not _is_one_token(tokenizer, text)]
     if split:
         shown = ", ".join(repr(text) for text in split[:5])
         raise ConfigError(
@@ -129,6 +129,17 @@ def _check_tokenizer(tokenizer: Any, image_token_id: int, vocabulary_size: int) 
         raise ConfigError(
             f"Expected image token id {image_token_id} of config.json, the tokenizer has {found}."
         )
+
+
+def _is_one_token(tokenizer: Any, text: str) -> bool:
+    """Whether a token is written like `text`.
+
+    A sentencepiece tokenizer may put a space token in front of a text; in a reply the number has none.
+    """
+    found = tokenizer.convert_tokens_to_ids(text)
+    if found is not None and found != tokenizer.unk_token_id:
+        return True
+    return len(tokenizer.encode(text, add_special_tokens=False)) == 1
 
 
 def _find_reply_tokens(tokenizer: Any) -> ReplyTokens:

@@ -7,16 +7,21 @@ import math
 import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
-from vlac_gym.policies.waypoints import CLOSE, OPEN, Waypoint, hand_rotation, rotation_about
+from vlac_gym.policies.waypoints import (
+    CLOSE,
+    OPEN,
+    OPEN_STEPS,
+    Waypoint,
+    close_hand,
+    hand_rotation,
+    rotation_about,
+)
 
 _HAND_TILT_RAD = math.radians(80)
 """Nearly level: the handles of a cabinet are stacked, so the hand comes from the front."""
 _STANDOFF_M = 0.10
 _OVERSHOOT_M = 0.03
 _HANDLE_DEPTH_M = 0.004
-_CLOSE_STEPS = 20
-_SETTLE_STEPS = 5
-_OPEN_STEPS = 6
 
 _ABOVE_KNOB_M = 0.08
 _KNOB_OVERSHOOT_RAD = 0.35
@@ -48,18 +53,9 @@ def pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint,
             rotation=rotation,
             tolerance_m=0.006,
         ),
-        Waypoint(
-            "grasp",
-            "tip",
-            np.zeros(3),
-            rotation=rotation,
-            gripper=CLOSE,
-            hold_steps=_SETTLE_STEPS,
-            max_steps=_CLOSE_STEPS,
-            needs_grasp_of=scene.owner(name),
-        ),
+        close_hand(rotation, scene.owner(name)),
         Waypoint("pull", "tip", slide * travel, rotation=rotation, gripper=CLOSE, tolerance_m=0.005),
-        Waypoint("release", "tip", np.zeros(3), rotation=rotation, hold_steps=_OPEN_STEPS),
+        Waypoint("release", "tip", np.zeros(3), rotation=rotation, hold_steps=OPEN_STEPS),
         Waypoint("retreat", "tip", front, rotation=rotation, gripper=OPEN, tolerance_m=0.02),
         Waypoint("retreat", "tip", 0.2 * up, gripper=OPEN, rotation=hand_rotation(), tolerance_m=0.04),
     )
@@ -88,17 +84,8 @@ def turn_knob(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, .
     return (
         Waypoint("reach", "handle", above, anchor=name, rotation=rotation, tolerance_m=0.015),
         Waypoint("descend", "handle", np.zeros(3), anchor=name, rotation=rotation, tolerance_m=0.008),
-        Waypoint(
-            "grasp",
-            "tip",
-            np.zeros(3),
-            rotation=rotation,
-            gripper=CLOSE,
-            hold_steps=_SETTLE_STEPS,
-            max_steps=_CLOSE_STEPS,
-            needs_grasp_of=scene.owner(name),
-        ),
+        close_hand(rotation, scene.owner(name)),
         *turned,
-        Waypoint("release", "tip", np.zeros(3), hold_steps=_OPEN_STEPS),
+        Waypoint("release", "tip", np.zeros(3), hold_steps=OPEN_STEPS),
         Waypoint("retreat", "tip", above, gripper=OPEN, tolerance_m=0.02),
     )

@@ -7,18 +7,18 @@ drawers, turning knobs, and moving objects on the table. Each builder returns th
 __all__ = ["plan_predicate"]
 
 
+from dataclasses import replace
+
 import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import unknown_name
 from vlac_gym.policies.grasps import Grasp, choose_grasp
 from vlac_gym.policies.mechanisms import pull_drawer, turn_knob
-from vlac_gym.policies.waypoints import CLOSE, OPEN, Waypoint
+from vlac_gym.policies.waypoints import CLOSE, OPEN, OPEN_STEPS, Waypoint, close_hand
 
-_CLOSE_STEPS = 20
-"""Most steps to wait for both fingers to touch: closing the empty hand takes about 12."""
-_SETTLE_STEPS = 5
-_OPEN_STEPS = 6
+_HERE = np.zeros(3)
+_APPROACH_M = 0.05
 _TRAVEL_CLEARANCE_M = 0.04
 _CORRIDOR_M = 0.09
 _RETREAT_M = 0.08
@@ -30,7 +30,10 @@ _UP_THE_NORMAL_M = 0.045
 def plan_predicate(
     scene: PrivilegedScene, predicate: Predicate, *, place_offset: Vector | None = None
 ) -> tuple[Waypoint, ...]:
-    """Waypoints that make one condition true from the scene's present state.
+    """Waypoints towards one condition from the scene's present state.
+
+    One plan may be a first step only: opening a drawer comes before putting something into it, and whoever
+    follows plans asks again at the end of each.
 
     Args:
         scene: The scene as it is now.
@@ -40,16 +43,14 @@ def plan_predicate(
     Raises:
         ConfigError: No skill for this predicate.
     """
-    shift = np.zeros(3) if place_offset is None else place_offset
+    shift = _HERE if place_offset is None else place_offset
     if predicate.name in ("on", "in"):
         moved, target = predicate.args
-        program: tuple[Waypoint, ...] = ()
-        if predicate.name == "in" and scene.is_jointed(target):
-            opening = Predicate("open", (target,))
-            if not scene.predicate_holds(opening):
-                program = pull_drawer(scene, opening)
+        opening = Predicate("open", (target,))
+        if predicate.name == "in" and scene.is_jointed(target) and not scene.predicate_holds(opening):
+            return pull_drawer(scene, opening)
         grasp = choose_grasp(scene, moved)
-        return program + _pick(scene, moved, grasp) + _place(scene, predicate, grasp, shift)
+        return _pick(scene, moved, grasp) + _place(scene, predicate, grasp, shift)
     if predicate.name in ("open", "close"):
         return pull_drawer(scene, predicate)
     if predicate.name in ("turnon", "turnoff"):
@@ -61,30 +62,14 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
     tip = scene.end_effector_position
     point = scene.object_position(name) + grasp.offset
     above = _travel_height(scene, tip, point, ignore=())
+    near = min(above, float(scene.object_bounds(name)[1][2]) + _APPROACH_M)
+    turn = grasp.rotation
     return (
-        Waypoint(
-            "reach", "tip", np.zeros(3), height=max(above, tip[2]), rotation=grasp.rotation, tolerance_m=0.02
-        ),
-        Waypoint(
-            "reach",
-            "object",
-            grasp.offset,
-            anchor=name,
-            height=above,
-            rotation=grasp.rotation,
-            tolerance_m=0.015,
-        ),
-        Waypoint("descend", "object", grasp.offset, anchor=name, rotation=grasp.rotation, tolerance_m=0.008),
-        Waypoint(
-            "grasp",
-            "tip",
-            np.zeros(3),
-            rotation=grasp.rotation,
-            gripper=CLOSE,
-            hold_steps=_SETTLE_STEPS,
-            max_steps=_CLOSE_STEPS,
-            needs_grasp_of=name,
-        ),
+        Waypoint("reach", "tip", _HERE, height=max(above, tip[2]), rotation=turn, tolerance_m=0.02),
+        Waypoint("reach", "object", grasp.offset, name, height=above, rotation=turn, tolerance_m=0.03),
+        Waypoint("reach", "object", grasp.offset, name, height=near, rotation=turn, tolerance_m=0.01),
+        Waypoint("descend", "object", grasp.offset, name, rotation=turn, tolerance_m=0.008),
+        close_hand(turn, name),
     )
 
 
@@ -95,42 +80,26 @@ def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Ve
     height = _travel_height(scene, start, goal, ignore=(moved,))
     low, high = scene.object_bounds(target)
     rest = low[2] + 0.02 if predicate.name == "in" else high[2]
+    held = Waypoint(
+        "lift",
+        "object",
+        _HERE,
+        moved,
+        height,
+        moved,
+        grasp.rotation,
+        CLOSE,
+        tolerance_m=0.02,
+        needs_grasp_of=moved,
+    )
+    carry = replace(
+        held, stage="carry", offset=shift, anchor=target, rotation=grasp.upright, tolerance_m=0.01
+    )
     return (
-        Waypoint(
-            "lift",
-            "object",
-            np.zeros(3),
-            anchor=moved,
-            height=height,
-            carried=moved,
-            rotation=grasp.rotation,
-            gripper=CLOSE,
-            tolerance_m=0.02,
-            needs_grasp_of=moved,
-        ),
-        Waypoint(
-            "carry",
-            "object",
-            shift,
-            anchor=target,
-            height=height,
-            carried=moved,
-            rotation=grasp.upright,
-            gripper=CLOSE,
-            needs_grasp_of=moved,
-        ),
-        Waypoint(
-            "lower",
-            "object",
-            shift,
-            anchor=target,
-            height=rest,
-            carried=moved,
-            rotation=grasp.upright,
-            gripper=CLOSE,
-            tolerance_m=0.008,
-        ),
-        Waypoint("release", "tip", np.zeros(3), gripper=OPEN, hold_steps=_OPEN_STEPS),
+        held,
+        carry,
+        replace(carry, stage="lower", height=rest, tolerance_m=0.008, needs_grasp_of=None),
+        Waypoint("release", "tip", _HERE, gripper=OPEN, hold_steps=OPEN_STEPS),
         Waypoint("retreat", "tip", np.array([0.0, 0.0, _RETREAT_M]), gripper=OPEN, tolerance_m=0.02),
     )
 
@@ -155,4 +124,5 @@ def _lean_shift(scene: PrivilegedScene, predicate: Predicate) -> Vector:
     normal = np.array([2.0 * (x * z + w * y), 2.0 * (y * z - w * x), 1.0 - 2.0 * (x * x + y * y)])
     if predicate.name != "on" or not _LEAST_LEAN < abs(normal[2]) < _MOST_LEAN:
         return np.zeros(3)
-    return np.array([normal[0], normal[1], 0.0]) * (_UP_THE_NORMAL_M * np.sign(normal[2]))
+    shift: Vector = np.array([normal[0], normal[1], 0.0]) * (_UP_THE_NORMAL_M * np.sign(normal[2]))
+    return shift

@@ -5,7 +5,7 @@ __all__ = ["ReplayPolicy", "load_actions"]
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -81,13 +81,10 @@ def load_actions(path: str | Path) -> Action:
         loaded = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
         raise ConfigError(f"Expected {str(file)!r} to be a .npy or .npz file of numbers: {e}") from e
-    actions: Action
     if isinstance(loaded, np.ndarray):
-        actions = loaded
-        return actions
+        return cast(Action, loaded)
     with loaded:
         if ACTIONS_KEY not in loaded.files:
             found = ", ".join(loaded.files) or "nothing"
             raise ConfigError(f"Expected an array {ACTIONS_KEY!r} in {str(file)!r}, found {found}.")
-        actions = loaded[ACTIONS_KEY]
-        return actions
+        return cast(Action, loaded[ACTIONS_KEY])

@@ -36,6 +36,7 @@ class ProgramRunner:
         self.program = tuple(program)
         self.index = 0
         self.status: Status = "running"
+        self._lost = 0
         self._begin(scene)
 
     @property

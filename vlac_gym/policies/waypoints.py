@@ -7,7 +7,9 @@ The controller is proportional on position and orientation for LIBERO's OSC_POSE
 __all__ = [
     "CLOSE",
     "OPEN",
+    "OPEN_STEPS",
     "Waypoint",
+    "close_hand",
     "hand_rotation",
     "position_error",
     "rotation_about",
@@ -26,6 +28,12 @@ from vlac_gym.policies.base import Action
 
 OPEN = -1.0
 CLOSE = 1.0
+OPEN_STEPS = 6
+"""Steps after which an opening hand has let go."""
+_CLOSE_STEPS = 20
+"""Most steps to wait for both fingers to touch: closing the empty hand takes about 12."""
+_SETTLE_STEPS = 5
+"""Steps of contact until the fingers press with full force."""
 
 _METRES_PER_UNIT = 0.05
 _RADIANS_PER_UNIT = 0.5
@@ -69,6 +77,20 @@ class Waypoint:
     max_steps: int = 80
     speed: float = 1.0
     needs_grasp_of: str | None = None
+
+
+def close_hand(rotation: Vector, name: str) -> Waypoint:
+    """Closes the hand where it is, until both fingers press on the object or fixture `name`."""
+    return Waypoint(
+        "grasp",
+        "tip",
+        np.zeros(3),
+        rotation=rotation,
+        gripper=CLOSE,
+        hold_steps=_SETTLE_STEPS,
+        max_steps=_CLOSE_STEPS,
+        needs_grasp_of=name,
+    )
 
 
 def position_error(waypoint: Waypoint, scene: PrivilegedScene, start: Vector) -> Vector:

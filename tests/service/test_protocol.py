@@ -1,0 +1,202 @@
+"""The wire format: what it carries unchanged, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from vlac_gym.errors import ConfigError, CriticProtocolError
+from vlac_gym.service.messages import WireFormatError, pack, unpack
+from vlac_gym.service.protocol import (
+    EncodedFrame,
+    JudgeReply,
+    JudgeRequest,
+    Limits,
+    decode_frames,
+    decode_reply,
+    decode_request,
+    encode_frames,
+    encode_reply,
+    encode_request,
+)
+
+A, B = b"a" * 16, b"b" * 16
+PIXEL = EncodedFrame("raw", 1, 1, b"\x01\x02\x03")
+LIMITS = Limits(max_frames=4, max_frame_pixels=6, max_decoded_bytes=12, max_task_chars=5, max_deadline_s=2)
+
+
+def message(**changes: object) -> dict[str, object]:
+    fields = {
+        "protocol": 1,
+        "deadline_ms": 1000,
+        "digests": [A],
+        "pixels": [{"index": 0, "encoding": "raw", "height": 1, "width": 1, "data": b"\x01\x02\x03"}],
+        "frames": [0],
+        "tasks": ["x"],
+    }
+    return {key: value for key, value in (fields | changes).items() if value is not ...}
+
+
+def pixel(**changes: object) -> list[dict[str, object]]:
+    return [{"index": 0, "encoding": "raw", "height": 1, "width": 1, "data": b"\x01\x02\x03"} | changes]
+
+
+def test_a_request_is_these_bytes():
+    request = JudgeRequest("success_prob", (A,), (0,), ("x",), pixels={0: PIXEL}, deadline_ms=1000)
+    body = bytes.fromhex(
+        "86a870726f746f636f6c01ab646561646c696e655f6d73cd03e8a76469676573747391c41061616161616161616161616161616161"
+        "a6706978656c739185a5696e64657800a8656e636f64696e67a3726177a668656967687401a5776964746801a464617461c403010203"
+        "a66672616d65739100a57461736b7391a178"
+    )
+    assert encode_request(request) == body
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        ("success_prob", JudgeRequest("success_prob", (A, B), (0, 1, 0), ("öß", "", "你好"), deadline_ms=7)),
+        ("success_prob", JudgeRequest("success_prob", (), (), ())),
+        ("progress", JudgeRequest("progress", (A, B), (0,), ("t",), after=(1,), references=None)),
+        ("progress", JudgeRequest("progress", (A, B), (0,), ("t",), after=(1,), references=(1, 0))),
+        (
+            "value",
+            JudgeRequest("value", (A, B), (0, 1, 1), ("t", "u", "v"), lengths=(2, 0, 1), references=()),
+        ),
+        ("value", JudgeRequest("value", (A,), (0,), ("t",), lengths=(1,), pixels={0: PIXEL})),
+    ],
+)
+def test_requests_come_out_as_they_went_in(operation, request_):
+    limits = Limits(max_frames=8)
+    assert decode_request(operation, encode_request(request_), limits) == request_
+
+
+@pytest.mark.parametrize("values", [[], [0.25], [np.nextafter(np.float32(0.1), np.float32(1)), 1.0, 0.0]])
+def test_replies_keep_every_bit_of_their_numbers(values):
+    reply = JudgeReply(np.array(values, np.float32), "i", "c", 1.5, 2.5, 3)
+    decoded = decode_reply(encode_reply(reply))
+    assert decoded.values.dtype == np.float32
+    assert decoded.values.tobytes() == reply.values.tobytes()
+    assert (decoded.instance, decoded.critic, decoded.queue_ms, decoded.model_ms, decoded.batch) == (
+        "i",
+        "c",
+        1.5,
+        2.5,
+        3,
+    )
+
+
+def test_uploads_come_out_as_they_went_in():
+    assert decode_frames(encode_frames([B, A], [PIXEL, PIXEL]), Limits()) == {B: PIXEL, A: PIXEL}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "text"),
+    [
+        ({"protocol": 2}, "protocol_version", "Expected protocol 1, got 2"),
+        ({"protocol": True}, "protocol_version", "got True"),
+        ({"protocol": ...}, "protocol_version", "got None"),
+        ({"extra": 1}, "malformed", r"Unknown fields in a success_prob request: \['extra'\]"),
+        ({"tasks": ...}, "malformed", "Missing fields in a success_prob request: tasks"),
+        ({"deadline_ms": 0}, "malformed", r"deadline_ms as an integer in \[1, 2000\], got 0"),
+        ({"deadline_ms": 2001}, "malformed", "got 2001"),
+        ({"deadline_ms": 5.0}, "malformed", "got 5.0"),
+        ({"digests": [A, A]}, "malformed", "distinct"),
+        ({"digests": [b"short"]}, "malformed", r"digests\[0\] as 16 bytes"),
+        ({"digests": "text"}, "malformed", "digests as a list"),
+        ({"digests": [bytes([i]) * 16 for i in range(5)]}, "too_large", "at most 4 digests, got 5"),
+        ({"frames": [1]}, "malformed", r"frames\[0\] as an integer in \[0, 0\], got 1"),
+        ({"frames": [-1]}, "malformed", "got -1"),
+        ({"frames": [True]}, "malformed", "got True"),
+        ({"frames": [0] * 5, "tasks": ["x"] * 5}, "too_large", "at most 4 frames"),
+        ({"tasks": ["x", "y"]}, "malformed", "Expected 1 tasks"),
+        ({"tasks": "x"}, "malformed", "tasks as a list"),
+        ({"tasks": [1]}, "malformed", r"tasks\[0\] as text"),
+        ({"tasks": ["123456"]}, "too_large", "at most 5 characters, got 6"),
+        ({"pixels": [7]}, "malformed", r"pixels\[0\] as a map"),
+        ({"pixels": pixel(path="/etc/passwd")}, "malformed", r"Unknown fields in pixels\[0\]"),
+        ({"pixels": pixel() * 2}, "malformed", "repeats index 0"),
+        ({"pixels": pixel(index=1)}, "malformed", "got 1"),
+        ({"pixels": pixel(encoding="pickle")}, "malformed", "Unknown encoding 'pickle'"),
+        ({"pixels": pixel(encoding=["raw"])}, "malformed", "Unknown encoding"),
+        ({"pixels": pixel(data="text")}, "malformed", "data as bytes"),
+        ({"pixels": pixel(data=b"12")}, "malformed", "Expected 3 raw bytes"),
+        ({"pixels": pixel(height=0)}, "malformed", "height as an integer"),
+        ({"pixels": pixel(height=7)}, "too_large", "at most 6 pixels, got 7 x 1"),
+    ],
+)
+def test_broken_requests_are_refused_with_a_reason(changes, reason, text):
+    with pytest.raises(WireFormatError, match=text) as caught:
+        decode_request("success_prob", pack(message(**changes)), LIMITS)
+    assert caught.value.reason == reason
+
+
+def test_all_frames_of_a_request_share_one_bound_after_decompression():
+    pixels = [pixel(index=i, encoding="png", height=1, width=3)[0] for i in range(2)]
+    with pytest.raises(WireFormatError, match="at most 12 bytes of decoded frames, got 18") as caught:
+        decode_request("success_prob", pack(message(digests=[A, B], pixels=pixels)), LIMITS)
+    assert caught.value.reason == "too_large"
+
+
+def test_episodes_together_keep_to_the_bound_on_frames():
+    body = pack(message(frames=..., episodes=[[0, 0, 0], [0, 0]], tasks=["x", "y"], references=None))
+    with pytest.raises(WireFormatError, match="at most 4 frames in all, got 5"):
+        decode_request("value", body, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        b"\x81",
+        b"\x80\x80",
+        b"\x90",
+        b"\x01",
+        pack({"a": 1})[:-1],
+        b"\x82\xa1a\x01\xa1a\x02",
+        b"\x81\x01\x02",
+        b"\x81\xa1a\xd6\xff\x00\x00\x00\x00",
+        b"\x81\xa1a" + b"\x91" * 5000 + b"\x01",
+        b"\x81\xa2\xff\xfe\x01",
+        b"\xdd\xff\xff\xff\xff",
+    ],
+    ids=[
+        "empty",
+        "reserved byte",
+        "cut map",
+        "two messages",
+        "list",
+        "number",
+        "cut value",
+        "key twice",
+        "number as key",
+        "timestamp",
+        "nested too deep",
+        "not utf-8",
+        "huge length",
+    ],
+)
+def test_only_one_map_with_text_keys_is_a_message(body):
+    with pytest.raises(WireFormatError) as caught:
+        unpack(body)
+    assert caught.value.reason in ("malformed", "too_large")
+
+
+def test_many_tiny_objects_are_refused_before_they_fill_the_memory():
+    body = b"\x81\xa1a\xdc\xff\xff" + b"\x80" * 65535
+    with pytest.raises(WireFormatError) as caught:
+        unpack(body, max_items=1000)
+    assert caught.value.reason in ("malformed", "too_large")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"values": b"123"}, {"values": "x"}, {"batch": 1.5}, {"instance": 1}, {"queue_ms": 1}, {"more": 1}],
+)
+def test_replies_of_another_form_are_refused(changes):
+    body = unpack(encode_reply(JudgeReply(np.zeros(1, np.float32), "i", "c", 0.0, 0.0, 1)))
+    with pytest.raises(CriticProtocolError):
+        decode_reply(pack(body | changes))
+
+
+def test_limits_are_positive():
+    with pytest.raises(ConfigError, match="max_frames above 0, got 0"):
+        Limits(max_frames=0)

@@ -1,0 +1,274 @@
+"""`RemoteCritic` against a real server: the same answers as in process, over threads, forks and pickles."""
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from vlac_gym.critic import make_critic
+from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.errors import ConfigError, CriticConnectionError, CriticProtocolError, CriticTimeoutError
+from vlac_gym.service.client import AsyncRemoteCritic, RemoteCritic
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server()
+
+
+@pytest.fixture
+def critic(server) -> Iterator[RemoteCritic]:
+    critic = RemoteCritic(server.url)
+    yield critic
+    critic.close()
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_all_answers_are_exactly_those_in_process(server, fakes, random_frames, encoding):
+    local = fakes.BrightnessCritic()
+    remote = make_critic(server.url, encoding=encoding)
+    for count in (0, 1, 2, 500):
+        frames = random_frames(count, 9, 7, seed=count)
+        tasks = ["open the drawer ü"] * count
+        assert np.array_equal(remote.success_prob(frames, tasks), local.success_prob(frames, tasks))
+        assert np.array_equal(remote.value(frames, "t"), local.value(frames, "t"))
+        before, after, pair_tasks = frames[:-1], frames[1:], tasks[1:]
+        for references in (None, random_frames(3, 4, 4, seed=9)):
+            expected = local.progress(before, after, pair_tasks, references)
+            assert np.array_equal(remote.progress(before, after, pair_tasks, references), expected)
+    assert remote.success_prob([], []).dtype == np.float32
+    remote.close()
+
+
+def test_episodes_of_mixed_sizes_are_judged_in_one_request(critic, fakes, random_frames):
+    episodes = [random_frames(3, 4, 5), [], random_frames(1, 8, 8, seed=1), random_frames(70, 2, 2, seed=2)]
+    tasks = ["a", "b", "c", "d"]
+    local = fakes.BrightnessCritic()
+    answers = critic.values(episodes, tasks)
+    assert [a.tolist() for a in answers] == [
+        local.value(frames, task).tolist() if frames else []
+        for frames, task in zip(episodes, tasks, strict=True)
+    ]
+    assert critic.values([], []) == []
+
+
+def test_the_value_list_of_judged_frames_carries_no_pixels(critic, random_frames):
+    frames = random_frames(20, 64, 64)
+    critic.success_prob(frames, ["t"] * 20)
+    sent = critic.statistics["bytes_sent"]
+    critic.value(frames, "t")
+    assert critic.statistics["frames_sent"] == 20
+    assert critic.statistics["bytes_sent"] - sent < 20 * 30
+
+
+def test_frames_arrive_untouched_and_stay_untouched(critic, fakes, random_frames):
+    (large,) = random_frames(1, 1200, 900)
+    view = large[::-1, ::2]
+    before = view.copy()
+    assert critic.success_prob([view], ["t"]).tolist() == [np.float32(fakes.brightness(view))]
+    assert np.array_equal(view, before)
+
+
+def test_jpeg_is_judged_as_jpeg_and_only_when_asked_for(server, fakes, random_frames):
+    frames = random_frames(2, 32, 32)
+    exact = fakes.BrightnessCritic().success_prob(frames, ["t"] * 2)
+    with_jpeg = RemoteCritic(server.url, encoding="jpeg", jpeg_quality=30)
+    first = with_jpeg.success_prob(frames, ["t"] * 2)
+    assert first.tolist() != exact.tolist()
+    assert np.allclose(first, exact, atol=0.05)
+    assert RemoteCritic(server.url).success_prob(frames, ["t"] * 2).tolist() == exact.tolist()
+    assert with_jpeg.success_prob(frames, ["t"] * 2).tolist() == first.tolist()
+    assert with_jpeg.statistics["frames_sent"] == 2
+
+
+def test_a_remote_critic_is_a_critic_and_not_privileged(critic, random_frames):
+    assert isinstance(critic, Critic)
+    assert not isinstance(critic, PrivilegedCritic)
+    before = critic.describe()
+    assert (before.name, before.device, before.prompt_version, before.is_privileged) == (
+        "remote",
+        "remote",
+        "none",
+        False,
+    )
+    critic.success_prob(random_frames(1), ["t"])
+    after = critic.describe()
+    assert after.prompt_version == "1"
+    assert after.details["server"]["info"]["name"] == "brightness"
+
+
+@pytest.mark.parametrize("call", ["frames", "tasks", "lengths", "value"])
+def test_bad_input_is_refused_before_anything_is_sent(call):
+    critic = RemoteCritic("http://127.0.0.1:1")
+    frame = np.zeros((2, 2, 3), np.uint8)
+    with pytest.raises(ConfigError):
+        if call == "frames":
+            critic.success_prob([frame.astype(np.float32)], ["t"])
+        elif call == "tasks":
+            critic.success_prob([frame], "t")
+        elif call == "lengths":
+            critic.progress([frame], [], ["t"])
+        else:
+            critic.value([frame], " ")
+    assert critic.statistics["bytes_sent"] == 0
+
+
+def test_it_survives_pickling_and_does_not_take_its_connection_along(critic, random_frames):
+    frames = random_frames(2)
+    expected = critic.success_prob(frames, ["t"] * 2)
+    copy = pickle.loads(pickle.dumps(critic))
+    assert copy.statistics["bytes_sent"] == 0
+    assert np.array_equal(copy.success_prob(frames, ["t"] * 2), expected)
+    copy.close()
+    copy.close()
+    assert np.array_equal(copy.success_prob(frames, ["t"] * 2), expected)
+    copy.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_uses_connections_of_its_own(critic, random_frames):
+    frames = random_frames(4)
+    expected = critic.success_prob(frames, ["t"] * 4).tolist()
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+
+    def child() -> None:
+        results.put(
+            (critic.success_prob(frames, ["t"] * 4).tolist(), critic.statistics["frames_sent"], os.getpid())
+        )
+
+    children = [context.Process(target=child) for _ in range(2)]
+    for process in children:
+        process.start()
+    assert critic.success_prob(frames, ["t"] * 4).tolist() == expected
+    for process in children:
+        process.join(20)
+    answers = [results.get() for _ in children]
+    assert [answer[:2] for answer in answers] == [(expected, 4)] * 2
+    assert len({os.getpid(), *(answer[2] for answer in answers)}) == 3
+
+
+def test_threads_share_one_critic(critic, fakes, random_frames):
+    frames = random_frames(64)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda frame: float(critic.success_prob([frame], ["t"])[0]), frames))
+    assert answers == [np.float32(fakes.brightness(frame)) for frame in frames]
+
+
+def test_the_async_critic_gives_the_same_answers_at_once(server, fakes, random_frames):
+    frames = random_frames(12)
+    local = fakes.BrightnessCritic()
+
+    async def ask_all():
+        async with AsyncRemoteCritic(server.url) as critic:
+            probs = await asyncio.gather(*(critic.success_prob([frame], ["t"]) for frame in frames))
+            value = await critic.value(frames, "t")
+            pairs = await critic.progress(frames[:1], frames[1:2], ["t"])
+            await critic.sleep()
+            state = (await critic.server_info())["state"]
+            await critic.wake()
+            return np.concatenate(probs), value, pairs, state
+
+    probs, value, pairs, state = asyncio.run(ask_all())
+    assert np.array_equal(probs, local.success_prob(frames, ["t"] * 12))
+    assert np.array_equal(value, local.value(frames, "t"))
+    assert np.array_equal(pairs, local.progress(frames[:1], frames[1:2], ["t"]))
+    assert state == "asleep"
+
+
+def test_questions_wait_while_the_server_sleeps(critic, random_frames):
+    frames = random_frames(1)
+    expected = critic.success_prob(frames, ["t"])
+    critic.sleep()
+    assert critic.server_info()["state"] == "asleep"
+    timer = threading.Timer(0.3, critic.wake)
+    timer.start()
+    assert np.array_equal(critic.success_prob(frames, ["t"]), expected)
+    timer.join()
+
+
+def test_questions_wait_while_the_server_loads(start_server, random_frames):
+    server = start_server("--load-s", "1.5")
+    critic = RemoteCritic(server.url)
+    assert critic.success_prob(random_frames(1), ["t"]).shape == (1,)
+    critic.close()
+
+
+def test_a_silent_server_costs_no_more_than_the_deadline(random_frames):
+    import socket
+    import time
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        critic = RemoteCritic(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.2, deadline_s=1.0)
+        started_at = time.monotonic()
+        with pytest.raises(CriticTimeoutError, match="No reply"):
+            critic.success_prob(random_frames(1), ["t"])
+        assert time.monotonic() - started_at < 2.0
+        critic.close()
+
+
+def test_nobody_at_the_address_is_a_connection_error(random_frames):
+    critic = RemoteCritic("http://127.0.0.1:1", max_attempts=2)
+    with pytest.raises(
+        CriticConnectionError, match=r"attempt 2 of 2; servers: http://127.0.0.1:1\). Is `vlac-gym serve`"
+    ):
+        critic.success_prob(random_frames(1), ["t"])
+
+
+def test_the_token_comes_from_option_file_or_environment(start_server, random_frames, tmp_path, monkeypatch):
+    server, frames = start_server("--token", "the-right-token"), random_frames(1)
+    file = tmp_path / "token"
+    file.write_text("the-right-token\n")
+    expected = [RemoteCritic(server.url, token="the-right-token").success_prob(frames, ["t"]).tolist()]
+    expected.append(RemoteCritic(server.url, token_file=str(file)).success_prob(frames, ["t"]).tolist())
+    monkeypatch.setenv("VLAC_GYM_TOKEN_FILE", str(file))
+    assert [make_critic(server.url).success_prob(frames, ["t"]).tolist()] * 2 == expected
+    with pytest.raises(ConfigError, match="401 unauthorized"):
+        RemoteCritic(server.url, token="the-wrong-token").success_prob(frames, ["t"])
+    assert "the-right-token" not in server_log(server)
+
+
+def server_log(server) -> str:
+    server.kill()
+    return server.log
+
+
+def test_a_server_of_another_version_is_refused(start_server, random_frames):
+    server = start_server("--protocol", "2")
+    with pytest.raises(CriticProtocolError, match="speaks protocol 2, this client 1"):
+        RemoteCritic(server.url).success_prob(random_frames(1), ["t"])
+
+
+def test_two_servers_with_different_critics_are_refused(start_server, random_frames):
+    one, two = start_server(), start_server("--name", "other")
+    critic = RemoteCritic(f"{one.url},{two.url}", timeout_s=5)
+    critic.success_prob(random_frames(1), ["t"])
+    one.kill()
+    with pytest.raises(CriticProtocolError, match="rewards of two critics would mix"):
+        critic.success_prob(random_frames(1), ["t"])
+    critic.close()
+
+
+@pytest.mark.parametrize(
+    ("urls", "options", "text"),
+    [
+        ("ftp://x", {}, "Expected a critic's URL such as 'http://host:8400', got 'ftp://x'"),
+        ("http://", {}, "got 'http://'"),
+        ("http://host:port", {}, "Expected a critic's URL"),
+        ("http://user:pw@host", {}, "Expected a critic's URL"),
+        ("http://a,http://a/", {}, "distinct"),
+        ([], {}, "Expected one URL"),
+        ("http://a", {"retries": 3}, "Unknown options of a remote critic: retries"),
+        ("http://a", {"token": "x", "token_file": "y"}, "token or token_file, got both"),
+        ("http://a", {"token_file": "/nowhere/token"}, "Can't read a token from '/nowhere/token'"),
+    ],
+)
+def test_addresses_and_options_are_checked_at_once(urls, options, text):
+    with pytest.raises(ConfigError, match=text):
+        RemoteCritic(urls, **options)

@@ -82,8 +82,9 @@ def turn_knob(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, .
             )
         )
     return (
-        Waypoint("reach", "handle", above, anchor=name, rotation=rotation, tolerance_m=0.015),
-        Waypoint("descend", "handle", np.zeros(3), anchor=name, rotation=rotation, tolerance_m=0.008),
+        Waypoint("reach", "handle", above, name, rotation=rotation, tolerance_m=0.01, hold_steps=4),
+        # Slowly: so close to its base the arm swings aside when it hurries down.
+        Waypoint("descend", "handle", np.zeros(3), name, rotation=rotation, tolerance_m=0.008, speed=0.4),
         close_hand(rotation, scene.owner(name)),
         *turned,
         Waypoint("release", "tip", np.zeros(3), hold_steps=OPEN_STEPS),

@@ -62,8 +62,9 @@ class ReplayPolicy:
         """The next recorded action."""
         if self._next < len(self._actions):
             self._next += 1
-            return self._actions[self._next - 1].copy()
-        still = np.zeros_like(self._actions[-1])
+            action: Action = self._actions[self._next - 1].copy()
+            return action
+        still: Action = np.zeros_like(self._actions[-1])
         still[-1] = self._actions[-1, -1]
         return still
 

@@ -1,6 +1,6 @@
-"""Chooses reply tokens from logits: `Pick`, `TokenPicker`, `build_reply`."""
+"""Chooses reply tokens from logits: `Pick`, `HostPick`, `TokenPicker`, `build_reply`."""
 
-__all__ = ["Pick", "TokenPicker", "build_reply"]
+__all__ = ["HostPick", "Pick", "TokenPicker", "build_reply"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,11 +30,23 @@ class Pick:
     candidates: torch.Tensor
     candidate_logprobs: torch.Tensor
 
-    def to_host(self) -> "Pick":
-        """The same on the CPU."""
-        return Pick(
-            self.tokens.cpu(), self.logprobs.cpu(), self.candidates.cpu(), self.candidate_logprobs.cpu()
+    def to_host(self) -> "HostPick":
+        """The same as lists; waits for the device."""
+        candidates, logprobs = self.candidates.tolist(), self.candidate_logprobs.tolist()
+        return HostPick(
+            self.tokens.tolist(),
+            self.logprobs.tolist(),
+            [list(zip(*row)) for row in zip(candidates, logprobs)],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class HostPick:
+    """A `Pick` as lists, one entry per row; candidates are (token id, logprob), most likely first."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    candidates: list[list[tuple[int, float]]]
 
 
 class TokenPicker:
@@ -63,17 +75,16 @@ class TokenPicker:
         return Pick(tokens, chosen, top.indices, top.values)
 
 
-def build_reply(picks: list[Pick], row: int, answer: AnswerKind, encoder: PromptEncoder) -> EngineReply:
+def build_reply(picks: list[HostPick], row: int, answer: AnswerKind, encoder: PromptEncoder) -> EngineReply:
     """The reply of one row; it ends with the first number of a numeric answer, or a stop token."""
     ends = _end_test(answer, encoder.reply_tokens)
     ids: list[int] = []
     tokens: list[EngineToken] = []
     for pick in picks:
-        token = int(pick.tokens[row])
-        pairs = zip(pick.candidates[row].tolist(), pick.candidate_logprobs[row].tolist())
-        candidates = tuple(TokenCandidate(encoder.token_text(i), logprob) for i, logprob in pairs)
+        token = pick.tokens[row]
+        candidates = tuple(TokenCandidate(encoder.token_text(i), lp) for i, lp in pick.candidates[row])
         ids.append(token)
-        tokens.append(EngineToken(encoder.token_text(token), float(pick.logprobs[row]), candidates))
+        tokens.append(EngineToken(encoder.token_text(token), pick.logprobs[row], candidates))
         if ends(token):
             break
     return EngineReply(encoder.reply_text(ids), tuple(tokens))

@@ -10,6 +10,7 @@ import torch
 from vlac_gym.critic.engines.answering import Pick, TokenPicker
 from vlac_gym.critic.engines.attention import KeysValues
 from vlac_gym.critic.engines.byte_bounded_cache import ByteBoundedCache
+from vlac_gym.critic.engines.cuda_graphs import GraphedChecks
 from vlac_gym.critic.engines.request_plan import Batch, Item, PrefixKey
 from vlac_gym.critic.engines.text_decoder import TextDecoder
 
@@ -41,6 +42,7 @@ class BatchRunner:
         self.prefixes_from_cache = 0
         self.prompt_tokens = 0
         self.padding_tokens = 0
+        self.checks: GraphedChecks | None = None
         self._decoder = decoder
         self._picker = picker
         self._device = device
@@ -48,6 +50,8 @@ class BatchRunner:
 
     def run(self, batch: Batch, features: Features) -> list[Pick]:
         """Prefills all prompts and generates step by step; nothing waits for the device but long texts."""
+        if batch.max_steps == 1 and (logits := self._replay(batch, features)) is not None:
+            return [self._picker.pick(logits, batch.answer, 0)]
         prefix = self._prefix(batch.items[0], batch.prefix_length, features) if batch.prefix_length else None
         start = batch.prefix_length
         lengths = [len(item.prompt.ids) - start for item in batch.items]
@@ -73,6 +77,18 @@ class BatchRunner:
             picks.append(self._picker.pick(logits, batch.answer, len(picks)))
             ended = self._ended(batch, picks[-1], ended)
         return picks
+
+    def _replay(self, batch: Batch, features: Features) -> torch.Tensor | None:
+        """Logits from a recorded forward over the whole prompts, or None if none fits."""
+        lengths = [len(item.prompt.ids) for item in batch.items]
+        key = self.checks.fitting(len(lengths), max(lengths)) if self.checks else None
+        if self.checks is None or key is None:
+            return None
+        last = self._to_device(np.array(lengths) - 1)
+        visible = self._to_device(np.arange(key[1])[None] < np.array(lengths)[:, None])
+        self.prompt_tokens += sum(lengths)
+        self.padding_tokens += key[0] * key[1] - sum(lengths)
+        return self.checks(key, self._embed(batch.items, 0, key[1], features), last, visible)
 
     def forget(self) -> None:
         """Drops kept prefixes."""

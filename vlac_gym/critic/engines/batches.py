@@ -3,7 +3,7 @@
 __all__ = ["MAX_PADDING", "form_batches", "split_evenly"]
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 MAX_PADDING = 0.1
 """Padding allowed per batch, as a share of its real tokens."""
@@ -34,7 +34,21 @@ def form_batches(lengths: Sequence[int], max_tokens: int, extra_per_row: int = 0
         else:
             batches.append([index])
             longest = real = lengths[index]
-    return batches
+    return _level(batches, lengths)
+
+
+def _level(batches: list[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+    """Splits runs of batches of one length anew, so that none of them is nearly empty."""
+    levelled: list[list[int]] = []
+    for _, run in groupby(batches, key=lambda batch: (lengths[batch[0]], lengths[batch[-1]])):
+        members = list(run)
+        if lengths[members[0][0]] == lengths[members[-1][-1]]:
+            joined = [index for batch in members for index in batch]
+            spans = split_evenly(len(joined), max(map(len, members)))
+            levelled += [[joined[i] for i in span] for span in spans]
+        else:
+            levelled += members
+    return levelled
 
 
 def split_evenly(count: int, largest: int) -> list[range]:

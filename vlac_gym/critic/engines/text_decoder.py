@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from vlac_gym.critic.engines.attention import (
     KeysValues,
@@ -19,6 +20,9 @@ from vlac_gym.critic.engines.attention import (
     fuse_linears,
     with_prefix,
 )
+
+_SHORT_PREFIX_SHARE = 2
+"""A prefix of up to half the prompts' own length is short: unused queries for it cost less than slow kernels."""
 
 
 class TextDecoder(nn.Module):
@@ -39,6 +43,11 @@ class TextDecoder(nn.Module):
             del model.layers[0]
         self.final_norm = model.norm
         self.head = head
+
+    def compile_layers(self) -> None:
+        """Fuses each layer's element-wise work with torch.compile; the kernels are built on first use."""
+        for layer in self._each_layer():
+            layer.compile_parts()
 
     def prefix(self, embeddings: torch.Tensor) -> list[KeysValues]:
         """Keys and values per layer of one sequence (1, P, width) that later prompts begin with."""
@@ -75,22 +84,25 @@ class TextDecoder(nn.Module):
             float32 logits (B, vocabulary), and keys and values per layer (empty unless kept).
         """
         start = prefix[0][0].shape[2] if prefix else 0
-        positions = torch.arange(start, start + embeddings.shape[1], device=embeddings.device)[None]
+        length = embeddings.shape[1]
+        positions = torch.arange(start, start + length, device=embeddings.device)[None]
         rotation = self._rotation(embeddings, positions)
         rows = torch.arange(embeddings.shape[0], device=embeddings.device)
+        skip = start if 0 < start <= length // _SHORT_PREFIX_SHARE else 0
         hidden, kept = embeddings, []
         for i, layer in enumerate(self._each_layer()):
-            queries, keys, values = layer.project(hidden, *rotation)
-            if keep:
-                kept.append((keys, values))
-            all_keys, all_values = with_prefix(prefix[i] if prefix else None, keys, values)
+            if prefix and skip:
+                queries, keys, values = layer.project_behind(hidden, *rotation, *prefix[i])
+            else:
+                queries, keys, values = layer.project(hidden, *rotation)
+                keys, values = with_prefix(prefix[i] if prefix else None, keys, values)
+            if keep:  # clones, because views would keep queries and copies of the prefix alive
+                kept.append((keys[:, :, start:].clone(), values[:, :, start:].clone()))
             if i < len(self.layers) - 1:
-                hidden = layer.finish(hidden, attend_prompt(queries, all_keys, all_values))
+                hidden = layer.finish(hidden, attend_prompt(queries, keys, values, skip))
             else:  # nothing after the last layer needs the other positions
-                one = queries[rows, :, last][:, :, None]
-                hidden = layer.finish(
-                    hidden[rows, last][:, None], attend_one(one, all_keys, all_values, visible)
-                )
+                one = queries[rows, :, last + skip][:, :, None]
+                hidden = layer.finish(hidden[rows, last][:, None], attend_one(one, keys, values, visible))
         return self._logits(hidden), kept
 
     def step(
@@ -150,6 +162,12 @@ class _DecoderLayer(nn.Module):
         self.down, self.activation = source.mlp.down_proj, source.mlp.act_fn
         self.norm_before, self.norm_after = source.input_layernorm, source.post_attention_layernorm
 
+    def compile_parts(self) -> None:
+        # before `project`, which it calls: compiled inside, not from outside
+        self.project_behind = torch.compile(self.project_behind, dynamic=True)  # type: ignore[method-assign]
+        self.project = torch.compile(self.project, dynamic=True)  # type: ignore[method-assign]
+        self.finish = torch.compile(self.finish, dynamic=True)  # type: ignore[method-assign]
+
     def project(
         self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -158,6 +176,22 @@ class _DecoderLayer(nn.Module):
         parts = self.query_key_value(self.norm_before(hidden)).split(widths, dim=-1)
         queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
         return _rotate(queries, cos, sin), _rotate(keys, cos, sin), values
+
+    def project_behind(
+        self,
+        hidden: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        prefix_keys: torch.Tensor,
+        prefix_values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `project`, with a prefix before keys and values, and as many zeros before the queries.
+
+        With as many queries as keys the fastest causal kernels apply; compiled, nothing is copied twice.
+        """
+        queries, keys, values = self.project(hidden, cos, sin)
+        keys, values = with_prefix((prefix_keys, prefix_values), keys, values)
+        return pad(queries, (0, 0, prefix_keys.shape[2], 0)), keys, values
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Output projection and feed-forward, with their residuals."""

@@ -5,9 +5,11 @@ prompt's shared beginning is computed once per batch; batches hold requests of s
 prepared on the device, ahead of the model.
 """
 
-__all__ = ["EngineStatistics", "TransformersEngine"]
+__all__ = ["EngineStatistics", "TransformersEngine", "WarmUpReport"]
 
+import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -37,6 +39,7 @@ except ImportError as e:
 
 from vlac_gym.critic.engines.answering import Pick, TokenPicker, build_reply
 from vlac_gym.critic.engines.batch_runner import BatchRunner
+from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
 from vlac_gym.critic.engines.memory_plan import plan_memory
@@ -51,7 +54,9 @@ from vlac_gym.critic.engines.transformers_loading import (
 _GPU_BATCH_TOKENS, _CPU_BATCH_TOKENS = 32768, 4096
 _GPU_CACHE_MB, _CPU_CACHE_MB = 4096, 512
 _PREFIX_CACHE_BYTES = 1 << 30
-_DIGEST_THREADS = 4
+_GRAPH_STEP = 16
+"""Prompt lengths are recorded in multiples of this many tokens."""
+_DIGEST_THREADS = min(16, os.cpu_count() or 1)
 _FEW_FRAMES = 4
 """Up to this many, threads cost more than they save."""
 
@@ -79,6 +84,21 @@ class EngineStatistics:
     prompt_tokens: int
     padding_tokens: int
     peak_memory: int
+
+
+@dataclass(frozen=True)
+class WarmUpReport:
+    """What `TransformersEngine.warm_up` did.
+
+    Attributes:
+        seconds: How long it took.
+        is_compiled: Whether kernels were compiled.
+        batch_sizes: Batch sizes that are replayed as CUDA graphs.
+    """
+
+    seconds: float
+    is_compiled: bool
+    batch_sizes: tuple[int, ...]
 
 
 class TransformersEngine:
@@ -137,6 +157,8 @@ class TransformersEngine:
         self._build(image_preparation)
         self._requests = 0
         self._is_asleep = False
+        self._is_compiled = False
+        self._warm_up_call: tuple[tuple[EngineRequest, ...], tuple[int, ...]] | None = None
         self._lock = threading.Lock()
         self._digest_threads = ThreadPoolExecutor(_DIGEST_THREADS, thread_name_prefix="digests")
 
@@ -153,21 +175,52 @@ class TransformersEngine:
                 raise CriticOverloadedError("The engine is asleep. Call wake() first.")
             items = self._encode(requests)
             batches = plan_batches(items, self.memory_plan.max_batch_tokens, self._runner.prefixes)
+            replies: dict[int, EngineReply] = {}
             try:
-                results = [(batch, self._answer(batch, staged)) for batch, staged in self._staged(batches)]
+                running: list[tuple[Batch, list[Pick]]] = []
+                for batch, staged in self._staged(batches):
+                    running.append((batch, self._answer(batch, staged)))
+                    if len(running) > 1:  # the device works on the next batch while the host reads this one
+                        replies |= self._read(*running.pop(0))
+                for batch, picks in running:
+                    replies |= self._read(batch, picks)
             except torch.OutOfMemoryError as e:
                 self._forget()
                 raise CriticServerError(
                     f"Out of memory on {self._device} with batches of {self.memory_plan.max_batch_tokens} "
                     "tokens. Lower max_batch_tokens or vision_cache_mb."
                 ) from e
-            replies: dict[int, EngineReply] = {}
-            for batch, device_picks in results:
-                picks = [pick.to_host() for pick in device_picks]
-                for row, item in enumerate(batch.items):
-                    replies[item.index] = build_reply(picks, row, batch.answer, self._parts.prompts)
             self._requests += len(items)
             return [replies[i] for i in range(len(items))]
+
+    def warm_up(
+        self, examples: Sequence[EngineRequest], batch_sizes: Sequence[int] = (1, 2, 4, 8)
+    ) -> WarmUpReport:
+        """Compiles kernels, and records the forwards of small batches of requests as long as the examples.
+
+        Optional: without it all works, slower. On the CPU it only runs the examples once. `wake` repeats it.
+
+        Args:
+            examples: Typical requests, e.g. a done check of the longest and of the shortest task, and a pair.
+            batch_sizes: Batches of up to so many done checks, or frames, are replayed as one CUDA graph.
+
+        Returns:
+            How long it took and what it made.
+        """
+        begin = time.perf_counter()
+        self.generate(examples)
+        with self._lock, torch.inference_mode():
+            checks = [request for request in examples if request.answer == "number"]
+            if self._device.type == "cuda":
+                self._compile()
+                self._record(
+                    [len(self._parts.prompts.encode(check).ids) for check in checks], sorted(batch_sizes)
+                )
+            self._forget()
+            self._warm_up_call = (tuple(examples), tuple(batch_sizes))
+        self.generate([*examples, *examples])
+        recorded = self._device.type == "cuda"
+        return WarmUpReport(time.perf_counter() - begin, recorded, tuple(batch_sizes) if recorded else ())
 
     def statistics(self) -> EngineStatistics:
         """What the engine has done so far."""
@@ -194,6 +247,11 @@ class TransformersEngine:
             "memory_plan": asdict(self.memory_plan),
         }
 
+    def forget(self) -> None:
+        """Drops kept picture features and prefixes; nothing else changes."""
+        with self._lock:
+            self._forget()
+
     def sleep(self) -> None:
         """Moves the weights to the host and drops the caches, until `wake`."""
         with self._lock:
@@ -201,6 +259,8 @@ class TransformersEngine:
                 return
             self._is_asleep = True
             self._forget()
+            self._features.encode = self._parts.vision
+            self._runner.checks = None
             self._move(torch.device("cpu"))
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -208,9 +268,12 @@ class TransformersEngine:
     def wake(self) -> None:
         """Moves the weights back."""
         with self._lock:
-            if self._is_asleep:
-                self._move(self._device)
-                self._is_asleep = False
+            if not self._is_asleep:
+                return
+            self._move(self._device)
+            self._is_asleep = False
+        if self._warm_up_call is not None:
+            self.warm_up(*self._warm_up_call)
 
     def close(self) -> None:
         """Sleeps for good: frees device memory and ends threads."""
@@ -266,6 +329,36 @@ class TransformersEngine:
 
     def _answer(self, batch: Batch, staged: list[StagedFrames]) -> list[Pick]:
         return self._runner.run(batch, self._features.collect(_frames(batch), staged))
+
+    def _compile(self) -> None:
+        if not self._is_compiled:
+            self._parts.vision.compile_layers()
+            self._parts.text.compile_layers()
+            self._is_compiled = True
+
+    def _record(self, lengths: Sequence[int], batch_sizes: Sequence[int]) -> None:
+        """Records graphs for prompts of every length from the shortest to the longest example's."""
+        pool = torch.cuda.graph_pool_handle()
+        side, width = self._parts.image_size, self._parts.text.embed_tokens.embedding_dim
+        pixels = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
+        embedding = torch.zeros(1, 1, width, device=self._device, dtype=self._dtype)
+        encoder = GraphedEncoder(self._parts.vision)
+        encoder.record(batch_sizes, pixels, pool)
+        self._features.encode = encoder
+        if not lengths:
+            return
+        checks = GraphedChecks(self._parts.text)
+        steps = range(-(-min(lengths) // _GRAPH_STEP), -(-max(lengths) // _GRAPH_STEP) + 1)
+        checks.record(batch_sizes, [step * _GRAPH_STEP for step in steps], embedding, pool)
+        self._runner.checks = checks
+
+    def _read(self, batch: Batch, picks: list[Pick]) -> dict[int, EngineReply]:
+        """Replies by request index; waits for the device."""
+        read = [pick.to_host() for pick in picks]
+        prompts = self._parts.prompts
+        return {
+            item.index: build_reply(read, row, batch.answer, prompts) for row, item in enumerate(batch.items)
+        }
 
     def _forget(self) -> None:
         self._features.cache.clear()

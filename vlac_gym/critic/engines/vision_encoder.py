@@ -2,11 +2,11 @@
 
 __all__ = ["VisionEncoder"]
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from vlac_gym.critic.engines.attention import fuse_linears
 
@@ -21,7 +21,7 @@ class VisionEncoder(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         tower = model.vision_tower
-        self.embeddings = tower.embeddings
+        self.embeddings = _PatchEmbeddings(tower.embeddings)
         self.layers = nn.ModuleList()
         while len(tower.encoder.layer):  # one by one, so that a layer is never held twice for long
             self.layers.append(_VisionLayer(tower.encoder.layer[0]))
@@ -30,6 +30,11 @@ class VisionEncoder(nn.Module):
         self.projector = model.multi_modal_projector
         self._shuffle = model.pixel_shuffle
         self._downsample_ratio = model.config.downsample_ratio
+
+    def compile_layers(self) -> None:
+        """Fuses each layer's element-wise work with torch.compile; the kernels are built on first use."""
+        for layer in self.layers:
+            cast(_VisionLayer, layer).compile_parts()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encodes (N, 3, side, side) into (N, image tokens, text width)."""
@@ -42,6 +47,26 @@ class VisionEncoder(nn.Module):
         shuffled = self._shuffle(grid, scale_factor=self._downsample_ratio)
         features: torch.Tensor = self.projector(shuffled.flatten(1, 2))
         return features
+
+
+class _PatchEmbeddings(nn.Module):
+    """Patches as rows of one matrix product: many times faster than the strided convolution on GPUs."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        convolution = source.patch_embeddings.projection
+        self.patch_size = convolution.kernel_size[0]
+        self.weight = nn.Parameter(convolution.weight.flatten(1), requires_grad=False)
+        self.bias = convolution.bias
+        self.class_token, self.positions = source.cls_token, source.position_embeddings
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        size = self.patch_size
+        count, channels, height, width = pixels.shape
+        grid = pixels.view(count, channels, height // size, size, width // size, size)
+        patches = linear(grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2), self.weight, self.bias)
+        hidden = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], dim=1)
+        return hidden if self.positions is None else hidden + self.positions
 
 
 class _VisionLayer(nn.Module):
@@ -60,6 +85,10 @@ class _VisionLayer(nn.Module):
         queries, keys, values = self.project(hidden)
         attended = scaled_dot_product_attention(queries, keys, values, scale=self.scale)
         return self.finish(hidden, attended)
+
+    def compile_parts(self) -> None:
+        self.project = torch.compile(self.project, dynamic=True)  # type: ignore[method-assign]
+        self.finish = torch.compile(self.finish, dynamic=True)  # type: ignore[method-assign]
 
     def project(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         queries, keys, values = self.query_key_value(self.norm_before(hidden)).chunk(3, dim=-1)

@@ -12,6 +12,7 @@ __all__ = [
     "ModelSizes",
     "build_config",
     "build_model",
+    "favour_reply_tokens",
     "make_tiny_checkpoint",
     "processor_files",
     "save_checkpoint",
@@ -54,7 +55,7 @@ CHAT_TEMPLATE = (
 _NUMBER_REPEATS = 50
 """How often the trainer sees each number, so that numbers are learned before rare words."""
 
-_GAIN, _ATTENTION_GAIN = 1.5, 3.0
+_GAIN, _ATTENTION_GAIN = 1.5, 2.0
 """Standard deviation of random weights, times the square root of a layer's inputs."""
 
 _TRAINING_TEXTS = (
@@ -91,6 +92,7 @@ class ModelSizes:
         head_dim: Width of a text head. 64 by default: some attention kernels refuse less.
         text_mlp: Width of the language model's feed-forward layers.
         max_positions: Longest sequence in tokens.
+        vocab_size: Rows of the token embedding; by default the tokenizer's size, rounded up to 64.
     """
 
     image_size: int = 448
@@ -106,6 +108,7 @@ class ModelSizes:
     head_dim: int = 64
     text_mlp: int = 256
     max_positions: int = 8192
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.image_size % (2 * self.patch_size):
@@ -189,8 +192,7 @@ def train_tokenizer(
 def build_config(sizes: ModelSizes, tokenizer: Any) -> Any:
     """The `transformers.InternVLConfig` of an InternViT tower, a projector and a Llama language model.
 
-    The vision tower has InternViT-300M's options (layer norm, attention bias, no query-key norm), the
-    vocabulary is rounded up to a multiple of 64.
+    The vision tower has InternViT-300M's options: layer norm, attention bias, no query-key norm.
     """
     transformers = _import("transformers")
     vision = transformers.InternVLVisionConfig(
@@ -205,7 +207,7 @@ def build_config(sizes: ModelSizes, tokenizer: Any) -> Any:
         norm_type="layer_norm",
     )
     text = transformers.LlamaConfig(
-        vocab_size=-(-len(tokenizer) // 64) * 64,
+        vocab_size=sizes.vocab_size or -(-len(tokenizer) // 64) * 64,
         hidden_size=sizes.text_width,
         intermediate_size=sizes.text_mlp,
         num_hidden_layers=sizes.text_layers,
@@ -247,7 +249,7 @@ def build_model(config: Any, seed: int) -> Any:
     return model.eval()
 
 
-def _favour_reply_tokens(model: Any, tokenizer: Any) -> None:
+def favour_reply_tokens(model: Any, tokenizer: Any) -> None:
     """Widens the head's rows of signs and of 0..100, so that random weights reply as a critic does."""
     torch = _import("torch")
     with torch.no_grad():
@@ -286,7 +288,7 @@ def make_tiny_checkpoint(directory: str | Path, *, seed: int = 0, sizes: ModelSi
         )
     tokenizer = train_tokenizer()
     model = build_model(build_config(sizes or ModelSizes(), tokenizer), seed)
-    _favour_reply_tokens(model, tokenizer)
+    favour_reply_tokens(model, tokenizer)
     save_checkpoint(path, model, tokenizer)
     return path
 

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from vlac_gym.service.client import RemoteCritic
 from vlac_gym.types import Frame
 
 PROGRAM = Path(__file__).with_name("fake_server.py")
@@ -63,6 +64,28 @@ def start_server() -> Iterator[Callable[..., ServerProcess]]:
         if server.process is not None and server.process.returncode is None:
             server.process.send_signal(signal.SIGCONT)
             server.kill()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """One server without options, for all tests of a module that leave it as it was."""
+    server = ServerProcess().start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., RemoteCritic]]:
+    """`connect(urls, **options)`: a `RemoteCritic` that is closed after the test."""
+    critics: list[RemoteCritic] = []
+
+    def make(urls: str, **options: object) -> RemoteCritic:
+        critics.append(RemoteCritic(urls, **options))
+        return critics[-1]
+
+    yield make
+    for critic in critics:
+        critic.close()
 
 
 @pytest.fixture(scope="session")

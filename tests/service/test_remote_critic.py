@@ -4,8 +4,9 @@ import asyncio
 import multiprocessing
 import os
 import pickle
+import socket
 import threading
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,21 +19,14 @@ from vlac_gym.service.client import AsyncRemoteCritic, RemoteCritic
 
 
 @pytest.fixture
-def server(start_server):
-    return start_server()
-
-
-@pytest.fixture
-def critic(server) -> Iterator[RemoteCritic]:
-    critic = RemoteCritic(server.url)
-    yield critic
-    critic.close()
+def critic(server, connect) -> RemoteCritic:
+    return connect(server.url)
 
 
 @pytest.mark.parametrize("encoding", ["raw", "png"])
-def test_all_answers_are_exactly_those_in_process(server, fakes, random_frames, encoding):
+def test_all_answers_are_exactly_those_in_process(server, connect, fakes, random_frames, encoding):
     local = fakes.BrightnessCritic()
-    remote = make_critic(server.url, encoding=encoding)
+    remote = connect(server.url, encoding=encoding)
     for count in (0, 1, 2, 500):
         frames = random_frames(count, 9, 7, seed=count)
         tasks = ["open the drawer ü"] * count
@@ -43,7 +37,6 @@ def test_all_answers_are_exactly_those_in_process(server, fakes, random_frames, 
             expected = local.progress(before, after, pair_tasks, references)
             assert np.array_equal(remote.progress(before, after, pair_tasks, references), expected)
     assert remote.success_prob([], []).dtype == np.float32
-    remote.close()
 
 
 def test_episodes_of_mixed_sizes_are_judged_in_one_request(critic, fakes, random_frames):
@@ -75,14 +68,14 @@ def test_frames_arrive_untouched_and_stay_untouched(critic, fakes, random_frames
     assert np.array_equal(view, before)
 
 
-def test_jpeg_is_judged_as_jpeg_and_only_when_asked_for(server, fakes, random_frames):
+def test_jpeg_is_judged_as_jpeg_and_only_when_asked_for(server, connect, fakes, random_frames):
     frames = random_frames(2, 32, 32)
     exact = fakes.BrightnessCritic().success_prob(frames, ["t"] * 2)
-    with_jpeg = RemoteCritic(server.url, encoding="jpeg", jpeg_quality=30)
+    with_jpeg = connect(server.url, encoding="jpeg", jpeg_quality=30)
     first = with_jpeg.success_prob(frames, ["t"] * 2)
     assert first.tolist() != exact.tolist()
     assert np.allclose(first, exact, atol=0.05)
-    assert RemoteCritic(server.url).success_prob(frames, ["t"] * 2).tolist() == exact.tolist()
+    assert connect(server.url).success_prob(frames, ["t"] * 2).tolist() == exact.tolist()
     assert with_jpeg.success_prob(frames, ["t"] * 2).tolist() == first.tolist()
     assert with_jpeg.statistics["frames_sent"] == 2
 
@@ -91,31 +84,31 @@ def test_a_remote_critic_is_a_critic_and_not_privileged(critic, random_frames):
     assert isinstance(critic, Critic)
     assert not isinstance(critic, PrivilegedCritic)
     before = critic.describe()
-    assert (before.name, before.device, before.prompt_version, before.is_privileged) == (
-        "remote",
-        "remote",
-        "none",
-        False,
-    )
+    assert (before.name, before.device, before.prompt_version) == ("remote", "remote", "none")
+    assert not before.is_privileged
     critic.success_prob(random_frames(1), ["t"])
     after = critic.describe()
     assert after.prompt_version == "1"
     assert after.details["server"]["info"]["name"] == "brightness"
 
 
-@pytest.mark.parametrize("call", ["frames", "tasks", "lengths", "value"])
-def test_bad_input_is_refused_before_anything_is_sent(call):
-    critic = RemoteCritic("http://127.0.0.1:1")
-    frame = np.zeros((2, 2, 3), np.uint8)
+FRAME = np.zeros((2, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda critic: critic.success_prob([FRAME.astype(np.float32)], ["t"]),
+        lambda critic: critic.success_prob([FRAME], "t"),
+        lambda critic: critic.progress([FRAME], [], ["t"]),
+        lambda critic: critic.value([FRAME], " "),
+    ],
+    ids=["float frame", "one text for tasks", "lengths", "empty task"],
+)
+def test_bad_input_is_refused_before_anything_is_sent(ask, connect):
+    critic = connect("http://127.0.0.1:1")
     with pytest.raises(ConfigError):
-        if call == "frames":
-            critic.success_prob([frame.astype(np.float32)], ["t"])
-        elif call == "tasks":
-            critic.success_prob([frame], "t")
-        elif call == "lengths":
-            critic.progress([frame], [], ["t"])
-        else:
-            critic.value([frame], " ")
+        ask(critic)
     assert critic.statistics["bytes_sent"] == 0
 
 
@@ -193,66 +186,63 @@ def test_questions_wait_while_the_server_sleeps(critic, random_frames):
     timer.join()
 
 
-def test_questions_wait_while_the_server_loads(start_server, random_frames):
+def test_questions_wait_while_the_server_loads(start_server, connect, random_frames):
     server = start_server("--load-s", "1.5")
-    critic = RemoteCritic(server.url)
-    assert critic.success_prob(random_frames(1), ["t"]).shape == (1,)
-    critic.close()
+    assert connect(server.url).success_prob(random_frames(1), ["t"]).shape == (1,)
 
 
-def test_a_silent_server_costs_no_more_than_the_deadline(random_frames):
-    import socket
-    import time
-
+def test_a_silent_server_costs_no_more_than_the_deadline(connect, random_frames):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        critic = RemoteCritic(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.2, deadline_s=1.0)
+        critic = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.2, deadline_s=1.0)
         started_at = time.monotonic()
         with pytest.raises(CriticTimeoutError, match="No reply"):
             critic.success_prob(random_frames(1), ["t"])
         assert time.monotonic() - started_at < 2.0
-        critic.close()
 
 
-def test_nobody_at_the_address_is_a_connection_error(random_frames):
-    critic = RemoteCritic("http://127.0.0.1:1", max_attempts=2)
-    with pytest.raises(
-        CriticConnectionError, match=r"attempt 2 of 2; servers: http://127.0.0.1:1\). Is `vlac-gym serve`"
-    ):
+def test_nobody_at_the_address_is_a_connection_error(connect, random_frames):
+    critic = connect("http://127.0.0.1:1", max_attempts=2)
+    text = r"attempt 2 of 2; servers: http://127.0.0.1:1\). Is `vlac-gym serve`"
+    with pytest.raises(CriticConnectionError, match=text):
         critic.success_prob(random_frames(1), ["t"])
 
 
-def test_the_token_comes_from_option_file_or_environment(start_server, random_frames, tmp_path, monkeypatch):
+def test_the_token_comes_from_option_file_or_environment(
+    start_server, connect, random_frames, tmp_path, monkeypatch
+):
     server, frames = start_server("--token", "the-right-token"), random_frames(1)
     file = tmp_path / "token"
     file.write_text("the-right-token\n")
-    expected = [RemoteCritic(server.url, token="the-right-token").success_prob(frames, ["t"]).tolist()]
-    expected.append(RemoteCritic(server.url, token_file=str(file)).success_prob(frames, ["t"]).tolist())
+    answers = [
+        connect(server.url, token="the-right-token").success_prob(frames, ["t"]).tolist(),
+        connect(server.url, token_file=str(file)).success_prob(frames, ["t"]).tolist(),
+    ]
     monkeypatch.setenv("VLAC_GYM_TOKEN_FILE", str(file))
-    assert [make_critic(server.url).success_prob(frames, ["t"]).tolist()] * 2 == expected
+    critic = make_critic(server.url)
+    answers.append(critic.success_prob(frames, ["t"]).tolist())
+    critic.close()
+    assert answers == [answers[0]] * 3
+    refused = connect(server.url, token="the-wrong-token")
     with pytest.raises(ConfigError, match="401 unauthorized"):
-        RemoteCritic(server.url, token="the-wrong-token").success_prob(frames, ["t"])
-    assert "the-right-token" not in server_log(server)
-
-
-def server_log(server) -> str:
+        refused.success_prob(frames, ["t"])
     server.kill()
-    return server.log
+    assert "unauthorized" in server.log
+    assert "-token" not in server.log
 
 
-def test_a_server_of_another_version_is_refused(start_server, random_frames):
-    server = start_server("--protocol", "2")
+def test_a_server_of_another_version_is_refused(start_server, connect, random_frames):
+    critic = connect(start_server("--protocol", "2").url)
     with pytest.raises(CriticProtocolError, match="speaks protocol 2, this client 1"):
-        RemoteCritic(server.url).success_prob(random_frames(1), ["t"])
+        critic.success_prob(random_frames(1), ["t"])
 
 
-def test_two_servers_with_different_critics_are_refused(start_server, random_frames):
+def test_two_servers_with_different_critics_are_refused(start_server, connect, random_frames):
     one, two = start_server(), start_server("--name", "other")
-    critic = RemoteCritic(f"{one.url},{two.url}", timeout_s=5)
+    critic = connect(f"{one.url},{two.url}", timeout_s=5)
     critic.success_prob(random_frames(1), ["t"])
     one.kill()
     with pytest.raises(CriticProtocolError, match="rewards of two critics would mix"):
         critic.success_prob(random_frames(1), ["t"])
-    critic.close()
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,12 @@ class RemoteCritic(_RemoteBase):
         if client is not None:
             client.close()
 
+    def __enter__(self) -> "RemoteCritic":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _drive(self, steps: Steps[_T]) -> _T:
         try:
             step = next(steps)
@@ -388,14 +394,14 @@ def _mapped(error: httpx.HTTPError, call: HttpCall) -> CriticError:
 def _base_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
     items = urls.split(",") if isinstance(urls, str) else list(urls)
     bases = tuple(item.strip().rstrip("/") for item in items)
-    for base in bases:
+    for item, base in zip(items, bases, strict=True):
         try:
             parts = urlsplit(base)
             fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
         except ValueError:
             fits = False
         if not fits or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {base!r}.")
+            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {item!r}.")
     if not bases or len(set(bases)) != len(bases):
         raise ConfigError(f"Expected one URL or several distinct ones, got {urls!r}.")
     return bases

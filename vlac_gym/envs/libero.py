@@ -62,7 +62,9 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         init_state_id: Fixed initial state, or None to draw one at each reset.
         cameras: Which pictures the observation holds: ``"agentview"``, ``"wrist"`` or both.
         image_size: Side of the pictures in pixels, 16..2048.
-        max_episode_steps: Step limit, or None for the suite's (`libero_tasks.STEP_LIMITS`).
+        max_episode_steps: Step limit, or None for the suite's (`libero_tasks.STEP_LIMITS`). `gym.make` keeps an
+            argument of this name for its own `TimeLimit`, which can shorten an episode but not lengthen it.
+        step_limit: The same under a name that `gym.make` passes on; give one of the two.
         settle_steps: Steps without motion after a reset; they do not count as episode steps.
         render_mode: ``"rgb_array"`` or None.
         max_compiled_models: Compiled tasks kept at once, about 0.6 GB each.
@@ -84,6 +86,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         cameras: Sequence[str] = ("agentview", "wrist"),
         image_size: int = 256,
         max_episode_steps: int | None = None,
+        step_limit: int | None = None,
         settle_steps: int = 10,
         render_mode: str | None = "rgb_array",
         max_compiled_models: int = MAX_COMPILED_MODELS,
@@ -93,9 +96,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._fixed_init_state_id = None if init_state_id is None else _init_state(self._task, init_state_id)
         self.cameras = _checked_cameras(cameras)
         self._image_size = _in_range("image_size", image_size, 16, 2048)
-        self._step_limit = max_episode_steps
-        if max_episode_steps is not None:
-            _in_range("max_episode_steps", max_episode_steps, 1, 1_000_000)
+        self._step_limit = _one_limit(max_episode_steps, step_limit)
         self._settle_steps = _in_range("settle_steps", settle_steps, 0, 1000)
         self._max_compiled_models = _in_range("max_compiled_models", max_compiled_models, 1, 1000)
         if not (math.isfinite(start_timeout_s) and start_timeout_s > 0):
@@ -284,6 +285,18 @@ def _observation_space(cameras: tuple[str, ...], image_size: int) -> spaces.Dict
             "state": spaces.Box(-bound, bound, dtype=np.float32),
         }
     )
+
+
+def _one_limit(max_episode_steps: int | None, step_limit: int | None) -> int | None:
+    if max_episode_steps is not None and step_limit is not None:
+        raise ConfigError(
+            f"Expected max_episode_steps or step_limit, got both ({max_episode_steps}, {step_limit}). Drop one."
+        )
+    if step_limit is not None:
+        return _in_range("step_limit", step_limit, 1, 1_000_000)
+    if max_episode_steps is not None:
+        return _in_range("max_episode_steps", max_episode_steps, 1, 1_000_000)
+    return None
 
 
 def _checked_action(action: ArrayLike) -> NDArray[np.float64]:

@@ -53,8 +53,8 @@ class ArmControl:
         nv = self._model.nv
         self._jacobian = np.zeros((2, 3, nv))
         self._mass = np.zeros((nv, nv))
-        version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
-        self._mass_is_in_data = version >= (3, 4)
+        # MuJoCo 3.9 changed mj_fullM(model, out, data.qM) to mj_fullM(model, data, out).
+        self._mass_is_in_data = "d: mujoco" in (mujoco.mj_fullM.__doc__ or "")
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of goals, gripper position and cached kinematics, for `restore`."""

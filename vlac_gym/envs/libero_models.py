@@ -21,6 +21,7 @@ _SMALLEST_SCREEN = (640, 480)  # MuJoCo's and robosuite's default off-screen buf
 
 _models: dict[str, "CompiledModel"] = {}
 _models_lock = threading.Lock()
+_process_with_gl: list[int] = []
 
 
 def acquire_model(mujoco: Any, xml: str) -> "CompiledModel":
@@ -95,10 +96,9 @@ class CompiledModel:
 
     def close_screens(self) -> None:
         """Frees the textures of this process; the next `render` uploads them again."""
-        for (process, _), screen in self._screens.items():
+        for process, thread in list(self._screens):
             if process == os.getpid():
-                screen.close()
-        self._screens.clear()
+                self._screens.pop((process, thread)).close()
 
 
 class _Screen:
@@ -108,6 +108,7 @@ class _Screen:
         width, height = (max(size, least) for least in _SMALLEST_SCREEN)
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         self.size = min(width, height)
+        _refuse_inherited_gl()
         self._mujoco = mujoco
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=1000)
@@ -146,6 +147,17 @@ class _Screen:
     def close(self) -> None:
         self._textures.free()
         self._context.free()
+
+
+def _refuse_inherited_gl() -> None:
+    """OpenGL's threads do not survive a fork: a child that renders after its parent did would wait for ever."""
+    if not _process_with_gl:
+        _process_with_gl.append(os.getpid())
+    elif _process_with_gl[0] != os.getpid():
+        raise SimulatorError(
+            "This process was forked from one that had already rendered, so OpenGL cannot be used in it. "
+            'Start workers with vector_kwargs={"context": "spawn"}, or before the first picture.'
+        )
 
 
 def _close_screens() -> None:

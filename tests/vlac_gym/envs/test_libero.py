@@ -235,6 +235,8 @@ def test_bad_options_are_refused_and_leave_the_episode_running(env):
         ({"cameras": ()}, "Expected one or two different cameras"),
         ({"image_size": 8}, r"Expected image_size to be a whole number in 16\.\.2048, got 8"),
         ({"max_episode_steps": 0}, "Expected max_episode_steps to be a whole number in 1"),
+        ({"step_limit": 0}, "Expected step_limit to be a whole number in 1"),
+        ({"step_limit": 5, "max_episode_steps": 5}, "Expected max_episode_steps or step_limit, got both"),
         ({"settle_steps": 1.5}, "Expected settle_steps to be a whole number"),
         ({"start_timeout_s": 0}, "Expected start_timeout_s above 0"),
         ({"render_mode": "human"}, "Unknown render mode 'human'"),
@@ -264,3 +266,4 @@ def test_construction_starts_nothing_and_pickles():
 def test_step_limits_follow_the_suite_or_the_argument():
     assert LiberoEnv("libero_10").max_episode_steps == 520
     assert LiberoEnv("libero_10", max_episode_steps=30).max_episode_steps == 30
+    assert gym.make("vlac_gym/Libero-v0", step_limit=512).unwrapped.max_episode_steps == 512

@@ -93,6 +93,16 @@ def test_envs_of_one_task_share_the_compiled_model_and_not_the_state(libero_env)
     assert first.observe()["agentview_image"].any()  # closing the second leaves the first's textures
 
 
+def test_rendering_in_a_fork_of_a_process_that_rendered_is_refused(libero_env, monkeypatch):
+    libero_env.unwrapped.render_camera("agentview")
+    monkeypatch.setattr(libero_models.os, "getpid", lambda: -1)  # as the forked child would see itself
+    second = LiberoEnv(cameras=("agentview",), image_size=32)
+    with pytest.raises(SimulatorError, match="forked from one that had already rendered"):
+        second.reset(options={"init_state_id": 0})
+    monkeypatch.undo()
+    second.close()
+
+
 def test_tasks_switch_within_one_env_and_old_models_go(libero_env):
     env = LiberoEnv(image_size=32, cameras=("agentview",), settle_steps=1, max_compiled_models=2)
     states = {}

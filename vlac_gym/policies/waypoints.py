@@ -30,7 +30,7 @@ OPEN = -1.0
 CLOSE = 1.0
 OPEN_STEPS = 6
 """Steps after which an opening hand has let go."""
-_CLOSE_STEPS = 20
+_CLOSE_STEPS = 30
 """Most steps to wait for both fingers to touch: closing the empty hand takes about 12."""
 _SETTLE_STEPS = 5
 """Steps of contact until the fingers press with full force."""

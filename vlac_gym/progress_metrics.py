@@ -22,7 +22,7 @@ _MIN_REMAINING = 0.01
 """Least distance to the goal that regress is scaled by, from the reference: `max(100 - v, 1.0)`."""
 
 _MIN_RETAINED = 0.001
-"""Ours: least `1 + c`. The reference divides by zero at c = -1; a tenth of a percent is its finest printed step."""
+"""Ours: stands for `1 + c` from 0 up to here. The reference divides by zero at c = -1; this is its finest step."""
 
 _MIXED_FLOOR = 0.1
 """Value below which a single regress from above one half can't fall under `mixed`, from the reference."""
@@ -41,7 +41,8 @@ def accumulate_values(
     - `mixed`: from v > 0.5 the hyperbolic formula, but not below 0.1; else `v += v * c`.
 
     Args:
-        progress: T - 1 numbers in units of 1, in order, + is closer to the goal.
+        progress: T - 1 numbers in units of 1, in order, + is closer to the goal. Beyond [-1, 1], where a
+            weighted reading can stray, the formulas go on as the reference's do; critics clip before.
         rule: See above.
         bounded: Keep every value in [0, 1]. Unbounded, `simple` and `hyperbolic` can fall far below 0, as the
             reference's do.
@@ -100,7 +101,10 @@ def _simple(value: float, change: float) -> float:
 
 
 def _hyperbolic(value: float, change: float) -> float:
-    return 1.0 - max(1.0 - value, _MIN_REMAINING) / max(1.0 + change, _MIN_RETAINED)
+    retained = 1.0 + change
+    if 0.0 <= retained < _MIN_RETAINED:
+        retained = _MIN_RETAINED
+    return 1.0 - max(1.0 - value, _MIN_REMAINING) / retained
 
 
 def _mixed(value: float, change: float) -> float:

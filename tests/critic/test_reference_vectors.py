@@ -1,6 +1,6 @@
 """Our critic beside recordings of the VLAC reference: same prompts, same frame order, same numbers.
 
-The recordings are in `tests/data/vlac_reference.json`, or in the file (`.json` or `.json.gz`) that the
+The recordings are in `tests/data/vlac_reference*.json`, or in the file (`.json` or `.json.gz`) that the
 environment variable `VLAC_REFERENCE_VECTORS` names. A case of an unknown kind, or with an unknown argument,
 fails: what is not run is not proven.
 """
@@ -23,7 +23,7 @@ from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_or
 
 PRECISION = 1e-9
 VARIABLE = "VLAC_REFERENCE_VECTORS"
-BUNDLED = Path(__file__).parents[1] / "data" / "vlac_reference.json"
+BUNDLED = sorted((Path(__file__).parents[1] / "data").glob("vlac_reference*.json"))
 
 RULES = {"True": "simple", "False": "hyperbolic", "mix_f": "mixed"}
 """The reference's names of the value rules (`True`, `False`, `'mix_f'`) -> ours."""
@@ -53,8 +53,7 @@ ARGS = {
 }
 
 
-def load_cases() -> list[dict[str, Any]]:
-    path = Path(os.environ.get(VARIABLE) or BUNDLED)
+def load_cases(path: Path) -> list[dict[str, Any]]:
     data = path.read_bytes()
     cases = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)["cases"]
     assert cases, f"{path} holds no case"
@@ -97,7 +96,7 @@ def assert_same_requests(case: dict[str, Any], requests: list[EngineRequest], go
     shown = [[number_of(picture) for picture in one.frames] for one in requests]
     shown = [[goal_id if number == GOAL_NUMBER else number for number in numbers] for numbers in shown]
     assert shown == [one["frames"] for one in recorded]
-    assert {one.system for one in requests} == {case["system_prompt"]}
+    assert all(one.system == case["system_prompt"] for one in requests)
 
 
 def assert_known_keys(case: dict[str, Any]) -> None:
@@ -183,7 +182,8 @@ def check_case(case: dict[str, Any]) -> None:
     CHECKS[case["fn"]](case)
 
 
-CASES = load_cases()
+NAMED = os.environ.get(VARIABLE)
+CASES = [case for path in ([Path(NAMED)] if NAMED else BUNDLED) for case in load_cases(path)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case.get('fn')}" for i, case in enumerate(CASES)])
@@ -196,10 +196,31 @@ def test_case_of_unknown_kind_fails():
         check_case({"fn": "trajectory_guess"})
 
 
-def test_case_with_unknown_argument_fails():
-    case = next(one for one in CASES if one["fn"] == "trajectory_critic")
+@pytest.fixture
+def good_case():
+    return next(case for case in load_cases(BUNDLED[0]) if case["fn"] == "trajectory_critic")
+
+
+def test_bundled_recordings_hold_every_kind():
+    cases = [case for path in BUNDLED for case in load_cases(path)]
+    done = [
+        (case["goal_image"], case["args"]["task"] is None)
+        for case in cases
+        if case["fn"] == "trajectory_done"
+    ]
+    pairs = [
+        (case["num_reference_frames"] > 0, case["think"])
+        for case in cases
+        if case["fn"] == "trajectory_critic"
+    ]
+    assert {case["fn"] for case in cases} == CHECKS.keys()
+    assert set(done) == {(False, False), (True, False), (True, True)}
+    assert set(pairs) == {(False, False), (True, False), (False, True), (True, True)}
+
+
+def test_case_with_unknown_argument_fails(good_case):
     with pytest.raises(AssertionError, match="bias"):
-        check_case({**case, "args": {**case["args"], "bias": 3}})
+        check_case({**good_case, "args": {**good_case["args"], "bias": 3}})
 
 
 @pytest.mark.parametrize(
@@ -213,8 +234,8 @@ def test_case_with_unknown_argument_fails():
     ],
     ids=["prompt", "frame order", "progress", "value", "system prompt"],
 )
-def test_damaged_recording_is_noticed(damage):
-    case = json.loads(json.dumps(next(one for one in CASES if one["fn"] == "trajectory_critic")))
-    damage(case)
+def test_damaged_recording_is_noticed(damage, good_case):
+    check_case(good_case)
+    damage(good_case)
     with pytest.raises(AssertionError):
-        check_case(case)
+        check_case(good_case)

@@ -1,14 +1,17 @@
 """The whole way: spec -> checkpoint on disk -> prompts -> real forward passes -> numbers, on a tiny model."""
 
 import inspect
+import json
 from dataclasses import fields
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch", reason="the transformers engine needs torch")
 pytest.importorskip("transformers", reason="the transformers engine needs transformers")
 
+from vlac_gym.cli import main
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.engines.openai import OpenAIEngine
 from vlac_gym.critic.engines.swift import SwiftEngine
@@ -122,3 +125,23 @@ def test_openai_spec_builds_the_engine_and_connects_to_nothing():
     assert info.name == "openai"
     assert "vlac-2b" in info.model
     critic.close()
+
+
+def test_score_command_runs_on_a_checkpoint(checkpoint, frames, tmp_path):
+    episode = tmp_path / "episode"
+    episode.mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(episode / f"{number}.png")
+    command = ["score", str(episode), "--task", TASK, "--out", str(tmp_path / "out"), "--value-stride", "1"]
+    command += ["--reference", str(episode), "--reference-count", "2", "--no-video"]
+    spec = f"transformers:{checkpoint}?device=cpu,reading=plain,out_of_scale=clip"
+    assert main([*command, "--critic", spec]) == 0
+    document = json.loads((tmp_path / "out" / "score.json").read_text())
+    direct = make_critic(spec)
+    np.testing.assert_allclose(
+        [row["progress"] for row in document["progress"]],
+        direct.progress(frames[:3], frames[1:], [TASK] * 3, [frames[0], frames[3]], starts=[frames[0]] * 3),
+    )
+    assert len(document["success_prob"]) == 4
+    assert document["critic"]["model"] == str(checkpoint)
+    direct.close()

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import threading
 import time
@@ -225,7 +226,8 @@ def test_the_token_comes_from_option_file_or_environment(
     refused = connect(server.url, token="the-wrong-token")
     with pytest.raises(ConfigError, match="401 unauthorized"):
         refused.success_prob(frames, ["t"])
-    server.kill()
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
     assert "unauthorized" in server.log
     assert "-token" not in server.log
 

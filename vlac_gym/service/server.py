@@ -28,7 +28,7 @@ from vlac_gym.service.core import CriticService, ServiceConfig
 logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 75
-_CLOSE_S = 5.0
+_CLOSE_S = 2.0
 """After the last answer: time for sockets to close and the critic to be freed."""
 
 

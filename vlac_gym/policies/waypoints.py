@@ -31,7 +31,9 @@ CLOSE = 1.0
 OPEN_STEPS = 6
 """Steps after which an opening hand has let go."""
 _CLOSE_STEPS = 30
-"""Most steps to wait for both fingers to touch: closing the empty hand takes about 12."""
+"""Most steps to wait for both fingers to touch."""
+_CLOSING_STEPS = 13
+"""Steps in which the empty hand closes."""
 _SETTLE_STEPS = 5
 """Steps of contact until the fingers press with full force."""
 
@@ -79,15 +81,18 @@ class Waypoint:
     needs_grasp_of: str | None = None
 
 
-def close_hand(rotation: Vector, name: str) -> Waypoint:
-    """Closes the hand where it is, until both fingers press on the object or fixture `name`."""
+def close_hand(rotation: Vector, name: str | None) -> Waypoint:
+    """Closes the hand where it is, until both fingers press on the object or fixture `name`.
+
+    Without a name it waits as long as closing takes and does not insist on contact.
+    """
     return Waypoint(
         "grasp",
         "tip",
         np.zeros(3),
         rotation=rotation,
         gripper=CLOSE,
-        hold_steps=_SETTLE_STEPS,
+        hold_steps=_CLOSING_STEPS if name is None else _SETTLE_STEPS,
         max_steps=_CLOSE_STEPS,
         needs_grasp_of=name,
     )

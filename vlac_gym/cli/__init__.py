@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vlac_gym.cli.collect",
         "Record episodes: successes, failures, near misses, undone successes.",
     ),
+    "report-card": (
+        "vlac_gym.cli.report_card",
+        "Measure how far a critic can be trusted; recommend thresholds.",
+    ),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
 

@@ -1,10 +1,10 @@
 """`vlac-gym collect`: records episodes of every kind: successes, failures, near misses and undone successes."""
 
-__all__ = ["Args", "run"]
+__all__ = ["Args", "collect_with_progress", "run"]
 
 import sys
 
-from vlac_gym.data.collect import Outcome
+from vlac_gym.data.collect import CollectReport, Outcome
 from vlac_gym.data.collect_options import CollectOptions as Args
 from vlac_gym.data.collect_options import run_collection
 from vlac_gym.data.dataset import EpisodeDataset
@@ -12,29 +12,7 @@ from vlac_gym.data.dataset import EpisodeDataset
 
 def run(args: Args) -> int:
     """Runs the command; see `vlac-gym collect --help`. Returns 1 if the simulator lost episodes, else 0."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    plans = args.plans()
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("collect"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=len(plans), completed=sum(p.is_recorded(args.out) for p in plans))
-
-        def show(outcome: Outcome, done: int, total: int) -> None:
-            if outcome.error:
-                console.print(f"lost {outcome.episode_id}: {outcome.error}")
-            progress.update(
-                bar, completed=done, description=f"{outcome.num_steps} steps, {_verdict(outcome)}"
-            )
-
-        report = run_collection(args, show)
+    report = collect_with_progress(args)
     counts = EpisodeDataset.open(args.out).summary()
     width = max(map(len, counts))
     print("\n".join(f"{name:<{width}}  {count:>7}" for name, count in counts.items()))
@@ -43,6 +21,30 @@ def run(args: Args) -> int:
     if report.lost:
         print(f"{len(report.lost)} lost; run the same command again to retry them.", file=sys.stderr)
     return 1 if report.lost else 0
+
+
+def collect_with_progress(options: Args) -> CollectReport:
+    """Collects, with a progress bar on stderr where that is a terminal, and a line for each lost episode."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    plans = options.plans()
+    console = Console(stderr=True, highlight=False)
+    note = TextColumn("{task.description}")
+    columns = (TextColumn("collect"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(
+            "", total=len(plans), completed=sum(p.is_recorded(options.out) for p in plans)
+        )
+
+        def show(outcome: Outcome, done: int, total: int) -> None:
+            if outcome.error:
+                console.print(f"lost {outcome.episode_id}: {outcome.error}")
+            progress.update(
+                bar, completed=done, description=f"{outcome.num_steps} steps, {_verdict(outcome)}"
+            )
+
+        return run_collection(options, show)
 
 
 def _verdict(outcome: Outcome) -> str:

@@ -1,0 +1,154 @@
+"""`vlac-gym report-card`: measures any critic on recorded or fresh episodes, with the simulator as referee."""
+
+__all__ = ["Args", "run"]
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlac_gym.cli.collect import collect_with_progress
+from vlac_gym.critic import make_critic
+from vlac_gym.critic.base import Critic
+from vlac_gym.data.collect_options import CollectOptions, parse_ids
+from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.errors import ConfigError
+from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, write_card
+from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.names import HEADLINES
+
+_ANY = 1_000_000  # larger than any id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Whom to measure, on what, and where to write."""
+
+    critic: str
+    """oracle, noisy_oracle:tpr=0.8,fpr=0.05, nano, transformers:PATH, http://host:8400, …"""
+    out: Path
+    """Folder for card.json and index.html."""
+    episodes: Path | None = None
+    """Folder of `vlac-gym collect`; give this or --collect."""
+    collect: tuple[str, ...] = ()
+    """Suites to collect fresh episodes of, into OUT/collected."""
+    collect_episodes: int = 20
+    """Fresh episodes of each task."""
+    collect_task_ids: str = "all"
+    """Tasks of the fresh episodes: all, 0-4, 0,3,7."""
+    collect_init_states: str = "all"
+    """Initial states of the fresh episodes."""
+    workers: int = 1
+    """Simulator processes for fresh episodes."""
+    init_states: str | None = None
+    """Judge only episodes from these initial states, e.g. 40-49 for held-out ones."""
+    task_ids: str | None = None
+    """Judge only episodes of these tasks, e.g. 0-4 or 8,9."""
+    done_threshold: float = 0.9
+    """Threshold of metrics that need one."""
+    done_patience: int = 1
+    """Patience of the rule whose stops are reported."""
+    check_interval: int = 1
+    """Env steps between done checks, at least; recorded frames are the most there can be."""
+    value_stride: int = 5
+    """Env steps between frames of the value list."""
+    false_stop_budget: float = 0.03
+    """Largest share of episodes that the recommended rule may stop falsely."""
+    camera: str | None = None
+    """Camera to show; default: the first recorded."""
+    batch_size: int = 32
+    """Most frames or pairs of one call."""
+    probe_episodes: int = 40
+    """Episodes to ask in other words and pictures."""
+    seed: int = 0
+    """Seed of the bootstrap and the probes."""
+
+
+def run(args: Args) -> int:
+    """Runs the command; see `vlac-gym report-card --help`."""
+    config = CardConfig(
+        done_threshold=args.done_threshold,
+        done_patience=args.done_patience,
+        check_interval=args.check_interval,
+        value_stride=args.value_stride,
+        false_stop_budget=args.false_stop_budget,
+        camera=args.camera,
+        batch_size=args.batch_size,
+        probe_episodes=args.probe_episodes,
+        seed=args.seed,
+    )
+    if (args.episodes is None) == (not args.collect):
+        raise ConfigError("Expected either --episodes DIR or --collect SUITE, not both and not neither.")
+    critic = make_critic(args.critic)
+    try:
+        dataset = _dataset(args)
+        card = _judge(args, config, dataset, critic)
+    finally:
+        critic.close()
+    card_file, page = write_card(card, args.out)
+    print(_reading(card))
+    print(f"{card_file}\n{page}")
+    return 0
+
+
+def _dataset(args: Args) -> EpisodeDataset:
+    folder = args.episodes
+    if folder is None:
+        folder = args.out / "collected"
+        options = CollectOptions(
+            out=folder,
+            task_suite=args.collect,
+            task_ids=args.collect_task_ids,
+            init_states=args.collect_init_states,
+            episodes=args.collect_episodes,
+            workers=args.workers,
+            seed=args.seed,
+        )
+        collect_with_progress(options)
+    dataset = EpisodeDataset.open(folder)
+    kept = dataset.select(
+        lambda e: (
+            _is_in(e.meta.init_state_id, args.init_states, "initial states")
+            and _is_in(e.meta.task_id, args.task_ids, "task ids")
+        )
+    )
+    if not kept:
+        raise ConfigError(f"No episode of {folder} has the initial states and tasks that were asked for.")
+    return kept
+
+
+def _is_in(number: int, text: str | None, what: str) -> bool:
+    return text is None or number in parse_ids(text, _ANY, what)
+
+
+def _judge(args: Args, config: CardConfig, dataset: EpisodeDataset, critic: Critic) -> ReportCard:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("judging", total=len(dataset))
+
+        def advance(_: JudgedEpisode) -> None:
+            progress.advance(bar)
+
+        return make_card(critic, args.critic, dataset, config, advance)
+
+
+def _reading(card: ReportCard) -> str:
+    lines = []
+    for name, label in HEADLINES.items():
+        estimate = card.content["headline"][name]
+        shown = "–" if estimate["value"] is None else f"{estimate['value']:.3f}"
+        detail = estimate["reason"]
+        if estimate["low"] is not None:
+            detail = f"{estimate['low']:.3f} … {estimate['high']:.3f}"
+        lines.append(f"{shown:>8}  {label}  {detail}".rstrip())
+    rule = card.content["calibration"]
+    if rule is None:
+        lines.append(f"No thresholds recommended: {card.content['calibration_reason']}.")
+    else:
+        names = ("done_threshold", "done_patience", "done_interval", "min_steps")
+        lines.append("Recommended: " + json.dumps({name: rule[name] for name in names}))
+        if card.content["calibration_reason"]:
+            lines.append(f"Beware: {card.content['calibration_reason']}.")
+    return "\n".join(lines)

@@ -1,0 +1,245 @@
+"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `write_card`."""
+
+__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card", "write_card"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vlac_gym import __version__
+from vlac_gym.calibration import Calibration
+from vlac_gym.critic.base import Critic
+from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.errors import ConfigError
+from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.judging import JudgedEpisode, judge_episodes
+from vlac_gym.report_card.mistakes import Mistake, StripFrame, film_strip, worst_mistakes
+from vlac_gym.report_card.probes import ProbeRunner
+from vlac_gym.report_card.progress_section import progress_section
+from vlac_gym.report_card.sections import (
+    Bootstrap,
+    Section,
+    cost_section,
+    detection_section,
+    robustness_section,
+    termination_section,
+    training_section,
+)
+from vlac_gym.report_card.statistics import Estimate
+from vlac_gym.report_card.sweep import SweepPoint, cross_validate, recommend, rule_grid, sweep
+from vlac_gym.report_card.termination import StopRule
+from vlac_gym.reporting.files import write_json, write_text
+
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """How a critic is measured.
+
+    Attributes:
+        done_threshold: Threshold of the metrics that need one, [0, 1]; 0.9 is the wrapper's default.
+        done_patience: Patience of the rule whose stops are reported, >= 1.
+        check_interval: Least number of steps between done checks, >= 1; frames between recorded ones do not exist.
+        value_stride: Least number of steps between frames of the value list, >= 1.
+        false_stop_budget: Largest rate of false stops that a recommended rule may have, [0, 1].
+        camera: Recorded camera to show; None for the first.
+        batch_size: Most frames or pairs of one call.
+        probe_episodes: Episodes to probe for robustness and consistency.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap and the probes.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    done_threshold: float = 0.9
+    done_patience: int = 1
+    check_interval: int = 1
+    value_stride: int = 5
+    false_stop_budget: float = 0.03
+    camera: str | None = None
+    batch_size: int = 32
+    probe_episodes: int = 40
+    resamples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("done_threshold", "false_stop_budget"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"Expected {name} in [0, 1], got {getattr(self, name)!r}.")
+        for name in ("done_patience", "check_interval", "value_stride", "batch_size", "resamples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)!r}.")
+
+
+@dataclass(frozen=True)
+class ReportCard:
+    """A finished card.
+
+    Attributes:
+        content: What `card.json` holds.
+        judged: Every episode with the critic's opinions, for plots.
+        points: The threshold sweep; empty if there was none.
+        mistakes: The worst mistakes under the recommended rule, each with its film strip.
+    """
+
+    content: Mapping[str, Any]
+    judged: Sequence[JudgedEpisode]
+    points: Sequence[SweepPoint]
+    mistakes: Sequence[tuple[Mistake, Sequence[StripFrame]]]
+
+
+def make_card(
+    critic: Critic,
+    spec: str,
+    dataset: EpisodeDataset,
+    config: CardConfig | None = None,
+    on_episode: Callable[[JudgedEpisode], None] | None = None,
+) -> ReportCard:
+    """Asks the critic about every episode and measures it against the simulator.
+
+    Args:
+        critic: Who is measured.
+        spec: What `make_critic` was given, kept in the card.
+        dataset: Recorded episodes, at least one.
+        config: How to measure.
+        on_episode: Called after each judged episode.
+
+    Raises:
+        CriticError: The critic fails otherwise than by an unusable answer.
+    """
+    config = config or CardConfig()
+    info = critic.describe()
+    asked = AskedCritic(critic, config.batch_size)
+    probes_asked = AskedCritic(critic, config.batch_size)
+    probes = ProbeRunner(
+        probes_asked,
+        dataset.tasks(),
+        limit=config.probe_episodes,
+        camera=config.camera,
+        value_stride=config.value_stride,
+        is_privileged=info.is_privileged,
+        seed=config.seed,
+    )
+    judged = []
+    for episode in judge_episodes(
+        asked, dataset, camera=config.camera, check_interval=config.check_interval,
+        value_stride=config.value_stride, visit=probes.visit,
+    ):  # fmt: skip
+        judged.append(episode)
+        if on_episode is not None:
+            on_episode(episode)
+    rule = StopRule(config.done_threshold, config.done_patience)
+    boot = Bootstrap(config.resamples, config.seed)
+    points, calibration, reason, held_out = _calibrate(judged, spec, config)
+    chosen = rule if calibration is None else _rule_of(calibration)
+    sections: dict[str, Section] = {
+        "detection": detection_section(judged, config.done_threshold, boot),
+        "termination": termination_section(judged, rule),
+        "termination_recommended": termination_section(judged, chosen),
+        "progress": progress_section(judged, probes.results, boot),
+        "robustness": robustness_section(
+            probes.results, config.done_threshold, is_privileged=info.is_privileged
+        ),
+        "training": training_section(judged, rule),
+        "cost": cost_section(asked, len(judged)),
+    }
+    content = {
+        "version": CARD_VERSION,
+        "vlac_gym": __version__,
+        "critic": {"spec": spec, **asdict(info)},
+        "dataset": {"path": str(dataset.root), **dataset.summary()},
+        "config": asdict(config),
+        "calibration": None if calibration is None else calibration.as_json(),
+        "calibration_reason": reason,
+        "held_out_tasks": as_json(held_out),
+        "headline": as_json(_headline(sections)),
+        "sections": as_json(sections),
+    }
+    mistakes = [
+        (m, film_strip(dataset[m.index], _by_index(judged, m.index), m.step, camera=config.camera))
+        for m in worst_mistakes(judged, chosen)
+    ]
+    content["mistakes"] = [asdict(m) for m, _ in mistakes]
+    return ReportCard(content, judged, points, mistakes)
+
+
+def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
+    """Writes `card.json` and `index.html`. Returns their paths.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing; nothing is written.
+    """
+    from vlac_gym.report_card.page import render_card
+
+    page = render_card(card)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "card.json", card.content)
+    write_text(out / "index.html", page)
+    return out / "card.json", out / "index.html"
+
+
+def as_json(tree: Any) -> Any:
+    """A tree of mappings with `Estimate` leaves as plain JSON values."""
+    if isinstance(tree, Estimate):
+        return tree.as_json()
+    return {name: as_json(branch) for name, branch in tree.items()}
+
+
+def _headline(sections: Mapping[str, Any]) -> dict[str, Estimate]:
+    stops = sections["termination_recommended"]
+    return {
+        "done_auroc_frames": sections["detection"]["frames"]["auroc"],
+        "done_f1_frames": sections["detection"]["frames"]["f1"],
+        "episode_f1": stops["f1"],
+        "false_positive_rate": stops["false_positive_rate"],
+        "miss_rate": stops["miss_rate"],
+        "delay_steps_median": stops["delay_steps_median"],
+        "voc_successes": sections["progress"]["order_successes"]["voc"],
+        "auroc_final_value": sections["detection"]["final_value"]["auroc"],
+    }
+
+
+def _calibrate(
+    judged: Sequence[JudgedEpisode], spec: str, config: CardConfig
+) -> tuple[list[SweepPoint], Calibration | None, str, dict[str, Estimate]]:
+    checks = [episode.checks for episode in judged]
+    succeeds = [episode.succeeds for episode in judged]
+    if all(succeeds) or not any(succeeds):
+        missing = "failed" if succeeds and all(succeeds) else "successful"
+        return [], None, f"there are no {missing} episodes to choose thresholds on", {}
+    rules = rule_grid(checks)
+    points = sweep(checks, rules)
+    best = recommend(points, config.false_stop_budget)
+    meets = best.is_within(config.false_stop_budget)
+    calibration = Calibration(
+        critic=spec,
+        done_threshold=best.rule.threshold,
+        done_patience=best.rule.patience,
+        done_interval=_check_interval(judged),
+        min_steps=best.rule.min_steps,
+        false_stop_budget=config.false_stop_budget,
+        false_positive_rate=best.false_positive_rate,
+        miss_rate=best.miss_rate,
+        episodes=len(judged),
+        task_suites=tuple(sorted({episode.meta.task_suite for episode in judged})),
+        meets_budget=meets,
+    )
+    reason = "" if meets else "no rule keeps false stops within the budget; this one comes nearest"
+    return points, calibration, reason, cross_validate(checks, rules, config.false_stop_budget)
+
+
+def _check_interval(judged: Sequence[JudgedEpisode]) -> int:
+    """The usual number of env steps between two checks of the recordings."""
+    gaps = [int(step) for e in judged for step in (e.checks.steps[1:] - e.checks.steps[:-1])]
+    return max(set(gaps), key=gaps.count) if gaps else 1
+
+
+def _rule_of(calibration: Calibration) -> StopRule:
+    return StopRule(calibration.done_threshold, calibration.done_patience, calibration.min_steps)
+
+
+def _by_index(judged: Sequence[JudgedEpisode], index: int) -> JudgedEpisode:
+    return next(episode for episode in judged if episode.index == index)

@@ -1,0 +1,179 @@
+"""Questions with a known right answer, and the same question asked differently: `ProbeRunner`, `ProbeResults`.
+
+Clock controls (a frozen video, shuffled frames), pair consistency, a wrong instruction, paraphrases and changed
+pictures. They cost extra calls, so only the first episodes of a dataset are probed.
+"""
+
+__all__ = ["PICTURE_CHANGES", "ProbeResults", "ProbeRunner", "paraphrases"]
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vlac_gym.data.episodes import Episode
+from vlac_gym.data.frame_codec import decode_frame, encode_frame
+from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.judging import JudgedEpisode, value_indices
+from vlac_gym.report_card.progress import accumulate
+from vlac_gym.report_card.statistics import Array, spearman
+from vlac_gym.types import Frame
+
+_SYNONYMS = (
+    (r"^pick up\b", "grab"),
+    (r"\band place it\b", "and put it"),
+    (r"^put\b", "place"),
+    (r"^open\b", "pull open"),
+)
+
+
+def _darken(frame: Frame) -> Frame:
+    return (frame * np.float32(0.6)).astype(np.uint8)
+
+
+def _halve(frame: Frame) -> Frame:
+    return np.repeat(np.repeat(frame[::2, ::2], 2, axis=0), 2, axis=1)[: frame.shape[0], : frame.shape[1]]
+
+
+PICTURE_CHANGES: dict[str, Callable[[Frame], Frame]] = {
+    "rotated_180": lambda frame: np.ascontiguousarray(frame[::-1, ::-1]),
+    "mirrored": lambda frame: np.ascontiguousarray(frame[:, ::-1]),
+    "jpeg_30": lambda frame: decode_frame(encode_frame(frame, "jpeg", 30)),
+    "darker_40_percent": _darken,
+    "half_resolution": _halve,
+}
+"""Name -> what is done to the picture."""
+
+
+@dataclass
+class ProbeResults:
+    """Raw answers; each list has one entry per probe that was made.
+
+    Attributes:
+        frozen: Largest |value| on the first frame shown over and over.
+        shuffled: Spearman's correlation of value and order on shuffled frames.
+        identity: |progress| from a frame to itself.
+        triples: (first half, second half, direct) progress over three frames.
+        clean: (score, success) of last frames, the reference of what follows.
+        wrong_task: Scores of last frames of successes under another task's instruction.
+        paraphrased: Per episode, scores of the last frame under each wording, the original first.
+        changed: Picture change -> scores of the last frames, in the order of `clean`.
+    """
+
+    frozen: list[float] = field(default_factory=list)
+    shuffled: list[float] = field(default_factory=list)
+    identity: list[float] = field(default_factory=list)
+    triples: list[tuple[float, float, float]] = field(default_factory=list)
+    clean: list[tuple[float, bool]] = field(default_factory=list)
+    wrong_task: list[float] = field(default_factory=list)
+    paraphrased: list[Array] = field(default_factory=list)
+    changed: dict[str, list[float]] = field(default_factory=dict)
+
+
+class ProbeRunner:
+    """Probes the first episodes that it is shown; see `judge_episodes(visit=…)`.
+
+    A privileged critic can't judge pictures that the simulator never made, nor texts: it gets the pair and
+    clock probes only.
+
+    Args:
+        asked: The critic.
+        tasks: Every (suite, task id) of the dataset with its instruction; others are the wrong ones.
+        limit: Episodes to probe.
+        camera: Which recorded camera to show.
+        value_stride: As in judging.
+        is_privileged: Whether the critic reads the simulator.
+        seed: Seed of the shuffles and of the choice of wrong instructions.
+    """
+
+    def __init__(
+        self,
+        asked: AskedCritic,
+        tasks: Mapping[tuple[str, int], str],
+        *,
+        limit: int = 40,
+        camera: str | None = None,
+        value_stride: int = 5,
+        is_privileged: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.results = ProbeResults()
+        self._asked = asked
+        self._tasks = dict(tasks)
+        self._left = limit
+        self._camera = camera
+        self._value_stride = value_stride
+        self._is_privileged = is_privileged
+        self._rng = np.random.default_rng(seed)
+
+    def visit(self, episode: Episode, judged: JudgedEpisode) -> None:
+        """Probes one episode."""
+        if self._left <= 0:
+            return
+        self._left -= 1
+        frames = episode.view(self._camera)[:]
+        listed = [frames[i] for i in value_indices(episode, self._value_stride)]
+        self._clock(listed, episode.meta.task)
+        self._pairs(listed, judged, episode.meta.task)
+        if not self._is_privileged:
+            self._words_and_pictures(episode, judged, frames[-1])
+
+    def _clock(self, listed: Sequence[Frame], task: str) -> None:
+        frozen = self._asked.value([listed[0]] * len(listed), task)
+        if np.isfinite(frozen).all():
+            self.results.frozen.append(float(np.abs(frozen).max()))
+        if len(listed) > 3:
+            mixed = [listed[i] for i in self._rng.permutation(len(listed))]
+            progress = self._asked.progress(mixed[:-1], mixed[1:], [task] * (len(mixed) - 1))
+            order = (
+                spearman(accumulate(progress), np.arange(len(mixed))) if np.isfinite(progress).all() else None
+            )
+            if order is not None:
+                self.results.shuffled.append(order)
+
+    def _pairs(self, listed: list[Frame], judged: JudgedEpisode, task: str) -> None:
+        same = self._asked.progress(listed[:1] + listed[-1:], listed[:1] + listed[-1:], [task] * 2)
+        self.results.identity += [float(abs(c)) for c in same if np.isfinite(c)]
+        starts = range(0, len(listed) - 2, 2)
+        direct = self._asked.progress(
+            [listed[i] for i in starts], [listed[i + 2] for i in starts], [task] * len(starts)
+        )
+        for i, whole in zip(starts, direct):
+            triple = (float(judged.forward[i]), float(judged.forward[i + 1]), float(whole))
+            if np.isfinite(triple).all():
+                self.results.triples.append(triple)
+
+    def _words_and_pictures(self, episode: Episode, judged: JudgedEpisode, last: Frame) -> None:
+        task = episode.meta.task
+        clean = float(judged.checks.probs[-1])
+        wordings = [*paraphrases(task)]
+        wrong = self._another_task(episode)
+        pictures = [change(last) for change in PICTURE_CHANGES.values()]
+        texts = [*wordings, *([wrong] if wrong else []), *[task] * len(pictures)]
+        scores = self._asked.success_prob([last] * (len(texts) - len(pictures)) + pictures, texts)
+        if not np.isfinite([clean, *scores]).all():
+            return
+        self.results.clean.append((clean, judged.ends_in_success))
+        self.results.paraphrased.append(np.array([clean, *scores[: len(wordings)]]))
+        if wrong and judged.ends_in_success:
+            self.results.wrong_task.append(float(scores[len(wordings)]))
+        for name, score in zip(PICTURE_CHANGES, scores[len(texts) - len(pictures) :]):
+            self.results.changed.setdefault(name, []).append(float(score))
+
+    def _another_task(self, episode: Episode) -> str | None:
+        meta = episode.meta
+        others = sorted(
+            {t for (suite, _), t in self._tasks.items() if suite == meta.task_suite and t != meta.task}
+        )
+        return str(self._rng.choice(others)) if others else None
+
+
+def paraphrases(task: str) -> list[str]:
+    """Other wordings of an instruction: polite, with a full stop, in capitals, with synonyms."""
+    text = task.strip().rstrip(".")
+    wordings = [f"please {text[0].lower()}{text[1:]}", f"{text[0].upper()}{text[1:]}.", text.upper()]
+    reworded = text
+    for pattern, other in _SYNONYMS:
+        reworded = re.sub(pattern, other, reworded, flags=re.IGNORECASE)
+    return wordings if reworded == text else [*wordings, reworded]

@@ -1,0 +1,307 @@
+"""The card's sections, each a tree of `Estimate`s: `detection_section`, `termination_section`,
+`robustness_section`, `training_section`, `cost_section`; `progress_section` has a module of its own.
+"""
+
+__all__ = [
+    "BOTH_CLASSES",
+    "Bootstrap",
+    "Judged",
+    "Section",
+    "cost_section",
+    "critic_returns",
+    "detection_section",
+    "final_values",
+    "optional",
+    "plain_mean",
+    "robustness_section",
+    "termination_section",
+    "training_section",
+]
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.report_card import detection as d
+from vlac_gym.report_card import progress as p
+from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.probes import ProbeResults
+from vlac_gym.report_card.statistics import (
+    Array,
+    Estimate,
+    auroc,
+    average_precision,
+    cluster_bootstrap,
+    rate,
+    refused,
+    two_proportion_p_value,
+)
+from vlac_gym.report_card.termination import (
+    StopRule,
+    apply_rule,
+    episode_fpr_if_independent,
+    lag_one_autocorrelation,
+    termination_metrics,
+)
+from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation, reward_scale
+
+Section: TypeAlias = "Mapping[str, Estimate | Section]"
+Judged: TypeAlias = Sequence[JudgedEpisode]
+
+BOTH_CLASSES = "it needs successes and failures, and one of the two is missing"
+_SUCCESS_RATES = (0.05, 0.15, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals of everything but plain rates are made: whole tasks are drawn."""
+
+    resamples: int = 200
+    seed: int = 0
+
+    def __call__(
+        self, judged: Judged, metric: Callable[[Judged], float | None], missing: str = BOTH_CLASSES
+    ) -> Estimate:
+        """The metric with its interval."""
+        return cluster_bootstrap(
+            judged,
+            lambda episode: episode.task_key,
+            metric,
+            missing=missing,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+
+def detection_section(judged: Judged, threshold: float, boot: Bootstrap) -> Section:
+    """A: success in a frame, in the last frame, and the final value as a score; precision when deployed."""
+    at_end = d.confusion(*_last_checks(judged), threshold)
+    rates = at_end.metrics()
+    tpr, fpr = rates["tpr"].value, rates["fpr"].value
+    deployed: dict[str, Estimate] = {}
+    for share in _SUCCESS_RATES:
+        precision = None if tpr is None or fpr is None else d.deployed_precision(tpr, fpr, share)
+        deployed[f"precision_at_success_rate_{share:g}"] = (
+            refused(BOTH_CLASSES) if precision is None else Estimate(precision, n=len(judged))
+        )
+    return {
+        "frames": _scores(judged, _checks, threshold, boot),
+        "last_frame": {**_scores(judged, _last_checks, threshold, boot), **rates},
+        "final_value": {
+            "auroc": boot(judged, lambda items: auroc(*final_values(items))),
+            "mse": boot(
+                judged, lambda items: p.squared_error(*final_values(items)), "there is no final value"
+            ),
+        },
+        "deployed": deployed,
+        "by_kind": _by_kind(judged, threshold),
+    }
+
+
+def termination_section(judged: Judged, rule: StopRule) -> Section:
+    """B: the rule applied to every episode."""
+    checks = [episode.checks for episode in judged]
+    stops = [apply_rule(c, rule) for c in checks]
+    never = [c for c in checks if not c.success.any()]
+    said = [c.probs.astype(np.float32) >= np.float32(rule.threshold) for c in never]
+    tail = {
+        name: refused("there are no failed episodes") for name in ("check_fpr", "independent_episode_fpr")
+    }
+    if never:
+        flags = np.concatenate(said)
+        looks = round(float(np.mean([len(c.probs) for c in never])))
+        fpr = float(flags.mean())
+        tail["check_fpr"] = Estimate(fpr, n=flags.size)
+        tail["independent_episode_fpr"] = Estimate(
+            episode_fpr_if_independent(fpr, looks, rule.patience), n=len(never)
+        )
+    correlation = lag_one_autocorrelation(said)
+    stopped = [stop for stop in stops if stop.is_false]
+    later = sum(stop.first_success_step is not None for stop in stopped)
+    return {
+        **termination_metrics(stops),
+        **tail,
+        "false_stops_that_would_have_succeeded": rate(later, len(stopped), of="false stops"),
+        "error_autocorrelation": refused("errors on failed episodes do not vary")
+        if correlation is None
+        else Estimate(correlation, n=len(never)),
+        "success_once": rate(sum(bool(c.success.any()) for c in checks), len(checks), of="episodes"),
+        "success_at_end": rate(sum(bool(c.success[-1]) for c in checks), len(checks), of="episodes"),
+    }
+
+
+def robustness_section(probes: ProbeResults, threshold: float, *, is_privileged: bool) -> Section:
+    """D: the same question in other words and pictures, and a question about another task."""
+    if is_privileged:
+        return {"all": refused("a privileged critic looks at neither pictures nor words")}
+    clean, success = _columns(probes.clean)
+    said = _says(clean, threshold)
+    flips = [bool(np.ptp(_says(row, threshold).astype(int))) for row in probes.paraphrased]
+    section: dict[str, Estimate | Section] = {
+        "wrong_instruction_false_success": rate(
+            int(_says(probes.wrong_task, threshold).sum()),
+            len(probes.wrong_task),
+            of="successes shown with another task",
+        ),
+        "paraphrase_flip_rate": rate(sum(flips), len(flips), of="paraphrased episodes"),
+        "paraphrase_std": plain_mean(
+            [float(row.std()) for row in probes.paraphrased], "nothing was paraphrased"
+        ),
+    }
+    for name, scores in probes.changed.items():
+        changed = _says(scores, threshold)
+        section[name] = {
+            "flip_rate": rate(int((changed != said).sum()), len(scores), of="changed pictures"),
+            "balanced_accuracy": d.confusion(scores, success, threshold).metrics()["balanced_accuracy"],
+        }
+    return section
+
+
+def training_section(judged: Judged, rule: StopRule) -> Section:
+    """E: what a policy would be paid; groups are rollouts of one task and start."""
+    usable = [e for e in judged if np.isfinite(e.final_value)]
+    if not usable:
+        return {"all": refused("the critic gave no final value")}
+    returns, lengths = critic_returns(usable, rule)
+    sim = [float(e.succeeds) for e in usable]
+    groups = group_fidelity(returns, sim, [(e.task_key, e.meta.init_state_id) for e in usable])
+    no_mix = "no start has rollouts of both outcomes"
+    no_group = "no start has two rollouts"
+    bias = length_return_correlation(lengths, returns)
+    idle = [r for r, e in zip(returns.tolist(), usable) if e.meta.policy == "zero"]
+    return {
+        "group_kendall_tau": optional(groups.kendall_tau, groups.groups, no_mix),
+        "advantage_sign_agreement": optional(groups.advantage_sign_agreement, groups.groups, no_mix),
+        "pure_noise_groups": optional(groups.noise_groups, groups.groups, no_group),
+        "lost_gradient_groups": optional(groups.lost_groups, groups.groups, no_group),
+        "length_return_correlation": optional(bias, len(usable), "lengths or returns do not vary"),
+        "idle_return": plain_mean(idle, "there are no idle episodes (policy zero)"),
+        "return_by_task": {
+            task: Estimate(mean, mean - std, mean + std, n, "one standard deviation")
+            for task, (mean, std, n) in reward_scale(returns, [e.task_key for e in usable]).items()
+        },
+    }
+
+
+def critic_returns(judged: Judged, rule: StopRule) -> tuple[Array, Array]:
+    """Return (1 if the critic stops it, else the final value) and length in steps of each episode."""
+    stops = [apply_rule(episode.checks, rule) for episode in judged]
+    returns = [e.final_value if stop.step is None else 1.0 for e, stop in zip(judged, stops)]
+    lengths = [stop.num_steps if stop.step is None else stop.step for stop in stops]
+    return np.array(returns), np.array(lengths, np.float64)
+
+
+def cost_section(asked: AskedCritic, episodes: int) -> Section:
+    """G: latency and throughput of every kind of call, calls per episode, unusable answers."""
+    section: dict[str, Estimate | Section] = {
+        "questions_per_episode": Estimate(asked.questions / episodes, n=episodes)
+        if episodes
+        else refused("there are no episodes"),
+        "unusable_answers": rate(asked.failures, asked.questions, of="questions"),
+    }
+    for kind in sorted({call.kind for call in asked.calls}):
+        calls = [call for call in asked.calls if call.kind == kind]
+        seconds = np.array([call.seconds for call in calls])
+        items = sum(call.batch for call in calls)
+        section[kind] = {
+            "items_per_s": Estimate(items / max(float(seconds.sum()), 1e-9), n=items),
+            "latency_ms_p50": Estimate(1e3 * float(np.quantile(seconds, 0.5)), n=len(calls)),
+            "latency_ms_p95": Estimate(1e3 * float(np.quantile(seconds, 0.95)), n=len(calls)),
+            "mean_batch": Estimate(items / len(calls), n=len(calls)),
+        }
+    return section
+
+
+# Scores and labels.
+
+
+def _scores(
+    judged: Judged, pick: Callable[[Judged], tuple[Array, Array]], threshold: float, boot: Bootstrap
+) -> dict[str, Estimate]:
+    metrics: dict[str, Callable[[Array, Array], float | None]] = {
+        "auroc": auroc,
+        "auprc": average_precision,
+        "fpr_at_tpr_0.9": lambda s, y: d.fpr_at_tpr(s, y, 0.9),
+        "tpr_at_fpr_0.01": lambda s, y: d.tpr_at_fpr(s, y, 0.01),
+        "tpr_at_fpr_0.05": lambda s, y: d.tpr_at_fpr(s, y, 0.05),
+        "brier": d.brier_score,
+        "calibration_error": d.calibration_error,
+    }
+    for name in ("tpr", "fpr", "precision", "f1", "balanced_accuracy", "youden_j", "cohen_kappa"):
+        metrics[name] = functools.partial(_confusion_metric, name, threshold)
+    return {name: boot(judged, functools.partial(_picked, metric, pick)) for name, metric in metrics.items()}
+
+
+def _confusion_metric(name: str, threshold: float, scores: Array, labels: Array) -> float | None:
+    return d.confusion(scores, labels, threshold).metrics()[name].value
+
+
+def _picked(
+    metric: Callable[[Array, Array], float | None],
+    pick: Callable[[Judged], tuple[Array, Array]],
+    judged: Judged,
+) -> float | None:
+    return metric(*pick(judged))
+
+
+def _checks(judged: Judged) -> tuple[Array, Array]:
+    probs = np.concatenate([e.checks.probs for e in judged]) if judged else np.zeros(0)
+    success = (
+        np.concatenate([e.checks.success[e.checks.steps] for e in judged]) if judged else np.zeros(0, bool)
+    )
+    usable = np.isfinite(probs)
+    return probs[usable], success[usable]
+
+
+def _last_checks(judged: Judged) -> tuple[Array, Array]:
+    return _columns([(e.checks.probs[-1], e.ends_in_success) for e in judged])
+
+
+def final_values(judged: Judged) -> tuple[Array, Array]:
+    return _columns([(e.final_value, e.ends_in_success) for e in judged])
+
+
+def _columns(rows: Sequence[tuple[float, bool]]) -> tuple[Array, Array]:
+    usable = [(score, label) for score, label in rows if np.isfinite(score)]
+    return np.array([s for s, _ in usable]), np.array([y for _, y in usable], bool)
+
+
+def _says(scores: Sequence[float] | Array, threshold: float) -> NDArray[np.bool_]:
+    return np.asarray(scores, np.float32) >= np.float32(threshold)
+
+
+def _by_kind(judged: Judged, threshold: float) -> Section:
+    """False-positive rate of single-check stops per kind of episode, with the odd kinds tested against the rest.
+
+    Kinds stand for policies: a critic that errs more on some cannot rank them. p-values are Bonferroni-corrected.
+    """
+    failing: dict[str, list[bool]] = {}
+    for e in judged:
+        if not e.succeeds:
+            is_stopped = apply_rule(e.checks, StopRule(threshold)).step is not None
+            failing.setdefault(e.meta.imperfection, []).append(is_stopped)
+    total = [stopped for group in failing.values() for stopped in group]
+    section: dict[str, Estimate | Section] = {}
+    for kind, group in sorted(failing.items()):
+        rest = (sum(total) - sum(group), len(total) - len(group))
+        p_value = two_proportion_p_value((sum(group), rest[0]), (len(group), rest[1]))
+        section[kind] = {
+            "false_positive_rate": rate(sum(group), len(group), of="failed episodes"),
+            "p_value_against_rest": refused("the rates can't be told apart by a test", len(group))
+            if p_value is None
+            else Estimate(min(1.0, p_value * len(failing)), n=len(total)),
+        }
+    return section
+
+
+def plain_mean(values: Sequence[float], missing: str) -> Estimate:
+    return Estimate(float(np.mean(values)), n=len(values)) if values else refused(missing)
+
+
+def optional(value: float | None, n: int, missing: str) -> Estimate:
+    return refused(missing, n) if value is None else Estimate(value, n=n)

@@ -214,6 +214,8 @@ def test_memory_holds_one_tensor_and_not_a_shard(source, tmp_path, sentencepiece
         ({"ps_version": "v1"}, "Expected ps_version 'v2'"),
         ({"select_layer": -2}, "Expected select_layer -1"),
         ({"llm_config": {"architectures": ["Qwen2ForCausalLM"]}}, "InternLM2ForCausalLM"),
+        ({"vision_config": {"hidden_size": 4}}, "misstates a setting: KeyError"),
+        ({"llm_config": None}, "misstates a setting"),
         ({"force_image_size": 56}, "position_embedding' with shape"),
     ],
 )
@@ -307,6 +309,17 @@ def test_a_failure_while_writing_leaves_nothing_behind(source, tmp_path, monkeyp
 
     monkeypatch.setattr(convert, "_write_report", fail)
     with pytest.raises(OSError, match="disk full"):
+        convert_checkpoint(source, tmp_path / "native")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["original"]
+
+
+def test_a_full_disk_is_noticed_before_writing(source, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from vlac_gym.critic.vlac import convert
+
+    monkeypatch.setattr(convert.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(ConfigError, match="of free disk"):
         convert_checkpoint(source, tmp_path / "native")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["original"]
 

@@ -77,9 +77,7 @@ def convert_checkpoint(source: str | Path, target: str | Path) -> Conversion:
         _write_weights(done, entries, layout)
         _write_rest(done, native, tokenizer)
         conversion = _write_report(done, goal, entries, layout, tokenizer, origin)
-        if goal.is_dir():
-            goal.rmdir()
-        done.rename(goal)
+        done.rename(goal)  # takes the place of an empty directory, too
     return conversion
 
 

@@ -88,14 +88,14 @@ def read_layout(config: Mapping[str, Any]) -> Layout:
     Raises:
         ConfigError: Another architecture, or a setting that the native model does not have.
     """
-    _check_architecture(config)
     try:
+        _check_architecture(config)
         vision, text = _vision_config(config), _text_config(config)
         pairs = [*_vision_tensors(vision), *_projector_tensors(config, vision, text), *_text_tensors(text)]
         image_side = vision["image_size"][0] // vision["patch_size"][0]
         image_tokens = int(image_side**2 * float(config.get("downsample_ratio", 0.5)) ** 2)
-    except KeyError as e:
-        raise ConfigError(f"Expected {e} in the checkpoint's config.json, got none.") from e
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as e:
+        raise ConfigError(f"The checkpoint's config.json lacks or misstates a setting: {e!r}.") from e
     return Layout(
         sources={name: shape for name, shape, _, _ in pairs},
         targets={name: targets for name, _, targets, _ in pairs},

@@ -83,7 +83,9 @@ class PlainTransformersEngine:
     def _generate_one(self, request: EngineRequest) -> EngineReply:
         prompt = self._prompts.encode(request)
         ids = torch.from_numpy(prompt.ids)[None].to(self._device)
-        pixels = self._preparer.finish(self._preparer.begin(request.frames)) if request.frames else None
+        pictures = {}
+        if request.frames:
+            pictures["pixel_values"] = self._preparer.finish(self._preparer.begin(request.frames))
         steps = {"number": 1, "signed_number": 2}.get(request.answer, request.max_new_tokens)
 
         def allowed(_: int, so_far: torch.Tensor) -> list[int]:
@@ -92,7 +94,7 @@ class PlainTransformersEngine:
         generated = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=pixels,
+            **pictures,
             max_new_tokens=min(steps, request.max_new_tokens),
             do_sample=False,
             return_dict_in_generate=True,

@@ -1,0 +1,95 @@
+"""The engine on a GPU: reduced precision, compiled kernels, CUDA graphs, memory. Run with `pytest -m gpu`."""
+
+import math
+from itertools import pairwise
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from vlac_gym.critic.engines.plain_transformers import PlainTransformersEngine  # noqa: E402
+from vlac_gym.critic.engines.transformers import TransformersEngine  # noqa: E402
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch.*"),
+]
+
+
+@pytest.fixture(scope="module")
+def requests(frames, done, pair):
+    tasks = ["open the drawer", "put the bowl on the plate", "close the top drawer of the cabinet"]
+    return [
+        *(done(frame, task) for frame, task in zip(frames, tasks * 3)),
+        *(pair(a, b) for a, b in pairwise(frames[:5])),
+        *(pair(a, b, references=tuple(frames[5:8])) for a, b in pairwise(frames[:4])),
+    ]
+
+
+def largest_difference(replies, expected):
+    """Of the first tokens' probabilities, over candidates that both name."""
+    worst = 0.0
+    for ours, theirs in zip(replies, expected, strict=True):
+        left = {c.token: math.exp(c.logprob) for c in ours.tokens[0].candidates}
+        right = {c.token: math.exp(c.logprob) for c in theirs.tokens[0].candidates}
+        common = left.keys() & right.keys()
+        assert len(common) >= 7
+        worst = max(worst, *(abs(left[token] - right[token]) for token in common))
+    return worst
+
+
+def test_bfloat16_agrees_with_generate(tiny_checkpoint, requests):
+    fast = TransformersEngine(tiny_checkpoint, "cuda")
+    plain = PlainTransformersEngine(tiny_checkpoint, "cuda")
+    assert fast.describe()["dtype"] == "bfloat16"
+    assert largest_difference(fast.generate(requests), plain.generate(requests)) < 2e-2
+    fast.close()
+    plain.close()
+
+
+def test_float32_agrees_with_generate_on_the_cpu(tiny_checkpoint, requests):
+    fast = TransformersEngine(tiny_checkpoint, "cuda", "float32", image_preparation="pillow")
+    plain = PlainTransformersEngine(tiny_checkpoint, "cpu")
+    replies, expected = fast.generate(requests), plain.generate(requests)
+    assert [reply.text for reply in replies] == [reply.text for reply in expected]
+    assert largest_difference(replies, expected) < 1e-4
+    fast.close()
+    plain.close()
+
+
+def test_compiled_and_recorded_forwards_agree_with_plain_ones(tiny_checkpoint, requests):
+    engine = TransformersEngine(tiny_checkpoint, "cuda", "float32")
+    before = engine.generate(requests)
+    report = engine.warm_up(requests, batch_sizes=(1, 2, 4))
+    assert (report.is_compiled, report.batch_sizes) == (True, (1, 2, 4))
+    for size in (1, 2, 3, 4, len(requests)):
+        engine.forget()
+        replies = [r for i in range(0, len(requests), size) for r in engine.generate(requests[i : i + size])]
+        assert largest_difference(replies, before) < 1e-4
+    engine.close()
+
+
+def test_sleep_frees_the_device_and_wake_records_again(tiny_checkpoint, requests):
+    engine = TransformersEngine(tiny_checkpoint, "cuda", "float32")
+    engine.warm_up(requests[:3], batch_sizes=(1, 2))
+    before = engine.generate(requests)
+    held = torch.cuda.memory_allocated()
+    engine.sleep()
+    assert torch.cuda.memory_allocated() < held - 3e6  # the weights alone are 3.6 MB
+    engine.wake()
+    assert largest_difference(engine.generate(requests), before) < 1e-4
+    engine.close()
+
+
+def test_the_memory_bound_is_enforced(tiny_checkpoint, requests):
+    engine = TransformersEngine(tiny_checkpoint, "cuda", max_gpu_memory_gb=1.5)
+    try:
+        engine.generate(requests)
+        assert 0 < engine.statistics().peak_memory <= 1.5e9
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(2_000_000_000, dtype=torch.uint8, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        engine.close()

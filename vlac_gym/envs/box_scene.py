@@ -1,7 +1,8 @@
 """A scene made of boxes, without physics: `BoxScene`, `Box`, `Slide`. For tests and for trying out planners.
 
-The hand goes exactly where an action sends it, closed fingers hold whatever box is between them, and a box
-that is let go drops onto what is below it. Joints follow the hand while it holds their handle.
+The hand carries out half of each commanded motion, as an arm that lags does; closed fingers hold whatever box
+is between them, and a box that is let go drops onto what is below it. Joints follow the hand while it holds
+their handle.
 """
 
 __all__ = ["Box", "BoxScene", "Slide"]
@@ -15,8 +16,8 @@ from numpy.typing import ArrayLike
 from vlac_gym.envs.scene import JointGoal, Predicate, Vector
 from vlac_gym.errors import ConfigError, unknown_name
 
-_METRES_PER_UNIT = 0.05
-_RADIANS_PER_UNIT = 0.5
+_METRES_PER_UNIT = 0.025
+_RADIANS_PER_UNIT = 0.25
 _OPEN_M = 0.08
 _FINGER_SPEED_M = 0.008
 _HOLD_REACH_M = 0.02
@@ -100,7 +101,7 @@ class BoxScene:
     # What moves the scene.
 
     def apply(self, action: ArrayLike) -> None:
-        """Carries out one action (7,) in [-1, 1] exactly."""
+        """Carries out one action (7,) in [-1, 1]: 1.0 moves the hand by 0.025 m or turns it by 0.25 rad."""
         command = np.asarray(action, dtype=np.float64)
         held, pulled = self._held(), self._pulled()
         move = _METRES_PER_UNIT * command[:3]

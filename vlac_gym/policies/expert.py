@@ -17,6 +17,7 @@ from vlac_gym.policies.base import Action
 from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
 from vlac_gym.policies.planner import plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
+from vlac_gym.policies.waypoints import OPEN
 
 _STALE_TURN_RAD = 0.15
 _STILL = "stop"
@@ -96,7 +97,7 @@ class ExpertPolicy:
         self._planned_for: tuple[str, Vector] | None = None
         self._steps = 0
         self._stopped = False
-        self._gripper = -1.0
+        self._gripper = OPEN
 
     @property
     def stage(self) -> str:
@@ -142,7 +143,7 @@ class ExpertPolicy:
                 self._runner = None
         if self._runner is None:
             self._plan(scene)
-        self._apply_fault()
+        self._apply_fault(scene)
 
     def _is_stale(self, scene: PrivilegedScene) -> bool:
         """True if the object to be grasped has turned since the grasp was chosen."""
@@ -162,11 +163,11 @@ class ExpertPolicy:
                 self._runner = ProgramRunner(plan_predicate(scene, predicate, place_offset=offset), scene)
                 return
 
-    def _apply_fault(self) -> None:
+    def _apply_fault(self, scene: PrivilegedScene) -> None:
         if self._fault.stop_step is not None and self._steps >= self._fault.stop_step:
             self._stopped = True
-        if self._fault.drop_step is not None and self._runner is not None:
+        if self._fault.drop_share is not None and self._runner is not None:
             carrying = self._runner.waypoint.stage == "carry"
-            if carrying and self._runner.waypoint_steps >= self._fault.drop_step:
+            if carrying and self._runner.share_done(scene) >= self._fault.drop_share:
                 self._stopped = True
-                self._gripper = -1.0
+                self._gripper = OPEN

@@ -20,7 +20,7 @@ FAULTS = {
 """Fault -> what happens."""
 
 _STOP_STEPS = (15, 70)
-_DROP_STEPS = (3, 9)
+_DROP_SHARES = (0.2, 0.6)
 _BESIDE_M = (0.13, 0.18)
 
 
@@ -31,7 +31,7 @@ class Fault:
     Attributes:
         kind: A key of `FAULTS`.
         stop_step: Steps after which the expert stands still, or None.
-        drop_step: Steps into carrying after which the hand opens, or None.
+        drop_share: Share of the way to the target, (0, 1), after which the hand opens, or None.
         place_offset: Shift of the place where the object is put down, m, (3,).
         goal: The goal that the expert pursues.
     """
@@ -39,7 +39,7 @@ class Fault:
     kind: str
     goal: tuple[Predicate, ...]
     stop_step: int | None = None
-    drop_step: int | None = None
+    drop_share: float | None = None
     place_offset: Vector = field(default_factory=lambda: np.zeros(3))
 
 
@@ -58,7 +58,7 @@ def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> F
             f"Expert fault {kind!r} needs a goal that places an object, got {goal}. Use 'stop'."
         )
     if kind == "drop":
-        return Fault(kind, scene.goal, drop_step=int(rng.integers(*_DROP_STEPS)))
+        return Fault(kind, scene.goal, drop_share=float(rng.uniform(*_DROP_SHARES)))
     if kind == "beside":
         return Fault(kind, scene.goal, place_offset=_beside(scene, rng))
     return Fault(kind, _other_goal(scene, rng))

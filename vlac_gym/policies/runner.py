@@ -44,10 +44,12 @@ class ProgramRunner:
         """The present waypoint, or the last one when the program is over."""
         return self.program[min(self.index, len(self.program) - 1)]
 
-    @property
-    def waypoint_steps(self) -> int:
-        """Steps taken for the present waypoint."""
-        return self._steps
+    def share_done(self, scene: PrivilegedScene) -> float:
+        """Share of the present waypoint's way that lies behind, [0, 1]; 1 if there is none."""
+        if self._distance < 1e-9:
+            return 1.0
+        left = float(np.linalg.norm(position_error(self.waypoint, scene, self._start)))
+        return min(1.0, max(0.0, 1.0 - left / self._distance))
 
     def advance(self, scene: PrivilegedScene) -> Status:
         """Looks at the scene once per step and moves on to the next waypoint if the present one is over."""
@@ -76,6 +78,7 @@ class ProgramRunner:
     def _begin(self, scene: PrivilegedScene) -> None:
         self._start = scene.end_effector_position
         self._last_tip = self._start
+        self._distance = float(np.linalg.norm(position_error(self.waypoint, scene, self._start)))
         self._steps = 0
         self._arrived = False
         self._waited = 0

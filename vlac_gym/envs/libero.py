@@ -328,10 +328,10 @@ def _checked_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
 
 
 def _init_state(task: LiberoTask, init_state_id: int) -> int:
-    if not 0 <= init_state_id < task.num_init_states:
+    if not (isinstance(init_state_id, (int, np.integer)) and 0 <= init_state_id < task.num_init_states):
         raise ConfigError(
             f"Expected init_state_id in 0..{task.num_init_states - 1} for {task.suite} task {task.task_id}, "
-            f"got {init_state_id}."
+            f"got {init_state_id!r}."
         )
     return int(init_state_id)
 

@@ -30,12 +30,19 @@ def acquire_model(mujoco: Any, xml: str) -> "CompiledModel":
     Args:
         mujoco: The imported module.
         xml: The model's description, with absolute paths of its meshes and textures.
+
+    Raises:
+        SimulatorError: The description does not compile, e.g. a mesh is missing.
     """
     digest = hashlib.sha256(xml.encode()).hexdigest()
     with _models_lock:
         compiled = _models.get(digest)
         if compiled is None:
-            compiled = CompiledModel(mujoco, mujoco.MjModel.from_xml_string(xml), digest)
+            try:
+                model = mujoco.MjModel.from_xml_string(xml)
+            except ValueError as error:
+                raise SimulatorError(f"MuJoCo cannot compile the task's model: {error}") from error
+            compiled = CompiledModel(mujoco, model, digest)
             _models[digest] = compiled
         compiled.num_users += 1
     return compiled

@@ -118,8 +118,8 @@ def get_task(suite: str, task_id: int) -> LiberoTask:
         DependencyNotInstalled: LIBERO is not installed.
     """
     tasks = list_tasks(suite)
-    if not 0 <= task_id < len(tasks):
-        raise ConfigError(f"Expected task_id in 0..{len(tasks) - 1} for {suite}, got {task_id}.")
+    if not (isinstance(task_id, (int, np.integer)) and 0 <= task_id < len(tasks)):
+        raise ConfigError(f"Expected task_id in 0..{len(tasks) - 1} for {suite}, got {task_id!r}.")
     return tasks[task_id]
 
 

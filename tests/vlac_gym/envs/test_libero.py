@@ -217,6 +217,7 @@ def test_bad_options_are_refused_and_leave_the_episode_running(env):
     env.step_unrendered(STILL)
     for options, message in [
         ({"init_state_id": 50}, r"Expected init_state_id in 0\.\.49 .* got 50"),
+        ({"init_state_id": "3"}, r"Expected init_state_id in 0\.\.49 .* got '3'"),
         ({"task_id": 10}, r"Expected task_id in 0\.\.9"),
         ({"init_state": 3}, r"Unknown reset option 'init_state'.*Did you mean 'init_state_id'"),
     ]:

@@ -70,6 +70,12 @@ def test_interrupts_and_bugs_come_through_at_once(libero_env, failing_placement,
     assert [compiled.num_users for compiled in libero_models._models.values()] == users
 
 
+def test_a_model_that_does_not_compile_is_a_simulator_error(libero_env):
+    mujoco = libero_env.unwrapped._running()._mujoco
+    with pytest.raises(SimulatorError, match="MuJoCo cannot compile the task's model"):
+        libero_models.acquire_model(mujoco, "<mujoco><asset><mesh file='/nowhere.stl'/></asset></mujoco>")
+
+
 def test_building_leaves_numpys_global_generator_alone(libero_env):
     np.random.seed(123)
     expected = np.random.random()

@@ -86,7 +86,7 @@ class ScriptedEnv(gym.Env[dict[str, Any], Any]):
         is_last = self._max_episode_steps is not None and step >= self._max_episode_steps
         return self._observation(step), float(succeeds), succeeds, is_last, self._info(step)
 
-    def render(self) -> Frame | None:  # type: ignore[override]
+    def render(self) -> Frame | None:
         """The frame of this step, or None without ``render_mode="rgb_array"``."""
         if self.render_mode != "rgb_array" or self._step is None:
             return None

@@ -15,10 +15,10 @@ StepResult = tuple[float, bool, bool, dict[str, Any]]
 
 
 class QuietSteps:
-    """Steps an env by `step_unrendered` and `observe` where it has them, else by `step`.
+    """Steps an env by `step_unrendered`, `current_info` and `observe` where it has them, else by `step`.
 
     An env has them if it, or an env under nothing but Gymnasium's `OrderEnforcing` and `PassiveEnvChecker`,
-    defines both; another wrapper in between could change the observation, so that it must see every step.
+    defines all three; another wrapper in between could change the observation, so that it must see every step.
 
     Args:
         env: The env that is stepped.
@@ -42,8 +42,8 @@ class QuietSteps:
         """One env step; returns (reward, terminated, truncated, info)."""
         if self._quiet is not None:
             self._observation = None
-            result: StepResult = self._quiet.step_unrendered(action)
-            return result
+            reward, terminated, truncated = self._quiet.step_unrendered(action)
+            return reward, terminated, truncated, self._quiet.current_info()
         self._observation, reward, terminated, truncated, info = self._env.step(action)
         return float(reward), bool(terminated), bool(truncated), info
 
@@ -65,5 +65,5 @@ class QuietSteps:
 def _quiet_env(env: gym.Env[Any, Any]) -> Any | None:
     while isinstance(env, OrderEnforcing | PassiveEnvChecker):
         env = env.env
-    has_both = callable(getattr(type(env), "step_unrendered", None)) and hasattr(type(env), "observe")
-    return env if has_both else None
+    has_all = all(hasattr(type(env), name) for name in ("step_unrendered", "current_info", "observe"))
+    return env if has_all else None

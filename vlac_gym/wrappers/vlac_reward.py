@@ -143,6 +143,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self._sim_success_weight = sim_success_weight
         self._judge: EpisodeJudge | None = None
         self._sim_success: bool | None = None
+        self._info: dict[str, Any] = {}
         self._is_running = False
 
     @property
@@ -200,19 +201,19 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             result = self.env.step(action)
             self._is_running = not (result[2] or result[3])
             return result
-        reward, terminated, truncated, info = self.step_unrendered(action)
-        return self.observe(), reward, terminated, truncated, info
+        reward, terminated, truncated = self.step_unrendered(action)
+        return self.observe(), reward, terminated, truncated, self._info
 
-    def step_unrendered(self, action: ActType) -> tuple[SupportsFloat, bool, bool, dict[str, Any]]:
-        """`step` without the observation, for action chunks: what neither critic nor caller looks at isn't rendered.
+    def step_unrendered(self, action: ActType) -> tuple[float, bool, bool]:
+        """`step` without observation and info: a frame that neither critic nor caller looks at isn't rendered.
 
         Returns:
-            (reward, terminated, truncated, info), as `step` would give them; see `observe`.
+            (reward, terminated, truncated), as `step` would give them; see `observe` and `current_info`.
         """
         if self._mode == "eval":
-            reward, terminated, truncated, info = self._steps.step(action)
+            reward, terminated, truncated, self._info = self._steps.step(action)
             self._is_running = not (terminated or truncated)
-            return reward, terminated, truncated, info
+            return reward, terminated, truncated
         if self._judge is None or not self._is_running:
             raise ResetNeeded("The training episode is over. Call reset() before the next step().")
         self._is_running = False  # Whatever raises below leaves an episode that can't go on.
@@ -220,10 +221,14 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self._judge.advance(self._limit(env_terminated, env_truncated))
         verdict = self._verdict(self._judge, info)
         bonus = self._watch_sim(info)
-        report = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
-        report["critic"] = self._critic_info(self._judge, verdict.stopped_by)
+        self._info = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
+        self._info["critic"] = self._critic_info(self._judge, verdict.stopped_by)
         self._is_running = verdict.stopped_by is None
-        return verdict.reward + bonus, verdict.terminated, verdict.truncated, report
+        return verdict.reward + bonus, verdict.terminated, verdict.truncated
+
+    def current_info(self) -> dict[str, Any]:
+        """The info of the last step, after `step_unrendered`."""
+        return self._info
 
     def observe(self) -> ObsType:
         """The observation of the present state, after `step_unrendered`."""

@@ -24,7 +24,10 @@ class QuietEnv(ScriptedEnv):
         self.num_steps += 1
         succeeds = self._step in self._success_steps
         is_last = self._max_episode_steps is not None and self._step >= self._max_episode_steps
-        return float(succeeds), succeeds, is_last, self._info(self._step)
+        return float(succeeds), succeeds, is_last
+
+    def current_info(self):
+        return self._info(self._step)
 
     def observe(self):
         self.rendered.append(self._step)

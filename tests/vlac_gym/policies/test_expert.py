@@ -1,0 +1,209 @@
+"""The expert's whole loop on a scene of boxes, and the ways to spoil it."""
+
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from vlac_gym.envs.box_scene import Box, BoxScene, Slide
+from vlac_gym.envs.goal_progress import goal_progress
+from vlac_gym.envs.scene import Predicate
+from vlac_gym.errors import ConfigError
+from vlac_gym.policies import StagedPolicy, make_policy
+from vlac_gym.policies.faults import FAULTS, draw_fault
+from vlac_gym.policies.planner import plan_predicate
+
+PLACING = ["reach", "descend", "grasp", "lift", "carry", "lower"]
+
+
+class SceneEnv(gym.Env):
+    def __init__(self, scene):
+        self.scene = scene
+
+
+def shelf_scene():
+    return BoxScene(
+        [Predicate("on", ("cube", "shelf"))],
+        {
+            "cube": Box((0.1, 0.1, 0.02), (0.02, 0.02, 0.02)),
+            "other": Box((-0.2, -0.1, 0.02), (0.02, 0.02, 0.02)),
+        },
+        fixtures={"shelf": Box((-0.1, 0.2, 0.05), (0.06, 0.06, 0.05))},
+    )
+
+
+def drawer_scene(goal):
+    return BoxScene(
+        goal,
+        {"cube": Box((0.3, 0.1, 0.02), (0.02, 0.02, 0.02))},
+        fixtures={"cabinet": Box((0.0, -0.3, 0.1), (0.1, 0.08, 0.1))},
+        regions={"top": Box((0.0, -0.14, 0.15), (0.09, 0.07, 0.03), owner="cabinet")},
+        slides={"top": Slide((0.0, -0.2, 0.15), (0.0, 1.0, 0.0))},
+    )
+
+
+def rollout(scene, spec="expert", seed=0, steps=120):
+    """Stages in order of first appearance, actions and progress, until success or `steps`."""
+    policy = make_policy(spec)
+    policy.reset(SceneEnv(scene), seed)
+    stages, actions, values = [], [], [goal_progress(scene)]
+    for _ in range(steps):
+        actions.append(policy.act(None, {}))
+        if policy.stage not in stages:
+            stages.append(policy.stage)
+        scene.apply(actions[-1])
+        values.append(goal_progress(scene))
+        if scene.is_success():
+            break
+    return stages, np.stack(actions), values
+
+
+def test_picking_and_placing_solves_the_task_stage_by_stage():
+    scene = shelf_scene()
+    stages, actions, values = rollout(scene)
+    assert scene.is_success()
+    assert stages == PLACING
+    assert len(actions) < 50
+    assert actions.shape[1] == 7
+    assert np.abs(actions).max() <= 1.0
+    assert (values[-1], max(values[:-1]) <= 0.99) == (1.0, True)
+
+
+def test_an_open_drawer_goal_is_pulled_open():
+    scene = drawer_scene([Predicate("open", ("top",))])
+    stages, _, _ = rollout(scene)
+    assert scene.is_success()
+    assert stages == ["reach", "descend", "grasp", "pull"]
+
+
+def test_a_closed_drawer_is_opened_before_something_goes_in():
+    scene = drawer_scene([Predicate("in", ("cube", "top"))])
+    stages, _, _ = rollout(scene, steps=200)
+    assert scene.is_success()
+    assert stages == ["reach", "descend", "grasp", "pull", "release", "retreat", "lift", "carry", "lower"]
+
+
+def test_a_lost_object_is_fetched_again():
+    scene = shelf_scene()
+    policy = make_policy("expert")
+    policy.reset(SceneEnv(scene), 0)
+    lost_once = False
+    for _ in range(150):
+        scene.apply(policy.act(None, {}))
+        if policy.stage == "carry" and not lost_once:
+            scene.movables["cube"] = Box((0.2, 0.0, 0.02), (0.02, 0.02, 0.02))  # slipped out of the hand
+            lost_once = True
+        if scene.is_success():
+            break
+    assert lost_once
+    assert scene.is_success()
+
+
+def test_stages_label_every_step_and_start_idle():
+    policy = make_policy("expert")
+    assert isinstance(policy, StagedPolicy)
+    assert (policy.stage, policy.stage_index) == ("idle", 0)
+    scene = shelf_scene()
+    policy.reset(SceneEnv(scene), 0)
+    indices = []
+    for _ in range(30):
+        scene.apply(policy.act(None, {}))
+        indices.append(policy.stage_index)
+    assert indices == sorted(indices)
+    assert indices[-1] >= 5
+
+
+def test_noise_is_seeded_and_shakes_translation_only():
+    clean = rollout(shelf_scene(), steps=5)[1]
+    noisy = rollout(shelf_scene(), "expert:noise=0.1", seed=7, steps=5)[1]
+    np.testing.assert_array_equal(noisy, rollout(shelf_scene(), "expert:noise=0.1", seed=7, steps=5)[1])
+    assert not np.array_equal(noisy, rollout(shelf_scene(), "expert:noise=0.1", seed=8, steps=5)[1])
+    assert not np.array_equal(noisy[0, :3], clean[0, :3])
+    np.testing.assert_array_equal(noisy[0, 3:], clean[0, 3:])
+    assert np.abs(noisy).max() <= 1.0
+
+
+def test_noise_does_not_keep_the_closed_loop_from_its_goal():
+    scene = shelf_scene()
+    rollout(scene, "expert:noise=0.1", seed=1)
+    assert scene.is_success()
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "none"])
+@pytest.mark.parametrize("seed", range(5))
+def test_every_fault_spoils_the_episode_and_ends_standing_still(fault, seed):
+    scene = shelf_scene()
+    policy = make_policy(f"expert:fail={fault}")
+    policy.reset(SceneEnv(scene), seed)
+    for _ in range(160):
+        action = policy.act(None, {})
+        scene.apply(action)
+        if fault != "stop":  # the boxes are quicker than an arm: the latest stops come after success
+            assert not scene.is_success()
+    assert policy.stage == "stop"
+    assert action[:6].tolist() == [0.0] * 6
+
+
+def test_a_dropped_object_lies_between_its_start_and_its_target():
+    scene = shelf_scene()
+    stages, _, _ = rollout(scene, "expert:fail=drop", seed=2)
+    assert stages == [*PLACING[:-1], "stop"]
+    x, y, z = scene.object_position("cube")
+    assert -0.1 < x < 0.1
+    assert 0.1 < y < 0.2
+    assert z == pytest.approx(0.02)
+
+
+def test_placing_beside_keeps_the_drawn_distance_from_the_target():
+    scene = shelf_scene()
+    rollout(scene, "expert:fail=beside", seed=2)
+    distance = np.linalg.norm((scene.object_position("cube") - scene.object_position("shelf"))[:2])
+    assert 0.12 < distance < 0.19
+
+
+def test_the_wrong_object_is_put_where_the_right_one_belongs():
+    scene = shelf_scene()
+    rollout(scene, "expert:fail=wrong_object")
+    assert scene.predicate_holds(Predicate("on", ("other", "shelf")))
+    np.testing.assert_allclose(scene.object_position("cube"), [0.1, 0.1, 0.02])
+
+
+def test_the_wrong_object_is_of_the_same_kind_if_there_is_one():
+    scene = shelf_scene()
+    scene.movables["cube"] = Box((0.1, 0.1, 0.02), (0.02, 0.02, 0.02), category="bowl")
+    scene.movables["bowl_2"] = Box((0.3, 0.3, 0.02), (0.02, 0.02, 0.02), category="bowl")
+    for seed in range(10):
+        fault = draw_fault("wrong_object", scene, np.random.default_rng(seed))
+        assert fault.goal == (Predicate("on", ("bowl_2", "shelf")),)
+
+
+def test_faults_that_do_not_fit_the_goal_are_refused():
+    scene = drawer_scene([Predicate("open", ("top",))])
+    with pytest.raises(
+        ConfigError, match=r"fault 'drop' needs a goal that places an object, got \(open top\)"
+    ):
+        make_policy("expert:fail=drop").reset(SceneEnv(scene), 0)
+    alone = BoxScene([Predicate("on", ("cube", "shelf"))], {"cube": Box((0, 0, 0), (1, 1, 1))})
+    with pytest.raises(ConfigError, match="needs another object than 'cube'"):
+        make_policy("expert:fail=wrong_object").reset(SceneEnv(alone), 0)
+
+
+def test_an_env_without_a_scene_is_refused():
+    with pytest.raises(ConfigError, match="needs an environment with a privileged `scene`"):
+        make_policy("expert").reset(gym.make("CartPole-v1"), 0)
+
+
+def test_goals_without_a_skill_are_named():
+    with pytest.raises(ConfigError, match="Unknown goal predicate with a skill 'up'"):
+        plan_predicate(shelf_scene(), Predicate("up", ("cube",)))
+
+
+def test_a_running_expert_pickles_as_a_fresh_one():
+    policy = make_policy("expert:noise=0.1,fail=stop")
+    policy.reset(SceneEnv(shelf_scene()), 0)
+    policy.act(None, {})
+    copy = pickle.loads(pickle.dumps(policy))
+    assert copy.options == policy.options
+    with pytest.raises(ConfigError, match="before reset"):
+        copy.act(None, {})

@@ -14,6 +14,7 @@ class builds LIBERO's task once and then
 __all__ = ["PLACEMENT_SEED", "LiberoSimulator"]
 
 import copy
+import gc
 import logging
 import math
 import time
@@ -87,14 +88,14 @@ class LiberoSimulator:
         self.task = task
         self._image_size = image_size
         self._settle_steps = settle_steps
-        self._domain, self._compiled = _build_domain(
-            self._mujoco, task, deadline_s=time.monotonic() + start_timeout_s
-        )
+        built = _build_domain(self._mujoco, task, deadline_s=time.monotonic() + start_timeout_s)
+        self._domain: Any = built[0]
+        self._compiled: Any = built[1]
         self._is_closed = False
         self._model = self._compiled.model
         self._data = self._domain.sim.data._data
         self._robot = self._domain.robots[0]
-        self._control = ArmControl(self._mujoco, self._domain)
+        self._control: Any = ArmControl(self._mujoco, self._domain)
         self._domain.check_contact = ContactTest(self._domain)
         self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
         self._init_states = task.load_init_states()
@@ -182,13 +183,17 @@ class LiberoSimulator:
         """
         with self._compiled.lock:
             self._domain._post_process()  # a lit stove is a visible site of the shared model
-            return self._compiled.render(self._data, CAMERAS[camera], self._image_size)
+            frame: Frame = self._compiled.render(self._data, CAMERAS[camera], self._image_size)
+        return frame
 
     def close(self) -> None:
-        """Gives the compiled model back; may be called twice."""
+        """Gives the compiled model back and frees the rest; may be called twice, nothing else after it."""
         if not self._is_closed:
             self._is_closed = True
             self._compiled.release()
+            # robosuite's objects refer to each other in circles and hold 0.3 GB until the collector passes by.
+            self._domain = self._model = self._data = self._robot = self._control = self._compiled = None
+            gc.collect()
 
     def _write_state(self, state: NDArray[np.float64]) -> None:
         data, nq, nv = self._data, self._model.nq, self._model.nv

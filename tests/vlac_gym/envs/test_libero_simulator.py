@@ -1,6 +1,7 @@
 """Building, sharing and replacing compiled tasks; agreement with LIBERO's own environment."""
 
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -107,6 +108,15 @@ def test_rendering_in_a_fork_of_a_process_that_rendered_is_refused(libero_env, m
         second.reset(options={"init_state_id": 0})
     monkeypatch.undo()
     second.close()
+
+
+def test_a_closed_simulator_leaves_nothing_behind(libero_env):
+    simulator = build(get_task("libero_spatial", 0))
+    domain = weakref.ref(simulator.domain)
+    assert domain() is not None
+    simulator.close()
+    simulator.close()
+    assert domain() is None
 
 
 def test_tasks_switch_within_one_env_and_old_models_go(libero_env):

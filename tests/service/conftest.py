@@ -2,6 +2,7 @@
 
 import importlib.util
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -86,6 +87,14 @@ def connect() -> Iterator[Callable[..., RemoteCritic]]:
     yield make
     for critic in critics:
         critic.close()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listened on a moment ago, for programs that can't choose one themselves."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,13 @@ import logging
 import sys
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from vlac_gym.critic import make_critic
 from vlac_gym.errors import DependencyNotInstalled, unknown_name
+
+if TYPE_CHECKING:
+    from vlac_gym.service.server import ServerConfig
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -41,6 +45,18 @@ class Args:
     """How long requests in work may take after Ctrl-C or SIGTERM."""
     log_level: str = "info"
     """debug, info, warning or error; log lines are JSON, on stderr."""
+    ray: bool = False
+    """Run as a Ray Serve application instead of in this process."""
+    replicas: int = 1
+    """With --ray: replicas of the critic, or the most of them if --min-replicas is given."""
+    min_replicas: int | None = None
+    """With --ray: scale between this number and --replicas by load."""
+    gpus_per_replica: float = 0.0
+    """With --ray: share of a GPU that each replica reserves."""
+    ray_resource: str | None = None
+    """With --ray: custom resource that a node must have, e.g. critic."""
+    ray_address: str | None = None
+    """With --ray: cluster to join, e.g. auto; none starts a local one."""
 
 
 def run(args: Args) -> int:
@@ -75,9 +91,26 @@ def run(args: Args) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(server.JsonLogFormatter())
     logging.basicConfig(level=args.log_level.upper(), handlers=[handler], force=True)
+    if args.ray:
+        return _run_on_ray(args, config)
     return server.serve(
         partial(make_critic, args.critic),
         config,
         on_listening=lambda url: print(f"Listening at {url}; loading {args.critic}", flush=True),
         on_ready=lambda: print("Ready.", flush=True),
+    )
+
+
+def _run_on_ray(args: Args, config: "ServerConfig") -> int:
+    from vlac_gym.service.ray_serve import RayOptions, serve_on_ray
+
+    options = RayOptions(
+        replicas=args.replicas,
+        min_replicas=args.min_replicas,
+        gpus_per_replica=args.gpus_per_replica,
+        resource=args.ray_resource,
+        address=args.ray_address,
+    )
+    return serve_on_ray(
+        args.critic, config, options, on_listening=lambda url: print(f"Ready at {url}", flush=True)
     )

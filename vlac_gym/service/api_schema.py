@@ -152,7 +152,7 @@ STATE: dict[str, Any] = _route(
             "has_sleep": {"type": "boolean", "description": "False if the critic holds no such memory."},
         }
     ),
-    *(401, 500, 503),
+    *(401, 500, 501, 503),
 )
 INFO: dict[str, Any] = _route(
     None,

@@ -33,19 +33,25 @@ _HTTP_REASONS = {404: "not_found", 405: "method_not_allowed"}
 
 
 def create_app(
-    service: CriticService, on_loaded: Callable[[BaseException | None], None] | None = None
+    service: CriticService,
+    on_loaded: Callable[[BaseException | None], None] | None = None,
+    *,
+    loads_first: bool = False,
 ) -> FastAPI:
     """Builds the ASGI app; the critic is loaded when it starts and freed when it stops.
 
     Args:
         service: What answers.
         on_loaded: Called once the critic is loaded, with None, or with the reason why it can't be.
+        loads_first: Load before the app counts as started, for hosts that send requests only then.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(service.load(), name="load")
         loading.add_done_callback(_on_loaded)
+        if loads_first:
+            await loading
         yield
         loading.cancel()
         await asyncio.wait([loading])
@@ -100,12 +106,22 @@ def _add_control(app: FastAPI, service: CriticService) -> None:
             request, {"protocol": PROTOCOL_VERSION, "state": service.batcher.state, "has_sleep": released}
         )
 
+    def check_lone() -> None:
+        if service.config.replicas > 1:
+            raise ServiceError(
+                "unsupported",
+                f"One of {service.config.replicas} replicas would sleep. Serve one replica per URL and give the "
+                "client all URLs: it puts every one of them to sleep.",
+            )
+
     @app.post("/v1/sleep", operation_id="sleep", summary="Free the GPU's memory; questions wait.", **STATE)
     async def sleep(request: Request) -> Response:
+        check_lone()
         return state(request, await service.batcher.sleep())
 
     @app.post("/v1/wake", operation_id="wake", summary="Bring the model back.", **STATE)
     async def wake(request: Request) -> Response:
+        check_lone()
         return state(request, await service.batcher.wake())
 
     @app.get("/v1/info", operation_id="info", summary="What this server is and accepts.", **INFO)

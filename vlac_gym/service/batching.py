@@ -67,6 +67,11 @@ class Batcher:
         self._runner: asyncio.Task[None] | None = None
         self._items_per_s = 100.0
 
+    @property
+    def is_running(self) -> bool:
+        """True while questions that come are answered, now or after `wake`."""
+        return self._runner is not None and not self._runner.done()
+
     async def start(self, make: Callable[[], Critic]) -> None:
         """Makes the critic on its thread and begins to answer; questions may come before.
 

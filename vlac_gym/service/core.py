@@ -50,6 +50,8 @@ class ServiceConfig:
         max_queue: Items that may wait; beyond it requests get 503.
         frame_store_bytes: Bytes of frames kept for later requests.
         body_timeout_s: Longest that a request's body may take to arrive.
+        replicas: How many processes answer at one URL; only a lone one can be told to sleep, since a
+            request reaches one of them and the others would keep their memory.
         token: Bearer token that every request but the health checks must carry, or None.
         limits: Sizes of requests.
     """
@@ -59,11 +61,12 @@ class ServiceConfig:
     max_queue: int = 8192
     frame_store_bytes: int = 2 * 2**30
     body_timeout_s: float = 60.0
+    replicas: int = 1
     token: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "frame_store_bytes", "body_timeout_s"):
+        for name in ("max_batch", "max_queue", "replicas", "frame_store_bytes", "body_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"Expected {name} above 0, got {getattr(self, name)!r}.")
         if not self.max_wait_ms >= 0:

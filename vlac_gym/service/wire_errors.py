@@ -51,6 +51,7 @@ ERROR_REASONS: dict[str, tuple[int, type[VlacGymError]]] = {
     "model_failed": (500, CriticServerError),
     "out_of_memory": (500, CriticServerError),
     "internal": (500, CriticServerError),
+    "unsupported": (501, ConfigError),
     "no_number": (502, CriticResponseError),
     "upstream_protocol": (502, CriticProtocolError),
     "upstream_connection": (502, CriticConnectionError),

@@ -1,0 +1,367 @@
+"""64 simulated envs against a critic server: bytes per step, latency, and throughput against two others.
+
+    python benchmarks/service_load.py                                # tiny checkpoint, CPU
+    python benchmarks/service_load.py --critic timed:17,4.4          # no model: waits like a GPU, see TimedCritic
+    python benchmarks/service_load.py --sizes 2b --device cuda:0 --dtype bfloat16   # VLAC-2B, random weights
+    python benchmarks/service_load.py --critic transformers:PATH
+
+Every env is judged at each step (one fresh frame) and gets a value list over every fifth frame at its end.
+Measured three times on the same frames: the critic in this process, 64 frames a call; this package's server
+with worker processes; and the obvious server, built below: one request per frame, a PNG in base64 in JSON,
+one call of the critic per request.
+"""
+
+import argparse
+import base64
+import io
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from vlac_gym.critic.base import Critic, value_lists
+from vlac_gym.critic.registry import known_critics, make_critic, register_critic
+from vlac_gym.service.client import RemoteCritic
+from vlac_gym.types import CriticInfo
+
+TASK = "pick up the black bowl and place it on the plate"
+VALUE_STRIDE = 5
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one worker did: seconds of each step, bytes of request bodies, when it began and ended."""
+
+    step_seconds: list[float]
+    bytes_sent: int
+    started_at: float
+    ended_at: float
+
+
+class TimedCritic:
+    """Brightness, after the time that a GPU would take: `timed:A,B` waits A + B * frames milliseconds.
+
+    It isolates what the service costs from what a model costs on this machine. 17 and 4.4 are VLAC-2B's shapes
+    on one H200 as one plain forward: 46 requests/s alone, 215 at batch 64.
+    """
+
+    def __init__(self, argument: str) -> None:
+        self._call_s, self._frame_s = (float(text) / 1000 for text in argument.split(","))
+
+    def success_prob(self, frames: list[np.ndarray], tasks: list[str]) -> np.ndarray:
+        time.sleep(self._call_s + self._frame_s * len(frames))
+        return np.array([frame[::8, ::8].mean() / 255 for frame in frames], np.float32)
+
+    def value(self, frames: list[np.ndarray], task: str, references: object = None) -> np.ndarray:
+        return self.values([frames], [task])[0]
+
+    def values(self, episodes: Any, tasks: Any, references: object = None) -> list[np.ndarray]:
+        """Pairs cost as much as frames."""
+        time.sleep(self._call_s + self._frame_s * sum(len(frames) - 1 for frames in episodes))
+        return [np.linspace(0, 0.5, len(frames), dtype=np.float32) for frames in episodes]
+
+    def describe(self) -> CriticInfo:
+        return CriticInfo("timed")
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def register_timed() -> None:
+    """Lets `make_critic` find `TimedCritic`, in this process or another."""
+    if "timed" not in known_critics():
+        sys.path.insert(0, str(Path(__file__).parent))
+        register_critic("timed", "service_load:TimedCritic")
+
+
+def episode_frame(env: int, step: int, size: int) -> np.ndarray:
+    """A frame that compresses like a rendered one: a smooth table, a moving block, a little grain."""
+    rng = np.random.default_rng((env, step))
+    y, x = np.mgrid[0:size, 0:size]
+    frame = np.stack([120 + 40 * y / size, 90 + 30 * x / size, 70 + 0 * x], axis=-1)
+    left, top = (3 * step + 11 * env) % (size // 2), (7 * env) % (size // 2)
+    frame[top : top + size // 5, left : left + size // 5] = (30, 30, 35)
+    frame += rng.integers(-2, 3, (size, size, 1))
+    return np.clip(frame, 0, 255).astype(np.uint8)
+
+
+def make_frames(envs: range, steps: int, size: int) -> list[list[np.ndarray]]:
+    """Frames by env and step, made before the clock starts."""
+    return [[episode_frame(env, step, size) for step in range(steps)] for env in envs]
+
+
+def run_episodes(critic: Critic, frames: list[list[np.ndarray]], wait: Callable[[], None]) -> Load:
+    """Judges the envs in lockstep, as a vector env does: one question per step, one for all values."""
+    tasks = [TASK] * len(frames)
+    step_seconds: list[float] = []
+    wait()
+    started_at = time.time()
+    for step in range(len(frames[0])):
+        begin = time.perf_counter()
+        critic.success_prob([episode[step] for episode in frames], tasks)
+        step_seconds.append(time.perf_counter() - begin)
+    value_lists(critic, [episode[::VALUE_STRIDE] for episode in frames], tasks)
+    return Load(step_seconds, 0, started_at, time.time())
+
+
+def service_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, results: Any) -> None:
+    """One rollout worker of the service."""
+    critic = RemoteCritic(url, timeout_s=300, deadline_s=600, encoding=args.encoding)
+    frames = make_frames(envs, args.steps, args.image_size)
+    critic.server_info()
+    load = run_episodes(critic, frames, barrier.wait)
+    results.put(Load(load.step_seconds, critic.statistics["bytes_sent"], load.started_at, load.ended_at))
+    critic.close()
+
+
+def naive_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, results: Any) -> None:
+    """One rollout worker of the obvious server: a thread per env, a request per frame."""
+    frames = make_frames(envs, args.naive_steps, args.image_size)
+    with httpx.Client(timeout=600, trust_env=False, limits=httpx.Limits(max_connections=None)) as client:
+
+        def post(path: str, message: dict[str, Any]) -> int:
+            body = json.dumps(message).encode()
+            client.post(
+                url + path, content=body, headers={"content-type": "application/json"}
+            ).raise_for_status()
+            return len(body)
+
+        def run_env(episode: list[np.ndarray]) -> tuple[list[float], int]:
+            seconds, sent = [], 0
+            for frame in episode:
+                begin = time.perf_counter()
+                sent += post("/done", {"image": to_base64(frame), "task": TASK})
+                seconds.append(time.perf_counter() - begin)
+            images = [to_base64(frame) for frame in episode[::VALUE_STRIDE]]
+            sent += post("/value", {"images": images, "task": TASK})
+            return seconds, sent
+
+        barrier.wait()
+        started_at = time.time()
+        with ThreadPoolExecutor(len(envs)) as pool:
+            parts = list(pool.map(run_env, frames))
+        seconds = [s for part in parts for s in part[0]]
+        results.put(Load(seconds, sum(part[1] for part in parts), started_at, time.time()))
+
+
+def to_base64(frame: np.ndarray) -> str:
+    """A PNG in base64."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def from_base64(text: str) -> np.ndarray:
+    """The frame in a base64 PNG."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def serve_naively(spec: str, options: dict[str, Any], port: int) -> None:
+    """The obvious server: FastAPI, JSON, one frame per request, a lock around the model."""
+    import uvicorn
+    from fastapi import Body, FastAPI
+
+    register_timed()
+    critic, lock, app = make_critic(spec, **options), threading.Lock(), FastAPI()
+
+    @app.post("/done")
+    def done(image: str = Body(), task: str = Body()) -> dict[str, float]:
+        frame = from_base64(image)
+        with lock:
+            return {"prob": float(critic.success_prob([frame], [task])[0])}
+
+    @app.post("/value")
+    def value(images: list[str] = Body(), task: str = Body()) -> dict[str, list[float]]:  # noqa: B008
+        frames = [from_base64(image) for image in images]
+        with lock:
+            return {"values": critic.value(frames, task).tolist()}
+
+    @app.get("/")
+    def ready() -> str:
+        return "ready"
+
+    uvicorn.run(app, port=port, log_level="error")
+
+
+@contextmanager
+def naive_server(spec: str, options: dict[str, Any]) -> Iterator[str]:
+    """The obvious server as a process."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, options, port))
+    process.start()
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            httpx.get(url, trust_env=False)
+            break
+        except httpx.TransportError:
+            time.sleep(0.5)
+    try:
+        yield url
+    finally:
+        process.terminate()
+        process.join()
+
+
+@contextmanager
+def service_server(spec: str, args: argparse.Namespace) -> Iterator[str]:
+    """`vlac-gym serve` as a process."""
+    folder = str(Path(__file__).parent)
+    program = (
+        f"import sys; sys.path.insert(0, {folder!r}); from service_load import register_timed; register_timed();"
+        "from vlac_gym.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "serve",
+        "--critic",
+        spec,
+        "--port",
+        "0",
+        "--log-level",
+        "warning",
+    ]
+    command += ["--max-batch", str(args.max_batch), "--max-wait-ms", str(args.max_wait_ms)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    url = ""
+    for line in process.stdout:
+        if line.startswith("Listening at "):
+            url = line.removeprefix("Listening at ").partition(";")[0]
+        if line.startswith("Ready"):
+            break
+    try:
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def drive(worker: Callable[..., None], url: str, args: argparse.Namespace) -> list[Load]:
+    """Runs the workers at the same time and collects what they did."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(args.workers), context.Queue()
+    share = args.envs // args.workers
+    processes = [
+        context.Process(target=worker, args=(url, range(i * share, (i + 1) * share), args, barrier, results))
+        for i in range(args.workers)
+    ]
+    for process in processes:
+        process.start()
+    loads = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return loads
+
+
+def in_process(spec: str, options: dict[str, Any], args: argparse.Namespace) -> Load:
+    """The critic in this process at the same batch."""
+    register_timed()
+    critic = make_critic(spec, **options)
+    frames = make_frames(range(args.envs), args.steps, args.image_size)
+    warm_up = [episode_frame(10_000 + i, 0, args.image_size) for i in range(args.envs)]
+    critic.success_prob(warm_up, [TASK] * args.envs)
+    load = run_episodes(critic, frames, lambda: None)
+    critic.close()
+    return load
+
+
+def report(name: str, loads: list[Load], frames: int, envs_per_question: int) -> tuple[str, float]:
+    """A row of the table, and frames per second."""
+    seconds = max(load.ended_at for load in loads) - min(load.started_at for load in loads)
+    latencies = np.array([s for load in loads for s in load.step_seconds]) * 1000
+    per_step = sum(load.bytes_sent for load in loads) / frames
+    rate = frames / seconds
+    p50, p99 = np.percentile(latencies, [50, 99])
+    row = f"| {name} | {rate:,.1f} | {p50:,.1f} | {p99:,.1f} | {per_step:,.0f} | {envs_per_question} |"
+    return row, rate
+
+
+def build_checkpoint(args: argparse.Namespace, folder: Path) -> Path:
+    """Random weights: the tiny shapes, or VLAC-2B's as `critic_speed.py` makes them."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from critic_speed import build_checkpoint as build
+
+    return build(folder / args.sizes, args.sizes, args.device)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--critic", help="spec to serve; default: a checkpoint with random weights")
+    parser.add_argument("--sizes", default="tiny", help="shapes of the random weights: tiny or 2b")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--envs", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=4, help="rollout processes that share the envs")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each episode")
+    parser.add_argument(
+        "--naive-steps", type=int, default=5, help="steps against the obvious server, which is slow"
+    )
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--encoding", default="raw", help="raw, png or jpeg")
+    parser.add_argument("--max-batch", type=int, default=64)
+    parser.add_argument("--max-wait-ms", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures and prints a table in Markdown."""
+    args = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        spec = args.critic
+        if spec is None:
+            options = f"out_of_scale=clip,device={args.device},dtype={args.dtype}"
+            spec = f"transformers:{build_checkpoint(args, Path(folder))}?{options}"
+        frames, naive_frames = args.envs * args.steps, args.envs * args.naive_steps
+        share = args.envs // args.workers
+        local_row, local = report("in process", [in_process(spec, {}, args)], frames, args.envs)
+        with service_server(spec, args) as url:
+            drive(partial(service_worker), url, argparse.Namespace(**{**vars(args), "steps": 1}))
+            row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)
+        with naive_server(spec, {}) as url:
+            naive_row, naive = report(
+                "base64 JSON, a frame each", drive(naive_worker, url, args), naive_frames, 1
+            )
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {args.device}; critic {spec};"
+    )
+    print(
+        f"{args.envs} envs in {args.workers} workers, {args.steps} steps, {args.image_size} px, {args.encoding}\n"
+    )
+    print("| server | frames/s | p50 step ms | p99 step ms | bytes per env step | envs per request |")
+    print("|---|---|---|---|---|---|")
+    print(local_row, row, naive_row, sep="\n")
+    print(f"\nservice / in process: {rate / local:.2f}; service / base64 JSON: {rate / naive:.1f}")
+    if args.out is not None:
+        options = {key: str(value) for key, value in vars(args).items()}
+        numbers = {"in_process": local, "service": rate, "naive": naive, "options": options}
+        args.out.write_text(json.dumps(numbers, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -273,7 +273,7 @@ class BoxScene:
 
     def _slide(self, name: str) -> Slide:
         if name not in self.slides:
-            raise ConfigError(f"Expected {name!r} to be moved by one joint, got [].")
+            raise ConfigError(f"Expected a drawer that one joint moves, got {name!r}.")
         return self.slides[name]
 
 

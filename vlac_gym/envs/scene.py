@@ -357,8 +357,10 @@ class LiberoScene:
 
     def _joint_of(self, name: str) -> str:
         joints = self._joints(name)
-        if len(joints) != 1:
-            raise ConfigError(f"Expected {name!r} to be moved by one joint, got {list(joints)}.")
+        if not self.is_jointed(name):
+            raise ConfigError(
+                f"Expected a drawer, knob or door that one joint moves, got {name!r}: {joints}."
+            )
         return joints[0]
 
     def _articulation(self, name: str) -> Any:

@@ -3,6 +3,7 @@
 __all__ = ["Batch", "Item", "plan_batches"]
 
 from collections.abc import Container, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from vlac_gym.critic.engines.base import AnswerKind, EngineRequest
@@ -26,13 +27,18 @@ class Item:
         index: Its place among the requests of the call.
         request: The request.
         prompt: Its token ids.
-        digests: Content digest of each frame.
+        hashing: Content digest of each frame, on its way in a thread.
     """
 
     index: int
     request: EngineRequest
     prompt: EncodedPrompt
-    digests: tuple[bytes, ...]
+    hashing: "tuple[Future[bytes], ...]"
+
+    @property
+    def digests(self) -> tuple[bytes, ...]:
+        """Content digest of each frame; waits for the threads."""
+        return tuple(future.result() for future in self.hashing)
 
     @property
     def prefix_length(self) -> int:
@@ -45,7 +51,8 @@ class Item:
     @property
     def prefix_key(self) -> PrefixKey:
         """Equal for requests whose prefixes hold the same text and frames."""
-        return self.prompt.ids[: self.prefix_length].tobytes(), self.digests[: self.request.shared_frames]
+        shared = self.hashing[: self.request.shared_frames]
+        return self.prompt.ids[: self.prefix_length].tobytes(), tuple(future.result() for future in shared)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ that many prompts share goes through `prefix` once. Rows are padded on the right
 __all__ = ["TextDecoder"]
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -51,15 +52,16 @@ class TextDecoder(nn.Module):
 
     def prefix(self, embeddings: torch.Tensor) -> list[KeysValues]:
         """Keys and values per layer of one sequence (1, P, width) that later prompts begin with."""
-        hidden, kept = embeddings, []
-        rotation = self._rotation(
-            embeddings, torch.arange(embeddings.shape[1], device=embeddings.device)[None]
-        )
-        for i, layer in enumerate(self._each_layer()):
-            queries, keys, values = layer.project(hidden, *rotation)
-            kept.append((keys, values))
-            if i < len(self.layers) - 1:
-                hidden = layer.finish(hidden, attend_prompt(queries, keys, values))
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+        rotation = self._rotation(embeddings, positions)
+        layers = list(self._each_layer())
+        hidden = embeddings
+        queries, keys, values = layers[0].project(hidden, *rotation)
+        kept = [(keys, values.clone())]  # values are a view of all projections, which need not stay alive
+        for layer, after in pairwise(layers):
+            attended = attend_prompt(queries, keys, values)
+            hidden, queries, keys, values = layer.advance(after, hidden, attended, *rotation)
+            kept.append((keys, values.clone()))
         return kept
 
     def prefill(
@@ -89,20 +91,23 @@ class TextDecoder(nn.Module):
         rotation = self._rotation(embeddings, positions)
         rows = torch.arange(embeddings.shape[0], device=embeddings.device)
         skip = start if 0 < start <= length // _SHORT_PREFIX_SHARE else 0
+        short = prefix if prefix and skip else [(None, None)] * len(self.layers)
+        layers = list(self._each_layer())
         hidden, kept = embeddings, []
-        for i, layer in enumerate(self._each_layer()):
-            if prefix and skip:
-                queries, keys, values = layer.project_behind(hidden, *rotation, *prefix[i])
-            else:
-                queries, keys, values = layer.project(hidden, *rotation)
-                keys, values = with_prefix(prefix[i] if prefix else None, keys, values)
+        queries, keys, values = layers[0].project(hidden, *rotation, *short[0])
+        for i, layer in enumerate(layers):
+            if prefix and not skip:
+                keys, values = with_prefix(prefix[i], keys, values)
             if keep:  # clones, because views would keep queries and copies of the prefix alive
                 kept.append((keys[:, :, start:].clone(), values[:, :, start:].clone()))
-            if i < len(self.layers) - 1:
-                hidden = layer.finish(hidden, attend_prompt(queries, keys, values, skip))
-            else:  # nothing after the last layer needs the other positions
-                one = queries[rows, :, last + skip][:, :, None]
-                hidden = layer.finish(hidden[rows, last][:, None], attend_one(one, keys, values, visible))
+            if i + 1 < len(layers):
+                attended = attend_prompt(queries, keys, values, skip)
+                hidden, queries, keys, values = layer.advance(
+                    layers[i + 1], hidden, attended, *rotation, *short[i + 1]
+                )
+        # nothing after the last layer needs the other positions
+        attended = attend_one(queries[rows, :, last + skip][:, :, None], keys, values, visible)
+        hidden = layers[-1].finish(hidden[rows, last][:, None], attended)
         return self._logits(hidden), kept
 
     def step(
@@ -163,35 +168,44 @@ class _DecoderLayer(nn.Module):
         self.norm_before, self.norm_after = source.input_layernorm, source.post_attention_layernorm
 
     def compile_parts(self) -> None:
-        # before `project`, which it calls: compiled inside, not from outside
-        self.project_behind = torch.compile(self.project_behind, dynamic=True)  # type: ignore[method-assign]
-        self.project = torch.compile(self.project, dynamic=True)  # type: ignore[method-assign]
-        self.finish = torch.compile(self.finish, dynamic=True)  # type: ignore[method-assign]
+        for name in ("advance", "project", "finish"):
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
 
     def project(
-        self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Rotated queries and keys, and values, each (B, heads, L, head width)."""
-        widths = (self.query_width, self.key_width, self.key_width)
-        parts = self.query_key_value(self.norm_before(hidden)).split(widths, dim=-1)
-        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
-        return _rotate(queries, cos, sin), _rotate(keys, cos, sin), values
-
-    def project_behind(
         self,
         hidden: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        prefix_keys: torch.Tensor,
-        prefix_values: torch.Tensor,
+        prefix_keys: torch.Tensor | None = None,
+        prefix_values: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `project`, with a prefix before keys and values, and as many zeros before the queries.
+        """Rotated queries and keys, and values, each (B, heads, L, head width).
 
-        With as many queries as keys the fastest causal kernels apply; compiled, nothing is copied twice.
+        With a prefix of P positions, that prefix stands before keys and values, and P zeros before the queries:
+        with as many queries as keys the fastest causal kernels apply.
         """
-        queries, keys, values = self.project(hidden, cos, sin)
+        widths = (self.query_width, self.key_width, self.key_width)
+        parts = self.query_key_value(self.norm_before(hidden)).split(widths, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        queries, keys = _rotate(queries, cos, sin), _rotate(keys, cos, sin)
+        if prefix_keys is None or prefix_values is None:
+            return queries, keys, values
         keys, values = with_prefix((prefix_keys, prefix_values), keys, values)
         return pad(queries, (0, 0, prefix_keys.shape[2], 0)), keys, values
+
+    def advance(
+        self,
+        after: "_DecoderLayer",
+        hidden: torch.Tensor,
+        attended: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        prefix_keys: torch.Tensor | None = None,
+        prefix_values: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`finish` of this layer and `project` of the next in one, so that they compile into fewer passes."""
+        hidden = self.finish(hidden, attended)
+        return hidden, *after.project(hidden, cos, sin, prefix_keys, prefix_values)
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """Output projection and feed-forward, with their residuals."""

@@ -57,8 +57,6 @@ _PREFIX_CACHE_BYTES = 1 << 30
 _GRAPH_STEP = 16
 """Prompt lengths are recorded in multiples of this many tokens."""
 _DIGEST_THREADS = min(16, os.cpu_count() or 1)
-_FEW_FRAMES = 4
-"""Up to this many, threads cost more than they save."""
 
 
 @dataclass(frozen=True)
@@ -310,10 +308,9 @@ class TransformersEngine:
     def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
         prompts = [self._parts.prompts.encode(request) for request in requests]
         frames = {id(frame): frame for request in requests for frame in request.frames}
-        run = map if len(frames) <= _FEW_FRAMES else self._digest_threads.map
-        digests = dict(zip(frames, run(frame_digest, frames.values())))
+        hashing = {key: self._digest_threads.submit(frame_digest, frame) for key, frame in frames.items()}
         return [
-            Item(i, request, prompt, tuple(digests[id(frame)] for frame in request.frames))
+            Item(i, request, prompt, tuple(hashing[id(frame)] for frame in request.frames))
             for i, (request, prompt) in enumerate(zip(requests, prompts))
         ]
 

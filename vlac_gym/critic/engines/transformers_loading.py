@@ -52,13 +52,15 @@ def pick_device(device: str | None) -> torch.device:
         ConfigError: No such device.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         picked = torch.device(device)
     except RuntimeError as e:
         raise ConfigError(f"Expected a device such as 'cpu' or 'cuda:0', got {device!r}.") from e
     if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"Expected a device of this machine, got {device!r}; torch sees none of that name.")
+    if device == "cuda":  # some torch functions insist on a number
+        return torch.device("cuda", torch.cuda.current_device())
     return picked
 
 

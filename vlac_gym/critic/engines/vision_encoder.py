@@ -2,6 +2,7 @@
 
 __all__ = ["VisionEncoder"]
 
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -9,6 +10,9 @@ from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from vlac_gym.critic.engines.attention import fuse_linears
+
+Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Queries, keys and values, each (N, heads, positions, head width)."""
 
 
 class VisionEncoder(nn.Module):
@@ -39,8 +43,12 @@ class VisionEncoder(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encodes (N, 3, side, side) into (N, image tokens, text width)."""
         hidden = self.embeddings(pixels)
-        for layer in self.layers:
-            hidden = layer(hidden)
+        layers = [cast(_VisionLayer, layer) for layer in self.layers]
+        parts = layers[0].project(hidden)
+        for layer, after in pairwise(layers):
+            hidden, *heads = layer.advance(after, hidden, layer.attend(*parts))
+            parts = (heads[0], heads[1], heads[2])
+        hidden = layers[-1].finish(hidden, layers[-1].attend(*parts))
         patches = self.final_norm(hidden)[:, 1:]
         side = int(patches.shape[1] ** 0.5)
         grid = patches.reshape(patches.shape[0], side, side, -1)
@@ -81,16 +89,11 @@ class _VisionLayer(nn.Module):
         self.attention_scale, self.mlp_scale = source.lambda_1, source.lambda_2
         self.mlp = source.mlp
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        queries, keys, values = self.project(hidden)
-        attended = scaled_dot_product_attention(queries, keys, values, scale=self.scale)
-        return self.finish(hidden, attended)
-
     def compile_parts(self) -> None:
-        self.project = torch.compile(self.project, dynamic=True)  # type: ignore[method-assign]
-        self.finish = torch.compile(self.finish, dynamic=True)  # type: ignore[method-assign]
+        for name in ("advance", "project", "finish"):
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
 
-    def project(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def project(self, hidden: torch.Tensor) -> Heads:
         queries, keys, values = self.query_key_value(self.norm_before(hidden)).chunk(3, dim=-1)
         queries, keys = self.query_norm(queries), self.key_norm(keys)
         split = (*hidden.shape[:2], self.heads, -1)
@@ -99,6 +102,16 @@ class _VisionLayer(nn.Module):
             keys.reshape(split).transpose(1, 2),
             values.reshape(split).transpose(1, 2),
         )
+
+    def attend(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return scaled_dot_product_attention(queries, keys, values, scale=self.scale)
+
+    def advance(
+        self, after: "_VisionLayer", hidden: torch.Tensor, attended: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`finish` of this layer and `project` of the next in one, so that they compile into fewer passes."""
+        hidden = self.finish(hidden, attended)
+        return hidden, *after.project(hidden)
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         hidden = hidden + self.attention_scale * self.out(attended.transpose(1, 2).flatten(2))

@@ -27,7 +27,7 @@ from vlac_gym.report_card.sections import (
     training_section,
 )
 from vlac_gym.report_card.statistics import Estimate
-from vlac_gym.report_card.sweep import SweepPoint, cross_validate, recommend, rule_grid, sweep
+from vlac_gym.report_card.sweep import StopTable, SweepPoint, cross_validate, recommend, rule_grid
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.reporting.files import write_json, write_text
 
@@ -210,8 +210,8 @@ def _calibrate(
     if all(succeeds) or not any(succeeds):
         missing = "failed" if succeeds and all(succeeds) else "successful"
         return [], None, f"there are no {missing} episodes to choose thresholds on", {}
-    rules = rule_grid(checks)
-    points = sweep(checks, rules)
+    table = StopTable(checks, rule_grid(checks))
+    points = table.points()
     best = recommend(points, config.false_stop_budget)
     meets = best.is_within(config.false_stop_budget)
     calibration = Calibration(
@@ -228,7 +228,7 @@ def _calibrate(
         meets_budget=meets,
     )
     reason = "" if meets else "no rule keeps false stops within the budget; this one comes nearest"
-    return points, calibration, reason, cross_validate(checks, rules, config.false_stop_budget)
+    return points, calibration, reason, cross_validate(table, config.false_stop_budget)
 
 
 def _check_interval(judged: Sequence[JudgedEpisode]) -> int:

@@ -39,12 +39,21 @@ class Mistake:
 
 @dataclass(frozen=True)
 class StripFrame:
-    """One picture of a film strip: its env step, JPEG bytes, the critic's score (None if not asked), the truth."""
+    """One picture of a film strip.
+
+    Attributes:
+        step: Env step.
+        jpeg: Compressed picture.
+        success_prob: The critic's score, None where it was not asked.
+        success: The simulator's verdict.
+        is_event: Whether the mistake shows here.
+    """
 
     step: int
     jpeg: bytes
     success_prob: float | None
     success: bool
+    is_event: bool
 
 
 def worst_mistakes(judged: Sequence[JudgedEpisode], rule: StopRule, per_kind: int = 2) -> list[Mistake]:
@@ -75,10 +84,11 @@ def film_strip(
     view = episode.view(camera)
     return [
         StripFrame(
-            int(steps[i]),
-            encode_frame(view[int(i)], "jpeg", 85),
-            score.get(int(steps[i])),
-            bool(episode.success[steps[i]]),
+            step=int(steps[i]),
+            jpeg=encode_frame(view[int(i)], "jpeg", 85),
+            success_prob=score.get(int(steps[i])),
+            success=bool(episode.success[steps[i]]),
+            is_event=int(i) == event,
         )
         for i in spread
     ]

@@ -37,7 +37,7 @@ h2 { font-size: 18px; margin: 36px 0 4px; } h3 { font-size: 14px; margin: 18px 0
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 14px; margin: 10px 0; }
 .plots .wide { grid-column: 1 / -1; } figure { margin: 0; }
 figure.plot { background: #ffffff; border: 1px solid var(--line); border-radius: 8px; padding: 8px; color: #111827; }
-figure.plot svg { display: block; width: 100%; height: auto; max-height: 340px; }
+figure.plot svg { display: block; width: 100%; height: auto; }
 figcaption { font-size: 13px; color: var(--muted); margin: 2px 4px 6px; } figure.plot figcaption { color: #4b5563; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -110,10 +110,10 @@ def _advice(content: Mapping[str, Any]) -> str:
         "episodes that they were chosen on."
     )
     held_out = content["held_out_tasks"]
-    honest = "Only one task is there, so nothing can be said about tasks that the choice did not see."
+    honest = "Nothing can be said about tasks that the choice did not see: too few tasks have both outcomes"
     if held_out:
         honest = "Chosen without a task and measured on it, over all tasks: " + ", ".join(
-            f"{METRICS[name][0].lower()} {_value(name, estimate)} {_interval(name, estimate)}".strip()
+            f"{METRICS[name][0].lower()} {_value(name, estimate)} ({_interval(name, estimate) or estimate['reason']})"
             for name, estimate in held_out.items()
         )
     return (
@@ -214,7 +214,7 @@ def _mistakes(mistakes: Sequence[tuple[Mistake, Sequence[StripFrame]]]) -> str:
         return "<h2>Worst mistakes</h2><p class='muted'>None: no false, late or missed stop in these episodes.</p>"
     parts = []
     for mistake, strip in mistakes:
-        pictures = "".join(_picture(frame, mistake.step) for frame in strip)
+        pictures = "".join(_picture(frame) for frame in strip)
         parts.append(
             f'<div class="mistake"><b>{escape(mistake.kind)}</b>: {escape(mistake.text)} '
             f'<span class="muted">{escape(mistake.episode_id)}</span><div class="strip">{pictures}</div></div>'
@@ -222,7 +222,7 @@ def _mistakes(mistakes: Sequence[tuple[Mistake, Sequence[StripFrame]]]) -> str:
     return f"<h2>Worst mistakes</h2><p class='muted'>{intro}</p>{''.join(parts)}"
 
 
-def _picture(frame: StripFrame, event: int) -> str:
+def _picture(frame: StripFrame) -> str:
     score = (
         "–"
         if frame.success_prob is None or not np.isfinite(frame.success_prob)
@@ -231,7 +231,7 @@ def _picture(frame: StripFrame, event: int) -> str:
     truth = '<span class="good">success</span>' if frame.success else '<span class="muted">no success</span>'
     data = base64.b64encode(frame.jpeg).decode()
     return (
-        f'<div class="{"event" if frame.step == event else ""}"><img alt="frame at step {frame.step}" '
+        f'<div class="{"event" if frame.is_event else ""}"><img alt="frame at step {frame.step}" '
         f'src="data:image/jpeg;base64,{data}">step {frame.step} · p {score}<br>{truth}</div>'
     )
 

@@ -59,6 +59,8 @@ def plot_reliability(scores: Array, success: Array) -> str:
 def plot_values(judged: Sequence[JudgedEpisode]) -> str:
     """Value curves over the share of the episode, by outcome at its end, and the dense truth's means, dashed."""
     figure, (left, right) = _figure(2, sharey=True)
+    from matplotlib.lines import Line2D
+
     grid = np.linspace(0, 1, 60)
     for axes, flag, colour, title in (
         (left, True, _GOOD, "ends in success"),
@@ -72,9 +74,8 @@ def plot_values(judged: Sequence[JudgedEpisode]) -> str:
         for curve in curves[:40]:
             axes.plot(grid, curve, color=colour, alpha=0.16, linewidth=0.8)
         if curves:
-            axes.plot(grid, np.mean(curves, axis=0), color=colour, linewidth=2.2, label="mean value")
-            axes.plot(grid, np.mean(truths, axis=0), color=_INK, linestyle="--", label="mean goal progress")
-            axes.legend(frameon=False, loc="upper left")
+            axes.plot(grid, np.mean(curves, axis=0), color=colour, linewidth=2.2)
+            axes.plot(grid, np.mean(truths, axis=0), color=_INK, linestyle="--")
         axes.set(
             title=f"{title} (n = {len(chosen)})",
             xlabel="share of the episode",
@@ -82,12 +83,17 @@ def plot_values(judged: Sequence[JudgedEpisode]) -> str:
             ylim=(-0.03, 1.03),
         )
     left.set_ylabel("value")
+    handles = [
+        Line2D([], [], color=_INK, linewidth=2.2, label="mean value (in colour)"),
+        Line2D([], [], color=_INK, linestyle="--", label="mean goal progress"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return _svg(figure)
 
 
 def plot_trade_off(points: Sequence[SweepPoint], chosen: StopRule, budget: float) -> str:
     """Miss rate against false-positive rate: a line per patience, a dot per threshold, at the chosen minimum step."""
-    figure, (axes,) = _figure(1, width=5.6)
+    figure, (axes,) = _figure(1)
     for patience, colour in zip(sorted({p.rule.patience for p in points}), _PATIENCE_COLOURS):
         line = [p for p in points if p.rule.patience == patience and p.rule.min_steps == chosen.min_steps]
         line.sort(key=lambda p: p.rule.threshold)
@@ -125,12 +131,13 @@ def plot_delays(judged: Sequence[JudgedEpisode], rule: StopRule) -> str | None:
     return _svg(figure)
 
 
-def _figure(columns: int, *, width: float = 4.6, sharey: bool = False) -> tuple[Any, Any]:
+def _figure(columns: int, *, sharey: bool = False) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as e:
         raise DependencyNotInstalled('The page needs matplotlib. Run: pip install "vlac-gym[video]"') from e
-    figure = Figure(figsize=(width * columns, 3.4), layout="constrained")
+    width = 4.6 if columns == 1 else 6.0
+    figure = Figure(figsize=(width * columns, 3.5), layout="constrained")
     panels = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]
     for axes in panels:
         axes.grid(color=_GRID, linewidth=0.7)

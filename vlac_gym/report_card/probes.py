@@ -16,8 +16,8 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.data.frame_codec import decode_frame, encode_frame
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.judging import JudgedEpisode, value_indices
-from vlac_gym.report_card.progress import accumulate
-from vlac_gym.report_card.statistics import Array, spearman
+from vlac_gym.report_card.progress import value_order_correlation
+from vlac_gym.report_card.statistics import Array
 from vlac_gym.types import Frame
 
 _SYNONYMS = (
@@ -123,14 +123,10 @@ class ProbeRunner:
         frozen = self._asked.value([listed[0]] * len(listed), task)
         if np.isfinite(frozen).all():
             self.results.frozen.append(float(np.abs(frozen).max()))
-        if len(listed) > 3:
-            mixed = [listed[i] for i in self._rng.permutation(len(listed))]
-            progress = self._asked.progress(mixed[:-1], mixed[1:], [task] * (len(mixed) - 1))
-            order = (
-                spearman(accumulate(progress), np.arange(len(mixed))) if np.isfinite(progress).all() else None
-            )
-            if order is not None:
-                self.results.shuffled.append(order)
+        mixed = self._asked.value([listed[i] for i in self._rng.permutation(len(listed))], task)
+        order = value_order_correlation(mixed) if np.isfinite(mixed).all() else None
+        if order is not None:
+            self.results.shuffled.append(order)
 
     def _pairs(self, listed: list[Frame], judged: JudgedEpisode, task: str) -> None:
         same = self._asked.progress(listed[:1] + listed[-1:], listed[:1] + listed[-1:], [task] * 2)

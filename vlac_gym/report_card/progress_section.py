@@ -2,8 +2,6 @@
 
 __all__ = ["progress_section"]
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from vlac_gym.report_card import progress as p
@@ -39,7 +37,7 @@ def progress_section(judged: Judged, probes: ProbeResults, boot: Bootstrap) -> S
             "pairwise_accuracy": boot(judged, _pairwise_accuracy, "no task has both outcomes"),
         },
         "dense_truth": {
-            "spearman": boot(judged, lambda e: _mean([_dense_spearman(x) for x in e]), "curves do not vary"),
+            "spearman": boot.mean(judged, _dense_spearman, "curves do not vary"),
             "sign_accuracy": boot(judged, lambda e: p.sign_accuracy(*_pairs(e)), "nothing ever moves"),
             "regression_recall": boot(
                 judged, lambda e: p.regression_recall(*_pairs(e)), "nothing is ever lost"
@@ -63,8 +61,8 @@ def progress_section(judged: Judged, probes: ProbeResults, boot: Bootstrap) -> S
 
 def _order(judged: Judged, boot: Bootstrap, which: str) -> dict[str, Estimate]:
     none = f"there are no {which} episodes with a curve that varies"
-    voc = boot(judged, lambda items: _mean([_voc(e) for e in items]), none)
-    vroc = boot(judged, lambda items: _mean([_vroc(e) for e in items]), none)
+    voc = boot.mean(judged, _voc, none)
+    vroc = boot.mean(judged, _vroc, none)
     f1 = None if voc.value is None or vroc.value is None else p.f1_of_correlations(voc.value, vroc.value)
     flat = sum(_voc(e) is None for e in judged)
     return {
@@ -128,8 +126,3 @@ def _antisymmetry(judged: Judged) -> float | None:
 def _path_error(probes: ProbeResults) -> Estimate:
     first, second, direct = zip(*probes.triples) if probes.triples else ((), (), ())
     return optional(p.path_error(first, second, direct), len(probes.triples), "no triple was asked")
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None

@@ -77,11 +77,26 @@ class Bootstrap:
             seed=self.seed,
         )
 
+    def mean(self, judged: Judged, number: Callable[[JudgedEpisode], float | None], missing: str) -> Estimate:
+        """Mean over episodes of a number each has or has not, computed once per episode."""
+        numbers = [(episode.task_key, number(episode)) for episode in judged]
+        return cluster_bootstrap(
+            [(task, value) for task, value in numbers if value is not None],
+            lambda pair: pair[0],
+            lambda pairs: float(np.mean([value for _, value in pairs])) if pairs else None,
+            missing=missing,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
 
 def detection_section(judged: Judged, threshold: float, boot: Bootstrap) -> Section:
     """A: success in a frame, in the last frame, and the final value as a score; precision when deployed."""
     at_end = d.confusion(*_last_checks(judged), threshold)
-    rates = at_end.metrics()
+    metrics = at_end.metrics()
+    rates = {
+        name: metrics[name] for name in ("tpr", "fpr", "precision")
+    }  # of episodes: Wilson's interval holds
     tpr, fpr = rates["tpr"].value, rates["fpr"].value
     deployed: dict[str, Estimate] = {}
     for share in _SUCCESS_RATES:

@@ -1,14 +1,15 @@
-"""Choosing thresholds for a false-stop budget: `sweep`, `SweepPoint`, `recommend`, `cross_validate`."""
+"""Choosing thresholds for a false-stop budget: `rule_grid`, `StopTable`, `recommend`, `cross_validate`."""
 
-__all__ = ["SweepPoint", "cross_validate", "recommend", "rule_grid", "sweep"]
+__all__ = ["StopTable", "SweepPoint", "cross_validate", "recommend", "rule_grid"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlac_gym.report_card.statistics import Estimate, rate
-from vlac_gym.report_card.termination import Checks, Stop, StopRule, apply_rule, termination_metrics
+from vlac_gym.report_card.termination import Checks, StopRule, done_runs, stop_step
 
 DEFAULT_THRESHOLD = 0.9
 THRESHOLDS = (
@@ -66,22 +67,52 @@ def rule_grid(episodes: Sequence[Checks]) -> list[StopRule]:
     return [StopRule(t, p, m) for m in floors for p in PATIENCES for t in THRESHOLDS]
 
 
-def sweep(episodes: Sequence[Checks], rules: Sequence[StopRule]) -> list[SweepPoint]:
-    """What each rule would have done to the recorded episodes, which hold successes and failures."""
-    points = []
-    for rule in rules:
-        metrics = termination_metrics([apply_rule(checks, rule) for checks in episodes])
-        values = {
-            name: metrics[name].value for name in ("false_positive_rate", "premature_stop_rate", "miss_rate")
-        }
-        points.append(
+class StopTable:
+    """Where each rule stops each episode, computed once; subsets of the episodes share it.
+
+    Args:
+        episodes: N episodes.
+        rules: R rules.
+
+    Attributes:
+        stops: int (R, N), step of the stop, -1 without one.
+        firsts: int (N,), step of first success, -1 without one.
+        clusters: str (N,), the task of each episode.
+    """
+
+    def __init__(self, episodes: Sequence[Checks], rules: Sequence[StopRule]) -> None:
+        self.rules = tuple(rules)
+        self.stops = np.full((len(rules), len(episodes)), -1, np.int64)
+        for column, checks in enumerate(episodes):
+            runs = {t: done_runs(checks.probs, t) for t in {rule.threshold for rule in rules}}
+            for row, rule in enumerate(rules):
+                step = stop_step(checks.steps, runs[rule.threshold], rule)
+                self.stops[row, column] = -1 if step is None else step
+        firsts = [checks.first_success_step for checks in episodes]
+        self.firsts = np.array([-1 if first is None else first for first in firsts], np.int64)
+        self.clusters = np.array([checks.cluster for checks in episodes])
+
+    def points(self, chosen: NDArray[np.bool_] | None = None) -> list[SweepPoint]:
+        """What each rule would have done to the chosen episodes, which hold successes and failures."""
+        keep = np.ones(self.firsts.size, bool) if chosen is None else chosen
+        stops, firsts = self.stops[:, keep], self.firsts[keep]
+        stopped, succeeds = stops >= 0, firsts >= 0
+        early = stopped & succeeds & (stops < firsts)
+        late = stopped & succeeds & ~early
+        failing, succeeding = max(1, int((~succeeds).sum())), max(1, int(succeeds.sum()))
+        false_positive = (stopped & ~succeeds).sum(axis=1) / failing
+        premature = early.sum(axis=1) / succeeding
+        missed = (~stopped & succeeds).sum(axis=1) / succeeding
+        return [
             SweepPoint(
                 rule=rule,
-                delay_steps_median=metrics["delay_steps_median"].value,
-                **{name: 0.0 if value is None else value for name, value in values.items()},
+                false_positive_rate=float(false_positive[i]),
+                premature_stop_rate=float(premature[i]),
+                miss_rate=float(missed[i]),
+                delay_steps_median=float(np.median((stops - firsts)[i, late[i]])) if late[i].any() else None,
             )
-        )
-    return points
+            for i, rule in enumerate(self.rules)
+        ]
 
 
 def recommend(points: Sequence[SweepPoint], budget: float) -> SweepPoint:
@@ -103,32 +134,32 @@ def recommend(points: Sequence[SweepPoint], budget: float) -> SweepPoint:
     return min(allowed or points, key=cost)
 
 
-def cross_validate(
-    episodes: Sequence[Checks], rules: Sequence[StopRule], budget: float
-) -> dict[str, Estimate]:
+def cross_validate(table: StopTable, budget: float) -> dict[str, Estimate]:
     """False-positive, premature-stop and miss rate on tasks that the choice of the rule did not see.
 
     Each task in turn is held out, the rule is chosen on the others and frozen. Empty with fewer than two
     tasks; a task is left out if the others lack successes or failures.
     """
-    stops: list[Stop] = []
-    tasks = sorted({checks.cluster for checks in episodes})
-    for task in tasks:
-        rest = [checks for checks in episodes if checks.cluster != task]
-        outcomes = {checks.first_success_step is not None for checks in rest}
-        if outcomes == {True, False}:
-            rule = recommend(sweep(rest, rules), budget).rule
-            stops += [apply_rule(checks, rule) for checks in episodes if checks.cluster == task]
-    if not stops:
+    stops = np.full(table.firsts.size, -1)
+    judged = np.zeros(table.firsts.size, bool)
+    for task in np.unique(table.clusters):
+        here = table.clusters == task
+        rest = table.firsts[~here] >= 0
+        if rest.any() and not rest.all():
+            row = table.rules.index(recommend(table.points(~here), budget).rule)
+            stops[here] = table.stops[row, here]
+            judged |= here
+    if not judged.any():
         return {}
-    failing = [stop for stop in stops if stop.first_success_step is None]
-    succeeding = [stop for stop in stops if stop.first_success_step is not None]
+    succeeds = table.firsts >= 0
+    failing, succeeding = judged & ~succeeds, judged & succeeds
+    early = succeeding & (stops >= 0) & (stops < table.firsts)
     return {
         "false_positive_rate": rate(
-            sum(s.step is not None for s in failing), len(failing), of="failed episodes"
+            int((stops[failing] >= 0).sum()), int(failing.sum()), of="failed episodes"
         ),
-        "premature_stop_rate": rate(
-            sum(s.is_false for s in succeeding), len(succeeding), of="successful episodes"
+        "premature_stop_rate": rate(int(early.sum()), int(succeeding.sum()), of="successful episodes"),
+        "miss_rate": rate(
+            int((stops[succeeding] < 0).sum()), int(succeeding.sum()), of="successful episodes"
         ),
-        "miss_rate": rate(sum(s.step is None for s in succeeding), len(succeeding), of="successful episodes"),
     }

@@ -9,8 +9,10 @@ __all__ = [
     "Stop",
     "StopRule",
     "apply_rule",
+    "done_runs",
     "episode_fpr_if_independent",
     "lag_one_autocorrelation",
+    "stop_step",
     "termination_metrics",
 ]
 
@@ -98,10 +100,7 @@ class Stop:
 
 def apply_rule(checks: Checks, rule: StopRule) -> Stop:
     """Finds where the rule stops an episode."""
-    is_done = checks.probs.astype(np.float32) >= np.float32(rule.threshold)
-    run = _run_lengths(is_done)
-    stops = np.flatnonzero((run >= rule.patience) & (checks.steps >= rule.min_steps))
-    step = int(checks.steps[stops[0]]) if stops.size else None
+    step = stop_step(checks.steps, done_runs(checks.probs, rule.threshold), rule)
     first = checks.first_success_step
     until = min(s for s in (step, None if first is None else first - 1, checks.num_steps) if s is not None)
     return Stop(
@@ -111,6 +110,20 @@ def apply_rule(checks: Checks, rule: StopRule) -> Stop:
         checks_before=int(np.sum(checks.steps <= until)),
         num_steps=checks.num_steps,
     )
+
+
+def done_runs(probs: Array, threshold: float) -> NDArray[np.int64]:
+    """How many done checks in a row end at each check; float comparison in float32, as the wrapper does."""
+    is_done = probs.astype(np.float32) >= np.float32(threshold)
+    position = np.arange(1, is_done.size + 1)
+    return position - np.maximum.accumulate(np.where(is_done, 0, position))
+
+
+def stop_step(steps: NDArray[np.int64], runs: NDArray[np.int64], rule: StopRule) -> int | None:
+    """First step at which `done_runs` (at the rule's threshold) reach the patience, None if none does."""
+    may_stop = (runs >= rule.patience) & (steps >= rule.min_steps)
+    first = int(may_stop.argmax()) if may_stop.size else 0
+    return int(steps[first]) if may_stop.size and may_stop[first] else None
 
 
 def termination_metrics(stops: Sequence[Stop]) -> dict[str, Estimate]:
@@ -189,13 +202,6 @@ def lag_one_autocorrelation(series: Sequence[ArrayLike]) -> float | None:
     before, after = np.concatenate(pairs, axis=1)
     spread = float(before.std() * after.std())
     return float(np.mean((before - before.mean()) * (after - after.mean())) / spread) if spread > 0 else None
-
-
-def _run_lengths(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many True in a row end at each position."""
-    position = np.arange(1, flags.size + 1)
-    last_false = np.maximum.accumulate(np.where(flags, 0, position))
-    return position - last_false
 
 
 def _quantile(values: Sequence[float], q: float, reason: str) -> Estimate:

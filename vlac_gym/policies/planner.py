@@ -19,6 +19,7 @@ from vlac_gym.policies.waypoints import CLOSE, OPEN, OPEN_STEPS, Waypoint, close
 
 _HERE = np.zeros(3)
 _APPROACH_M = 0.05
+_TALL_M = 0.09
 _TRAVEL_CLEARANCE_M = 0.04
 _CORRIDOR_M = 0.09
 _RETREAT_M = 0.08
@@ -64,11 +65,13 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
     above = _travel_height(scene, tip, point, ignore=())
     near = min(above, float(scene.object_bounds(name)[1][2]) + _APPROACH_M)
     turn = grasp.rotation
+    # Slowly along tall things: a hand that hurries sways and knocks bottles over.
+    speed = 0.4 if near - point[2] > _TALL_M else 1.0
     return (
         Waypoint("reach", "tip", _HERE, height=max(above, tip[2]), rotation=turn, tolerance_m=0.02),
         Waypoint("reach", "object", grasp.offset, name, height=above, rotation=turn, tolerance_m=0.03),
         Waypoint("reach", "object", grasp.offset, name, height=near, rotation=turn, tolerance_m=0.01),
-        Waypoint("descend", "object", grasp.offset, name, rotation=turn, tolerance_m=0.008),
+        Waypoint("descend", "object", grasp.offset, name, rotation=turn, tolerance_m=0.008, speed=speed),
         close_hand(turn, name),
     )
 

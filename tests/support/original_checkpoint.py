@@ -19,7 +19,7 @@ def train_sentencepiece(*, add_dummy_prefix: bool = True) -> bytes:
 
     lines = [f"n{n}n" for n in range(200)] * 20
     lines += [
-        "put the bowl on the plate",
+        "put a bowl on a plate, a cup on a tray",
         "Check if the robot has completed its task:",
         "+ score - score % : ,",
     ] * 9

@@ -163,9 +163,11 @@ class SwiftEngine:
 
 
 def _messages(request: EngineRequest) -> list[dict[str, str]]:
-    """ms-swift puts frames without marks before the text by itself, as the reference relies on."""
-    system = [{"role": "system", "content": request.system}] if request.system else []
-    return [*system, {"role": "user", "content": request.prompt}]
+    """ms-swift puts frames without marks before the text by itself, as the reference relies on.
+
+    An empty system message means none; without the message ms-swift would put in InternVL's own.
+    """
+    return [{"role": "system", "content": request.system}, {"role": "user", "content": request.prompt}]
 
 
 def _as_body(answer: Any) -> dict[str, Any]:

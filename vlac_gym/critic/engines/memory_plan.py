@@ -1,13 +1,13 @@
 """Divides a memory bound among weights, caches and work: `MemoryPlan`, `plan_memory`."""
 
-__all__ = ["MemoryPlan", "plan_memory"]
+__all__ = ["RUNTIME_BYTES", "MemoryPlan", "plan_memory"]
 
 from dataclasses import dataclass
 
 from vlac_gym.errors import ConfigError
 
 _GB = 1e9
-_RUNTIME_BYTES = 0.7e9
+RUNTIME_BYTES = 0.7e9
 """CUDA context, library workspaces and the allocator's slack; 0.6 GB seen on an H200."""
 _SMALLEST_BATCH_TOKENS = 2048
 """Room for one prompt of several pictures; below it, no useful work is possible."""
@@ -47,10 +47,10 @@ def plan_memory(
     """
     if max_gpu_memory_gb is None:
         return MemoryPlan(weights, vision_cache, prefix_cache, max_batch_tokens)
-    free = max_gpu_memory_gb * _GB - _RUNTIME_BYTES - weights
+    free = max_gpu_memory_gb * _GB - RUNTIME_BYTES - weights
     smallest = min(_SMALLEST_BATCH_TOKENS, max_batch_tokens) * bytes_per_token
     if free < smallest:
-        needed = (weights + _RUNTIME_BYTES + smallest) / _GB
+        needed = (weights + RUNTIME_BYTES + smallest) / _GB
         raise ConfigError(
             f"Expected max_gpu_memory_gb of at least {needed:.1f} for this checkpoint "
             f"({weights / _GB:.1f} GB of weights), got {max_gpu_memory_gb}."

@@ -42,7 +42,7 @@ from vlac_gym.critic.engines.batch_runner import BatchRunner
 from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
-from vlac_gym.critic.engines.memory_plan import plan_memory
+from vlac_gym.critic.engines.memory_plan import RUNTIME_BYTES, plan_memory
 from vlac_gym.critic.engines.request_plan import Batch, Item, plan_batches
 from vlac_gym.critic.engines.transformers_loading import (
     bytes_per_token,
@@ -371,8 +371,10 @@ def _frames(batch: Batch) -> dict[bytes, Frame]:
 
 
 def _bound_allocator(device: torch.device, max_gpu_memory_gb: float) -> None:
+    """Lets torch's allocator have the bound less what the process needs beside it."""
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, max_gpu_memory_gb * 1e9 / total), device)
+    fraction = (max_gpu_memory_gb * 1e9 - RUNTIME_BYTES) / total
+    torch.cuda.set_per_process_memory_fraction(min(1.0, fraction), device)
 
 
 def _check_options(

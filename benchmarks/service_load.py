@@ -6,7 +6,7 @@
     python benchmarks/service_load.py --critic transformers:PATH
 
 Every env is judged at each step (one fresh frame) and gets a value list over every fifth frame at its end.
-Measured three times on the same frames: the critic in this process, 64 frames a call; this package's server
+Measured three times on the same frames: the critic in this process, a full batch a call; this package's server
 with worker processes; and the obvious server, built below: one request per frame, a PNG in base64 in JSON,
 one call of the critic per request.
 """
@@ -281,11 +281,15 @@ def in_process(spec: str, options: dict[str, Any], args: argparse.Namespace) -> 
     register_timed()
     critic = make_critic(spec, **options)
     frames = make_frames(range(args.envs), args.steps, args.image_size)
-    warm_up = [episode_frame(10_000 + i, 0, args.image_size) for i in range(args.envs)]
-    critic.success_prob(warm_up, [TASK] * args.envs)
-    load = run_episodes(critic, frames, lambda: None)
+    warm_up = [episode_frame(10_000 + i, 0, args.image_size) for i in range(args.max_batch)]
+    critic.success_prob(warm_up, [TASK] * args.max_batch)
+    parts = [
+        run_episodes(critic, frames[i : i + args.max_batch], lambda: None)
+        for i in range(0, args.envs, args.max_batch)
+    ]
     critic.close()
-    return load
+    seconds = [s for part in parts for s in part.step_seconds]
+    return Load(seconds, 0, parts[0].started_at, parts[-1].ended_at)
 
 
 def report(name: str, loads: list[Load], frames: int, envs_per_question: int) -> tuple[str, float]:
@@ -323,7 +327,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--encoding", default="raw", help="raw, png or jpeg")
-    parser.add_argument("--max-batch", type=int, default=64)
+    parser.add_argument(
+        "--max-batch",
+        type=int,
+        default=32,
+        help="of the server and of the calls in this process; half the envs, so that half send while half are judged",
+    )
     parser.add_argument("--max-wait-ms", type=float, default=4.0)
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
     return parser.parse_args()
@@ -339,7 +348,7 @@ def main() -> None:
             spec = f"transformers:{build_checkpoint(args, Path(folder))}?{options}"
         frames, naive_frames = args.envs * args.steps, args.envs * args.naive_steps
         share = args.envs // args.workers
-        local_row, local = report("in process", [in_process(spec, {}, args)], frames, args.envs)
+        local_row, local = report("in process", [in_process(spec, {}, args)], frames, args.max_batch)
         with service_server(spec, args) as url:
             drive(partial(service_worker), url, argparse.Namespace(**{**vars(args), "steps": 1}))
             row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)

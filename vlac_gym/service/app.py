@@ -190,20 +190,22 @@ def _add_error_handlers(app: FastAPI, service: CriticService) -> None:
 async def _read_body(request: Request, service: CriticService) -> bytes:
     """The whole body, within the time and the size that its header promised and `Gate` checked."""
     expected = request.state.visit.body_bytes
-    body = bytearray()
+    chunks: list[bytes] = []
+    received = 0
     try:
         async with asyncio.timeout(service.config.body_timeout_s):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > expected:
-                    raise ServiceError("malformed", "The body is longer than its Content-Length.")
+                chunks.append(chunk)
+                received += len(chunk)
+                if received > expected:
+                    break
     except TimeoutError:
         raise ServiceError(
-            "slow_body", f"Only {len(body)} of {expected} bytes came in {service.config.body_timeout_s:g} s."
+            "slow_body", f"Only {received} of {expected} bytes came in {service.config.body_timeout_s:g} s."
         ) from None
-    if len(body) != expected:
-        raise ServiceError("malformed", f"Expected {expected} bytes, got {len(body)}.")
-    return bytes(body)
+    if received != expected:
+        raise ServiceError("malformed", f"Expected the {expected} bytes of Content-Length, got {received}.")
+    return b"".join(chunks)
 
 
 def _reply(request: Request, message: dict[str, Any]) -> Response:

@@ -173,10 +173,11 @@ class Exchange:
         """Asks one question, in parts if the server's limits demand it."""
         if not question.items:
             return np.empty(0, np.float32)
-        limits = yield from self._retrying(self._get_limits)
+        deadline = self._clock() + self._config.deadline_s
+        limits = yield from self._retrying(self._get_limits, deadline)
         answers: list[FloatArray] = []
         for part in question.split(limits.max_frames):
-            answer = yield from self._retrying(partial(self._ask_once, part))
+            answer = yield from self._retrying(partial(self._ask_once, part), deadline)
             answers.append(answer)
         return np.concatenate(answers)
 
@@ -199,8 +200,11 @@ class Exchange:
 
     # Retries and fail-over
 
-    def _retrying(self, attempt: Callable[[_Server, float], Steps[_T]]) -> Steps[_T]:
-        deadline = self._clock() + self._config.deadline_s
+    def _retrying(
+        self, attempt: Callable[[_Server, float], Steps[_T]], deadline: float | None = None
+    ) -> Steps[_T]:
+        if deadline is None:
+            deadline = self._clock() + self._config.deadline_s
         for number in range(1, self._config.max_attempts + 1):
             server = self._pick()
             wait_s = server.not_before - self._clock()

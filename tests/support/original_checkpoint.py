@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, MLP = 8, 4, 2, 2, 12
 VISION_WIDTH, VISION_MLP, SIDE, PATCH = 4, 6, 28, 14
-SPECIAL = ("<|im_end|>", "<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>")
+SPECIAL = ("<|im_end|>", "<|im_start|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>")
 
 
 def train_sentencepiece(*, add_dummy_prefix: bool = True) -> bytes:

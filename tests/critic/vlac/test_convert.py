@@ -185,9 +185,9 @@ def test_bfloat16_passes_through_bit_for_bit(source, tmp_path, sentencepiece_mod
 
 def test_memory_holds_one_tensor_and_not_a_shard(source, tmp_path, sentencepiece_model):
     pieces = original.num_pieces(sentencepiece_model)
-    wide = {"hidden_size": 512, "intermediate_size": 512, "num_attention_heads": 4, "vocab_size": pieces + 5}
+    wide = {"hidden_size": 512, "intermediate_size": 512, "num_attention_heads": 4, "vocab_size": pieces + 6}
     edit_json(source / "config.json", llm_config=original.make_config(0)["llm_config"] | wide)
-    tensors = original.make_tensors(pieces + 5)
+    tensors = original.make_tensors(pieces + 6)
     for name, tensor in tensors.items():
         if "mlp1" in name or "language_model" in name:
             shape = tuple({8: 512, 12: 512, 16: 1024}.get(size, size) for size in tensor.shape)

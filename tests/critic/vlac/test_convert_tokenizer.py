@@ -67,6 +67,12 @@ def test_converted_tokenizer_serves_the_prompt_encoder(checkpoint, model):
     assert [int(i) for i in ids[:2]] == [1, converted.id_of("<|im_start|>")]
 
 
+def test_a_token_that_no_prompt_uses_stands_for_videos(checkpoint, model):
+    tokenizer = convert_tokenizer(checkpoint, vocab_size(model)).tokenizer
+    assert tokenizer.video_token == "<quad>"
+    assert tokenizer.context_image_token == "<IMG_CONTEXT>"
+
+
 def test_a_fast_tokenizer_is_taken_as_it_is(checkpoint, model, tmp_path):
     first = convert_tokenizer(checkpoint, vocab_size(model)).tokenizer
     second = tmp_path / "second"

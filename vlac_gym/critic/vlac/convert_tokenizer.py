@@ -24,10 +24,12 @@ _NAMED_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": "<IMG_CONTEXT>",
-    # The vocabulary has no video token and its embedding no row for one; nothing here sends videos.
-    "video_token": "<IMG_CONTEXT>",
 }
 """The names under which `InternVLProcessor` looks its tokens up."""
+
+_VIDEO_TOKENS = ("<video>", "<|plugin|>", "<|interpreter|>", "<quad>", "<IMG_CONTEXT>")
+"""What may stand for a video, the first that exists. `InternVLProcessor` and vLLM's start-up, which tries a video,
+want a token of its own; InternLM2 has none and its embedding no row for one, but it has tokens that no prompt uses."""
 
 _PROBES = (
     "Image-1: \nImage-2: \nCompare two images and evaluate whether the second image is closer to achieving task "
@@ -101,7 +103,7 @@ def convert_tokenizer(directory: Path, vocab_size: int) -> ConvertedTokenizer:
         eos_token="<|im_end|>",
         pad_token=_text(config.get("pad_token")) or "</s>",
         unk_token=_text(config.get("unk_token")) or "<unk>",
-        extra_special_tokens=_NAMED_TOKENS,
+        extra_special_tokens=_NAMED_TOKENS | {"video_token": _video_token(tokenizer)},
         chat_template=template,
         clean_up_tokenization_spaces=False,
         model_max_length=int(config.get("model_max_length", 8192)),
@@ -217,6 +219,10 @@ def _check_vocabulary(tokenizer: Any, vocab_size: int, source: Path) -> None:
         raise ConfigError(
             f"Expected token ids below the embedding's {vocab_size} rows, got {largest} in {source}."
         )
+
+
+def _video_token(tokenizer: Any) -> str:
+    return next(token for token in _VIDEO_TOKENS if tokenizer.token_to_id(token) is not None)
 
 
 def _prepend_begin(tokenizer: Any, begin: str) -> None:

@@ -1,0 +1,375 @@
+"""Many envs at once, for rollouts that look only now and then: `RolloutVectorEnv`."""
+
+__all__ = ["RolloutVectorEnv"]
+
+import weakref
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeeded
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, iterate
+from numpy.typing import NDArray
+
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.vector.actions import checked_chunks
+from vlac_gym.vector.crew import Crew, EnvFactory, InlineCrew
+from vlac_gym.vector.infos import stack_infos
+from vlac_gym.vector.observations import copy_row, read_row
+from vlac_gym.vector.orders import (
+    CallOrder,
+    CallReport,
+    Failure,
+    Lost,
+    Order,
+    Report,
+    ResetOrder,
+    ResetReport,
+    StepOrder,
+    StepReport,
+)
+from vlac_gym.vector.process_crew import ProcessCrew
+from vlac_gym.vector.reset_orders import EpisodeOptions, EpisodeStarts
+from vlac_gym.vector.step_result import ChunkResult, VectorStep
+
+StepResult = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
+
+
+class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
+    """N envs, each in a worker process that stays or all in this one; observations through shared memory.
+
+    It is a Gymnasium vector env in all three autoreset modes, with these additions and one difference:
+
+    - `step_chunk` runs up to T actions per env and looks once; `advance` runs any number of actions in any
+      of the envs. Envs with `step_unrendered` (LIBERO) render nothing in between.
+    - A worker that dies or misses its deadline is replaced, and so is a simulator that fails. The episode
+      is *lost*: truncated, reward 0.0, ``infos["lost"][i]`` True (False in any other case), `lost_reason`
+      in its info, and nothing else there. It says nothing about success; leave it out of statistics.
+    - DISABLED: an env whose episode is over idles until `reset` with ``options["reset_mask"]``: it is not
+      stepped, its reward is 0.0, it has no info, and its `terminations` and `truncations` stay as they were.
+
+    **Reset** gives env i the seed ``seed + i // group_size``. Options that are lists, tuples or arrays are
+    dealt out to envs, one entry each (or to groups): ``{"task_id": [0, 1], "init_state_id": [3, None]}``.
+    With ``group_size=G``, G neighbours start every episode with the same seed and options, in lockstep since
+    the last `reset`, for algorithms that compare rollouts of one start.
+
+    Args:
+        env_fns: Build the envs; each is called in the process that uses it. The first is also called here, to
+            read the spaces, and that env is closed at once.
+        mode: `async` for worker processes, `sync` for this process.
+        autoreset_mode: When an env is reset whose episode is over.
+        group_size: Neighbours that play the same start.
+        envs_per_worker: Envs per process; envs of one LIBERO task share the compiled model there.
+        context: How workers start. Both need ``if __name__ == "__main__":`` in the script.
+        start_timeout_s: Deadline of a reset, in s; it may have to build a simulator.
+        step_timeout_s: Deadline of a step or chunk, in s.
+        max_restarts: Times a worker is replaced in a row without a successful reset in between.
+        episode_options: Called here with the env's index before each automatic reset; returns its options.
+        copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
+
+    Raises:
+        ConfigError: An argument does not fit; no process was started.
+
+    Example:
+        >>> from vlac_gym.envs.scripted import ScriptedEnv
+        >>> env = RolloutVectorEnv([ScriptedEnv] * 2, mode="sync")
+        >>> observations, infos = env.reset(seed=0)
+        >>> observations["agentview_image"].shape
+        (2, 8, 8, 3)
+        >>> env.step(env.action_space.sample())[1].tolist()
+        [0.0, 0.0]
+        >>> env.close()
+    """
+
+    def __init__(
+        self,
+        env_fns: Sequence[EnvFactory],
+        *,
+        mode: Literal["async", "sync"] = "async",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        group_size: int = 1,
+        envs_per_worker: int = 1,
+        context: Literal["spawn", "forkserver"] = "spawn",
+        start_timeout_s: float = 600.0,
+        step_timeout_s: float = 120.0,
+        max_restarts: int = 3,
+        episode_options: EpisodeOptions | None = None,
+        copy: bool = True,
+    ) -> None:
+        if not env_fns:
+            raise ConfigError("Expected at least one env factory, got none.")
+        for name, value, low in (("envs_per_worker", envs_per_worker, 1), ("max_restarts", max_restarts, 0)):
+            if value < low:
+                raise ConfigError(f"Expected {name} >= {low}, got {value}.")
+        for name, seconds in (("start_timeout_s", start_timeout_s), ("step_timeout_s", step_timeout_s)):
+            if not seconds > 0:
+                raise ConfigError(f"Expected {name} above 0, got {seconds}.")
+        if mode not in ("async", "sync"):
+            raise unknown_name("mode", str(mode), ("async", "sync"))
+        if context not in ("spawn", "forkserver"):
+            raise unknown_name("context", str(context), ("spawn", "forkserver"))
+        self.num_envs = len(env_fns)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
+        self._read_spaces(env_fns[0])
+        self._copy = copy
+        self._crew: Crew
+        if mode == "sync":
+            self._crew = InlineCrew(env_fns, self.single_observation_space)
+        else:
+            self._crew = ProcessCrew(
+                env_fns,
+                self.single_observation_space,
+                envs_per_worker=envs_per_worker,
+                context=context,
+                start_timeout_s=start_timeout_s,
+                step_timeout_s=step_timeout_s,
+                max_restarts=max_restarts,
+            )
+        self._close_crew = weakref.finalize(self, self._crew.close)  # also at exit, if nobody calls close
+        self._terminations = np.zeros(self.num_envs, np.bool_)
+        self._truncations = np.zeros(self.num_envs, np.bool_)
+        self._has_started = np.zeros(self.num_envs, np.bool_)
+        self._pending_width: int | None = None
+
+    # Gymnasium's interface.
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode in every env, or in those of ``options["reset_mask"]``; see the class.
+
+        Raises:
+            ConfigError: A seed or an option does not fit.
+            SimulatorError: An env could not be started.
+        """
+        orders = self.reset_orders(seed=seed, options=options)
+        reports = self.execute(orders)
+        self._note_resets(orders)
+        infos = {i: report.info for i, report in reports.items() if isinstance(report, ResetReport)}
+        return self.observations(), stack_infos(infos, self.num_envs)
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """One action for each env; see the class.
+
+        Raises:
+            ConfigError: Actions of a wrong shape or not finite; nothing has moved.
+            ResetNeeded: An env was never reset.
+        """
+        self.step_async(actions)
+        return self.step_wait()
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Begins a step; `step_wait` returns it."""
+        if isinstance(self.single_action_space, Box):
+            rows = self.checked_actions(np.asarray(actions)[:, None])
+        else:
+            rows = [[action] for action in iterate(self.action_space, actions)]
+        self._begin(rows, 1)
+
+    def step_wait(self) -> StepResult:
+        """Ends the step that `step_async` began."""
+        result = self.step_chunk_wait()
+        return (
+            result.observations,
+            result.rewards[:, 0],
+            result.terminations,
+            result.truncations,
+            result.infos,
+        )
+
+    def step_chunk(self, actions: NDArray[Any]) -> ChunkResult:
+        """Up to T actions for each env, (N, T, A); an env stops where its episode ends, and is looked at once."""
+        self.step_chunk_async(actions)
+        return self.step_chunk_wait()
+
+    def step_chunk_async(self, actions: NDArray[Any]) -> None:
+        """Begins a chunk; `step_chunk_wait` returns it."""
+        rows = self.checked_actions(actions)
+        self._begin(rows, np.shape(actions)[1])
+
+    def step_chunk_wait(self) -> ChunkResult:
+        """Ends the chunk that `step_chunk_async` began."""
+        if self._pending_width is None:
+            raise NoAsyncCallError("Call step_async or step_chunk_async first.", "step")
+        width, self._pending_width = self._pending_width, None
+        return self._finish(VectorStep(self.num_envs, width), self.collect())
+
+    def render(self) -> tuple[Any, ...]:
+        """Every env's `render()`."""
+        return self.call("render")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method of every env, or reads an attribute; results must be picklable."""
+        reports = self.execute({i: CallOrder(name, args, kwargs) for i in range(self.num_envs)})
+        return tuple(report.result for report in reports.values() if isinstance(report, CallReport))
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Reads an attribute of every env."""
+        return self.call(name)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Ends the workers and closes the envs."""
+        self._close_crew()
+
+    # For wrappers that decide themselves when episodes end.
+
+    def advance(
+        self,
+        actions: NDArray[Any],
+        num_steps: Sequence[int],
+        *,
+        key: str | None = None,
+        stops_at_terminated: bool = True,
+        stops_at_truncated: bool = True,
+    ) -> dict[int, Report]:
+        """Runs the first `num_steps[i]` of env i's actions without looking, then looks; no automatic reset.
+
+        Args:
+            actions: (N, T, A).
+            num_steps: (N,), each in 0..T; envs with 0 are left untouched, over or not.
+            key: See `StepOrder`.
+            stops_at_terminated: See `StepOrder`.
+            stops_at_truncated: See `StepOrder`.
+
+        Returns:
+            `StepReport` or `Lost` by env index, for the envs with steps. Observations: see `observation`.
+        """
+        rows = self.checked_actions(actions)
+        if len(num_steps) != self.num_envs or not all(0 <= k <= len(r) for k, r in zip(num_steps, rows)):
+            raise ConfigError(
+                f"Expected num_steps as {self.num_envs} numbers in 0..{len(rows[0])}, got {num_steps}."
+            )
+        return self.execute(
+            {
+                i: StepOrder(rows[i][:count], key, stops_at_terminated, stops_at_truncated)
+                for i, count in enumerate(num_steps)
+                if count
+            }
+        )
+
+    def reset_orders(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> dict[int, ResetOrder]:
+        """The orders of `reset`, checked; `options` is left as it is."""
+        if isinstance(seed, int):
+            VectorEnv.reset(self, seed=seed)
+        orders = self._starts.chosen(seed, options, self.np_random)
+        if not (self._has_started | np.isin(np.arange(self.num_envs), list(orders))).all():
+            raise ConfigError(
+                "Expected a reset of all envs first, got a reset_mask that leaves some unstarted."
+            )
+        return orders
+
+    def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
+        """The orders of an automatic reset of some envs."""
+        return self._starts.automatic(indices)
+
+    def execute(self, orders: Mapping[int, Order]) -> dict[int, Report]:
+        """Carries out orders by env index: `submit`, then `collect`."""
+        self.submit(orders)
+        return self.collect()
+
+    def submit(self, orders: Mapping[int, Order]) -> None:
+        """Hands out orders; one round at a time."""
+        if self._pending_width is not None:
+            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
+        if self.closed:
+            raise ConfigError("This vector env is closed. Make a new one.")
+        self._crew.submit(orders)
+
+    def collect(self) -> dict[int, Report]:
+        """Reports by env index; a `Lost` is noted, and what failed otherwise is raised."""
+        try:
+            reports = self._crew.collect()
+        except BaseException:
+            self._has_started[:] = False  # some envs may have moved on: only a full reset brings order
+            raise
+        for i, report in reports.items():
+            if isinstance(report, Lost):
+                self._starts.note_loss(i)
+        for i, report in reports.items():
+            if isinstance(report, Failure):
+                self._has_started[:] = False
+                raise report.exception(i)
+        self._has_started[[i for i, report in reports.items() if isinstance(report, ResetReport)]] = True
+        return reports
+
+    def checked_actions(self, actions: NDArray[Any]) -> Sequence[Any]:
+        """The actions (N, T, A) by env, checked; see `checked_chunks`."""
+        return checked_chunks(actions, self.num_envs, self.single_action_space.shape or ())
+
+    def observation(self, index: int) -> Any:
+        """Env `index`'s latest observation: views that its next order overwrites."""
+        return read_row(self._crew.batch, index)
+
+    def observations(self) -> Any:
+        """All envs' latest observations."""
+        return deepcopy(self._crew.batch) if self._copy else self._crew.batch
+
+    def final_observation(self, index: int) -> Any:
+        """A copy of env `index`'s latest observation."""
+        return copy_row(self._crew.batch, index)
+
+    def require_started(self) -> None:
+        """Raises `ResetNeeded` unless every env was reset since the last error."""
+        if not self._has_started.all():
+            missing = np.flatnonzero(~self._has_started).tolist()
+            raise ResetNeeded(f"Envs {missing} have no episode. Call reset() before stepping.")
+
+    # One step.
+
+    def _begin(self, rows: Sequence[Any], width: int) -> None:
+        self.require_started()
+        over = self._terminations | self._truncations
+        orders: dict[int, Order] = {i: StepOrder(row) for i, row in enumerate(rows) if not over[i]}
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            orders |= self.autoreset_orders(np.flatnonzero(over).tolist())
+        self.submit(orders)
+        self._pending_width = width
+
+    def _finish(self, step: VectorStep, reports: Mapping[int, Report]) -> ChunkResult:
+        idle = [i for i in range(self.num_envs) if i not in reports]
+        for i in idle:
+            step.end(i, terminated=bool(self._terminations[i]), truncated=bool(self._truncations[i]))
+        for i, report in reports.items():
+            if isinstance(report, ResetReport):
+                step.infos[i] = report.info
+            elif isinstance(report, StepReport):
+                for reward in report.rewards.tolist():
+                    step.pay(i, reward)
+                step.end(i, terminated=report.terminated, truncated=report.truncated)
+                step.infos[i] = report.info
+            elif isinstance(report, Lost):
+                step.lose(i, report.reason)
+        self._terminations, self._truncations = step.terminations.copy(), step.truncations.copy()
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and step.ended.any():
+            self._begin_next(step)
+        return step.result(self.observations())
+
+    def _begin_next(self, step: VectorStep) -> None:
+        ended = np.flatnonzero(step.ended).tolist()
+        finals = {i: self.final_observation(i) for i in ended}
+        orders = self.autoreset_orders(ended)
+        for i, report in self.execute(orders).items():
+            assert isinstance(report, ResetReport)
+            step.begin_next(i, finals[i], report.info)
+        self._note_resets(orders)
+
+    def _note_resets(self, indices: Mapping[int, Any]) -> None:
+        self._terminations[list(indices)] = False
+        self._truncations[list(indices)] = False
+
+    def _read_spaces(self, env_fn: EnvFactory) -> None:
+        env = env_fn()
+        self.metadata = dict(env.metadata) | {"autoreset_mode": self.autoreset_mode}
+        self.render_mode = env.render_mode
+        self.spec = env.spec
+        self.single_observation_space = env.observation_space
+        self.single_action_space = env.action_space
+        env.close()
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)

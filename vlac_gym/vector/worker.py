@@ -1,0 +1,157 @@
+"""The process of a few envs: `Worker` on this side, `serve_slots` on the other."""
+
+__all__ = ["Worker", "serve_slots"]
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from typing import Any, cast
+
+import gymnasium as gym
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from vlac_gym.vector.crew import EnvFactory
+from vlac_gym.vector.observations import view
+from vlac_gym.vector.orders import Order, Report
+from vlac_gym.vector.slot import EnvSlot
+
+_GONE = (EOFError, OSError)
+"""What a pipe raises when the process at its other end is gone."""
+
+_STOP = (0, None)
+
+
+def serve_slots(
+    pipe: Connection,
+    env_fns: Callable[[], Mapping[int, EnvFactory]],
+    observation_space: gym.Space[Any],
+    memory: Any,
+    num_envs: int,
+) -> None:
+    """Carries out orders until told to stop, or until the other side is gone.
+
+    Args:
+        pipe: Brings (ticket, {env index: order}) and takes (ticket, {env index: report}).
+        env_fns: A callable that returns {env index: env factory}.
+        observation_space: One env's observation space.
+        memory: Shared memory of all envs' observations.
+        num_envs: Its number of rows.
+    """
+    # Ctrl-C reaches every process of the terminal; the one in front decides what happens.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    batch = view(observation_space, num_envs, memory, is_shared=True)
+    slots = {i: EnvSlot(fn, observation_space, batch, i) for i, fn in env_fns().items()}
+    try:
+        with contextlib.suppress(*_GONE):
+            while True:
+                ticket, orders = pipe.recv()
+                if orders is None:
+                    break
+                pipe.send((ticket, {i: slots[i].run(order) for i, order in orders.items()}))
+    finally:
+        for slot in slots.values():
+            slot.close()
+        pipe.close()
+
+
+class Worker:
+    """A process that serves a few slots, and the pipe to it.
+
+    Args:
+        context: Starts the process.
+        env_fns: {env index: env factory}; pickled by cloudpickle.
+        observation_space: One env's observation space.
+        memory: Shared memory from `observations.allocate`.
+        num_envs: Its number of rows.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        env_fns: Mapping[int, EnvFactory],
+        observation_space: gym.Space[Any],
+        memory: Any,
+        num_envs: int,
+    ) -> None:
+        self.indices = tuple(env_fns)
+        self._context = context
+        factories: Any = CloudpickleWrapper(cast(Any, partial(dict, env_fns)))
+        self._arguments = (factories, observation_space, memory, num_envs)
+        self._ticket = 0
+        self._start()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        pid: int | None = self._process.pid
+        return pid
+
+    def send(self, orders: Mapping[int, Order]) -> bool:
+        """Hands out orders; False if the process is gone."""
+        self._ticket += 1
+        try:
+            self._pipe.send((self._ticket, dict(orders)))
+        except _GONE:
+            return False
+        return True
+
+    def receive(self, deadline_s: float) -> dict[int, Report] | str:
+        """Waits for the reports of the latest orders.
+
+        Args:
+            deadline_s: On the clock of `time.monotonic`.
+
+        Returns:
+            The reports, or why there will be none.
+        """
+        while True:
+            left_s = deadline_s - time.monotonic()
+            ready = wait([self._pipe, self._process.sentinel], timeout=max(0.0, left_s))
+            if not ready:
+                return "no reply before the deadline"
+            try:
+                # A reply that was sent before the process died still counts.
+                if self._pipe in ready or self._pipe.poll():
+                    ticket, reports = self._pipe.recv()
+                    if ticket == self._ticket:  # an older one was given up by an interrupted wait
+                        answers: dict[int, Report] = reports
+                        return answers
+                    continue
+            except _GONE:
+                pass
+            self._process.join(1.0)
+            return f"the worker process died with exit code {self._process.exitcode}"
+
+    def restart(self) -> None:
+        """Kills the process, if it still runs, and starts a new one."""
+        self._discard()
+        self._start()
+
+    def ask_to_stop(self) -> None:
+        """Asks the process to end by itself; `stop` must follow."""
+        with contextlib.suppress(*_GONE):
+            self._pipe.send(_STOP)
+
+    def stop(self, deadline_s: float) -> None:
+        """Waits for the process to end by itself until the deadline, then kills it."""
+        self._process.join(max(0.0, deadline_s - time.monotonic()))
+        self._discard()
+
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(  # type: ignore[attr-defined]
+            target=serve_slots, args=(theirs, *self._arguments), daemon=True, name=f"vlac-gym-{self.indices}"
+        )
+        self._process.start()
+        theirs.close()  # else the end of the process would not close the pipe
+
+    def _discard(self) -> None:
+        self._pipe.close()
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._process.close()

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vlac_gym.cli.report_card",
         "Measure how far a critic can be trusted; recommend thresholds.",
     ),
+    "export": ("vlac_gym.cli.export", "Turn recorded episodes into fine-tuning or behaviour-cloning data."),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""
 

@@ -165,6 +165,8 @@ def plan_episodes(
     plans = []
     for task_suite, task_id, init_states in tasks:
         for name, count in _shares(mix, episodes_per_task).items():
+            if not count:
+                continue
             rng = np.random.default_rng((seed, zlib.crc32(f"{task_suite}/{task_id}/{name}".encode())))
             order = np.concatenate(
                 [rng.permutation(init_states) for _ in range(-(-count // len(init_states)))]

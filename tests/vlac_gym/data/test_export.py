@@ -1,0 +1,206 @@
+"""Exports: VLAC's own prompts with the right answers, and a LeRobot dataset that follows its schema."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
+from vlac_gym.data import EpisodeDataset, EpisodeMeta, write_episode
+from vlac_gym.data.export_lerobot import export_lerobot
+from vlac_gym.data.export_ms_swift import SwiftOptions, export_ms_swift
+from vlac_gym.data.frame_codec import decode_frame
+from vlac_gym.data.recorder import EpisodeRecorder
+from vlac_gym.errors import ConfigError
+
+TASKS = ("put the bowl on the plate", "open the drawer")
+
+
+def record(
+    root: Path, task_id: int, init_state_id: int, *, succeeds: bool, kind: str = "none", stride: int = 1
+) -> None:
+    """20 steps; frame i is grey i; progress i / 20, success from step 15 on, where progress is 1."""
+    meta = EpisodeMeta(
+        "libero_goal", task_id, TASKS[task_id], init_state_id, "expert", kind,
+        frame_stride_steps=stride, encoding="png", seed=int(succeeds),
+    )  # fmt: skip
+    recorder = EpisodeRecorder(meta)
+    for step in range(21):
+        success = succeeds and step >= 15
+        recorder.add(
+            np.arange(8) + step,
+            {"success": success, "goal_progress": 1.0 if success else min(step / 20, 0.7)},
+            {"agentview": np.full((6, 8, 3), 10 * step, np.uint8)} if step % stride == 0 else None,
+            action=np.full(7, -step / 20) if step else None,
+        )
+    write_episode(root, recorder.finish())
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> EpisodeDataset:
+    root = tmp_path / "bank"
+    for task_id in range(2):
+        for start in range(4):
+            record(root, task_id, start, succeeds=start % 2 == 0)
+    return EpisodeDataset.open(root)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def grey(path: str) -> int:
+    """The step that a picture shows."""
+    return int(decode_frame(Path(path).read_bytes())[0, 0, 0]) // 10
+
+
+def test_every_answer_is_what_the_simulator_says(bank: EpisodeDataset, tmp_path: Path) -> None:
+    counts = export_ms_swift(bank, tmp_path / "out", SwiftOptions(mismatch_share=0.25, seed=1))
+    lines = read_lines(tmp_path / "out" / "train.jsonl")
+    done_texts = {done_prompt(task): task for task in TASKS}
+    pair_texts = {pair_prompt(task): task for task in TASKS}
+    kinds: Counter[str] = Counter()
+    for line in lines:
+        system, user, assistant = line["messages"]
+        assert (system["role"], user["role"], assistant["role"]) == ("system", "user", "assistant")
+        assert system["content"] == SYSTEM_PROMPT
+        names = [Path(image).name for image in line["images"]]
+        true_task = TASKS[int(names[0].split("-")[1][1:])]
+        is_success_episode = "-s1-" in names[0]
+        steps = [grey(image) for image in line["images"]]
+        progress = [1.0 if is_success_episode and s >= 15 else min(s / 20, 0.7) for s in steps]
+        if user["content"] in done_texts:
+            matches = done_texts[user["content"]] == true_task
+            assert len(steps) == 1
+            assert assistant["content"] == str(int(matches and progress[0] == 1.0))
+            kinds[f"done {matches}"] += 1
+        else:
+            matches = pair_texts[user["content"]] == true_task
+            low, high = min(progress), max(progress)
+            percent = round(100 * (high - low) / (1 - low)) if high > low and matches else 0
+            expected = f"{'+' if progress[1] > progress[0] else '-'}{percent}" if percent else "0"
+            assert assistant["content"] == expected, (progress, line)
+            kinds[f"pair {matches}"] += 1
+    assert min(kinds[k] for k in ("done True", "done False", "pair True", "pair False")) >= 2
+    assert sum(counts["train.jsonl"].values()) == len(lines)
+
+
+def test_done_answers_are_balanced_and_pairs_come_both_ways(bank: EpisodeDataset, tmp_path: Path) -> None:
+    counts = export_ms_swift(bank, tmp_path / "out", SwiftOptions(mismatch_share=0.0))["train.jsonl"]
+    assert counts["done/0"] == counts["done/1"] >= 8
+    assert counts["pair/+"] == counts["pair/-"] >= 20
+    pairs = Counter(
+        tuple(line["images"])
+        for line in read_lines(tmp_path / "out" / "train.jsonl")
+        if len(line["images"]) == 2
+    )
+    assert all(pairs[images[::-1]] == count for images, count in pairs.items())
+
+
+def test_held_out_starts_share_no_picture_with_training(bank: EpisodeDataset, tmp_path: Path) -> None:
+    export_ms_swift(bank, tmp_path / "out", held_out_init_states=[2, 3])
+    train, val = (read_lines(tmp_path / "out" / name) for name in ("train.jsonl", "val.jsonl"))
+    seen, held_out = ({image for line in lines for image in line["images"]} for lines in (train, val))
+    assert seen
+    assert held_out
+    assert not seen & held_out
+    assert all("-i02-" in image or "-i03-" in image for image in held_out)
+
+
+def test_the_same_seed_draws_the_same_prompts(bank: EpisodeDataset, tmp_path: Path) -> None:
+    texts = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        export_ms_swift(bank, tmp_path / folder, SwiftOptions(seed=seed))
+        texts.append((tmp_path / folder / "train.jsonl").read_text().replace(f"/{folder}/", "/"))
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_impossible_swift_exports_are_refused(bank: EpisodeDataset, tmp_path: Path) -> None:
+    one_task = bank.select(lambda entry: entry.meta.task_id == 0)
+    with pytest.raises(ConfigError, match=r"need two tasks, .* has 1"):
+        export_ms_swift(one_task, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"mismatch_share in \[0, 0.5\], got 0.9"):
+        SwiftOptions(mismatch_share=0.9)
+    with pytest.raises(ConfigError, match=">= 0, got -1"):
+        SwiftOptions(done_per_episode=-1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_demonstrations_become_a_lerobot_dataset(bank: EpisodeDataset, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    out = tmp_path / "lerobot"
+    assert export_lerobot(bank, out) == 4
+    info = json.loads((out / "meta/info.json").read_text())
+    assert (info["codebase_version"], info["fps"]) == ("v3.0", 20)
+    # Four successes, each up to the 15 actions that reach it.
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (4, 60, 2)
+    assert info["features"]["observation.images.agentview"] == {
+        "dtype": "image", "shape": [6, 8, 3], "names": ["height", "width", "channels"],
+    }  # fmt: skip
+
+    data = pq.read_table(out / info["data_path"].format(chunk_index=0, file_index=0))
+    assert set(data.column_names) == set(info["features"])
+    rows = data.to_pylist()
+    assert [row["index"] for row in rows] == list(range(60))
+    row = rows[15 + 14]
+    assert (row["episode_index"], row["frame_index"]) == (1, 14)
+    assert row["timestamp"] == pytest.approx(14 / 20)
+    assert row["observation.state"] == [14.0 + i for i in range(8)]
+    # The action of frame 14 is the one that leads to step 15.
+    assert row["action"] == pytest.approx([-15 / 20] * 7)
+    assert decode_frame(row["observation.images.agentview"]["bytes"])[0, 0].tolist() == [140] * 3
+
+    episodes = pq.read_table(out / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [(e["dataset_from_index"], e["dataset_to_index"], e["length"]) for e in episodes] == [
+        (0, 15, 15), (15, 30, 15), (30, 45, 15), (45, 60, 15),
+    ]  # fmt: skip
+    tasks = pq.read_table(out / "meta/tasks.parquet")
+    assert dict(zip(tasks["task"].to_pylist(), tasks["task_index"].to_pylist())) == {
+        "open the drawer": 0, "put the bowl on the plate": 1,
+    }  # fmt: skip
+    assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
+    assert {tasks["task"].to_pylist()[r["task_index"]] for r in rows[:30]} == {"put the bowl on the plate"}
+    stats = json.loads((out / "meta/stats.json").read_text())
+    assert stats["action"]["min"] == pytest.approx([-15 / 20] * 7)
+    assert stats["action"]["max"] == pytest.approx([-1 / 20] * 7)
+    assert stats["observation.state"]["mean"] == pytest.approx([7.0 + i for i in range(8)])
+    assert np.shape(stats["observation.images.agentview"]["mean"]) == (3, 1, 1)
+
+
+def test_impossible_lerobot_exports_are_refused(bank: EpisodeDataset, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    failures = bank.select(lambda entry: not entry.succeeded)
+    with pytest.raises(ConfigError, match="no honest attempt"):
+        export_lerobot(failures, tmp_path / "out")
+    sparse = tmp_path / "sparse"
+    record(sparse, 0, 0, succeeds=True, stride=2)
+    with pytest.raises(ConfigError, match="--frame-stride-steps 1"):
+        export_lerobot(EpisodeDataset.open(sparse), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    export_lerobot(bank, tmp_path / "out")
+    with pytest.raises(ConfigError, match="empty folder"):
+        export_lerobot(bank, tmp_path / "out")
+
+
+def test_the_command_exports(
+    bank: EpisodeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vlac_gym.cli import main
+
+    arguments = [
+        "export",
+        "--format",
+        "ms-swift",
+        "--episodes",
+        str(bank.root),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*arguments, "--held-out-init-states", "2-3"]) == 0
+    shown = capsys.readouterr().out
+    assert "train.jsonl" in shown
+    assert "val.jsonl" in shown
+    assert "done/1" in shown

@@ -20,6 +20,7 @@ __all__ = [
     "load_settings",
     "parse_settings",
     "settings_from_environment",
+    "to_plain",
 ]
 
 import dataclasses
@@ -274,7 +275,7 @@ def parse_settings(block: Mapping[str, Any]) -> AdapterSettings:
     Raises:
         ConfigError: An unknown key (with the nearest known one), or a value that does not fit.
     """
-    content = _plain(block)
+    content = to_plain(block)
     if not isinstance(content, dict):
         raise ConfigError(f"Expected the settings as a mapping, got {type(block).__name__}.")
     sections: dict[str, Any] = {
@@ -365,11 +366,12 @@ def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Mappings and sequences, OmegaConf's too, as dicts and lists; the rest as it is."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     return value
 
 

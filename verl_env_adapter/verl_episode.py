@@ -127,6 +127,12 @@ class EpisodePlan:
                 f"The row says mode {declared!r}, but the trainer is in its {phase} phase. "
                 "Give data.train_files rows of mode train, and data.val_files rows of mode eval."
             )
+        suite = row.get("task_suite")
+        if settings.env.is_libero and suite is not None and suite != settings.env.suite:
+            raise AdapterContractError(
+                f"The row is of task suite {suite!r}, but the settings' env.suite is {settings.env.suite!r}. "
+                "Build the data for the suite that is trained."
+            )
         starts = {name: _optional_int(row, name) for name in ("task_id", "init_state_id", "seed")}
         if starts["init_state_id"] is None and starts["seed"] is None:
             raise AdapterContractError(

@@ -97,13 +97,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def fakes() -> ModuleType:
-    """The module `fake_server`: `BrightnessCritic`, `brightness`."""
-    spec = importlib.util.spec_from_file_location("fake_server", PROGRAM)
+def load(name: str) -> ModuleType:
+    """A helper module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, PROGRAM.with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    """The module `fake_server`: `BrightnessCritic`, `brightness`."""
+    return load("fake_server")
+
+
+@pytest.fixture(scope="session")
+def asgi() -> ModuleType:
+    """The module `in_process`: `running`, `request_body`, `post`, `reason_of`."""
+    return load("in_process")
 
 
 @pytest.fixture(scope="session")

@@ -9,34 +9,24 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-from vlac_gym.errors import (
-    ConfigError,
-    CriticConnectionError,
-    CriticError,
-    CriticProtocolError,
-    CriticTimeoutError,
-    DependencyNotInstalled,
-)
+from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.service.exchange import ClientConfig, Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.token_file import read_token
+from vlac_gym.service.transport import (
+    base_urls,
+    body_chunks,
+    check_deadline,
+    httpx,
+    mapped_error,
+    no_reply,
+)
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
-try:
-    import httpx
-except ImportError as e:
-    raise DependencyNotInstalled(
-        'A critic server\'s client needs httpx. Run: pip install "vlac-gym[client]"'
-    ) from e
-
 _T = TypeVar("_T")
-
-_CHUNK_BYTES = 2**18
-"""Between two chunks of a body the deadline is checked."""
 
 
 class _RemoteBase:
@@ -54,7 +44,7 @@ class _RemoteBase:
         Raises:
             ConfigError: An address or option does not fit.
         """
-        self._urls = _base_urls(urls)
+        self._urls = base_urls(urls)
         if token_file is None and "token" not in options:
             token_file = os.environ.get("VLAC_GYM_TOKEN_FILE")
         if token_file is not None:
@@ -240,15 +230,15 @@ class RemoteCritic(_RemoteBase):
                 call.method,
                 call.url,
                 headers=headers,
-                content=_chunks(call.body, deadline, call.url),
+                content=body_chunks(call.body, deadline, call.url),
                 timeout=call.timeout_s,
             ) as response:
                 body = bytearray()
                 for chunk in response.iter_bytes():
                     body += chunk
-                    _check_deadline(deadline, call.url)
+                    check_deadline(deadline, call.url)
         except httpx.HTTPError as e:
-            raise _mapped(e, call) from e
+            raise mapped_error(e, call) from e
         return HttpReply(response.status_code, bytes(body), response.headers.get("retry-after"))
 
 
@@ -357,51 +347,7 @@ class AsyncRemoteCritic(_RemoteBase):
                     call.method, call.url, headers=call.headers, content=call.body, timeout=call.timeout_s
                 )
         except TimeoutError as e:
-            raise _no_reply(call.url) from e
+            raise no_reply(call.url) from e
         except httpx.HTTPError as e:
-            raise _mapped(e, call) from e
+            raise mapped_error(e, call) from e
         return HttpReply(response.status_code, response.content, response.headers.get("retry-after"))
-
-
-def _chunks(body: bytes, deadline: float, url: str) -> Iterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(body), _CHUNK_BYTES):
-        _check_deadline(deadline, url)
-        yield bytes(view[start : start + _CHUNK_BYTES])
-
-
-def _check_deadline(deadline: float, url: str) -> None:
-    if time.monotonic() > deadline:
-        raise _no_reply(url)
-
-
-def _no_reply(url: str) -> CriticTimeoutError:
-    return CriticTimeoutError(f"No complete reply from the critic at {url} in time")
-
-
-def _mapped(error: httpx.HTTPError, call: HttpCall) -> CriticError:
-    """Every error of the transport as one of ours."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return CriticTimeoutError(
-            f"No reply from the critic at {call.url} in {call.timeout_s:.1f} s ({text})"
-        )
-    if isinstance(error, httpx.DecodingError | httpx.TooManyRedirects):
-        return CriticProtocolError(f"{call.url} answered what is no critic server's ({text})")
-    return CriticConnectionError(f"No connection to the critic at {call.url} ({text})")
-
-
-def _base_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
-    items = urls.split(",") if isinstance(urls, str) else list(urls)
-    bases = tuple(item.strip().rstrip("/") for item in items)
-    for item, base in zip(items, bases, strict=True):
-        try:
-            parts = urlsplit(base)
-            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            fits = False
-        if not fits or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {item!r}.")
-    if not bases or len(set(bases)) != len(bases):
-        raise ConfigError(f"Expected one URL or several distinct ones, got {urls!r}.")
-    return bases

@@ -130,6 +130,7 @@ class CriticService:
         critic = self._make_critic()
         info = critic.describe()
         if info.is_privileged or isinstance(critic, PrivilegedCritic):
+            critic.close()
             raise ConfigError(
                 f"Critic {info.name!r} reads the simulator's state, which no request carries, so it can't be "
                 "served. Give it to the wrapper in the simulator's process instead."

@@ -1,0 +1,74 @@
+"""Between an exchange and httpx: addresses, bodies in pieces, and every transport error as one of ours.
+
+`httpx` itself is exported too: imported here once, with the advice that its absence deserves.
+"""
+
+__all__ = ["base_urls", "body_chunks", "check_deadline", "httpx", "mapped_error", "no_reply"]
+
+import time
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from vlac_gym.errors import (
+    ConfigError,
+    CriticConnectionError,
+    CriticError,
+    CriticProtocolError,
+    CriticTimeoutError,
+    DependencyNotInstalled,
+)
+from vlac_gym.service.exchange import HttpCall
+
+try:
+    import httpx
+except ImportError as e:
+    raise DependencyNotInstalled(
+        'A critic server\'s client needs httpx. Run: pip install "vlac-gym[client]"'
+    ) from e
+
+_CHUNK_BYTES = 2**18
+"""Between two chunks of a body the deadline is checked."""
+
+
+def body_chunks(body: bytes, deadline: float, url: str) -> Iterator[bytes]:
+    view = memoryview(body)
+    for start in range(0, len(body), _CHUNK_BYTES):
+        check_deadline(deadline, url)
+        yield bytes(view[start : start + _CHUNK_BYTES])
+
+
+def check_deadline(deadline: float, url: str) -> None:
+    if time.monotonic() > deadline:
+        raise no_reply(url)
+
+
+def no_reply(url: str) -> CriticTimeoutError:
+    return CriticTimeoutError(f"No complete reply from the critic at {url} in time")
+
+
+def mapped_error(error: httpx.HTTPError, call: HttpCall) -> CriticError:
+    """Every error of the transport as one of ours."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return CriticTimeoutError(
+            f"No reply from the critic at {call.url} in {call.timeout_s:.1f} s ({text})"
+        )
+    if isinstance(error, httpx.DecodingError | httpx.TooManyRedirects):
+        return CriticProtocolError(f"{call.url} answered what is no critic server's ({text})")
+    return CriticConnectionError(f"No connection to the critic at {call.url} ({text})")
+
+
+def base_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
+    items = urls.split(",") if isinstance(urls, str) else list(urls)
+    bases = tuple(item.strip().rstrip("/") for item in items)
+    for item, base in zip(items, bases, strict=True):
+        try:
+            parts = urlsplit(base)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            fits = False
+        if not fits or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {item!r}.")
+    if not bases or len(set(bases)) != len(bases):
+        raise ConfigError(f"Expected one URL or several distinct ones, got {urls!r}.")
+    return bases

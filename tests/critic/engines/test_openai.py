@@ -4,6 +4,7 @@ import json
 import pickle
 import random
 import threading
+import time
 
 import httpx
 import numpy as np
@@ -290,6 +291,26 @@ def test_a_server_that_never_answers_is_given_up_in_time():
         engine = OpenAIEngine(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1", "vlac", timeout_s=0.3)
         with pytest.raises(CriticTimeoutError, match="No reply"):
             engine.generate([DONE])
+
+
+def test_a_reply_that_trickles_for_ever_is_given_up_in_time():
+    def trickle():
+        while True:
+            time.sleep(0.01)
+            yield b" "
+
+    engine = make_engine(lambda request: httpx.Response(200, content=trickle()), timeout_s=0.2)
+    with pytest.raises(CriticTimeoutError, match="did not end in time"):
+        engine.generate([DONE])
+
+
+def test_a_reply_without_bound_is_refused():
+    def flood():
+        while True:
+            yield b" " * (1 << 22)
+
+    with pytest.raises(CriticProtocolError, match="at most 67108864 bytes"):
+        make_engine(lambda request: httpx.Response(200, content=flood())).generate([DONE])
 
 
 def test_a_key_is_sent_as_bearer_token_and_never_shown():

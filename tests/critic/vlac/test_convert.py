@@ -140,6 +140,19 @@ def test_rotation_scaling_is_kept():
     assert rope == {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1000000}
 
 
+def test_converted_checkpoint_answers_in_the_transformers_engine(source, tmp_path):
+    from vlac_gym.critic.engines.base import EngineRequest
+    from vlac_gym.critic.engines.transformers import TransformersEngine
+
+    convert_checkpoint(source, tmp_path / "native")
+    engine = TransformersEngine(tmp_path / "native", device="cpu", dtype="float32")
+    frame = np.zeros((28, 28, 3), np.uint8)
+    (reply,) = engine.generate([EngineRequest("be brief", "7 or 8?", (frame,), answer="number")])
+    engine.close()
+    assert reply.tokens[0].token.isdigit()
+    assert len(reply.tokens[0].candidates) == 10
+
+
 def test_conversion_never_runs_code_of_the_checkpoint(source, tmp_path):
     # modeling_internvl_chat.py and tokenization_internlm2.py in the source raise when executed.
     convert_checkpoint(source, tmp_path / "native")

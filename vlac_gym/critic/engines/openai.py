@@ -7,6 +7,8 @@ Works with `vllm serve CHECKPOINT` and with every server that answers `POST /cha
 __all__ = ["OpenAIEngine"]
 
 import importlib
+import json
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,6 +31,8 @@ from vlac_gym.errors import (
 )
 
 _QUOTED_CHARS = 300
+_MAX_REPLY_BYTES = 1 << 26
+"""More than any number of tokens with ten candidates each takes."""
 
 
 class OpenAIEngine:
@@ -179,8 +183,10 @@ class OpenAIEngine:
     def _post(self, client: Any, body: dict[str, Any], left_s: float) -> Any:
         """One try; `left_s` bounds it."""
         httpx = self._httpx
+        give_up_at = time.monotonic() + left_s
         try:
-            response = client.post(self._url, json=body, timeout=left_s)
+            with client.stream("POST", self._url, json=body, timeout=left_s) as response:
+                content = self._read(response, give_up_at)
         except httpx.TimeoutException as e:
             raise CriticTimeoutError(
                 f"No reply from {self._url} in {left_s:.1f} s ({type(e).__name__})."
@@ -191,19 +197,33 @@ class OpenAIEngine:
             raise CriticConnectionError(
                 f"No connection to {self._url} ({type(e).__name__}: {e}). Is the server running?"
             ) from e
+        text = content.decode("utf-8", errors="replace")
         if response.status_code != httpx.codes.OK:
-            raise self._error(response)
+            raise self._error(response, text[:_QUOTED_CHARS])
         try:
-            return response.json()
+            return json.loads(text)
         except ValueError as e:
             raise CriticProtocolError(
-                f"Expected JSON from {self._url}, got {response.text[:_QUOTED_CHARS]!r}. "
+                f"Expected JSON from {self._url}, got {text[:_QUOTED_CHARS]!r}. "
                 "Is base_url an OpenAI-compatible server's?"
             ) from e
 
-    def _error(self, response: Any) -> Exception:
+    def _read(self, response: Any, give_up_at: float) -> bytes:
+        """The body; httpx bounds each wait but not their sum, nor the size."""
+        content = bytearray()
+        for chunk in response.iter_bytes():
+            content += chunk
+            if time.monotonic() > give_up_at:
+                raise CriticTimeoutError(f"The reply from {self._url} did not end in time.")
+            if len(content) > _MAX_REPLY_BYTES:
+                raise CriticProtocolError(
+                    f"Expected at most {_MAX_REPLY_BYTES} bytes from {self._url}, got more."
+                )
+        return bytes(content)
+
+    def _error(self, response: Any, text: str) -> Exception:
         """The error for a status other than 200."""
-        status, text = response.status_code, response.text[:_QUOTED_CHARS]
+        status = response.status_code
         got = f"{self._url} answered {status}: {text!r}."
         if status in (401, 403):
             return ConfigError(f"{got} Pass the server's api_key.")

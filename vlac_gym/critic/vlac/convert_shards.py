@@ -68,7 +68,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
                 for name, facts in header.items()
                 if name != "__metadata__"
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
             if isinstance(e, ConfigError):
                 raise
             raise ConfigError(f"The header of the safetensors file {path} does not parse: {e}.") from e

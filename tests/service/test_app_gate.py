@@ -182,6 +182,9 @@ def test_the_openapi_page_names_every_route_field_and_reason(fakes, random_frame
         fields = {"after": (0,)} if operation == "progress" else {}
         sent = unpack(asgi.request_body(random_frames(1), operation, **fields))
         assert sorted(schema["required"]) == sorted(schema["properties"]) == sorted(sent)
+    for path, kinds in (("/v1/value", 1), ("/v1/info", 2), ("/v1/sleep", 2), ("/v1/frames", 2)):
+        (route,) = page["paths"][path].values()
+        assert len(route["responses"]["200"]["content"]) == kinds
     documented = {
         reason
         for route in page["paths"].values()

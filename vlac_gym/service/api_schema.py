@@ -119,6 +119,8 @@ def _route(body: dict[str, Any] | None, reply: dict[str, Any], *statuses: int) -
     from fastapi import Response
 
     content = {CONTENT_TYPE: {"schema": reply}}
+    if reply is not _REPLY:
+        content["application/json"] = {"schema": reply}
     route: dict[str, Any] = {
         "response_class": Response,
         "responses": {200: {"description": "The answer.", "content": content}, **error_responses(*statuses)},

@@ -82,6 +82,9 @@ class _ItemCounter:
     def count_map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
         self.count_list(pairs)
         message = dict(pairs)
+        # strict_map_key lets bytes pass too, which neither sort nor print beside text.
+        if not all(isinstance(key, str) for key in message):
+            raise WireFormatError("A map has a key that is no text.")
         if len(message) != len(pairs):
             raise WireFormatError("A map has the same key twice.")
         return message

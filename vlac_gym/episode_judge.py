@@ -78,6 +78,14 @@ class EpisodeJudge:
         """Is this step's frame needed, now or for the value list?"""
         return self.is_checked or self._is_value_step
 
+    @property
+    def steps_to_frame(self) -> int:
+        """Env steps until `wants_frame` comes true, unless the episode reaches its limit before; >= 1."""
+        left = self.rule.done_interval - self.step % self.rule.done_interval
+        if self.rule.reward == "terminal":
+            left = min(left, self.rule.value_stride - self.step % self.rule.value_stride)
+        return left
+
     def take_frame(self, frame: Frame) -> None:
         """Gives this step's frame, uint8 (H, W, 3); copied if it is kept."""
         self._frame = frame

@@ -1,6 +1,6 @@
 """Arguments that the single and the vector reward wrapper share, checked: `resolve_rule` and friends."""
 
-__all__ = ["MODES", "check_choice", "check_references", "resolve_rule"]
+__all__ = ["MODES", "check_choice", "check_references", "resolve_rule", "without_mode"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from vlac_gym.critic.base import check_frames
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.reward import TrainingRule, training_rule
-from vlac_gym.types import Frame
+from vlac_gym.types import Frame, Mode
 
 MODES = ("train", "eval", "shaping")
 
@@ -49,3 +49,11 @@ def check_references(references: Sequence[Frame] | None) -> None:
     if not 2 <= len(references) <= 11:
         raise ConfigError(f"Expected 2 to 11 reference frames, got {len(references)}.")
     check_frames(references, "references")
+
+
+def without_mode(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, Mode | None]:
+    """A reset's options without `mode`, and the mode, if there is one; `options` is left as it is."""
+    if not options or "mode" not in options:
+        return options, None
+    rest = {key: value for key, value in options.items() if key != "mode"}
+    return rest or None, options["mode"]

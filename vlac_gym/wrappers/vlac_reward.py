@@ -4,6 +4,7 @@ __all__ = ["VLACRewardWrapper"]
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, SupportsFloat, TypeVar, Unpack
 
 import gymnasium as gym
@@ -13,14 +14,15 @@ from gymnasium.utils import RecordConstructorArgs
 from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic_round import ask_round
-from vlac_gym.episode_judge import EpisodeJudge, StoppedBy, Verdict
+from vlac_gym.episode_judge import Verdict
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
 from vlac_gym.wrappers.quiet_steps import QuietSteps
-from vlac_gym.wrappers.rule_setup import MODES, check_choice, check_references, resolve_rule
-from vlac_gym.wrappers.sim_signals import hide_sim_signals, sim_success
+from vlac_gym.wrappers.rule_setup import MODES, check_choice, check_references, resolve_rule, without_mode
+from vlac_gym.wrappers.sim_signals import sim_success
+from vlac_gym.wrappers.training_episode import EpisodeSettings, TrainingEpisode
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -134,15 +136,17 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self._critic_spec = critic
         self._critic = None if isinstance(critic, str) else critic
         self._mode: Mode = mode
-        self._max_episode_steps = max_episode_steps
-        self._task = task
-        self._on_sim_terminated = on_sim_terminated
         self._on_critic_error = on_critic_error
         self._references = references
-        self._max_buffer_bytes = max_buffer_bytes
-        self._sim_success_weight = sim_success_weight
-        self._judge: EpisodeJudge | None = None
-        self._sim_success: bool | None = None
+        self._settings = EpisodeSettings(
+            rule=self.rule,
+            task=task,
+            max_episode_steps=max_episode_steps,
+            on_sim_terminated=on_sim_terminated,
+            max_buffer_bytes=max_buffer_bytes,
+            sim_success_weight=sim_success_weight,
+        )
+        self._episode: TrainingEpisode | None = None
         self._info: dict[str, Any] = {}
         self._is_running = False
 
@@ -179,10 +183,10 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     ) -> tuple[ObsType, dict[str, Any]]:
         """Starts an episode; `options["mode"]` switches the mode, the other options go to the wrapped env."""
         self._is_running = False
-        options, mode = _without_mode(options)
+        options, mode = without_mode(options)
         if mode is not None:
             self.set_mode(mode)
-        self._judge = None
+        self._episode = None
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps.begin(observation)
         if self._mode != "eval":
@@ -214,17 +218,18 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             reward, terminated, truncated, self._info = self._steps.step(action)
             self._is_running = not (terminated or truncated)
             return reward, terminated, truncated
-        if self._judge is None or not self._is_running:
+        episode = self._episode
+        if episode is None or not self._is_running:
             raise ResetNeeded("The training episode is over. Call reset() before the next step().")
         self._is_running = False  # Whatever raises below leaves an episode that can't go on.
         env_reward, env_terminated, env_truncated, info = self._steps.step(action)
-        self._judge.advance(self._limit(env_terminated, env_truncated))
-        verdict = self._verdict(self._judge, info)
-        bonus = self._watch_sim(info)
-        self._info = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
-        self._info["critic"] = self._critic_info(self._judge, verdict.stopped_by)
+        episode.advance(env_terminated, env_truncated, sim_success(info))
+        verdict = self._verdict(episode, info)
+        self._info = episode.step_info(
+            info, env_reward, env_terminated, verdict.stopped_by, self.critic_failures
+        )
         self._is_running = verdict.stopped_by is None
-        return verdict.reward + bonus, verdict.terminated, verdict.truncated
+        return verdict.reward, verdict.terminated, verdict.truncated
 
     def current_info(self) -> dict[str, Any]:
         """The info of the last step, after `step_unrendered`."""
@@ -245,16 +250,15 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
 
     def _begin(self, info: dict[str, Any]) -> dict[str, Any]:
         frame = self._steps.frame(self._frames, info)
-        self._judge = EpisodeJudge(self.rule, self._task_of(info), frame, self._max_buffer_bytes)
+        weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
+        self._episode = TrainingEpisode(replace(self._settings, sim_success_weight=weight), frame, info)
         if isinstance(self.critic, PrivilegedCritic):
             self.critic.begin_episode()
             self.critic.observe(frame, info)
-        self._sim_success = sim_success(info)
-        report = hide_sim_signals(info, self._sim_success)
-        report["critic"] = self._critic_info(self._judge, None)
-        return report
+        return self._episode.begin_info(info, self.critic_failures)
 
-    def _verdict(self, judge: EpisodeJudge, info: dict[str, Any]) -> Verdict:
+    def _verdict(self, episode: TrainingEpisode, info: dict[str, Any]) -> Verdict:
+        judge = episode.judge
         if judge.wants_frame:
             frame = self._steps.frame(self._frames, info)
             judge.take_frame(frame)
@@ -267,41 +271,5 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             if self._on_critic_error == "raise":
                 raise
             logger.warning("critic failed at step %d, episode truncated: %s", judge.step, e)
-            return judge.fail()
-        return judge.verdict()
-
-    def _limit(self, env_terminated: bool, env_truncated: bool) -> StoppedBy | None:
-        assert self._judge is not None
-        is_last = env_truncated
-        if self._max_episode_steps is not None:
-            is_last = self._judge.step + 1 >= self._max_episode_steps
-        if is_last:
-            return "step_limit"
-        return "sim_terminated" if env_terminated and self._on_sim_terminated == "truncate" else None
-
-    def _watch_sim(self, info: dict[str, Any]) -> float:
-        """Latches the simulator's success; returns the bonus of shaping mode."""
-        succeeds = sim_success(info)
-        if succeeds is None:
-            return 0.0
-        is_first = succeeds and not self._sim_success
-        self._sim_success = bool(self._sim_success) or succeeds
-        return self._sim_success_weight if is_first and self._mode == "shaping" else 0.0
-
-    def _critic_info(self, judge: EpisodeJudge, stopped_by: StoppedBy | None) -> dict[str, Any]:
-        return judge.info(stopped_by) | {"failures": self.critic_failures}
-
-    def _task_of(self, info: dict[str, Any]) -> str:
-        task = self._task if self._task is not None else info.get("task")
-        if not isinstance(task, str) or not task.strip():
-            raise ConfigError(
-                f"Expected a task text in info['task'] or as task=, got {task!r}. The critic judges a task."
-            )
-        return task
-
-
-def _without_mode(options: dict[str, Any] | None) -> tuple[dict[str, Any] | None, Mode | None]:
-    if not options or "mode" not in options:
-        return options, None
-    rest = {key: value for key, value in options.items() if key != "mode"}
-    return rest or None, options["mode"]
+            return episode.verdict(e)
+        return episode.verdict()

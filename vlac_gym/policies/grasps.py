@@ -7,11 +7,12 @@ and, for wide objects, the places on the rim, the one wins that leaves most room
 __all__ = ["Grasp", "choose_grasp"]
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vlac_gym.envs.scene import PrivilegedScene, Vector
+from vlac_gym.policies.overhangs import is_roofed
 from vlac_gym.policies.waypoints import hand_rotation, rotation_about
 
 _WIDEST_M = 0.07
@@ -25,6 +26,8 @@ _UP = np.array([0.0, 0.0, 1.0])
 _YAWS_RAD = tuple(math.radians(degrees) for degrees in (0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90))
 _TIPPED_RAD = 0.35
 _MOST_LEAN_RAD = 0.9
+_LEANS_RAD = (0.0, 0.2, -0.2, 0.35, -0.35)
+"""How far the hand leans to reach below something."""
 _ENOUGH_ROOM_M = 0.02
 _TURN_COST_M = 0.012
 """Room in m that a turn by 90 degrees must win to be worth it."""
@@ -36,6 +39,11 @@ _HAND_HALF_M = (0.105, 0.035)
 """Half size of the hand's body along and across the closing direction."""
 _HAND_HEIGHT_M = (0.075, 0.14)
 """Height of the hand's body above the finger tips, lower and upper side."""
+
+_FLAT_HAND_HEIGHT_M = (0.05, 0.095)
+_WRIST_HEIGHT_M = (0.11, 0.15, 0.2)
+_WRIST_RADIUS_M = 0.05
+"""Below something the hand's true shape counts: flatter than the box above, with the wrist on top."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +70,18 @@ def choose_grasp(scene: PrivilegedScene, name: str) -> Grasp:
         return _tipped_rim(scene, name)
     if not candidates:
         candidates = [c for yaw in _YAWS_RAD for c in _rims(scene, name, yaw)]
-    rooms = [_room(scene, name, c) for c in candidates]
+    roofed = is_roofed(scene, name)
+    if roofed:
+        candidates = [replace(c, lean=lean) for c in candidates for lean in _LEANS_RAD]
+    rooms = [_room(scene, name, c, roofed) for c in candidates]
     scores = [
-        room - _TURN_COST_M * abs(c.yaw) / (math.pi / 2.0) - _WIDTH_COST * c.width
+        room - _TURN_COST_M * (abs(c.yaw) + abs(c.lean)) / (math.pi / 2.0) - _WIDTH_COST * c.width
         for room, c in zip(rooms, candidates, strict=True)
     ]
     winner = int(np.argmax(scores))
     chosen = candidates[winner]
     offset = chosen.point - scene.object_position(name)
-    rotation = hand_rotation(chosen.yaw)
-    return Grasp(offset, rotation, rotation, rooms[winner])
+    return Grasp(offset, chosen.rotation, hand_rotation(chosen.yaw), rooms[winner])
 
 
 def _up_axis(scene: PrivilegedScene, name: str) -> Vector:
@@ -108,11 +118,18 @@ def _tipped_rim(scene: PrivilegedScene, name: str) -> Grasp:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """Finger tips at `point`, hand turned by `yaw` rad, an object `width` m wide between the fingers."""
+    """Finger tips at `point`, hand turned by `yaw` and leaning by `lean` rad, `width` m between the fingers."""
 
     point: Vector
     yaw: float
     width: float
+    lean: float = 0.0
+
+    @property
+    def rotation(self) -> Vector:
+        """Orientation of the hand: it leans along its closing direction."""
+        upright = hand_rotation(self.yaw)
+        return upright if self.lean == 0.0 else rotation_about(_axes(self.yaw)[1], self.lean) @ upright
 
 
 def _middle(scene: PrivilegedScene, name: str, yaw: float) -> _Candidate | None:
@@ -141,16 +158,23 @@ def _rims(scene: PrivilegedScene, name: str, yaw: float) -> list[_Candidate]:
     return candidates
 
 
-def _room(scene: PrivilegedScene, name: str, candidate: _Candidate) -> float:
-    along, across = _axes(candidate.yaw)
-    point, up = candidate.point, _UP
-    probes = [point + s * _FINGER_REACH_M * along + h * up for s in (-1, 1) for h in (0.0, 0.03)]
+def _room(scene: PrivilegedScene, name: str, candidate: _Candidate, roofed: bool) -> float:
+    along, across, ahead = candidate.rotation.T
+    point = candidate.point
+    probes = [point + s * _FINGER_REACH_M * along - h * ahead for s in (-1, 1) for h in (0.0, 0.03)]
     probes += [
-        point + s * _HAND_HALF_M[0] * along + t * _HAND_HALF_M[1] * across + h * up
+        point + s * _HAND_HALF_M[0] * along + t * _HAND_HALF_M[1] * across - h * ahead
         for s in (-1, 0, 1)
         for t in (-1, 1)
-        for h in _HAND_HEIGHT_M
+        for h in (_FLAT_HAND_HEIGHT_M if roofed else _HAND_HEIGHT_M)
     ]
+    if roofed:
+        probes += [
+            point + s * _WRIST_RADIUS_M * side - h * ahead
+            for s in (-1, 1)
+            for side in (along, across)
+            for h in _WRIST_HEIGHT_M
+        ]
     return min(_ENOUGH_ROOM_M, float(np.min(scene.clearance(np.array(probes), ignore=(name,)))))
 
 

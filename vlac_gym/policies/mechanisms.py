@@ -37,7 +37,6 @@ def pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint,
     outwards = slide * scene.joint_goal(Predicate("open", (name,))).sign
     rotation = hand_rotation(math.atan2(-outwards[0], outwards[1]), _HAND_TILT_RAD)
     front = outwards * _STANDOFF_M
-    up = np.array([0.0, 0.0, 1.0])
     tip = scene.end_effector_position
     height = max(float(tip[2]), float(scene.handle_position(name)[2]) + 0.1)
     return (
@@ -57,7 +56,6 @@ def pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint,
         Waypoint("pull", "tip", slide * travel, rotation=rotation, gripper=CLOSE, tolerance_m=0.005),
         Waypoint("release", "tip", np.zeros(3), rotation=rotation, hold_steps=OPEN_STEPS),
         Waypoint("retreat", "tip", front, rotation=rotation, gripper=OPEN, tolerance_m=0.02),
-        Waypoint("retreat", "tip", 0.2 * up, gripper=OPEN, rotation=hand_rotation(), tolerance_m=0.04),
     )
 
 

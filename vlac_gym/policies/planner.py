@@ -15,6 +15,7 @@ from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import unknown_name
 from vlac_gym.policies.grasps import Grasp, choose_grasp
 from vlac_gym.policies.mechanisms import pull_drawer, turn_knob
+from vlac_gym.policies.overhangs import is_roofed, way_out
 from vlac_gym.policies.waypoints import CLOSE, OPEN, OPEN_STEPS, Waypoint, close_hand
 
 _HERE = np.zeros(3)
@@ -22,6 +23,7 @@ _APPROACH_M = 0.05
 _TALL_M = 0.09
 _TRAVEL_CLEARANCE_M = 0.04
 _CORRIDOR_M = 0.09
+_SLIP_HEIGHT_M = 0.025
 _RETREAT_M = 0.08
 _LEAST_LEAN, _MOST_LEAN = 0.2, 0.95
 """Cosines between which a surface counts as leaning."""
@@ -64,13 +66,16 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
     point = scene.object_position(name) + grasp.offset
     above = _travel_height(scene, tip, point, ignore=())
     near = min(above, float(scene.object_bounds(name)[1][2]) + _APPROACH_M)
+    ahead = grasp.rotation[:, 2]
+    roofed = is_roofed(scene, name)
+    before = grasp.offset - ahead * ((near - point[2]) / max(0.5, -ahead[2])) if roofed else grasp.offset
     turn = grasp.rotation
-    # Slowly along tall things: a hand that hurries sways and knocks bottles over.
-    speed = 0.4 if near - point[2] > _TALL_M else 1.0
+    # Slowly along tall things and below others: a hand that hurries sways and knocks bottles over.
+    speed = 0.4 if roofed or near - point[2] > _TALL_M else 1.0
     return (
         Waypoint("reach", "tip", _HERE, height=max(above, tip[2]), rotation=turn, tolerance_m=0.02),
-        Waypoint("reach", "object", grasp.offset, name, height=above, rotation=turn, tolerance_m=0.03),
-        Waypoint("reach", "object", grasp.offset, name, height=near, rotation=turn, tolerance_m=0.01),
+        Waypoint("reach", "object", before, name, height=above, rotation=turn, tolerance_m=0.03),
+        Waypoint("reach", "object", before, name, height=near, rotation=turn, tolerance_m=0.01),
         Waypoint("descend", "object", grasp.offset, name, rotation=turn, tolerance_m=0.008, speed=speed),
         close_hand(turn, name),
     )
@@ -99,12 +104,22 @@ def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Ve
         held, stage="carry", offset=shift, anchor=target, rotation=grasp.upright, tolerance_m=0.01
     )
     return (
+        *_slip_out(scene, moved, held),
         held,
         carry,
         replace(carry, stage="lower", height=rest, tolerance_m=0.008, needs_grasp_of=None),
         Waypoint("release", "tip", _HERE, gripper=OPEN, hold_steps=OPEN_STEPS),
         Waypoint("retreat", "tip", np.array([0.0, 0.0, _RETREAT_M]), gripper=OPEN, tolerance_m=0.02),
     )
+
+
+def _slip_out(scene: PrivilegedScene, name: str, lift: Waypoint) -> tuple[Waypoint, ...]:
+    """From below an overhang: a little up, then sideways, before the object can be lifted."""
+    if not is_roofed(scene, name):
+        return ()
+    up = np.array([0.0, 0.0, _SLIP_HEIGHT_M])
+    aside = replace(lift, frame="tip", anchor="", height=None, carried=None, speed=0.6)
+    return (replace(aside, offset=up, tolerance_m=0.01), replace(aside, offset=way_out(scene, name)))
 
 
 def _travel_height(scene: PrivilegedScene, start: Vector, goal: Vector, ignore: tuple[str, ...]) -> float:

@@ -94,6 +94,12 @@ def test_frames_stand_where_their_marks_are():
     np.testing.assert_array_equal(picture_of(message["content"][3]), BLUE)
 
 
+def test_white_space_between_frames_is_kept():
+    server = Server(completion())
+    make_engine(server).generate([EngineRequest("", "<image>\n <image>", (RED, BLUE))])
+    assert server.bodies[0]["messages"][0]["content"][1] == {"type": "text", "text": "\n "}
+
+
 def test_frames_without_marks_come_before_the_text():
     server = Server(completion())
     make_engine(server).generate([EngineRequest("", "which?", (RED, BLUE))])

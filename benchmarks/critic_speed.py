@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = build_checkpoint(Path(folder) / "checkpoint", args.sizes, args.device)
         rows = _measure(path, args, frames)
-    print(_table(rows))
+    print(f"{_machine(args.device)}\n\n{_table(rows)}")
     if args.out:
         record = {
             "machine": _machine(args.device),
@@ -130,6 +130,8 @@ def _measure(path: Path, args: argparse.Namespace, frames: list[np.ndarray]) -> 
     started = time.perf_counter()
     engine = TransformersEngine(path, args.device, max_gpu_memory_gb=args.max_gpu_memory_gb)
     rows.append(Row("load", time.perf_counter() - started, "s"))
+    engine.generate([done(frames[0])])
+    rows.append(Row("prompt of a done check", engine.statistics().prompt_tokens, "tokens"))
     cold = _single_latency_ms(engine, frames[:12])
     report = engine.warm_up([done(frames[0]), pair(frames[0], frames[1])])
     rows.append(Row("warm-up (compile, record graphs)", report.seconds, "s"))

@@ -1,0 +1,250 @@
+"""Latched episodes of several envs: exact arrays in, exact arrays out, on scripted envs and a scripted critic."""
+
+import numpy as np
+import pytest
+
+from verl_env_adapter.env_pool import EnvPool
+from verl_env_adapter.settings import parse_settings
+from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError
+
+
+def settings(*, spec="scripted:0.1", chunk=4, limit=10, on_error="raise", success=(), **more):
+    return parse_settings(
+        {
+            "env": {
+                "id": "scripted_ids:Scripted-v0",
+                "chunk": chunk,
+                "kwargs": {"success_steps": list(success)},
+                "max_episode_steps": limit,
+            },
+            "critic": {"spec": spec, "on_error": on_error},
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def make_pool():
+    pools = []
+
+    def make(block, num_envs=2, **options):
+        pools.append(EnvPool(block, num_envs, **options))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def chunks(num_envs: int, length: int = 4) -> np.ndarray:
+    return np.zeros((num_envs, length, 7), np.float32)
+
+
+def simulator(pool, i):
+    return pool._envs[i].env.unwrapped
+
+
+def test_nothing_ends(make_pool):
+    pool = make_pool(settings())
+    pool.reset(mode="train")
+    batch = pool.step_chunk(chunks(2))
+    assert batch.rewards.tolist() == [[0.0] * 4] * 2
+    assert not batch.terminated.any()
+    assert not batch.truncated.any()
+    assert batch.executed_steps.tolist() == [4, 4]
+    assert [obs["state"].tolist() for obs in batch.observations] == [[4.0], [4.0]]
+    assert batch.final_observations == [None, None]
+
+
+def test_critic_ends_an_episode_inside_a_chunk(make_pool):
+    # Both scripts say 0.1, 0.95, …: done at step 2 of 4.
+    pool = make_pool(settings(spec="scripted:0.1,0.95"))
+    pool.reset(mode="train")
+    batch = pool.step_chunk(chunks(2))
+    assert batch.rewards.tolist() == [[0.0, 1.0, 0.0, 0.0]] * 2
+    assert batch.terminated.tolist() == [[False, True, True, True]] * 2
+    assert batch.critic_done.tolist() == [[False, True, True, True]] * 2
+    assert not batch.truncated.any()
+    assert not batch.sim_success.any()
+    assert batch.executed_steps.tolist() == [2, 2]
+    assert (batch.rewards.dtype, batch.terminated.dtype) == (np.float32, bool)
+
+
+def test_end_is_latched_without_work_until_the_reset(make_pool):
+    pool = make_pool(settings(spec="scripted:0.1,0.95"), num_envs=1)
+    pool.reset(mode="train")
+    first = pool.step_chunk(chunks(1))
+    steps = simulator(pool, 0).num_steps
+    calls = first.reports[0].info["critic"]["calls"]
+    for _ in range(3):
+        batch = pool.step_chunk(chunks(1))
+        assert batch.rewards.tolist() == [[0.0] * 4]
+        assert batch.terminated.tolist() == [[True] * 4]
+        assert batch.executed_steps.tolist() == [0]
+        assert batch.observations[0]["state"].tolist() == [2.0]
+    assert simulator(pool, 0).num_steps == steps == 2
+    assert batch.reports[0].info["critic"]["calls"] == calls
+    (report,) = pool.reset(mode="train")
+    assert not report.is_over
+    assert report.episode_return == 0.0
+
+
+def test_value_is_paid_once_at_the_step_limit(make_pool):
+    # The scripted critic's value lists end at 0.5.
+    pool = make_pool(settings(limit=6))
+    pool.reset(mode="train")
+    pool.step_chunk(chunks(2))
+    batch = pool.step_chunk(chunks(2))
+    assert batch.rewards.tolist() == [[0.0, 0.5, 0.0, 0.0]] * 2
+    assert batch.truncated.tolist() == [[False, True, True, True]] * 2
+    assert not batch.terminated.any()
+    assert not batch.critic_done.any()
+    assert [report.value for report in batch.reports] == [0.5, 0.5]
+    assert [report.episode_return for report in batch.reports] == [0.5, 0.5]
+    assert [report.episode_steps for report in batch.reports] == [6, 6]
+
+
+def test_paid_truncation_is_terminal_on_demand(make_pool):
+    pool = make_pool(settings(limit=4, truncate_as_terminal=True), num_envs=1)
+    pool.reset(mode="train")
+    batch = pool.step_chunk(chunks(1))
+    assert batch.terminated.tolist() == [[False, False, False, True]]
+    assert batch.truncated.tolist() == [[False, False, False, True]]
+    assert not batch.critic_done.any()
+
+
+def test_truncation_in_eval_mode_stays_a_truncation(make_pool):
+    pool = make_pool(settings(limit=4, truncate_as_terminal=True), num_envs=1)
+    pool.reset(mode="eval")
+    batch = pool.step_chunk(chunks(1))
+    assert not batch.terminated.any()
+    assert batch.truncated.tolist() == [[False, False, False, True]]
+    assert batch.rewards.tolist() == [[0.0] * 4]
+
+
+def test_eval_mode_is_the_simulator_alone(make_pool):
+    pool = make_pool(settings(spec="scripted:0.95", success=[3]), num_envs=1)
+    pool.reset(mode="eval")
+    batch = pool.step_chunk(chunks(1))
+    assert batch.rewards.tolist() == [[0.0, 0.0, 1.0, 0.0]]
+    assert batch.terminated.tolist() == [[False, False, True, True]]
+    assert batch.sim_success.tolist() == [[False, False, True, True]]
+    assert not batch.critic_done.any()
+    assert "critic" not in batch.reports[0].info
+
+
+def test_simulator_success_in_training_is_reported_and_pays_nothing(make_pool):
+    pool = make_pool(settings(success=[2]), num_envs=1)
+    pool.reset(mode="train")
+    batch = pool.step_chunk(chunks(1))
+    assert batch.rewards.tolist() == [[0.0] * 4]
+    assert not batch.terminated.any()
+    assert batch.sim_success.tolist() == [[False, False, False, True]]
+    batch = pool.step_chunk(chunks(1))
+    assert batch.sim_success.tolist() == [[False, False, False, True]]
+    assert batch.reports[0].sim_success is True
+
+
+def test_some_envs_are_reset_and_the_others_stay_as_they_are(make_pool):
+    pool = make_pool(settings(spec="scripted:0.1,0.95"))
+    pool.reset(mode="train")
+    pool.step_chunk(chunks(2))
+    pool.reset([1], mode="train")
+    batch = pool.step_chunk(chunks(1, 1), [1])
+    assert batch.env_ids.tolist() == [1]
+    assert batch.terminated.tolist() == [[False]]
+    first, second = pool.reports()
+    assert (first.is_over, second.is_over) == (True, False)
+    assert simulator(pool, 0).num_resets == 1
+    assert simulator(pool, 1).num_resets == 2
+
+
+def test_history_of_the_critic_does_not_span_a_reset(make_pool):
+    # Patience 2: one done check before the reset and one after must not add up.
+    pool = make_pool(settings(spec="scripted:0.95", rule={"done_patience": 2}), num_envs=1)
+    pool.reset(mode="train")
+    assert not pool.step_chunk(chunks(1, 1)).terminated.any()
+    pool.reset(mode="train")
+    assert not pool.step_chunk(chunks(1, 1)).terminated.any()
+    assert pool.step_chunk(chunks(1, 1)).terminated.all()
+
+
+def test_terminal_observation_survives_auto_reset(make_pool):
+    pool = make_pool(settings(spec="scripted:0.1,0.1,0.95"), num_envs=1, auto_reset=True)
+    pool.reset(mode="train")
+    batch = pool.step_chunk(chunks(1))
+    assert batch.terminated.tolist() == [[False, False, True, True]]
+    assert batch.observations[0]["state"].tolist() == [0.0]
+    assert batch.final_observations[0]["state"].tolist() == [3.0]
+    assert batch.reports[0].info["critic"]["stopped_by"] == "success_prob"
+    batch = pool.step_chunk(chunks(1, 2))
+    assert not batch.terminated.any()
+    assert batch.restarted == (None,)
+
+
+def test_failed_critic_raises_and_the_reset_starts_anew(make_pool, monkeypatch):
+    pool = make_pool(settings(), num_envs=1)
+    pool.reset(mode="train")
+    break_critic(monkeypatch, pool)
+    with pytest.raises(CriticResponseError, match="no number"):
+        pool.step_chunk(chunks(1))
+    with pytest.raises(AdapterContractError, match=r"Envs \[0\] have no running episode"):
+        pool.step_chunk(chunks(1))
+    monkeypatch.undo()
+    pool.reset(mode="train")
+    assert pool.step_chunk(chunks(1)).executed_steps.tolist() == [4]
+
+
+def test_failed_critic_truncates_with_a_mark_and_is_not_terminal(make_pool, monkeypatch):
+    pool = make_pool(settings(on_error="truncate", truncate_as_terminal=True), num_envs=1)
+    pool.reset(mode="train")
+    break_critic(monkeypatch, pool)
+    batch = pool.step_chunk(chunks(1))
+    assert batch.rewards.tolist() == [[0.0] * 4]
+    assert batch.truncated.tolist() == [[True] * 4]
+    assert not batch.terminated.any()
+    assert batch.reports[0].critic_failed is True
+
+
+def break_critic(monkeypatch, pool):
+    def fail(*args, **kwargs):
+        raise CriticResponseError("no number in the reply")
+
+    monkeypatch.setattr(pool._envs[0].env.env.critic, "success_prob", fail)
+
+
+def test_stepping_before_a_reset_is_refused(make_pool):
+    with pytest.raises(AdapterContractError, match=r"Envs \[0, 1\] have no running episode"):
+        make_pool(settings()).step_chunk(chunks(2))
+
+
+@pytest.mark.parametrize("ids", [[2], [0, 0], [-1]])
+def test_env_ids_that_do_not_exist_are_refused(make_pool, ids):
+    pool = make_pool(settings())
+    with pytest.raises(AdapterContractError, match=r"different env ids in 0\.\.1"):
+        pool.reset(ids, mode="train")
+
+
+def test_reset_options_are_checked_before_any_env_is_reset(make_pool):
+    pool = make_pool(settings())
+    with pytest.raises(ConfigError, match="Did you mean 'seed'"):
+        pool.reset(mode="train", options=[{}, {"sed": 1}])
+    with pytest.raises(ConfigError, match="for 2 envs, got 1"):
+        pool.reset(mode="train", options=[{}])
+    assert simulator(pool, 0).num_resets == 0
+
+
+def test_libero_options_are_refused_for_other_envs(make_pool):
+    with pytest.raises(ConfigError, match="are LIBERO's"):
+        make_pool(settings()).reset(mode="train", options=[{"task_id": 1}, {}])
+
+
+@pytest.mark.parametrize("count", [0, True, "2"])
+def test_number_of_envs_is_checked(count):
+    with pytest.raises(ConfigError, match="num_envs as an int >= 1"):
+        EnvPool(settings(), count)
+
+
+def test_unknown_env_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"Can't make env\.id 'Nothing-v0'"):
+        EnvPool(parse_settings({"env": {"id": "Nothing-v0"}}), 1)

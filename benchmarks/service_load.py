@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +349,7 @@ def main() -> None:
         share = args.envs // args.workers
         local_row, local = report("in process", [in_process(spec, {}, args)], frames, args.max_batch)
         with service_server(spec, args) as url:
-            drive(partial(service_worker), url, argparse.Namespace(**{**vars(args), "steps": 1}))
+            drive(service_worker, url, argparse.Namespace(**{**vars(args), "steps": 1}))
             row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)
         with naive_server(spec, {}) as url:
             naive_row, naive = report(

@@ -183,10 +183,11 @@ def test_only_one_map_with_text_keys_is_a_message(body):
 
 
 def test_many_tiny_objects_are_refused_before_they_fill_the_memory():
-    body = b"\x81\xa1a\xdc\xff\xff" + b"\x80" * 65535
-    with pytest.raises(WireFormatError) as caught:
-        unpack(body, max_items=1000)
-    assert caught.value.reason in ("malformed", "too_large")
+    lists = b"\xdc\x00\x14" + (b"\xdc\x00\x64" + b"\x80" * 100) * 20
+    with pytest.raises(WireFormatError, match="too many entries") as caught:
+        unpack(b"\x81\xa1a" + lists, max_items=1000)
+    assert caught.value.reason == "too_large"
+    assert len(unpack(b"\x81\xa1a" + lists, max_items=5000)["a"]) == 20
 
 
 @pytest.mark.parametrize(

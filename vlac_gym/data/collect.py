@@ -141,7 +141,8 @@ def _run_in_workers(
 ) -> Iterator[Outcome]:
     context = multiprocessing.get_context("spawn")
     outcomes: Any = context.Queue()
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (outcomes,))
+    stop: Any = context.Event()
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (outcomes, stop))
     left = sum(map(len, chunks))
     try:
         futures = [pool.submit(_report_chunk, run, chunk) for chunk in chunks]
@@ -159,22 +160,28 @@ def _run_in_workers(
             "run the same command again, with fewer workers if memory was short."
         ) from e
     finally:
+        stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 _outcomes: Any = None
 """Where a worker process puts outcomes; set once when the process starts."""
 
+_stop: Any = None
+"""Tells a worker process to leave the rest of its chunk; set with `_outcomes`."""
 
-def _start_worker(outcomes: Any) -> None:
-    global _outcomes
-    _outcomes = outcomes
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a chunk in hand is finished
+
+def _start_worker(outcomes: Any, stop: Any) -> None:
+    global _outcomes, _stop
+    _outcomes, _stop = outcomes, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; the episode in hand is finished
 
 
 def _report_chunk(run: Callable[..., Iterator[Outcome]], chunk: Sequence[EpisodePlan]) -> None:
     for outcome in run(chunk):
         _outcomes.put(outcome)
+        if _stop.is_set():
+            return
 
 
 def _run_chunk(chunk: Sequence[EpisodePlan], *, out: Path, settings: RecordSettings) -> Iterator[Outcome]:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vlac_gym import __version__
 from vlac_gym.calibration import Calibration
 from vlac_gym.critic.base import Critic
@@ -32,6 +34,8 @@ from vlac_gym.report_card.termination import StopRule
 from vlac_gym.reporting.files import write_json, write_text
 
 CARD_VERSION = 1
+
+_MISSES_TOO_MANY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +211,10 @@ def _calibrate(
 ) -> tuple[list[SweepPoint], Calibration | None, str, dict[str, Estimate]]:
     checks = [episode.checks for episode in judged]
     succeeds = [episode.succeeds for episode in judged]
+    if not any(np.isfinite(c.probs).any() for c in checks):
+        return [], None, "the critic gave no usable answer to a done check", {}
     if all(succeeds) or not any(succeeds):
-        missing = "failed" if succeeds and all(succeeds) else "successful"
+        missing = "failed" if all(succeeds) else "successful"
         return [], None, f"there are no {missing} episodes to choose thresholds on", {}
     table = StopTable(checks, rule_grid(checks))
     points = table.points()
@@ -227,7 +233,13 @@ def _calibrate(
         task_suites=tuple(sorted({episode.meta.task_suite for episode in judged})),
         meets_budget=meets,
     )
-    reason = "" if meets else "no rule keeps false stops within the budget; this one comes nearest"
+    reason = ""
+    if not meets:
+        reason = "no rule keeps false stops within the budget; this one comes nearest"
+    elif best.miss_rate > _MISSES_TOO_MANY:
+        reason = (
+            f"within the budget {best.miss_rate:.0%} of the successes are missed: it can hardly stop episodes"
+        )
     return points, calibration, reason, cross_validate(table, config.false_stop_budget)
 
 

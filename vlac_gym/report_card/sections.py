@@ -67,7 +67,9 @@ class Bootstrap:
     def __call__(
         self, judged: Judged, metric: Callable[[Judged], float | None], missing: str = BOTH_CLASSES
     ) -> Estimate:
-        """The metric with its interval."""
+        """The metric with its interval; `missing` says why where it is not defined."""
+        if judged and not any(np.isfinite(e.checks.probs).any() for e in judged):
+            missing = "the critic gave no usable answer to a done check"
         return cluster_bootstrap(
             judged,
             lambda episode: episode.task_key,

@@ -191,6 +191,32 @@ def test_unusable_answers_are_counted_and_cost_nothing_else(bank: EpisodeDataset
     assert value(card, "detection", "frames", "auroc") == 1.0
 
 
+def test_a_critic_without_any_usable_answer_gets_reasons_and_no_thresholds(
+    bank: EpisodeDataset, tmp_path: Path
+) -> None:
+    class Mute(SeeingCritic):
+        def success_prob(self, frames: Any, tasks: Any) -> Any:
+            raise CriticResponseError("no number in 'well'")
+
+    card = make_card(Mute(), "mute", bank.select(lambda e: e.meta.task_id == 0), CONFIG)
+    frames = card.content["sections"]["detection"]["frames"]
+    assert {e["reason"] for e in frames.values()} == {"the critic gave no usable answer to a done check"}
+    assert card.content["calibration"] is None
+    assert value(card, "progress", "order_successes", "voc") == pytest.approx(1.0)
+    path, _ = write_card(card, tmp_path)
+    with pytest.raises(ConfigError, match="no usable answer to a done check"):
+        load_calibration(path)
+
+
+def test_a_critic_that_can_hardly_stop_is_said_so(bank: EpisodeDataset) -> None:
+    class NeverDone(SeeingCritic):
+        def success_prob(self, frames: Any, tasks: Any) -> Any:
+            return np.zeros(len(frames), np.float32)
+
+    card = make_card(NeverDone(), "never", bank.select(lambda e: e.meta.task_id == 0), CONFIG)
+    assert "100% of the successes are missed" in card.content["calibration_reason"]
+
+
 def test_calls_are_batched_and_every_question_is_asked_once(bank: EpisodeDataset) -> None:
     asked = AskedCritic(SeeingCritic(), batch_size=16)
     frames = [np.zeros((8, 8, 3), np.uint8)] * 40

@@ -321,11 +321,7 @@ class Exchange:
         body = encode_request(question.to_request(encoded, deadline_ms))
         self.frames_sent += len(encoded)
         path = f"/v1/{question.operation}"
-        try:
-            reply = yield from self._call(server, "POST", path, body, timeout_s)
-        except MissingFramesError as e:
-            server.known.forget(e.digests)
-            raise
+        reply = yield from self._call(server, "POST", path, body, timeout_s)
         try:
             answer = decode_reply(reply.body)
         except WireFormatError as e:

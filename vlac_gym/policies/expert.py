@@ -72,11 +72,8 @@ class ExpertPolicy:
         """
         return cls(ExpertOptions(**parse_options(argument, {"noise": float, "fail": str}, "expert")))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"options": self.options}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["options"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type["ExpertPolicy"], tuple[ExpertOptions]]:
+        return type(self), (self.options,)
 
     def reset(self, env: gym.Env[Any, Any], seed: int | None = None) -> None:
         """Starts an episode in the environment's present state.

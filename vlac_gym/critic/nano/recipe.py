@@ -50,6 +50,7 @@ class TrainRecipe:
         val_init_states: Initial states kept for checkpoint selection.
         validate_every: Steps between validations.
         save_every_s: Seconds between resumable saves.
+        start_from: Checkpoint folder whose weights and tokenizer the run begins with, or None for random weights.
         max_seconds: Stop (resumable) after this many seconds, or None.
         seed: Of weights, samples and augmentation.
 
@@ -73,6 +74,7 @@ class TrainRecipe:
     val_init_states: tuple[int, ...] = (36, 37, 38, 39)
     validate_every: int = 1000
     save_every_s: float = 60.0
+    start_from: str | None = None
     max_seconds: float | None = None
     seed: int = 0
 

@@ -80,9 +80,8 @@ class _Trainer:
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self._train_table, self._val_table = FrameTable.build(train), FrameTable.build(val)
-        self._tokenizer = _tokenizer(self._train_table.tasks)
-        config = build_config(sizes, self._tokenizer)
-        model: Any = transformers.InternVLForConditionalGeneration(config)
+        self._tokenizer, model = _start(recipe.start_from, self._train_table.tasks, sizes)
+        config = model.config
         self._model = model.to(device).train()
         self._ema = copy.deepcopy(self._model).requires_grad_(False)
         encoder = PromptEncoder(
@@ -200,6 +199,18 @@ class _Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._sampler.restore(json.loads(state["sampler"]))
         self._step, self._best = state["step"], state["best"]
+
+
+def _start(folder: str | None, tasks: tuple[str, ...], sizes: ModelSizes) -> tuple[Any, Any]:
+    """Tokenizer and model in float32, from a checkpoint or anew."""
+    if folder is None:
+        tokenizer = _tokenizer(tasks)
+        return tokenizer, transformers.InternVLForConditionalGeneration(build_config(sizes, tokenizer))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = transformers.InternVLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    return tokenizer, model
 
 
 def _tokenizer(tasks: tuple[str, ...]) -> Any:

@@ -146,11 +146,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
             ConfigError: A seed or an option does not fit.
             SimulatorError: An env could not be started.
         """
-        orders = self.reset_orders(seed=seed, options=options)
-        reports = self.execute(orders)
-        self._note_resets(orders)
-        infos = {i: report.info for i, report in reports.items() if isinstance(report, ResetReport)}
-        return self.observations(), stack_infos(infos, self.num_envs)
+        return self.execute_reset(self.reset_orders(seed=seed, options=options))
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """One action for each env; see the class.
@@ -263,6 +259,13 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
                 "Expected a reset of all envs first, got a reset_mask that leaves some unstarted."
             )
         return orders
+
+    def execute_reset(self, orders: Mapping[int, ResetOrder]) -> tuple[Any, dict[str, Any]]:
+        """Carries out the orders of `reset_orders`; returns what `reset` returns."""
+        reports = self.execute(orders)
+        self._note_resets(orders)
+        infos = {i: report.info for i, report in reports.items() if isinstance(report, ResetReport)}
+        return self.observations(), stack_infos(infos, self.num_envs)
 
     def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
         """The orders of an automatic reset of some envs."""

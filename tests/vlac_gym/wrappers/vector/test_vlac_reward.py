@@ -1,0 +1,315 @@
+"""The training rule for many envs: N envs at once return what N single ones return."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, as_singles, digest, per_env
+
+from vlac_gym.critic.oracle import OracleCritic
+from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
+from vlac_gym.envs.scripted import ScriptedEnv
+from vlac_gym.errors import ConfigError, CriticConnectionError, CriticResponseError
+from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.wrappers import VLACRewardWrapper as SingleWrapper
+from vlac_gym.wrappers.vector import VLACRewardWrapper
+
+AUTORESETS = ["NextStep", "SameStep", "Disabled"]
+
+
+def actions(count: int) -> np.ndarray:
+    return np.zeros((count, 7), np.float32)
+
+
+def build(env_fns: list, critic: Any, autoreset: str = "NextStep", **options: Any) -> VLACRewardWrapper:
+    return VLACRewardWrapper(
+        RolloutVectorEnv(env_fns, mode="sync", autoreset_mode=autoreset), critic, **options
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    autoreset=st.sampled_from(AUTORESETS),
+    preset=st.sampled_from(["vlac", "dense", "pbrs", "evolve"]),
+    interval=st.integers(1, 4),
+    stride=st.integers(1, 5),
+    limit=st.sampled_from([None, 1, 6]),
+    on_sim_terminated=st.sampled_from(["ignore", "truncate"]),
+    mode=st.sampled_from(["train", "eval", "shaping"]),
+    done_share=st.sampled_from([0.0, 0.2]),
+)
+def test_n_envs_equal_n_single_envs(
+    lengths, autoreset, preset, interval, stride, limit, on_sim_terminated, mode, done_share
+):
+    options = {
+        "preset": preset,
+        "mode": mode,
+        "done_interval": interval,
+        "milestone_interval": 2 * interval,
+        "value_stride": stride,
+        "max_episode_steps": limit,
+        "on_sim_terminated": on_sim_terminated,
+    }
+    env_fns = [
+        partial(ShadedEnv, shade=i, max_episode_steps=length, success_steps=[2 + i])
+        for i, length in enumerate(lengths)
+    ]
+    singles = SingleEnvs(
+        [SingleWrapper(fn(), LookingCritic(done_share), **options) for fn in env_fns], autoreset
+    )
+    critic = LookingCritic(done_share)
+    vector = build(env_fns, critic, autoreset, **options)
+
+    observations, infos = vector.reset(seed=5)
+    begun = [
+        (digest({key: value[i] for key, value in observations.items()}), info)
+        for i, info in enumerate(per_env(infos, len(lengths)))
+    ]
+    assert begun == singles.reset(seed=5)
+    for _ in range(14):
+        is_idle = [over and autoreset == "Disabled" for over in singles.is_over]
+        critic.calls.clear()
+        result = vector.step(actions(len(lengths)))
+        assert as_singles(result, is_idle) == singles.step(actions(len(lengths)))
+        methods = [method for method, _ in critic.calls]
+        assert len(methods) == len(set(methods)), "more than one call of a kind in one vector step"
+    vector.close()
+
+
+def test_one_round_per_step_about_running_envs_only():
+    critic = LookingCritic(done_share=0.0)
+    lengths = [1, 3, 2]
+    env = build(
+        [partial(ShadedEnv, shade=i, max_episode_steps=n) for i, n in enumerate(lengths)], critic, "Disabled"
+    )
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step(actions(3))
+    assert critic.seen == [
+        [(0, 1, 1), (1, 1, 1), (2, 1, 1)],
+        [(0, 1, 1)],
+        [(1, 1, 2), (2, 1, 2)],
+        [(2, 1, 2)],
+        [(1, 1, 3)],
+        [(1, 1, 3)],
+    ]
+    assert [method for method, _ in critic.calls] == ["success_prob", "values"] * 3
+
+
+def test_the_critics_verdict_ends_one_env_and_the_sims_success_none():
+    critic = ScriptedCritic(success_probs=[0.1, 0.95, 0.1, 0.1])
+    env = build([partial(ScriptedEnv, success_steps=[1, 2])] * 2, critic, "Disabled")
+    env.reset(seed=0)
+    _, rewards, terminations, truncations, infos = env.step(actions(2))
+    assert (rewards.tolist(), terminations.tolist()) == ([0.0, 1.0], [False, True])
+    assert truncations.tolist() == [False, False]
+    assert infos["sim_success"].tolist() == [True, True]
+    assert "success" not in infos
+    assert infos["critic"]["stopped_by"].tolist() == [None, "success_prob"]
+    assert infos["critic"]["_stopped_by"].tolist() == [False, True]
+    # The env that is over keeps saying so, unpaid and unasked.
+    _, rewards, terminations, _, infos = env.step(actions(2))
+    assert (rewards.tolist(), terminations.tolist()) == ([0.0, 0.0], [False, True])
+    assert critic.calls == [CriticCall("success_prob", 2), CriticCall("success_prob", 1)]
+    assert infos["critic"]["_checked"].tolist() == [True, False]
+
+
+def test_masked_reset_starts_one_env_anew():
+    env = build(
+        [partial(ShadedEnv, shade=i, max_episode_steps=2) for i in range(2)], LookingCritic(0.0), "Disabled"
+    )
+    env.reset(seed=0)
+    env.step(actions(2))
+    observations, infos = env.reset(options={"reset_mask": np.array([False, True])})
+    assert observations["state"].ravel().tolist() == [1.0, 0.0]
+    assert infos["_critic"].tolist() == [False, True]
+    _, _, _, truncations, infos = env.step(actions(2))
+    assert truncations.tolist() == [True, False]
+    assert infos["elapsed_steps"].tolist() == [2, 1]
+
+
+def test_same_step_keeps_the_final_observation_and_info():
+    critic = ScriptedCritic(success_probs=[0.5] * 9, values=[[0.0, 0.25]] * 9)
+    env = build([partial(ScriptedEnv, max_episode_steps=n) for n in (1, 3)], critic, "SameStep")
+    env.reset(seed=0)
+    observations, rewards, _, truncations, infos = env.step(actions(2))
+    assert rewards.tolist() == [0.25, 0.0]
+    assert truncations.tolist() == [True, False]
+    assert observations["state"].ravel().tolist() == [0.0, 1.0]
+    assert infos["final_obs"][0]["state"].tolist() == [1.0]
+    assert infos["final_obs"][1] is None
+    assert infos["_final_obs"].tolist() == [True, False]
+    assert infos["final_info"]["critic"]["stopped_by"].tolist() == ["step_limit", None]
+    assert infos["final_info"]["critic"]["values"][0] == [0.0, 0.25]
+    assert infos["critic"]["buffered_frames"].tolist() == [1, 1]
+    assert infos["elapsed_steps"].tolist() == [0, 1]
+
+
+def test_eval_is_bit_for_bit_the_env_and_calls_no_critic():
+    env_fns = [partial(ShadedEnv, shade=i, success_steps=[2 + i]) for i in range(2)]
+    critic = LookingCritic()
+    for autoreset in ("NextStep", "SameStep"):
+        judged = build(env_fns, critic, autoreset, mode="eval", max_episode_steps=1)
+        bare = RolloutVectorEnv(env_fns, mode="sync", autoreset_mode=autoreset)
+        judged.reset(seed=1)
+        bare.reset(seed=1)
+        for _ in range(6):
+            ours, theirs = judged.step(actions(2)), bare.step(actions(2))
+            assert as_singles(ours, [False] * 2) == as_singles(theirs, [False] * 2)
+            assert [array.tobytes() for array in ours[1:4]] == [array.tobytes() for array in theirs[1:4]]
+            assert ours[4].keys() == theirs[4].keys()
+    assert critic.calls == []
+
+
+def test_bad_answer_truncates_its_env_alone():
+    critic = ScriptedCritic(success_probs=[0.1, float("nan"), 0.95])
+    env = build([ScriptedEnv] * 3, critic, "Disabled", on_critic_error="truncate")
+    env.reset(seed=0)
+    _, rewards, terminations, truncations, infos = env.step(actions(3))
+    assert rewards.tolist() == [0.0, 0.0, 1.0]
+    assert terminations.tolist() == [False, False, True]
+    assert truncations.tolist() == [False, True, False]
+    assert infos["critic"]["failed"].tolist() == [False, True, False]
+    assert infos["critic"]["_failed"].tolist() == [False, True, True]
+    assert infos["critic"]["failures"].tolist() == [0, 1, 0]
+    assert env.critic_failures == 1
+
+
+def test_failed_value_call_concerns_only_those_at_their_limit():
+    critic = ScriptedCritic(success_probs=[0.1, 0.1, 0.1], values=[CriticConnectionError("gone")])
+    env_fns = [partial(ScriptedEnv, max_episode_steps=n) for n in (1, 2)]
+    env = build(env_fns, critic, "Disabled", on_critic_error="truncate")
+    env.reset(seed=0)
+    _, rewards, _, truncations, infos = env.step(actions(2))
+    assert (rewards.tolist(), truncations.tolist()) == ([0.0, 0.0], [True, False])
+    assert infos["critic"]["stopped_by"].tolist() == ["critic_error", None]
+
+
+def test_failed_call_truncates_all_that_it_asked_about():
+    critic = ScriptedCritic(success_probs=[CriticConnectionError("gone")])
+    env = build([ScriptedEnv] * 2, critic, on_critic_error="truncate")
+    env.reset(seed=0)
+    _, rewards, _, truncations, infos = env.step(actions(2))
+    assert (rewards.tolist(), truncations.tolist()) == ([0.0, 0.0], [True, True])
+    assert infos["critic"]["failed"].tolist() == [True, True]
+    assert env.critic_failures == 2
+
+
+def test_raised_critic_error_needs_a_full_reset():
+    critic = ScriptedCritic(success_probs=[0.1, 2.0, 0.1, 0.95])
+    env = build([ScriptedEnv] * 2, critic)
+    env.reset(seed=0)
+    with pytest.raises(CriticResponseError, match=r"Expected success_prob in \[0, 1\].* index 1 of 2"):
+        env.step(actions(2))
+    with pytest.raises(ResetNeeded, match="no running episodes"):
+        env.step(actions(2))
+    with pytest.raises(ConfigError, match="reset of all envs"):
+        env.reset(options={"reset_mask": np.array([True, False])})
+    env.reset()
+    assert env.step(actions(2))[1].tolist() == [0.0, 1.0]
+
+
+def test_mode_switches_between_episodes_only():
+    critic = LookingCritic(0.0)
+    env = build([partial(ScriptedEnv, max_episode_steps=2)] * 2, critic)
+    env.reset(seed=0)
+    env.step(actions(2))
+    with pytest.raises(ConfigError, match="while an episode is running"):
+        env.set_mode("eval")
+    with pytest.raises(ConfigError, match="while an episode is running"):
+        env.reset(options={"mode": "eval", "reset_mask": np.array([True, False])})
+    env.step(actions(2))
+    env.set_mode("eval")
+    with pytest.raises(ResetNeeded, match="Call reset"):
+        env.step(actions(2))
+    env.reset()
+    assert "success" in env.step(actions(2))[4]
+    options = {"mode": "train"}
+    env.reset(options=options)
+    assert options == {"mode": "train"}
+    assert "sim_success" in env.step(actions(2))[4]
+
+
+def test_privileged_critic_is_told_which_env():
+    told = []
+
+    class Told(OracleCritic):
+        def begin_episode(self, env_index=0):
+            told.append(("begin", env_index))
+            super().begin_episode(env_index)
+
+        def observe(self, frame, info, env_index=0):
+            told.append((info["elapsed_steps"], env_index))
+            super().observe(frame, info, env_index)
+
+    env_fns = [partial(ShadedEnv, shade=i, success_steps=[1 + i]) for i in range(2)]
+    env = build(env_fns, Told(), first_env_index=4)
+    env.reset(seed=0)
+    assert env.step(actions(2))[1].tolist() == [1.0, 0.0]
+    assert env.step(actions(2))[1].tolist() == [0.0, 1.0]
+    assert told == [
+        ("begin", 4), (0, 4), ("begin", 5), (0, 5),
+        (1, 4), (1, 5),
+        ("begin", 4), (0, 4), (2, 5),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("autoreset", AUTORESETS)
+def test_lost_episode_is_neither_success_nor_failure(autoreset):
+    env_fns = [partial(FaultyEnv, "physics", at_step=2, shade=0), partial(ShadedEnv, shade=1)]
+    critic = LookingCritic(0.0)
+    env = build(env_fns, critic, autoreset)
+    env.reset(seed=0)
+    assert env.step(actions(2))[4]["lost"].tolist() == [False, False]
+    _, rewards, terminations, truncations, infos = env.step(actions(2))
+    assert infos["lost"].tolist() == [True, False]
+    assert (rewards[0], terminations[0], truncations[0]) == (0.0, False, True)
+    where = infos["final_info"] if autoreset == "SameStep" else infos
+    assert where["lost_reason"][0] == "the physics became unstable"
+    assert "critic" not in where or not where["_critic"][0]
+    assert critic.seen[-1] == [(1, 1, 2)]
+    if autoreset != "Disabled":
+        _, _, _, truncations, infos = env.step(actions(2))
+        assert truncations.tolist() == [False, False]
+        assert infos["elapsed_steps"][0] == (1 if autoreset == "SameStep" else 0)
+
+
+def test_other_vector_envs_and_frames_out_of_reach_are_refused():
+    with pytest.raises(ConfigError, match=r"Expected an env from vlac_gym\.make_vec"):
+        VLACRewardWrapper(SyncVectorEnv([ScriptedEnv]), LookingCritic())
+    with pytest.raises(ConfigError, match="No frame at 'render'"):
+        build([partial(ScriptedEnv, render_mode="rgb_array")], LookingCritic(), frame="render")
+
+
+def test_refused_actions_leave_everything_as_it_was():
+    env = build([ScriptedEnv] * 2, LookingCritic(0.0))
+    env.reset(seed=0)
+    bad = actions(2)
+    bad[1, 3] = np.nan
+    with pytest.raises(ConfigError, match=r"NaN or infinity for envs \[1\]"):
+        env.step(bad)
+    assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [1, 1]
+
+
+def test_frame_function_reads_the_observation_and_info_of_its_env():
+    def frame(observation, info):
+        return np.full((2, 2, 3), int(observation["state"][0]) + 10 * info["elapsed_steps"], np.uint8)
+
+    seen = []
+
+    class Watching(LookingCritic):
+        def success_prob(self, frames, tasks):
+            seen.append([int(frame[0, 0, 0]) for frame in frames])
+            return np.zeros(len(frames), np.float32)
+
+    env = build([ScriptedEnv] * 2, Watching(), frame=frame)
+    env.reset(seed=0)
+    env.step(actions(2))
+    env.step(actions(2))
+    assert seen == [[11, 11], [22, 22]]

@@ -1,0 +1,119 @@
+"""Where the episodes of a vector env meet the critic: `CriticDesk`."""
+
+__all__ = ["CriticDesk"]
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+
+from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic_round import try_round
+from vlac_gym.episode_judge import Verdict
+from vlac_gym.types import Frame
+from vlac_gym.vector.rollout_env import RolloutVectorEnv
+from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.training_episode import EpisodeSettings, TrainingEpisode
+
+logger = logging.getLogger(__name__)
+
+
+class CriticDesk:
+    """Holds the training episode of each env, reads their frames, and asks the critic about several at once.
+
+    Args:
+        env: The vector env.
+        critic: Returns the critic; called when it is needed.
+        frame: Where one env's frame is; see `FrameSource`.
+        references: Passed to `progress` and `value`.
+        raises: Raise a critic's error, or end the episodes that it concerns.
+        first_env_index: What a privileged critic knows env 0 as.
+
+    Attributes:
+        episodes: The episode of each env; None if it has none.
+        failures: Critic failures of each env.
+        lock: Held while the critic is used; a lock makes several desks take turns.
+
+    Raises:
+        ConfigError: One env's observation holds no such frame.
+    """
+
+    def __init__(
+        self,
+        env: RolloutVectorEnv,
+        critic: Callable[[], Critic],
+        frame: FrameSource | None,
+        references: Sequence[Frame] | None,
+        *,
+        raises: bool,
+        first_env_index: int,
+    ) -> None:
+        # Workers' render() is out of reach, so that the frame must be part of the observation.
+        one_env = SimpleNamespace(observation_space=env.single_observation_space, render_mode=None)
+        self._reader = FrameReader(cast("gym.Env[Any, Any]", one_env), frame)
+        self._env = env
+        self._one_env = one_env
+        self._critic = critic
+        self._references = references
+        self._raises = raises
+        self._first_env_index = first_env_index
+        self.episodes: list[TrainingEpisode | None] = [None] * env.num_envs
+        self.failures = [0] * env.num_envs
+        self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+    @property
+    def key(self) -> str | None:
+        """The observation's key that alone needs refreshing for the critic; None if the whole does."""
+        return f"{self._reader.camera}_image" if self._reader.camera is not None else None
+
+    def begin(self, index: int, info: dict[str, Any], settings: EpisodeSettings) -> dict[str, Any]:
+        """Begins the episode of an env that was reset; returns its info."""
+        frame = self._frame(index, info)
+        episode = self.episodes[index] = TrainingEpisode(settings, frame, info)
+        critic = self._critic()
+        if isinstance(critic, PrivilegedCritic):
+            with self.lock:
+                critic.begin_episode(self._first_env_index + index)
+                critic.observe(frame, info, self._first_env_index + index)
+        return episode.begin_info(info, self.failures[index])
+
+    def look(self, index: int, info: dict[str, Any]) -> None:
+        """Gives the env's frame of this step to its episode."""
+        frame = self._frame(index, info)
+        self.episode(index).judge.take_frame(frame)
+        critic = self._critic()
+        if isinstance(critic, PrivilegedCritic):
+            with self.lock:
+                critic.observe(frame, info, self._first_env_index + index)
+
+    def judge(self, indices: Sequence[int]) -> dict[int, Verdict]:
+        """Asks the critic about these envs in one round; returns the verdicts by env index.
+
+        Raises:
+            CriticError: If the desk raises.
+        """
+        judges = [self.episode(i).judge for i in indices]
+        with self.lock:
+            errors = try_round(self._critic(), judges, self._references)
+        for position, error in errors.items():
+            self.failures[indices[position]] += 1
+            if not self._raises:
+                logger.warning("critic failed, episode of env %d truncated: %s", indices[position], error)
+        if errors and self._raises:
+            raise next(iter(errors.values()))
+        return {i: self.episode(i).verdict(errors.get(position)) for position, i in enumerate(indices)}
+
+    def episode(self, index: int) -> TrainingEpisode:
+        """The episode of an env that has one."""
+        episode = self.episodes[index]
+        assert episode is not None
+        return episode
+
+    def _frame(self, index: int, info: Mapping[str, Any]) -> Frame:
+        env = cast("gym.Env[Any, Any]", self._one_env)
+        # A copy: the row is overwritten by the env's next order.
+        return np.array(self._reader.read(env, self._env.observation(index), info))

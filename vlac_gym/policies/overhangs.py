@@ -10,6 +10,7 @@ from vlac_gym.envs.scene import PrivilegedScene, Vector
 
 _GAPS_M = tuple(0.06 + 0.01 * k for k in range(13))
 """Heights above the object's top that are probed; what is closer is taken for the object's own container."""
+_ROOM_BELOW_M = 0.02
 _MARGIN_M = 0.02
 _TOUCH_M = 0.006
 """With probes 1 cm apart, no thin plate slips through between them."""
@@ -18,13 +19,18 @@ _DIRECTIONS = 12
 
 
 def is_roofed(scene: PrivilegedScene, name: str, shift: Vector | None = None) -> bool:
-    """True if something hangs 6 to 18 cm above the object, where it is or moved by `shift` m, (3,)."""
+    """True if something hangs 6 to 18 cm above the object, where it is or moved by `shift` m, (3,).
+
+    What stands beside the object and is taller than it is no roof: below a roof there is room.
+    """
     low, high = scene.object_bounds(name)
     offset = np.zeros(3) if shift is None else shift
     xs = np.linspace(low[0] - _MARGIN_M, high[0] + _MARGIN_M, 6) + offset[0]
     ys = np.linspace(low[1] - _MARGIN_M, high[1] + _MARGIN_M, 6) + offset[1]
-    points = np.array([[x, y, high[2] + gap] for x in xs for y in ys for gap in _GAPS_M])
-    return bool(np.min(scene.clearance(points, ignore=(name,))) <= _TOUCH_M)
+    heights = high[2] + np.array([_ROOM_BELOW_M, *_GAPS_M])
+    points = np.array([[x, y, z] for x in xs for y in ys for z in heights])
+    hit = (scene.clearance(points, ignore=(name,)) <= _TOUCH_M).reshape(-1, len(heights))
+    return bool(np.any(hit[:, 1:].any(axis=1) & ~hit[:, 0]))
 
 
 def way_out(scene: PrivilegedScene, name: str) -> Vector:

@@ -33,6 +33,12 @@ def test_what_stands_beside_is_no_roof():
     assert is_roofed(below(0.2, roof_x=0.12), "cup", shift=np.array([0.02, 0.0, 0.0]))
 
 
+def test_a_taller_neighbour_is_no_roof():
+    scene = below(0.5)
+    scene.movables["bottle"] = Box((0.045, 0.0, 0.12), (0.01, 0.01, 0.12))  # within the margin, 24 cm high
+    assert not is_roofed(scene, "cup")
+
+
 def test_the_way_out_is_the_shortest_that_leaves_the_roof():
     # The roof begins at x = -0.04 and the cup with its margin ends at 0.05: 9.6 cm to the left are needed. 9 cm
     # are too few; of the directions in steps of 30 degrees, 150 is the first in which 12 cm lead far enough.

@@ -17,7 +17,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.judging import JudgedEpisode, judge_episodes
 from vlac_gym.report_card.mistakes import Mistake, StripFrame, film_strip, worst_mistakes
-from vlac_gym.report_card.probes import ProbeRunner
+from vlac_gym.report_card.probes import ProbeResults, ProbeRunner
 from vlac_gym.report_card.progress_section import progress_section
 from vlac_gym.report_card.sections import (
     Bootstrap,
@@ -135,21 +135,14 @@ def make_card(
         judged.append(episode)
         if on_episode is not None:
             on_episode(episode)
-    rule = StopRule(config.done_threshold, config.done_patience)
-    boot = Bootstrap(config.resamples, config.seed)
     points, calibration, reason, held_out = _calibrate(judged, spec, config)
+    rule = StopRule(config.done_threshold, config.done_patience)
     chosen = rule if calibration is None else _rule_of(calibration)
-    sections: dict[str, Section] = {
-        "detection": detection_section(judged, config.done_threshold, boot),
-        "termination": termination_section(judged, rule),
-        "termination_recommended": termination_section(judged, chosen),
-        "progress": progress_section(judged, probes.results, boot),
-        "robustness": robustness_section(
-            probes.results, config.done_threshold, is_privileged=info.is_privileged
-        ),
-        "training": training_section(judged, rule),
-        "cost": cost_section(asked, len(judged)),
-    }
+    sections = _sections(judged, asked, probes.results, config, chosen, is_privileged=info.is_privileged)
+    mistakes = [
+        (m, film_strip(dataset[m.index], _by_index(judged, m.index), m.step, camera=config.camera))
+        for m in worst_mistakes(judged, chosen)
+    ]
     content = {
         "version": CARD_VERSION,
         "vlac_gym": __version__,
@@ -161,12 +154,8 @@ def make_card(
         "held_out_tasks": as_json(held_out),
         "headline": as_json(_headline(sections)),
         "sections": as_json(sections),
+        "mistakes": [asdict(m) for m, _ in mistakes],
     }
-    mistakes = [
-        (m, film_strip(dataset[m.index], _by_index(judged, m.index), m.step, camera=config.camera))
-        for m in worst_mistakes(judged, chosen)
-    ]
-    content["mistakes"] = [asdict(m) for m, _ in mistakes]
     return ReportCard(content, judged, points, mistakes)
 
 
@@ -190,6 +179,28 @@ def as_json(tree: Any) -> Any:
     if isinstance(tree, Estimate):
         return tree.as_json()
     return {name: as_json(branch) for name, branch in tree.items()}
+
+
+def _sections(
+    judged: Sequence[JudgedEpisode],
+    asked: AskedCritic,
+    probes: ProbeResults,
+    config: CardConfig,
+    chosen: StopRule,
+    *,
+    is_privileged: bool,
+) -> dict[str, Section]:
+    rule = StopRule(config.done_threshold, config.done_patience)
+    boot = Bootstrap(config.resamples, config.seed)
+    return {
+        "detection": detection_section(judged, config.done_threshold, boot),
+        "termination": termination_section(judged, rule),
+        "termination_recommended": termination_section(judged, chosen),
+        "progress": progress_section(judged, probes, boot),
+        "robustness": robustness_section(probes, config.done_threshold, is_privileged=is_privileged),
+        "training": training_section(judged, rule),
+        "cost": cost_section(asked, len(judged)),
+    }
 
 
 def _headline(sections: Mapping[str, Any]) -> dict[str, Estimate]:

@@ -159,6 +159,30 @@ def test_the_recommendation_becomes_a_training_rule(noisy_card: ReportCard, tmp_
     assert calibration.task_suites == ("libero_spatial",)
 
 
+def test_the_wrapper_takes_the_card_as_its_calibration(noisy_card: ReportCard, tmp_path: Path) -> None:
+    from vlac_gym.envs.scripted import ScriptedEnv
+    from vlac_gym.wrappers import VLACRewardWrapper
+
+    path, _ = write_card(noisy_card, tmp_path)
+    patience = noisy_card.content["calibration"]["done_patience"]
+    assert patience >= 2
+    env = VLACRewardWrapper(
+        ScriptedEnv(success_steps=range(5, 40), max_episode_steps=40),
+        critic=make_critic("oracle"),
+        calibration=str(path),
+    )
+    env.reset(seed=0)
+    steps = 0
+    terminated = False
+    while not terminated:
+        _, reward, terminated, truncated, _ = env.step(np.zeros(7, np.float32))
+        steps += 1
+        assert not truncated
+    # Success from step 5 on is called after as many checks as the card demands, not before min_steps.
+    assert steps == max(5 + patience - 1, noisy_card.content["calibration"]["min_steps"])
+    assert reward == 1.0
+
+
 def test_a_critic_that_sees_gets_its_robustness_measured(bank: EpisodeDataset) -> None:
     critic = SeeingCritic()
     assert isinstance(critic, Critic)

@@ -125,7 +125,7 @@ class EnvProcess:
         self._process.wait()
 
 
-def _serve(connection: Connection[Any, Any]) -> None:
+def _serve(connection: "Connection[Any, Any]") -> None:
     settings: AdapterSettings = connection.recv()
     env: EpisodeEnv | None = None
     try:

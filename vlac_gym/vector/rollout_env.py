@@ -112,7 +112,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         if context not in ("spawn", "forkserver"):
             raise unknown_name("context", str(context), ("spawn", "forkserver"))
         self.num_envs = len(env_fns)
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
         self._read_spaces(env_fns[0])
         self._copy = copy
@@ -376,3 +376,10 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         env.close()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError as e:
+        raise unknown_name("autoreset mode", str(mode), [known.value for known in AutoresetMode]) from e

@@ -1,0 +1,267 @@
+"""Envs in worker processes: what survives a crash, and what is left behind (nothing)."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, SlowEnv, as_singles
+
+from vlac_gym.errors import SimulatorError
+from vlac_gym.vector import RolloutVectorEnv
+
+WAIT_S = 60.0
+
+
+def actions(count: int, *length: int) -> np.ndarray:
+    return np.zeros((count, *length, 7), np.float32)
+
+
+@pytest.fixture
+def build() -> Iterator[Callable[..., RolloutVectorEnv]]:
+    built = []
+
+    def make(env_fns: list, **options: Any) -> RolloutVectorEnv:
+        built.append(RolloutVectorEnv(env_fns, **options))
+        return built[-1]
+
+    yield make
+    for env in built:
+        env.close()
+
+
+def pids(env: RolloutVectorEnv) -> list[int]:
+    return env._crew.pids
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie whose parent is gone too waits for init; it runs no more.
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_until_gone(processes: list[int]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while any(is_alive(pid) for pid in processes):
+        assert time.monotonic() < deadline, "a worker outlived its vector env"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("context", "envs_per_worker"), [("spawn", 2), ("forkserver", 1)])
+def test_workers_step_as_single_envs_do(build, context, envs_per_worker):
+    fns = [partial(ShadedEnv, shade=i, max_episode_steps=2 + i) for i in range(3)]
+    env = build(fns, autoreset_mode="SameStep", context=context, envs_per_worker=envs_per_worker)
+    singles = SingleEnvs([fn() for fn in fns], "SameStep")
+    env.reset(seed=3)
+    singles.reset(seed=3)
+    for _ in range(5):
+        assert as_singles(env.step(actions(3)), [False] * 3) == singles.step(actions(3))
+    assert len(set(pids(env))) == (2 if envs_per_worker == 2 else 3)
+
+
+def test_killed_worker_loses_its_episode_and_no_other(build):
+    env = build([partial(ShadedEnv, shade=i) for i in range(2)], autoreset_mode="Disabled")
+    env.reset(seed=0)
+    env.step(actions(2))
+    before = pids(env)
+    os.kill(before[1], signal.SIGKILL)
+    observations, rewards, terminations, truncations, infos = env.step(actions(2))
+    assert infos["lost"].tolist() == [False, True]
+    assert infos["lost_reason"][1] == "the worker process died with exit code -9"
+    assert (rewards.tolist(), terminations.tolist(), truncations.tolist()) == (
+        [0.0, 0.0],
+        [False, False],
+        [False, True],
+    )
+    assert infos["_success"].tolist() == [True, False]
+    assert observations["state"].ravel().tolist() == [2.0, 1.0]
+    assert pids(env)[0] == before[0]
+    assert pids(env)[1] != before[1]
+    env.reset(options={"reset_mask": np.array([False, True])})
+    _, _, _, truncations, infos = env.step(actions(2))
+    assert infos["elapsed_steps"].tolist() == [3, 1]
+    assert not truncations.any()
+    wait_until_gone([before[1]])
+
+
+def test_dead_hanging_and_failing_envs_are_replaced_in_the_same_step(build):
+    fns = [
+        partial(FaultyEnv, fault, at_step=2, shade=i) for i, fault in enumerate(["die", "hang", "physics"])
+    ]
+    env = build([*fns, partial(ShadedEnv, shade=3)], autoreset_mode="SameStep", step_timeout_s=5.0)
+    env.reset(seed=0)
+    before = pids(env)
+    env.step(actions(4))
+    observations, rewards, _, truncations, infos = env.step(actions(4))
+    assert infos["lost"].tolist() == [True, True, True, False]
+    assert infos["final_info"]["lost_reason"].tolist() == [
+        "the worker process died with exit code 7",
+        "no reply before the deadline",
+        "the physics became unstable",
+        None,
+    ]
+    assert truncations.tolist() == [True, True, True, False]
+    assert rewards.tolist() == [0.0] * 4
+    assert observations["state"].ravel().tolist() == [0.0, 0.0, 0.0, 2.0]
+    assert [old == new for old, new in zip(before, pids(env))] == [False, False, True, True]
+    wait_until_gone(before[:2])
+
+
+def test_all_envs_of_a_dead_worker_are_lost_also_those_that_were_idle(build):
+    fns = [partial(FaultyEnv, "die", at_step=2), partial(ShadedEnv, shade=1)]
+    env = build(fns, envs_per_worker=2)
+    env.reset(seed=0)
+    env.step(actions(2))
+    assert env.step(actions(2))[4]["lost"].tolist() == [True, True]
+    env.reset()
+    reports = env.advance(actions(2, 2), [2, 0])  # the first dies alone
+    assert type(reports[0]).__name__ == "Lost"
+    reports = env.advance(actions(2, 1), [0, 1])
+    assert reports[1].reason == "the worker was restarted during the episode"
+
+
+def test_worker_that_dies_at_every_reset_is_given_up(build):
+    env = build([partial(FaultyEnv, "die at reset")], max_restarts=1)
+    with pytest.raises(
+        SimulatorError, match=r"envs \[0\] failed 2 times in a row, .* exit code 3\. .*__main__"
+    ):
+        env.reset()
+
+
+def test_exception_in_a_worker_is_raised_here_with_its_trace(build):
+    env = build([partial(FaultyEnv, "bug", at_step=1), ShadedEnv])
+    env.reset(seed=0)
+    with pytest.raises(SimulatorError, match=r"(?s)Env 0 raised KeyError: 'a bug'\n.*in step_unrendered"):
+        env.step(actions(2))
+    env.reset()
+
+
+def test_observations_do_not_go_through_the_pipe(build):
+    env = build([partial(ShadedEnv, image_size=256)], copy=False)
+    observations, _ = env.reset(seed=0)
+    report = env.advance(actions(1, 1), [1])[0]
+    assert len(pickle.dumps(report)) < 2000
+    # The worker has written into this process's array.
+    assert observations["agentview_image"][0, 0, 0].tolist() == [1, 0, 1]
+    assert observations["agentview_image"].shape == (1, 256, 256, 3)
+
+
+def test_reset_after_an_interrupted_step_drops_the_old_answer(build):
+    env = build([partial(ShadedEnv, shade=i) for i in range(2)])
+    env.reset(seed=0)
+
+    collect = env._crew.collect
+    env._crew.collect = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        env.step(actions(2))
+    env._crew.collect = collect
+    observations, _ = env.reset()
+    assert observations["state"].ravel().tolist() == [0.0, 0.0]
+    assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [1, 1]
+
+
+def open_things() -> dict[str, Any]:
+    """What a process could leak: children, file descriptors, mapped and named shared memory."""
+    children = [
+        child
+        for task in os.listdir("/proc/self/task")
+        for child in Path(f"/proc/self/task/{task}/children").read_text().split()
+    ]
+    return {
+        "children": sorted(children),
+        "fds": len(os.listdir("/proc/self/fd")),
+        "mapped": Path("/proc/self/maps").read_text().count("/pym-"),
+        "named": [name for name in os.listdir("/dev/shm") if str(os.getpid()) in name],
+    }
+
+
+def test_nothing_is_left_behind():
+    def use(crash: bool) -> None:
+        env = RolloutVectorEnv([partial(ShadedEnv, image_size=600)] * 2)
+        env.reset(seed=0)
+        if crash:
+            os.kill(pids(env)[0], signal.SIGKILL)
+            env.step(actions(2))
+        env.close()
+
+    use(crash=False)  # starts multiprocessing's own helpers, which stay
+    before = open_things()
+    use(crash=True)
+    assert open_things() == before
+
+
+def test_forgotten_env_takes_its_workers_along():
+    env = RolloutVectorEnv([ShadedEnv])
+    env.reset(seed=0)
+    workers = pids(env)
+    del env
+    wait_until_gone(workers)
+
+
+SCRIPT = """
+import sys, time
+from functools import partial
+import numpy as np
+from vector_envs import SlowEnv
+from vlac_gym.vector import RolloutVectorEnv
+
+if __name__ == "__main__":
+    env = RolloutVectorEnv([partial(SlowEnv, {step_s})] * 2)
+    env.reset(seed=0)
+    print(*env._crew.pids, flush=True)
+    {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "signal_number", "status", "last_words"),
+    [
+        ("while True: env.step(np.zeros((2, 7)))", signal.SIGINT, -signal.SIGINT, "KeyboardInterrupt"),
+        ("while True: env.step(np.zeros((2, 7)))", signal.SIGKILL, -signal.SIGKILL, ""),
+        ("raise RuntimeError('the trainer failed')", None, 1, "the trainer failed"),
+    ],
+)
+def test_workers_end_with_their_process_however_it_ends(tmp_path, then, signal_number, status, last_words):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(step_s=0.2, then=then))
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        start_new_session=True,
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    if signal_number == signal.SIGINT:
+        os.killpg(process.pid, signal_number)  # as a terminal does on Ctrl-C
+    elif signal_number is not None:
+        os.kill(process.pid, signal_number)
+    _, errors = process.communicate(timeout=WAIT_S)
+    assert process.returncode == status, errors
+    assert last_words in errors
+    assert errors.count("Traceback") <= 1, errors
+    wait_until_gone(workers)
+
+
+def test_slow_env_is_not_taken_for_a_dead_one(build):
+    env = build([partial(SlowEnv, 0.5), ShadedEnv], step_timeout_s=30.0)
+    env.reset(seed=0)
+    began = time.monotonic()
+    env.step_async(actions(2))
+    assert time.monotonic() - began < 0.4
+    assert env.step_wait()[4]["lost"].tolist() == [False, False]
+    assert time.monotonic() - began >= 0.5

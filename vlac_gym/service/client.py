@@ -10,7 +10,7 @@ import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.service.exchange import ClientConfig, Exchange, HttpCall, HttpReply, Pause, Steps
@@ -61,7 +61,7 @@ class _RemoteBase:
         self._exchanges: dict[int, Exchange] = {}
 
     @classmethod
-    def from_spec(cls, spec: str, **options: Any) -> Any:
+    def from_spec(cls, spec: str, **options: Any) -> Self:
         """Builds a client from `http://host:8400` or `http://one:8400,http://two:8400`."""
         return cls(spec, **options)
 

@@ -117,9 +117,8 @@ def make_card(
     config = config or CardConfig()
     info = critic.describe()
     asked = AskedCritic(critic, config.batch_size)
-    probes_asked = AskedCritic(critic, config.batch_size)
     probes = ProbeRunner(
-        probes_asked,
+        AskedCritic(critic, config.batch_size),
         dataset.tasks(),
         limit=config.probe_episodes,
         camera=config.camera,
@@ -127,17 +126,13 @@ def make_card(
         is_privileged=info.is_privileged,
         seed=config.seed,
     )
-    judged = []
-    for episode in judge_episodes(
-        asked, dataset, camera=config.camera, check_interval=config.check_interval,
-        value_stride=config.value_stride, visit=probes.visit,
-    ):  # fmt: skip
-        judged.append(episode)
-        if on_episode is not None:
-            on_episode(episode)
+    judged = _judge(asked, dataset, probes, config, on_episode)
     points, calibration, reason, held_out = _calibrate(judged, spec, config)
-    rule = StopRule(config.done_threshold, config.done_patience)
-    chosen = rule if calibration is None else _rule_of(calibration)
+    chosen = (
+        StopRule(config.done_threshold, config.done_patience)
+        if calibration is None
+        else _rule_of(calibration)
+    )
     sections = _sections(judged, asked, probes.results, config, chosen, is_privileged=info.is_privileged)
     mistakes = [
         (m, film_strip(dataset[m.index], _by_index(judged, m.index), m.step, camera=config.camera))
@@ -179,6 +174,28 @@ def as_json(tree: Any) -> Any:
     if isinstance(tree, Estimate):
         return tree.as_json()
     return {name: as_json(branch) for name, branch in tree.items()}
+
+
+def _judge(
+    asked: AskedCritic,
+    dataset: EpisodeDataset,
+    probes: ProbeRunner,
+    config: CardConfig,
+    on_episode: Callable[[JudgedEpisode], None] | None,
+) -> list[JudgedEpisode]:
+    judged = []
+    for episode in judge_episodes(
+        asked,
+        dataset,
+        camera=config.camera,
+        check_interval=config.check_interval,
+        value_stride=config.value_stride,
+        visit=probes.visit,
+    ):
+        judged.append(episode)
+        if on_episode is not None:
+            on_episode(episode)
+    return judged
 
 
 def _sections(

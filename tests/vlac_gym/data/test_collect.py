@@ -1,5 +1,7 @@
 """Collecting: the same plan makes the same episode, labels follow the simulator, nothing finished is redone."""
 
+import functools
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from vlac_gym.data import EpisodeDataset, read_episode
 from vlac_gym.data import collect as collect_module
-from vlac_gym.data.collect import collect
+from vlac_gym.data.collect import Outcome, collect
 from vlac_gym.data.collect_options import CollectOptions, parse_ids
 from vlac_gym.data.plans import DEFAULT_MIX, RECIPES, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings, record_episode
@@ -236,6 +238,23 @@ def test_an_episode_that_the_simulator_loses_is_reported_and_not_written(
     report = collect([plan(init_state_id=i) for i in range(2)], tmp_path, SETTINGS)
     assert [(o.error, o.num_steps > 0) for o in report.outcomes] == [("unstable", False), ("", True)]
     assert len(EpisodeDataset.open(tmp_path)) == 1
+
+
+def test_workers_report_every_episode_of_every_chunk() -> None:
+    run = functools.partial(map, Outcome)
+    outcomes = list(collect_module._run_in_workers(run, [["a", "b"], ["c"], ["d", "e"]], 2))  # type: ignore[list-item]
+    assert sorted(outcome.episode_id for outcome in outcomes) == ["a", "b", "c", "d", "e"]
+
+
+def test_a_worker_that_dies_ends_the_collection_with_advice() -> None:
+    run = functools.partial(map, os._exit)
+    with pytest.raises(SimulatorError, match=r"Finished episodes are kept.*fewer workers"):
+        list(collect_module._run_in_workers(run, [[3]], 2))  # type: ignore[list-item]
+
+
+def test_an_error_in_a_worker_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        list(collect_module._run_in_workers(functools.partial(map, int), [["x"]], 2))  # type: ignore[list-item]
 
 
 def test_bad_plans_are_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
         self._read_spaces(env_fns[0])
-        self._copy = copy
+        self.copies_observations = copy
         self._crew: Crew
         if mode == "sync":
             self._crew = InlineCrew(env_fns, self.single_observation_space)
@@ -311,7 +311,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def observations(self) -> Any:
         """All envs' latest observations."""
-        return deepcopy(self._crew.batch) if self._copy else self._crew.batch
+        return deepcopy(self._crew.batch) if self.copies_observations else self._crew.batch
 
     def final_observation(self, index: int) -> Any:
         """A copy of env `index`'s latest observation."""

@@ -244,8 +244,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             log.info("%d/%d %s %s", done, total, outcome.episode_id, outcome.error or outcome.num_steps)
 
     report = run_collection(options, show)
-    log.info("%s", report)
-    return 0
+    recorded = len(report.outcomes) - len(report.lost)
+    log.info("%d recorded, %d were there before, %d lost", recorded, report.skipped, len(report.lost))
+    return 1 if report.lost else 0
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 #
 #   examples/04_serve_and_rollout.sh                          # a tiny checkpoint with random weights, no GPU
 #   examples/04_serve_and_rollout.sh transformers:/path/to/vlac-2b --episodes 5
+#   SERVE_OPTIONS="--ray --replicas 2" examples/04_serve_and_rollout.sh       # two replicas on a local Ray
 #
 # The first argument is the critic to serve; the others go to `vlac-gym rollout`. Prints the server's facts and
-# the run's folder. OUT and PORT may be set in the environment.
+# the run's folder. OUT, PORT and SERVE_OPTIONS may be set in the environment.
 set -euo pipefail
 
 out=${OUT:-runs/served}
@@ -23,7 +24,8 @@ else
     critic="transformers:$work/tiny?out_of_scale=clip"
 fi
 
-vlac-gym serve --critic "$critic" --port "$port" --log-level warning &
+read -ra serve_options <<<"${SERVE_OPTIONS:-}"
+vlac-gym serve --critic "$critic" --port "$port" --log-level warning "${serve_options[@]}" &
 server=$!
 until curl --silent --fail --output /dev/null "http://127.0.0.1:$port/readyz"; do
     kill -0 "$server" 2>/dev/null || { echo "The server ended before it was ready." >&2; exit 1; }

@@ -1,0 +1,106 @@
+"""verl 0.9.1's own configuration and workers around this package's envs; needs an environment with verl."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SUPPORT = Path(__file__).parents[2] / "support"
+
+
+@pytest.fixture(scope="session")
+def tiny_policy(tmp_path_factory) -> Path:
+    """A model's folder without weights."""
+    from tiny_policy import write_tiny_policy
+
+    return write_tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+class CriticProcess:
+    """`pixel_critic.py` behind a URL, and the values that it gave."""
+
+    def __init__(self, answers: Path) -> None:
+        self._answers = answers
+        self._process = subprocess.Popen(
+            [sys.executable, str(SUPPORT / "pixel_critic.py"), str(answers)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.url = self._process.stdout.readline().strip()
+        assert self.url.startswith("http://")
+
+    def values(self) -> list[float]:
+        """Last entry of every value list so far."""
+        if not self._answers.exists():
+            return []
+        return [json.loads(line)["value"] for line in self._answers.read_text().splitlines()]
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def critic(tmp_path) -> Iterator[CriticProcess]:
+    """A critic server of its own, so that it has given no answer yet."""
+    process = CriticProcess(tmp_path / "answers.jsonl")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def settings_block(critic) -> dict[str, Any]:
+    """Two chunks of at most 4 steps on LIBERO; task 1 counts as done from step 3 on, task 0 never."""
+    return {
+        "env": {
+            "suite": "libero_spatial",
+            "tasks": [0, 1],
+            "image_size": 64,
+            "chunk": 4,
+            "max_episode_steps": 6,
+        },
+        "critic": {"spec": critic.url},
+        "rule": {"min_steps": 3, "value_stride": 2},
+        "placement": {"envs_per_worker": 1},
+    }
+
+
+@pytest.fixture
+def compose(tiny_policy) -> Callable[..., Any]:
+    """Composes verl's real trainer configuration for a CPU."""
+
+    def composed(*overrides: str) -> Any:
+        from hydra import compose as hydra_compose
+        from hydra import initialize_config_module
+
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            return hydra_compose(
+                "ppo_trainer",
+                overrides=[
+                    f"actor_rollout_ref.model.path={tiny_policy}",
+                    "trainer.device=cpu",
+                    "actor_rollout_ref.rollout.name=vllm",
+                    "actor_rollout_ref.rollout.prompt_length=1024",
+                    "actor_rollout_ref.rollout.response_length=640",
+                    "actor_rollout_ref.rollout.calculate_log_probs=true",
+                    "actor_rollout_ref.rollout.agent.num_workers=1",
+                    "data.return_raw_chat=true",
+                    *overrides,
+                ],
+            )
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def worker_environment() -> dict[str, str]:
+    """Environment variables of Ray's workers."""
+    names = ("MUJOCO_GL", "PYOPENGL_PLATFORM")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    return {"PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", **given}

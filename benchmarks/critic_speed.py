@@ -28,7 +28,6 @@ from vlac_gym.critic.engines.transformers import TransformersEngine
 from vlac_gym.critic.vlac.tiny_checkpoint import (
     ModelSizes,
     build_config,
-    favour_reply_tokens,
     save_checkpoint,
     train_tokenizer,
 )
@@ -81,6 +80,7 @@ class Row:
 def main() -> None:
     """Builds the checkpoint, measures, prints, and fails if fast and naive outputs disagree."""
     args = _arguments()
+    torch.backends.cudnn.allow_tf32 = False  # torch's default would make `generate` differ in float32
     frames = _frames(args.frames + 2 * NUM_PAIRS + 64)
     with tempfile.TemporaryDirectory() as folder:
         path = build_checkpoint(Path(folder) / "checkpoint", args.sizes, args.device)
@@ -116,7 +116,6 @@ def build_checkpoint(path: Path, sizes: str, device: str) -> Path:
             torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
     with torch.no_grad():
         model.lm_head.weight[len(tokenizer) :] = 0  # rows without a token can't be compared by name
-    favour_reply_tokens(model, tokenizer)
     save_checkpoint(path, model.to(torch.bfloat16 if sizes == "2b" else torch.float32), tokenizer)
     return path
 

@@ -24,9 +24,7 @@ def with_prefix(prefix: KeysValues | None, keys: torch.Tensor, values: torch.Ten
     )
 
 
-def attend_prompt(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, skip: int = 0
-) -> torch.Tensor:
+def attend_prompt(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Causal attention of the last `L` of `S` positions.
 
     Rows may be padded on the right: no real position sees what follows it, so no mask is needed and the
@@ -36,19 +34,16 @@ def attend_prompt(
         queries: (B, heads, L, head width).
         keys: (B, key heads, S, head width), S >= L.
         values: As keys.
-        skip: Leading queries that are only there to make L equal to S; their result is dropped.
 
     Returns:
-        (B, L - skip, heads * head width).
+        (B, heads, L, head width).
     """
     length, total = queries.shape[2], keys.shape[2]
     grouped = queries.shape[1] != keys.shape[1]
     if length == total:
-        out = scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
-    else:
-        bias = causal_lower_right(length, total)
-        out = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=grouped)
-    return out[:, :, skip:].transpose(1, 2).flatten(2)
+        return scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
+    bias = causal_lower_right(length, total)
+    return scaled_dot_product_attention(queries, keys, values, attn_mask=bias, enable_gqa=grouped)
 
 
 def attend_one(

@@ -60,7 +60,7 @@ class TextDecoder(nn.Module):
         kept = [(keys, values.clone())]  # values are a view of all projections, which need not stay alive
         for layer, after in pairwise(layers):
             attended = attend_prompt(queries, keys, values)
-            hidden, queries, keys, values = layer.advance(after, hidden, attended, *rotation)
+            hidden, queries, keys, values = layer.advance(after, hidden, attended, 0, *rotation)
             kept.append((keys, values.clone()))
         return kept
 
@@ -101,9 +101,9 @@ class TextDecoder(nn.Module):
             if keep:  # clones, because views would keep queries and copies of the prefix alive
                 kept.append((keys[:, :, start:].clone(), values[:, :, start:].clone()))
             if i + 1 < len(layers):
-                attended = attend_prompt(queries, keys, values, skip)
+                attended = attend_prompt(queries, keys, values)
                 hidden, queries, keys, values = layer.advance(
-                    layers[i + 1], hidden, attended, *rotation, *short[i + 1]
+                    layers[i + 1], hidden, attended, skip, *rotation, *short[i + 1]
                 )
         # nothing after the last layer needs the other positions
         attended = attend_one(queries[rows, :, last + skip][:, :, None], keys, values, visible)
@@ -198,13 +198,17 @@ class _DecoderLayer(nn.Module):
         after: "_DecoderLayer",
         hidden: torch.Tensor,
         attended: torch.Tensor,
+        skip: int,
         cos: torch.Tensor,
         sin: torch.Tensor,
         prefix_keys: torch.Tensor | None = None,
         prefix_values: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`finish` of this layer and `project` of the next in one, so that they compile into fewer passes."""
-        hidden = self.finish(hidden, attended)
+        """`finish` of this layer and `project` of the next in one, so that they compile into fewer passes.
+
+        `attended` is (B, heads, skip + L, head width); what belongs to the zeros before the queries is dropped.
+        """
+        hidden = self.finish(hidden, attended[:, :, skip:].transpose(1, 2).flatten(2))
         return hidden, *after.project(hidden, cos, sin, prefix_keys, prefix_values)
 
     def finish(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:

@@ -74,13 +74,20 @@ def pick_dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 
 def bytes_per_token(facts: CheckpointFacts, itemsize: int) -> int:
-    """Working memory of one token: a layer's widest values and the keys and values of all layers."""
-    text: Any = transformers.InternVLConfig(**facts.config).text_config
+    """Working memory of one token, in text or picture, whichever needs more.
+
+    Text: a layer's widest values, and keys and values of all layers. Picture: a layer's widest values, and four
+    float32 copies of a patch's pixels while it is resized.
+    """
+    config: Any = transformers.InternVLConfig(**facts.config)
+    text, vision = config.text_config, config.vision_config
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     kept = 2 * text.num_hidden_layers * heads * head_dim
-    working = 4 * text.intermediate_size + 8 * text.hidden_size
-    return int((kept + working) * itemsize)
+    of_text = kept + 4 * text.intermediate_size + 8 * text.hidden_size
+    of_picture = 2 * vision.intermediate_size + 8 * vision.hidden_size
+    pixels = 4 * 4 * 3 * vision.patch_size[0] * vision.patch_size[1]
+    return int(max(of_text * itemsize, of_picture * itemsize + pixels))
 
 
 def load_checkpoint(facts: CheckpointFacts, device: torch.device, dtype: torch.dtype) -> LoadedCheckpoint:

@@ -2,15 +2,18 @@
 
 __all__ = ["ChunkBatch", "EnvPool"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verl_env_adapter.conversion import check_actions, chunk_columns
 from verl_env_adapter.episode_env import EnvReport, EpisodeEnv
+from verl_env_adapter.isolated_env import IsolatedEnv
 from verl_env_adapter.settings import AdapterSettings
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
@@ -18,6 +21,8 @@ from vlac_gym.errors import AdapterContractError, ConfigError, unknown_name
 from vlac_gym.types import Mode
 
 _RESET_KEYS = ("seed", "task_id", "init_state_id")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class ChunkBatch:
 
 
 class EnvPool:
-    """N wrapped envs in one process; each keeps its end, and its critic's history, until its own reset.
+    """N wrapped envs; each keeps its end, and its critic's history, until its own reset.
 
     The client of a critic server is shared; a critic in this process is built for each env, so that one that
     remembers an env's signals never mixes two. Serve a model instead of giving its path when N > 1.
@@ -70,6 +75,8 @@ class EnvPool:
         auto_reset: Start an env anew in the chunk that ended its episode; the terminal observation stays in
             `ChunkBatch.reports`.
         host_deadline_s: How long the trainer waits for one chunk of all envs; bounds the critic's deadline.
+        isolated: Each env in a process of its own, with a critic client of its own; they step at the same time,
+            and one that died is started anew at its next reset.
 
     Raises:
         ConfigError: The settings do not fit.
@@ -82,18 +89,25 @@ class EnvPool:
         *,
         auto_reset: bool = False,
         host_deadline_s: float | None = None,
+        isolated: bool = False,
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ConfigError(f"Expected num_envs as an int >= 1, got {num_envs!r}.")
         self.settings = settings
         self.auto_reset = auto_reset
-        # The envs of a pool are asked one after another, within the host's one deadline.
-        share = None if host_deadline_s is None else host_deadline_s / num_envs
-        options = settings.critic_options(share)
-        self._shared: Critic | None = make_critic(settings.critic.spec, **options) if options else None
-        self._envs = [
-            EpisodeEnv(settings, critic=self._shared, host_deadline_s=share) for _ in range(num_envs)
-        ]
+        self._shared: Critic | None = None
+        self._threads = ThreadPoolExecutor(num_envs, thread_name_prefix="vlac-gym-env") if isolated else None
+        self._envs: Sequence[EpisodeEnv | IsolatedEnv]
+        if isolated:
+            self._envs = [IsolatedEnv(settings) for _ in range(num_envs)]
+        else:
+            # The envs of a pool are asked one after another, within the host's one deadline.
+            share = None if host_deadline_s is None else host_deadline_s / num_envs
+            options = settings.critic_options(share)
+            self._shared = make_critic(settings.critic.spec, **options) if options else None
+            self._envs = [
+                EpisodeEnv(settings, critic=self._shared, host_deadline_s=share) for _ in range(num_envs)
+            ]
         self._modes: list[Mode | None] = [None] * num_envs
 
     @property
@@ -135,11 +149,7 @@ class EnvPool:
             for name in item:
                 if name not in _RESET_KEYS:
                     raise unknown_name("reset option", str(name), _RESET_KEYS)
-        reports = []
-        for i, item in zip(ids, chosen, strict=True):
-            reports.append(self._envs[i].reset(mode=mode, **item))
-            self._modes[i] = mode
-        return reports
+        return self._map([partial(self._start, i, mode, item) for i, item in zip(ids, chosen, strict=True)])
 
     def step_chunk(self, actions: Any, env_ids: Sequence[int] | None = None) -> ChunkBatch:
         """Executes (B, T, A) actions (or (B, A), single ones), each env up to its episode's end.
@@ -160,8 +170,8 @@ class EnvPool:
         idle = [i for i in ids if self._envs[i].report is None]
         if idle:
             raise AdapterContractError(f"Envs {idle} have no running episode. Reset them before stepping.")
-        reports = [self._envs[i].step_chunk(chunk) for i, chunk in zip(ids, chunks, strict=True)]
-        restarted = [self._restart(i, report) for i, report in zip(ids, reports, strict=True)]
+        played = self._map([partial(self._play, i, chunk) for i, chunk in zip(ids, chunks, strict=True)])
+        reports, restarted = zip(*played, strict=True)
         return _batch(ids, reports, restarted, chunks.shape[1])
 
     def close(self) -> None:
@@ -170,6 +180,25 @@ class EnvPool:
             env.close()
         if self._shared is not None:
             self._shared.close()
+        if self._threads is not None:
+            self._threads.shutdown()
+
+    def _start(self, env_id: int, mode: Mode, options: dict[str, Any]) -> EnvReport:
+        report = self._envs[env_id].reset(mode=mode, **options)
+        self._modes[env_id] = mode
+        return report
+
+    def _play(self, env_id: int, chunk: NDArray[np.float32]) -> tuple[EnvReport, EnvReport | None]:
+        report = self._envs[env_id].step_chunk(chunk)
+        return report, self._restart(env_id, report)
+
+    def _map(self, calls: Sequence[Callable[[], _T]]) -> list[_T]:
+        """The results of all calls; the first failure is raised once no call is running."""
+        if self._threads is None:
+            return [call() for call in calls]
+        futures = [self._threads.submit(call) for call in calls]
+        wait(futures)
+        return [future.result() for future in futures]
 
     def _restart(self, env_id: int, report: EnvReport) -> EnvReport | None:
         mode = self._modes[env_id]
@@ -187,7 +216,7 @@ class EnvPool:
 
 
 def _batch(
-    ids: list[int], reports: list[EnvReport], restarted: list[EnvReport | None], num_columns: int
+    ids: list[int], reports: Sequence[EnvReport], restarted: Sequence[EnvReport | None], num_columns: int
 ) -> ChunkBatch:
     columns = [
         chunk_columns(

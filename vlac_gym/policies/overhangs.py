@@ -21,7 +21,7 @@ _DIRECTIONS = 12
 def is_roofed(scene: PrivilegedScene, name: str, shift: Vector | None = None) -> bool:
     """True if something hangs 6 to 18 cm above the object, where it is or moved by `shift` m, (3,).
 
-    What stands beside the object and is taller than it is no roof: below a roof there is room.
+    Only fixtures hang. What stands beside the object and is taller than it is no roof: below a roof there is room.
     """
     low, high = scene.object_bounds(name)
     offset = np.zeros(3) if shift is None else shift
@@ -29,7 +29,7 @@ def is_roofed(scene: PrivilegedScene, name: str, shift: Vector | None = None) ->
     ys = np.linspace(low[1] - _MARGIN_M, high[1] + _MARGIN_M, 6) + offset[1]
     heights = high[2] + np.array([_ROOM_BELOW_M, *_GAPS_M])
     points = np.array([[x, y, z] for x in xs for y in ys for z in heights])
-    hit = (scene.clearance(points, ignore=(name,)) <= _TOUCH_M).reshape(-1, len(heights))
+    hit = (scene.clearance(points, ignore=scene.objects) <= _TOUCH_M).reshape(-1, len(heights))
     return bool(np.any(hit[:, 1:].any(axis=1) & ~hit[:, 0]))
 
 

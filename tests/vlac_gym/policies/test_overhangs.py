@@ -35,7 +35,13 @@ def test_what_stands_beside_is_no_roof():
 
 def test_a_taller_neighbour_is_no_roof():
     scene = below(0.5)
-    scene.movables["bottle"] = Box((0.045, 0.0, 0.12), (0.01, 0.01, 0.12))  # within the margin, 24 cm high
+    scene.standing["post"] = Box((0.045, 0.0, 0.12), (0.01, 0.01, 0.12))  # within the margin, 24 cm high
+    assert not is_roofed(scene, "cup")
+
+
+def test_movable_things_do_not_hang():
+    scene = below(0.5)
+    scene.movables["ball"] = Box((0.0, 0.0, 0.2), (0.01, 0.01, 0.01))
     assert not is_roofed(scene, "cup")
 
 

@@ -10,12 +10,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 _Action = Callable[[Any], None]
+_Around = AbstractContextManager[None]
 
 
 def after_import(module: str, action: _Action) -> None:
@@ -29,7 +31,9 @@ def after_import(module: str, action: _Action) -> None:
         sys.meta_path.insert(0, _FINDER)
 
 
-def replace_class(module: str, name: str, load: Callable[[], type]) -> None:
+def replace_class(
+    module: str, name: str, load: Callable[[], type], around: Callable[[], _Around] = nullcontext
+) -> None:
     """Makes ``from module import name`` give another class, without importing the module itself.
 
     The original module is loaded only if somebody asks for another of its names. An already imported module
@@ -39,6 +43,7 @@ def replace_class(module: str, name: str, load: Callable[[], type]) -> None:
         module: Full name of the trainer's module.
         name: The class in it.
         load: Gives the replacement, on the first use.
+        around: Context in which the original module is loaded, should it come to that.
     """
     loaded = sys.modules.get(module)
     if isinstance(loaded, _StandIn):
@@ -46,13 +51,16 @@ def replace_class(module: str, name: str, load: Callable[[], type]) -> None:
     elif loaded is not None:
         setattr(loaded, name, load())
     else:
-        sys.modules[module] = _StandIn(module, {name: load})
+        sys.modules[module] = _StandIn(module, {name: load}, around)
 
 
 class _StandIn(ModuleType):
-    def __init__(self, name: str, replaced: dict[str, Callable[[], type]]) -> None:
+    def __init__(
+        self, name: str, replaced: dict[str, Callable[[], type]], around: Callable[[], _Around]
+    ) -> None:
         super().__init__(name, "Stands in for the trainer's module until one of its other names is used.")
         self.replaced = replaced
+        self.around = around
 
     def __getattr__(self, name: str) -> Any:
         replaced = self.__dict__["replaced"]
@@ -66,7 +74,8 @@ class _StandIn(ModuleType):
         if "original" not in self.__dict__:
             del sys.modules[self.__name__]
             try:
-                self.original = importlib.import_module(self.__name__)
+                with self.around():
+                    self.original = importlib.import_module(self.__name__)
             finally:
                 sys.modules[self.__name__] = self
         original: ModuleType = self.__dict__["original"]

@@ -79,7 +79,7 @@ def later(seconds: float, action: Callable[[], object]) -> threading.Timer:
 
 def test_a_server_killed_and_restarted_mid_episode_changes_nothing(start_server, connect, undisturbed):
     server = start_server()
-    critic = connect(server.url)
+    critic = connect(server.url, max_attempts=100)
     restarts: list[threading.Timer] = []
 
     def kill() -> None:
@@ -93,7 +93,7 @@ def test_a_server_killed_and_restarted_mid_episode_changes_nothing(start_server,
 
 def test_a_server_killed_while_it_judges_changes_nothing(start_server, connect, undisturbed):
     server = start_server("--delay-s", "0.4")
-    critic = connect(server.url)
+    critic = connect(server.url, max_attempts=100)
     timers: list[threading.Timer] = []
 
     def kill_in_the_middle() -> None:
@@ -107,7 +107,7 @@ def test_a_server_killed_while_it_judges_changes_nothing(start_server, connect, 
 def test_a_libero_episode_outlives_its_server(start_server, connect, fakes, libero_env):
     local = play(make_env(fakes.BrightnessCritic(), libero_env, max_episode_steps=6))
     server = start_server()
-    critic = connect(server.url)
+    critic = connect(server.url, max_attempts=100)
     restarts: list[threading.Timer] = []
 
     def kill() -> None:

@@ -148,9 +148,9 @@ def test_clients_that_come_and_go_leave_nothing_in_the_server(serve, random_fram
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{process.pid}/fd"))
 
-    rss, threads = visit(20)
+    rss, threads = visit(10)
     open_files = descriptors()
-    later_rss, later_threads = visit(60)
+    later_rss, later_threads = visit(30)
     assert later_rss - rss < 4 * 2**20
     assert later_threads <= threads + 1
     assert descriptors() <= open_files + 2

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Builds a Python environment with a trainer beside this package: the trainers' pins exclude each other's and the
+# critic engines'. Does nothing when that is done.
+#
+#   scripts/make_trainer_env.sh verl DIR      verl 0.9.1, mainline, both trainers (about 2.5 GB)
+#   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3
+#
+# Versions are those of scripts/trainer_constraints/TRAINER.txt. Without a GPU, torch is the CPU build.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+trainer="${1:-}"
+dir="${2:-}"
+constraints="scripts/trainer_constraints/$trainer.txt"
+if [[ $# -ne 2 || ! -f "$constraints" ]]; then
+  known="$(cd scripts/trainer_constraints && ls | sed 's/\.txt$//' | paste -sd'|')"
+  echo "usage: scripts/make_trainer_env.sh $known DIR" >&2
+  exit 2
+fi
+case "$trainer" in
+  verl) packages=("vlac-gym[serve,verl]") check="import verl.trainer.main_ppo, transfer_queue" ;;
+  rlinf) packages=("vlac-gym[client,libero,serve]" "rlinf") check="import rlinf" ;;
+  *) echo "No recipe for $trainer." >&2; exit 2 ;;
+esac
+
+stamp="$dir/.installed"
+if [[ -f "$stamp" && "$stamp" -nt pyproject.toml && "$stamp" -nt "$constraints" ]]; then
+  exit 0
+fi
+start=$SECONDS
+[[ -x "$dir/bin/python" ]] || "${PYTHON:-python3.11}" -m venv "$dir"
+pip=("$dir/bin/python" -m pip --disable-pip-version-check install --quiet --constraint "$constraints")
+
+if ! "$dir/bin/python" -c 'import torch' 2> /dev/null; then
+  torch="$(grep -E '^torch==' "$constraints")"
+  if command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
+    "${pip[@]}" "$torch"
+  else
+    # The CPU build is a twentieth of the size of the CUDA build.
+    "${pip[@]}" "$torch+cpu" 2> /dev/null \
+      || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch" 2> /dev/null \
+      || "${pip[@]}" "$torch"
+  fi
+fi
+# The name vlac-gym stands for this folder.
+"${pip[@]}" --editable ".${packages[0]#vlac-gym}" "${packages[@]:1}" "pytest>=8" "pytest-timeout>=2.3"
+"$dir/bin/python" -c "$check"
+touch "$stamp"
+echo "$trainer is ready in $dir ($((SECONDS - start)) s)"

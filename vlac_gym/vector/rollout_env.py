@@ -111,6 +111,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
             raise unknown_name("mode", str(mode), ("async", "sync"))
         if context not in ("spawn", "forkserver"):
             raise unknown_name("context", str(context), ("spawn", "forkserver"))
+        self.env_fns = tuple(env_fns)
         self.num_envs = len(env_fns)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)

@@ -1,5 +1,6 @@
-"""Driving vector envs by a policy: `PipelinedRollout`, `RolloutStep`."""
+"""Driving vector envs by a policy, and following their episodes."""
 
-__all__ = ["PipelinedRollout", "RolloutStep"]
+__all__ = ["EpisodeLog", "FinishedEpisode", "PipelinedRollout", "RolloutStep"]
 
+from vlac_gym.rollout.finished import EpisodeLog, FinishedEpisode
 from vlac_gym.rollout.pipelined import PipelinedRollout, RolloutStep

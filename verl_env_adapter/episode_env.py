@@ -3,7 +3,7 @@
 The stack is the env, `VLACRewardWrapper`, `ActionChunk`. No reward is computed here.
 """
 
-__all__ = ["EnvReport", "EpisodeEnv", "build_env"]
+__all__ = ["EnvReport", "EpisodeEnv", "build_env", "make_env"]
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,7 +70,7 @@ def build_env(settings: AdapterSettings, critic: Critic | str, mode: Mode) -> Ac
     Raises:
         ConfigError: The settings do not fit the env.
     """
-    env = _make(settings)
+    env = make_env(settings)
     wrapped = VLACRewardWrapper(
         env,
         critic,
@@ -223,7 +223,12 @@ class EpisodeEnv:
         return bool(now) or bool(before)
 
 
-def _make(settings: AdapterSettings) -> gym.Env[Any, Any]:
+def make_env(settings: AdapterSettings) -> gym.Env[Any, Any]:
+    """The bare env, without the wrapper; the simulator starts on first use.
+
+    Raises:
+        ConfigError: There is no such env.
+    """
     env = settings.env
     kwargs: dict[str, Any] = {"disable_env_checker": True, **env.kwargs}
     if env.is_libero:

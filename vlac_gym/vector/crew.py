@@ -23,6 +23,11 @@ class Crew(Protocol):
 
     batch: Any
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the workers."""
+        ...
+
     def submit(self, orders: Mapping[int, Order]) -> None:
         """Hands out orders by env index; `collect` must follow."""
         ...
@@ -49,6 +54,11 @@ class InlineCrew:
         self.batch = view(observation_space, len(env_fns), memory, is_shared=False)
         self._slots = [EnvSlot(fn, observation_space, self.batch, i) for i, fn in enumerate(env_fns)]
         self._orders: dict[int, Order] = {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Empty: there are no workers."""
+        return ()
 
     def submit(self, orders: Mapping[int, Order]) -> None:
         """Remembers the orders; they are carried out by `collect`."""

@@ -71,9 +71,9 @@ class ProcessCrew:
         self._worker_of = {i: worker for worker in self._workers for i in worker.indices}
 
     @property
-    def pids(self) -> list[int | None]:
+    def pids(self) -> tuple[int, ...]:
         """Process ids of the workers."""
-        return [worker.pid for worker in self._workers]
+        return tuple(worker.pid for worker in self._workers)
 
     def submit(self, orders: Mapping[int, Order]) -> None:
         """Sends each worker its orders in one message."""

@@ -212,6 +212,11 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         """Ends the workers and closes the envs."""
         self._close_crew()
 
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers; empty in ``mode="sync"``."""
+        return self._crew.pids
+
     # For wrappers that decide themselves when episodes end.
 
     def advance(

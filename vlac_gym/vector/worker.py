@@ -85,9 +85,9 @@ class Worker:
         self._start()
 
     @property
-    def pid(self) -> int | None:
+    def pid(self) -> int:
         """The process id."""
-        pid: int | None = self._process.pid
+        pid: int = self._process.pid
         return pid
 
     def send(self, orders: Mapping[int, Order]) -> bool:

@@ -95,7 +95,7 @@ def test_killed_simulator_is_replaced_and_tasks_can_differ():
     try:
         observations, infos = env.reset(seed=0, options={"init_state_id": [2, 3]})
         assert infos["task_id"].tolist() == [0, 1]
-        os.kill(env._crew.pids[1], signal.SIGKILL)
+        os.kill(env.worker_pids[1], signal.SIGKILL)
         _, _, _, truncations, infos = env.step(moves(2, 1)[:, 0])
         assert infos["lost"].tolist() == [False, True]
         assert truncations.tolist() == [False, True]

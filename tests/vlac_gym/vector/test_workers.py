@@ -39,7 +39,7 @@ def build() -> Iterator[Callable[..., RolloutVectorEnv]]:
 
 
 def pids(env: RolloutVectorEnv) -> list[int]:
-    return env._crew.pids
+    return list(env.worker_pids)
 
 
 def is_alive(pid: int) -> bool:
@@ -220,7 +220,7 @@ from vlac_gym.vector import RolloutVectorEnv
 if __name__ == "__main__":
     env = RolloutVectorEnv([partial(SlowEnv, {step_s})] * 2)
     env.reset(seed=0)
-    print(*env._crew.pids, flush=True)
+    print(*env.worker_pids, flush=True)
     {then}
 """
 

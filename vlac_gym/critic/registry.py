@@ -16,6 +16,7 @@ _FACTORIES: dict[str, str] = {
     "oracle": "vlac_gym.critic.oracle:OracleCritic.from_spec",
     "noisy_oracle": "vlac_gym.critic.oracle:NoisyOracleCritic.from_spec",
     "scripted": "vlac_gym.critic.scripted:ScriptedCritic.from_spec",
+    "nano": "vlac_gym.critic.nano.factory:from_package",
     "transformers": "vlac_gym.critic.vlac.factories:from_transformers",
     "swift": "vlac_gym.critic.vlac.factories:from_swift",
     "openai": "vlac_gym.critic.vlac.factories:from_openai",

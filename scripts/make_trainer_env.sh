@@ -44,6 +44,11 @@ if ! "$dir/bin/python" -c 'import torch' 2> /dev/null; then
 fi
 # The name vlac-gym stands for this folder.
 "${pip[@]}" --editable ".${packages[0]#vlac-gym}" "${packages[@]:1}" "pytest>=8" "pytest-timeout>=2.3"
+if [[ "$trainer" == "verl" ]]; then
+  # Vision-language processors need torchvision; its wheel names a CUDA build of torch.
+  "${pip[@]}" --no-deps "$(grep -E '^torchvision==' "$constraints")"
+  "$dir/bin/python" scripts/mend_torchvision.py
+fi
 "$dir/bin/python" -c "$check"
 touch "$stamp"
 echo "$trainer is ready in $dir ($((SECONDS - start)) s)"

@@ -1,4 +1,4 @@
-"""A language model's folder without weights: byte-level tokenizer with ChatML, and a Qwen2 configuration."""
+"""Policies' folders without weights: byte-level tokenizer with ChatML, Qwen2's or Qwen2.5-VL's configuration."""
 
 import json
 from pathlib import Path
@@ -43,4 +43,44 @@ def write_tiny_policy(folder: Path) -> Path:
         "pad_token_id": 0,
     }
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+PICTURE_TEMPLATE = TEMPLATE.replace(
+    "{{ message['content'] }}",
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for block in message['content'] %}"
+    "{% if block['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ block['text'] }}"
+    "{% endif %}{% endfor %}{% endif %}",
+)
+
+
+def write_tiny_vision_policy(folder: Path) -> Path:
+    """The same for Qwen2.5-VL, with its real processor; needs torchvision."""
+    from transformers import (
+        AutoTokenizer,
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(write_tiny_policy(folder))
+    pads = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *pads]})
+    Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=28 * 28 * 16),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=PICTURE_TEMPLATE,
+    ).save_pretrained(folder)
+    numbers = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
+    config = Qwen2_5_VLConfig(
+        text_config={"hidden_size": 8, "num_hidden_layers": 1, "vocab_size": len(tokenizer)},
+        vision_config={"depth": 1, "hidden_size": 8, "num_heads": 2, "out_hidden_size": 8},
+        image_token_id=numbers["image_pad"],
+        video_token_id=numbers["video_pad"],
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+    )
+    config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
+    config.save_pretrained(folder)
     return folder

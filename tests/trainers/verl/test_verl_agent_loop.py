@@ -207,7 +207,7 @@ def test_v1_manager_puts_what_the_wrapper_paid_into_grpo(
     # Validation: the simulator alone, in the same keys, and the critic was not asked.
     infos = [
         fields["reward_extra_info"]
-        for fields in [*train["extra_fields"].tolist(), *val["extra_fields"].tolist()]
+        for fields in [*train.get("extra_fields").tolist(), *val.get("extra_fields").tolist()]
     ]
     assert all(set(info) == EXTRA_KEYS for info in infos)
     assert [info["is_eval"] for info in infos] == [0.0] * 6 + [1.0] * 4
@@ -251,7 +251,7 @@ def grpo(rows: Any, keys: list[str]) -> dict[str, float]:
 
     data = DataProto(batch=rows.select("rm_scores", "response_mask").to_padded_tensor())
     data.batch["token_level_scores"] = data.batch["token_level_rewards"] = data.batch["rm_scores"]
-    data.non_tensor_batch["uid"] = objects(rows["uid"].tolist())
+    data.non_tensor_batch["uid"] = objects(rows.get("uid").tolist())
     data = compute_advantage_for_multi_trajectories(
         data, keys, adv_estimator=AdvantageEstimator.GRPO, num_repeat=2
     )

@@ -119,7 +119,18 @@ def test_light_install_judges_an_episode_with_numpy_and_gymnasium_alone():
     assert done.stdout.strip() == "light", done.stderr
 
 
-@pytest.mark.parametrize("name", ["vlac_gym", "vlac_gym.critic", "vlac_gym.wrappers", "vlac_gym.errors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vlac_gym",
+        "vlac_gym.critic",
+        "vlac_gym.errors",
+        "vlac_gym.rollout",
+        "vlac_gym.vector",
+        "vlac_gym.wrappers",
+        "vlac_gym.wrappers.vector",
+    ],
+)
 def test_public_names_exist(name):
     code = f"import {name} as m; missing = [n for n in m.__all__ if not hasattr(m, n)]; assert not missing, missing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

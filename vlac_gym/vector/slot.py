@@ -82,8 +82,7 @@ class EnvSlot:
 
     def _step(self, order: StepOrder) -> Report:
         if not self._has_episode:
-            # Its worker was replaced, or its simulator failed, since the episode began.
-            return Lost("the worker was restarted during the episode")
+            return Lost("its worker was replaced, or its simulator failed, since the episode began")
         _, steps = self._built()
         rewards: list[float] = []
         successes: list[bool | None] = []

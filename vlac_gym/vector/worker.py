@@ -108,6 +108,8 @@ class Worker:
         Returns:
             The reports, or why there will be none.
         """
+        if self._pipe.closed:
+            return "an interrupt came in the middle of its last reply"
         while True:
             left_s = deadline_s - time.monotonic()
             ready = wait([self._pipe, self._process.sentinel], timeout=max(0.0, left_s))
@@ -123,6 +125,9 @@ class Worker:
                     continue
             except _GONE:
                 pass
+            except BaseException:
+                self._pipe.close()  # half a message may be left in it
+                raise
             self._process.join(1.0)
             return f"the worker process died with exit code {self._process.exitcode}"
 

@@ -19,6 +19,8 @@ ObsType = TypeVar("ObsType")
 class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], RecordConstructorArgs):
     """Executes a chunk of actions open-loop and returns the last observation; stops where the episode ends.
 
+    Its counterpart for many envs is `vlac_gym.wrappers.vector.ActionChunk`.
+
     Action: Box (chunk_size, A), each row an action of the wrapped env; a chunk may have fewer rows than
     `chunk_size`, but at least one. The reward is the sum over the executed steps. Pictures of steps that
     neither the critic nor the caller looks at are never rendered (envs with `step_unrendered`). Around a

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """Replaces reward and episode end by a critic's verdict in train mode; passes all through in eval mode.
 
+    Its counterpart for many envs is `vlac_gym.wrappers.vector.VLACRewardWrapper`.
+
     In train mode, at env step t (preset ``vlac``):
 
     1. Every `done_interval` steps and at the last step the critic gives `success_prob` of the frame. After

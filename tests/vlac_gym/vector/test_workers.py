@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, SlowEnv, as_singles
 
 from vlac_gym.errors import SimulatorError
@@ -129,7 +130,7 @@ def test_all_envs_of_a_dead_worker_are_lost_also_those_that_were_idle(build):
     reports = env.advance(actions(2, 2), [2, 0])  # the first dies alone
     assert type(reports[0]).__name__ == "Lost"
     reports = env.advance(actions(2, 1), [0, 1])
-    assert reports[1].reason == "the worker was restarted during the episode"
+    assert reports[1].reason == "its worker was replaced, or its simulator failed, since the episode began"
 
 
 def test_worker_that_dies_at_every_reset_is_given_up(build):
@@ -170,6 +171,26 @@ def test_reset_after_an_interrupted_step_drops_the_old_answer(build):
     observations, _ = env.reset()
     assert observations["state"].ravel().tolist() == [0.0, 0.0]
     assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [1, 1]
+
+
+def test_interrupt_in_the_middle_of_a_reply_replaces_the_worker(build):
+    env = build([partial(ShadedEnv, shade=i) for i in range(2)])
+    env.reset(seed=0)
+    before = env.worker_pids
+    pipe = env._crew._workers[0]._pipe
+
+    def interrupted():
+        os.read(pipe.fileno(), 3)
+        raise KeyboardInterrupt
+
+    pipe.recv = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        env.step(actions(2))
+    with pytest.raises(ResetNeeded, match=r"Envs \[0, 1\] have no episode"):
+        env.step(actions(2))
+    env.reset()
+    assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [1, 1]
+    assert [old == new for old, new in zip(before, env.worker_pids)] == [False, True]
 
 
 def open_things() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, as_singles, digest, per_env
@@ -313,3 +314,14 @@ def test_frame_function_reads_the_observation_and_info_of_its_env():
     env.step(actions(2))
     env.step(actions(2))
     assert seen == [[11, 11], [22, 22]]
+
+
+@pytest.mark.parametrize("autoreset", ["NextStep", "SameStep"])
+def test_gymnasiums_own_vector_wrappers_go_around_it(autoreset):
+    critic = ScriptedCritic(success_probs=[0.0, 0.0, 0.0, 0.95] + [0.0] * 8)
+    env = RecordEpisodeStatistics(build([ScriptedEnv] * 2, critic, autoreset))
+    env.reset(seed=0)
+    env.step(actions(2))
+    infos = env.step(actions(2))[4]
+    assert infos["_episode"].tolist() == [False, True]
+    assert (infos["episode"]["r"][1], infos["episode"]["l"][1]) == (1.0, 2)

@@ -2,6 +2,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+JOBS ?= 2
 export VENV
 
 .PHONY: demo test lint test-slow test-gpu test-trainer setup-demo setup-test clean
@@ -18,7 +19,7 @@ demo: setup-demo
 	@$(BIN)/python scripts/demo.py --out $(OUT)
 
 test: setup-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup-test
 	$(BIN)/ruff check .

@@ -94,10 +94,15 @@ def worker_config() -> Callable[..., Any]:
 
 @pytest.fixture
 def start_cluster(ray_session) -> Iterator[Callable[[Any], Any]]:
-    """Starts verl-vla's real `TrainCluster` with env workers only."""
-    clusters = []
+    """Starts verl-vla's real `TrainCluster` with env workers only, after ending the one before."""
+    clusters: list[Any] = []
+
+    def stop() -> None:
+        while clusters:
+            clusters.pop().shutdown()
 
     def start(env_config: Any) -> Any:
+        stop()
         from verl_vla.train_cluster import TrainCluster
         from verl_vla.train_cluster.config import (
             EnvTrainClusterConfig,
@@ -112,8 +117,7 @@ def start_cluster(ray_session) -> Iterator[Callable[[Any], Any]]:
         return cluster
 
     yield start
-    for cluster in clusters:
-        cluster.shutdown()
+    stop()
 
 
 class StillPolicy:

@@ -19,6 +19,12 @@ from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 _log = logging.getLogger(__name__)
 
+_WARM_UP_TASKS = (
+    "put the bowl on the plate",
+    "pick up the black bowl between the plate and the ramekin and place it on the plate",
+)
+"""A short and a long instruction of LIBERO."""
+
 _MAX_NUMBER_TOKENS = 8
 """Sign, digits and end token of a reply; one or two tokens with VLAC's tokenizer, more with others."""
 
@@ -271,6 +277,17 @@ class VLACCritic:
         progress = 0.0 - progress if reverse else progress
         progress = progress / stride_steps if overlapping else progress
         return EpisodeJudgement(pairs, progress, accumulate_values(progress, self.config.value_rule))
+
+    def warm_up(self, tasks: Sequence[str] = _WARM_UP_TASKS) -> None:
+        """Lets the engine prepare for done checks of such tasks, if it can; changes no answer.
+
+        Args:
+            tasks: Typical instructions; engines that record their work prepare for texts of these lengths.
+        """
+        warm_up = getattr(self._engine, "warm_up", None)
+        if warm_up is not None:
+            blank = np.zeros((448, 448, 3), np.uint8)
+            warm_up([self._done_request(blank, task) for task in tasks])
 
     def describe(self) -> CriticInfo:
         """Engine, model and prompt version; details hold the config and the engine's further facts."""

@@ -1,0 +1,82 @@
+"""Envs as Ray actors on nodes with a resource: the same reports, and errors instead of waiting."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+pytestmark = [
+    pytest.mark.trainer,
+    pytest.mark.timeout(200),
+    pytest.mark.filterwarnings("default"),  # Ray's own warnings are not ours to mend.
+]
+
+ray = pytest.importorskip("ray")
+
+
+def settings(resource: str, **placement):
+    from verl_env_adapter.settings import parse_settings
+
+    return parse_settings(
+        {
+            "env": {"id": "scripted_ids:Scripted-v0", "chunk": 4, "max_episode_steps": 6},
+            "critic": {"spec": "scripted:0.1"},
+            "placement": {"env_resource": resource, **placement},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster(worker_environment):
+    ray.init(
+        num_cpus=4,
+        resources={"sim": 1},
+        include_dashboard=False,
+        runtime_env={"env_vars": worker_environment},
+    )
+    yield
+    ray.shutdown()
+
+
+def test_actor_on_the_named_resource_plays_an_episode(cluster):
+    from verl_env_adapter.env_workers import EnvWorkers
+
+    async def play():
+        workers = EnvWorkers(settings("sim"))
+        async with workers.lend() as env:
+            await env.reset(mode="train", seed=0)
+            reports = [await env.step_chunk(np.zeros((4, 7), np.float32)) for _ in range(3)]
+        workers.close()
+        return reports
+
+    reports = asyncio.run(play())
+    assert [report.rewards.tolist() for report in reports] == [[0.0] * 4, [0.0, 0.5], []]
+    assert [report.episode_steps for report in reports] == [4, 6, 6]
+
+
+def test_errors_of_the_env_keep_their_type(cluster):
+    from verl_env_adapter.env_workers import EnvWorkers
+    from vlac_gym.errors import ConfigError
+
+    async def step_without_reset():
+        workers = EnvWorkers(settings("sim"))
+        try:
+            async with workers.lend() as env:
+                await env.step_chunk(np.zeros((4, 7), np.float32))
+        finally:
+            workers.close()
+
+    with pytest.raises(ConfigError, match=r"Call reset\."):
+        asyncio.run(step_without_reset())
+
+
+def test_resource_that_no_node_has_is_an_error_not_a_wait(cluster):
+    from verl_env_adapter.env_workers import EnvWorkers
+    from vlac_gym.errors import SimulatorError
+
+    async def play():
+        async with EnvWorkers(settings("moon", start_timeout_s=2)).lend() as env:
+            await env.reset(mode="train", seed=0)
+
+    with pytest.raises(SimulatorError, match="Has a node the resource 'moon'"):
+        asyncio.run(play())

@@ -1,0 +1,53 @@
+"""An adapter's env on real LIBERO: eval mode is bit for bit the simulator, train mode the critic's."""
+
+import numpy as np
+import pytest
+
+from verl_env_adapter.episode_env import EpisodeEnv
+from verl_env_adapter.settings import parse_settings
+
+
+@pytest.fixture(scope="module")
+def episode_env():
+    block = {
+        "env": {"cameras": ["agentview", "wrist"], "image_size": 64, "chunk": 3, "max_episode_steps": 5},
+        "critic": {"spec": "scripted:0.1"},
+    }
+    env = EpisodeEnv(parse_settings(block))
+    yield env
+    env.close()
+
+
+def actions() -> np.ndarray:
+    return np.random.default_rng(0).uniform(-1, 1, (5, 7)).astype(np.float32)
+
+
+def test_eval_mode_is_the_simulator_bit_for_bit(episode_env, libero_env):
+    observation, info = libero_env.reset(options={"task_id": 0, "init_state_id": 2})
+    report = episode_env.reset(mode="eval", task_id=0, init_state_id=2)
+    assert report.task == info["task"]
+    assert all(np.array_equal(report.observation[key], observation[key]) for key in observation)
+    rewards = []
+    for action in actions():
+        observation, reward, _, _, info = libero_env.step(action)
+        rewards.append(reward)
+    first = episode_env.step_chunk(actions()[:3])
+    last = episode_env.step_chunk(actions()[3:])
+    assert [*first.rewards, *last.rewards] == rewards
+    assert all(np.array_equal(last.observation[key], observation[key]) for key in observation)
+    assert {key: last.info[key] for key in info} == info
+    assert (last.terminated, last.truncated, last.critic_done) == (False, True, False)
+
+
+def test_train_mode_pays_the_critics_value_and_shows_the_same_pictures(episode_env):
+    episode_env.reset(mode="eval", task_id=0, init_state_id=2)
+    episode_env.step_chunk(actions()[:3])
+    evaluated = episode_env.step_chunk(actions()[3:])
+    episode_env.reset(mode="train", task_id=0, init_state_id=2)
+    episode_env.step_chunk(actions()[:3])
+    trained = episode_env.step_chunk(actions()[3:])
+    assert trained.rewards.tolist() == [0.0, 0.5]
+    assert trained.sim_success is False
+    assert "success" not in trained.info
+    for key, value in evaluated.observation.items():
+        assert np.array_equal(trained.observation[key], value)

@@ -217,7 +217,7 @@ def test_liberos_init_state_loader_survives_the_trainers_env_module():
 
 
 def test_contradictions_and_what_loses_rewards_are_refused(worker_config):
-    with pytest.raises(Exception, match="Did you mean .*critic"):
+    with pytest.raises(Exception, match=r"Did you mean .*critic"):
         worker_config({"critc": {}})
     config = worker_config(scripted_block(), modes=["train"])
     config.env_worker.action_execution.__dict__["mode"] = "async"

@@ -3,7 +3,8 @@
     python benchmarks/expert_table.py --suites libero_spatial libero_object libero_goal --out docs/experts.md
 
 Success is the simulator's, from the official initial states, within the suite's step limit; nothing is
-rendered but a tiny picture at each reset. VOC (value-order correlation) is Spearman's rank correlation between `goal_progress` and time over
+rendered but a tiny picture at each reset. VOC (value-order correlation) is Spearman's rank correlation between
+`goal_progress` and time over
 the frames of one episode, averaged over the task's episodes. With ``--out``, the table replaces what is
 between the two marker lines of that file.
 """

@@ -9,7 +9,10 @@ STEP_S = 0.1
 
 
 class SlowArmEnv(ScriptedArmEnv):
-    """`ScriptedArmEnv` with steps of a tenth of a second."""
+    """`ScriptedArmEnv` with steps of a tenth of a second and no step limit of its own."""
+
+    def __init__(self, max_episode_steps=None, **kwargs):
+        super().__init__(max_episode_steps=max_episode_steps, **kwargs)
 
     def step(self, action):
         time.sleep(STEP_S)

@@ -1,0 +1,120 @@
+"""SimpleVLA-RL's own rollout and rewards around this package's envs, from a checkout named by SIMPLEVLA_PATH."""
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+CHECKOUT = os.environ.get("SIMPLEVLA_PATH")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if CHECKOUT is None:
+        here = Path(__file__).parent
+        for item in items:
+            if here in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="SIMPLEVLA_PATH names no SimpleVLA-RL checkout"))
+
+
+@pytest.fixture
+def critic(tmp_path) -> Iterator[Any]:
+    """A critic server of its own, so that it has given no answer yet."""
+    from critic_process import CriticProcess
+
+    process = CriticProcess(tmp_path / "answers.jsonl")
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch, critic) -> None:
+    """Names a settings file with 10 steps of LIBERO in chunks of 4, judged by the critic server."""
+    block = {
+        "env": {
+            "suite": "libero_spatial",
+            "cameras": ["agentview", "wrist"],
+            "image_size": 64,
+            "chunk": 4,
+            "max_episode_steps": 10,
+        },
+        "critic": {"spec": critic.url},
+        "rule": {"min_steps": 6, "value_stride": 2},
+    }
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"vlac_gym": block}))
+    monkeypatch.setenv("VLAC_GYM_SETTINGS", str(file))
+
+
+@pytest.fixture
+def rob_rollout(settings) -> Any:
+    """The trainer's rollout module, with this package installed by the trainer's own `external_lib` hook."""
+    sys.path.insert(0, str(CHECKOUT))
+    import torch  # noqa: F401 (looks for tensorflow while it is imported)
+    import transformers  # noqa: F401 (likewise)
+
+    if importlib.util.find_spec("tensorflow") is None:
+        # Its name is imported by the rollout module; only the picture's resizing, replaced below, calls it.
+        stub = ModuleType("tensorflow")
+        stub.__spec__ = importlib.machinery.ModuleSpec("tensorflow", None)
+        sys.modules["tensorflow"] = stub
+    from verl.utils.import_utils import import_external_libs
+    from verl.workers.rollout import rob_rollout
+
+    assert rob_rollout.__file__.startswith(str(CHECKOUT))
+    import_external_libs("verl_env_adapter.simplevla")
+    return rob_rollout
+
+
+@pytest.fixture
+def rollout(rob_rollout) -> Callable[[], Any]:
+    """The trainer's `RobHFRollout` with a policy that pushes down and opens the gripper in place of the model."""
+    import torch
+    from omegaconf import OmegaConf
+
+    class Rollout(rob_rollout.RobHFRollout):
+        def __init__(self) -> None:
+            self.config = OmegaConf.create(
+                {
+                    "task_suite_name": "libero_spatial",
+                    "action_chunks_len": 4,
+                    "micro_batch_size": 2,
+                    "val_micro_batch_size": 2,
+                    "use_proprio": False,
+                    "experiment_name": "vlac-gym-test",
+                    "num_images_in_input": 2,
+                }
+            )
+            self.module = SimpleNamespace(eval=lambda: None, train=lambda: None)
+            self.max_steps = {"libero_spatial": 12}
+            self.seen: list[Any] = []
+
+        def _obs_to_input(self, obs: Any, is_robotwin: bool = False) -> Any:
+            self.seen.append(obs)
+            return obs
+
+        def process_input(self, inputs: Any, task_descriptions: Any) -> dict[str, Any]:
+            self.task_descriptions = task_descriptions
+            return {"count": len(inputs)}
+
+        def _generate_one_step(self, prompts: dict[str, Any]) -> dict[str, Any]:
+            count = prompts["count"]
+            actions = torch.zeros(count, 4, 7)
+            actions[..., 2], actions[..., 6] = 0.5, 1.0
+            tokens = torch.zeros(count, 4 * 7, dtype=torch.int64)
+            pixels = torch.zeros(count, 1)
+            return {
+                "action": actions.numpy(),
+                "responses": tokens,
+                "input_ids": tokens,
+                "attention_mask": tokens,
+                "pixel_values": pixels,
+            }
+
+    return Rollout

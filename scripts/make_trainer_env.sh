@@ -2,8 +2,8 @@
 # Builds a Python environment with a trainer beside this package: the trainers' pins exclude each other's and the
 # critic engines'. Does nothing when that is done.
 #
-#   scripts/make_trainer_env.sh verl DIR      verl 0.9.1, mainline, both trainers (about 2.5 GB)
-#   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3
+#   scripts/make_trainer_env.sh verl DIR      verl 0.9.1, mainline, both trainers (about 3.5 GB)
+#   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3 (about 3 GB)
 #
 # Versions are those of scripts/trainer_constraints/TRAINER.txt. Without a GPU, torch is the CPU build.
 set -euo pipefail
@@ -19,7 +19,11 @@ if [[ $# -ne 2 || ! -f "$constraints" ]]; then
 fi
 case "$trainer" in
   verl) packages=("vlac-gym[serve,verl]") check="import verl.trainer.main_ppo, transfer_queue" ;;
-  rlinf) packages=("vlac-gym[client,libero,serve]" "rlinf") check="import rlinf" ;;
+  rlinf)
+    # RLinf leaves what its env and rollout workers import to its own installation script.
+    packages=("vlac-gym[client,libero,serve]" "rlinf" "gym" "imageio[ffmpeg]" "transformers" "peft")
+    check="import rlinf.workers.env.env_worker, rlinf.workers.reward.reward_worker"
+    ;;
   *) echo "No recipe for $trainer." >&2; exit 2 ;;
 esac
 
@@ -29,7 +33,8 @@ if [[ -f "$stamp" && "$stamp" -nt pyproject.toml && "$stamp" -nt "$constraints" 
 fi
 start=$SECONDS
 [[ -x "$dir/bin/python" ]] || "${PYTHON:-python3.11}" -m venv "$dir"
-pip=("$dir/bin/python" -m pip --disable-pip-version-check install --quiet --constraint "$constraints")
+# Without --no-compile a fifth of the time goes into byte code that is never run.
+pip=("$dir/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile --constraint "$constraints")
 
 if ! "$dir/bin/python" -c 'import torch' 2> /dev/null; then
   torch="$(grep -E '^torch==' "$constraints")"
@@ -44,8 +49,8 @@ if ! "$dir/bin/python" -c 'import torch' 2> /dev/null; then
 fi
 # The name vlac-gym stands for this folder.
 "${pip[@]}" --editable ".${packages[0]#vlac-gym}" "${packages[@]:1}" "pytest>=8" "pytest-timeout>=2.3"
-if [[ "$trainer" == "verl" ]]; then
-  # Vision-language processors need torchvision; its wheel names a CUDA build of torch.
+if grep -qE '^torchvision==' "$constraints"; then
+  # verl's vision-language processors and RLinf's reward worker need torchvision; its wheel names a CUDA build of torch.
   "${pip[@]}" --no-deps "$(grep -E '^torchvision==' "$constraints")"
   "$dir/bin/python" scripts/mend_torchvision.py
 fi

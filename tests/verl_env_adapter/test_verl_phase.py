@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from verl_env_adapter import import_hooks
 from verl_env_adapter.verl_phase import AGENT_NAME, current_phase, install, prepare
 
 NAME = "verl.experimental.agent_loop.agent_loop"
@@ -71,7 +72,7 @@ def test_another_verl_is_left_alone_with_a_warning(caplog):
     assert asyncio.run(Other()._run_agent_loop("x")) is None
 
 
-def test_installation_waits_for_the_import_and_happens_once(module, monkeypatch, tmp_path):
+def test_installation_waits_for_the_import_and_happens_once(monkeypatch, tmp_path):
     package = tmp_path / "verl" / "experimental" / "agent_loop"
     package.mkdir(parents=True)
     for folder in (package, package.parent, package.parent.parent):
@@ -83,18 +84,19 @@ def test_installation_waits_for_the_import_and_happens_once(module, monkeypatch,
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(import_hooks, "_FINDER", import_hooks._Finder())
     for name in [name for name in sys.modules if name.partition(".")[0] == "verl"]:
         monkeypatch.delitem(sys.modules, name)
-    before = len(sys.meta_path)
     install()
     install()
-    assert len(sys.meta_path) == before + 1
     assert NAME not in sys.modules
     import verl.experimental.agent_loop.agent_loop as imported
 
+    first = imported.AgentLoopWorker._run_agent_loop
     assert list(imported._agent_loop_registry) == [AGENT_NAME]
-    assert len(sys.meta_path) == before
+    assert first._vlac_gym_phase is True
+    assert not hasattr(first.__wrapped__, "__wrapped__")
     install()  # verl's module is there already: nothing to wait for.
-    assert len(sys.meta_path) == before
+    assert imported.AgentLoopWorker._run_agent_loop is first
     for name in [name for name in sys.modules if name.partition(".")[0] == "verl"]:
         monkeypatch.delitem(sys.modules, name)

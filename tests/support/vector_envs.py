@@ -17,13 +17,15 @@ from vlac_gym.vector.infos import unstack_infos
 class ShadedEnv(ScriptedEnv):
     """A scripted env whose frames show which env it is, and whose resets draw a number and take options.
 
-    It can step without rendering, and `rendered` lists the steps whose frame was looked at.
+    It can step without rendering; `rendered` lists the steps whose frame was looked at, and `observed` those whose
+    whole observation was.
     """
 
     def __init__(self, shade: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shade = shade
         self.rendered: list[int] = []
+        self.observed: list[int] = []
         self.start: dict[str, Any] = {}
 
     def reset(self, *, seed=None, options=None):
@@ -47,6 +49,7 @@ class ShadedEnv(ScriptedEnv):
 
     def observe(self):
         self.rendered.append(self._step)
+        self.observed.append(self._step)
         return self._observation(self._step)
 
     def render_camera(self, camera):

@@ -247,16 +247,6 @@ def test_failed_physics_lose_the_episode_and_a_bug_is_raised():
     env.step(actions(2))
 
 
-def test_generator_of_a_lost_env_starts_from_a_seed_that_follows():
-    def draws() -> list[int]:
-        env = build([partial(FaultyEnv, "physics", at_step=1)], autoreset_mode="SameStep")
-        noted = [int(env.reset(seed=4)[1]["draw"][0])]
-        return noted + [int(env.step(actions(1))[4]["draw"][0]) for _ in range(3)]
-
-    assert draws() == draws()
-    assert len(set(draws())) == 4
-
-
 def test_step_wait_without_step_and_step_twice_are_errors():
     env = build()
     with pytest.raises(ResetNeeded, match="Call reset"):

@@ -133,6 +133,14 @@ def test_all_envs_of_a_dead_worker_are_lost_also_those_that_were_idle(build):
     assert reports[1].reason == "its worker was replaced, or its simulator failed, since the episode began"
 
 
+def test_successor_of_a_worker_draws_from_a_seed_that_follows(build):
+    env = build([partial(FaultyEnv, "die", at_step=1)], autoreset_mode="SameStep")
+    env.reset(seed=4)
+    drawn = [int(env.step(actions(1))[4]["draw"][0]) for _ in range(2)]
+    seeds = [int(np.random.SeedSequence((4, losses)).generate_state(1)[0]) for losses in (1, 2)]
+    assert drawn == [ShadedEnv().reset(seed=seed)[1]["draw"] for seed in seeds]
+
+
 def test_worker_that_dies_at_every_reset_is_given_up(build):
     env = build([partial(FaultyEnv, "die at reset")], max_restarts=1)
     with pytest.raises(

@@ -93,12 +93,16 @@ def test_only_checked_stride_and_last_steps_are_rendered():
     env.step(chunks(2, 5))
     # Step 6 is in the value list, step 8 is checked; the second env ends at 7.
     assert rendered(env) == [[6, 8, 10], [6, 7]]
+    # Where only the critic looks, only its camera is rendered.
+    assert env.unwrapped.get_attr("observed") == ([0, 5, 10], [0, 5, 7])
 
 
 def test_checks_at_chunk_ends_take_one_message_per_chunk_and_one_round():
     critic = LookingCritic(0.0)
-    inner = build([partial(ShadedEnv, shade=i, max_episode_steps=50) for i in range(2)])
-    env = ActionChunk(VLACRewardWrapper(inner, critic, done_interval=8, value_stride=16), chunk_size=8)
+    # Neither the simulator's limit nor its success is a reason to stop on the way.
+    inner = build([partial(ShadedEnv, shade=i, max_episode_steps=3, success_steps=[2]) for i in range(2)])
+    options = {"max_episode_steps": 50, "done_interval": 8, "value_stride": 16}
+    env = ActionChunk(VLACRewardWrapper(inner, critic, **options), chunk_size=8)
     env.reset(seed=0)
     messages = []
     submit = inner.submit
@@ -111,12 +115,13 @@ def test_checks_at_chunk_ends_take_one_message_per_chunk_and_one_round():
 def test_envs_that_are_out_of_phase_are_still_asked_together():
     critic = LookingCritic(0.0)
     fns = [partial(ShadedEnv, shade=i, max_episode_steps=limit) for i, limit in enumerate([50, 3])]
-    env = ActionChunk(VLACRewardWrapper(build(fns), critic, done_interval=4, value_stride=100), chunk_size=4)
+    env = ActionChunk(VLACRewardWrapper(build(fns), critic, done_interval=4, value_stride=2), chunk_size=4)
     env.reset(seed=0)
     env.step(chunks(2, 4))  # the second env ends at step 3
     env.step(chunks(2, 2))  # and is reset while the first goes on to step 6
     critic.seen.clear()
-    env.step(chunks(2, 4))  # the first is checked at its step 8, the second at its limit
+    # The first is checked at its step 8, the second at its limit, after a frame for the value list at step 2.
+    env.step(chunks(2, 4))
     assert critic.seen == [[(0, 1, 8), (1, 2, 3)], [(1, 2, 3)]]
 
 

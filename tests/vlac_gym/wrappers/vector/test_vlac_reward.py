@@ -325,3 +325,18 @@ def test_gymnasiums_own_vector_wrappers_go_around_it(autoreset):
     infos = env.step(actions(2))[4]
     assert infos["_episode"].tolist() == [False, True]
     assert (infos["episode"]["r"][1], infos["episode"]["l"][1]) == (1.0, 2)
+
+
+def test_frames_that_a_critic_keeps_stay_as_they_were():
+    kept = []
+
+    class Keeping(LookingCritic):
+        def success_prob(self, frames, tasks):
+            kept.extend(frames)
+            return super().success_prob(frames, tasks)
+
+    env = build([ShadedEnv], Keeping(0.0))
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(actions(1))
+    assert [int(frame[0, 0, 2]) for frame in kept] == [1, 2, 3]

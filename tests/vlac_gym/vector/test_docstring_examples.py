@@ -1,0 +1,21 @@
+"""The examples in the docstrings of vector envs run as printed."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vlac_gym.rollout.finished",
+        "vlac_gym.rollout.pipelined",
+        "vlac_gym.vector.rollout_env",
+        "vlac_gym.wrappers.vector.vlac_reward",
+    ],
+)
+def test_example_runs(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0

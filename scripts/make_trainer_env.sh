@@ -33,7 +33,7 @@ if [[ -f "$stamp" && "$stamp" -nt pyproject.toml && "$stamp" -nt "$constraints" 
 fi
 start=$SECONDS
 [[ -x "$dir/bin/python" ]] || "${PYTHON:-python3.11}" -m venv "$dir"
-# Without --no-compile a fifth of the time goes into byte code that is never run.
+# --no-compile: byte code is made at the first import, of the few modules that are imported.
 pip=("$dir/bin/python" -m pip --disable-pip-version-check install --quiet --no-compile --constraint "$constraints")
 
 if ! "$dir/bin/python" -c 'import torch' 2> /dev/null; then

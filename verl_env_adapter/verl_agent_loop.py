@@ -10,7 +10,7 @@ Proven against verl 0.9.1 (PyPI), both its trainers. Translated on the way:
 - The train/validate flag is kept from agent loops; `verl_phase` passes it on, and the dataset's column must agree.
 - V0 reads the keys of the first sample's `reward_extra_info` from every sample: they are always the same.
 - There is no deadline around `run`: env and critic have their own (`placement`, `critic`).
-- An exception fails the prompt's whole group in V1 (dropped) and the step in V0.
+- An exception leaves the episode out of its group in V1, whose other episodes stay, and fails the step in V0.
 """
 
 __all__ = ["VLACAgentLoop"]

@@ -38,6 +38,7 @@ exec "$PYTHON" -m verl.trainer.main_ppo \
   actor_rollout_ref.rollout.agent.num_workers=8 \
   actor_rollout_ref.rollout.agent.default_agent_loop=vlac_gym \
   actor_rollout_ref.rollout.agent.agent_loop_config_path="$here/config.yaml" \
+  trainer.v1.sampler.sync_refill_failed_groups=true \
   trainer.project_name=vlac_gym \
   trainer.experiment_name=libero_spatial_grpo \
   trainer.logger='[console]' \

@@ -42,6 +42,7 @@ __all__ = ["get_env_class", "register"]
 import functools
 import importlib
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -74,8 +75,9 @@ def register() -> None:
             module.get_env_cls = get_env_class(find)  # type: ignore[attr-defined]
     if _CRITIC not in known_critics():
         register_critic(_CRITIC, "verl_env_adapter.rlinf_reward_worker:RewardWorkerCritic.from_spec")
-    models: Any = importlib.import_module("rlinf.models.embodiment.reward")
-    if BLOCK not in models.reward_model_registry:
+    # Only a reward worker has imported this by now; elsewhere it would want torchvision for nothing.
+    models: Any = sys.modules.get("rlinf.models.embodiment.reward")
+    if models is not None and BLOCK not in models.reward_model_registry:
         reward_worker = importlib.import_module("verl_env_adapter.rlinf_reward_model")
         models.reward_model_registry[BLOCK] = reward_worker.CriticRewardModel
     logger.info("vlac-gym's env and reward model are known to RLinf in this process")

@@ -1,0 +1,49 @@
+"""RLinf's extension module in tests: ours, plus a record of what the wrapper paid, and a CPU for the reward worker.
+
+The record is taken below the adapter, from `VLACRewardWrapper`, so that a test compares two different things.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verl_env_adapter import rlinf
+
+
+def register() -> None:
+    rlinf.register()
+    _record_what_is_paid()
+    if not torch.cuda.is_available():
+        # RLinf's reward worker asks for a CUDA device as soon as it is made.
+        torch.cuda.set_device = lambda *_: None
+        torch.cuda.current_device = lambda: "cpu"
+
+
+def _record_what_is_paid() -> None:
+    from vlac_gym.wrappers.vector import VLACRewardWrapper
+
+    if hasattr(VLACRewardWrapper, "_recorded"):
+        return
+    VLACRewardWrapper._recorded = True
+    step_chunk = VLACRewardWrapper.step_chunk
+
+    def recorded(self: Any, actions: Any) -> Any:
+        result = step_chunk(self, actions)
+        line = {
+            "env": id(self),
+            "mode": self.mode,
+            "rewards": result.rewards.tolist(),
+            "executed": result.executed_steps.tolist(),
+            "terminated": result.terminations.tolist(),
+            "truncated": result.truncations.tolist(),
+        }
+        folder = os.environ.get("VLAC_GYM_TEST_RECORD")
+        if folder:
+            with (Path(folder) / f"{os.getpid()}.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return result
+
+    VLACRewardWrapper.step_chunk = recorded

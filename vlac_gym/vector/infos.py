@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 _WHOLE = ("final_obs",)
 """Keys whose values are kept as they are, one object per env, as Gymnasium does."""
 
+_SCALARS: dict[type, np.dtype[Any] | None] = {
+    bool: np.dtype(np.bool_),
+    int: np.dtype(np.int64),
+    float: np.dtype(np.float64),
+    str: None,
+    list: None,
+}
+
 
 def stack_infos(infos: Mapping[int, Mapping[str, Any]], num_envs: int) -> dict[str, Any]:
     """Gymnasium's vector infos: an array (num_envs, ...) per key, and a mask ``_key`` of the envs that have it.
@@ -39,7 +47,11 @@ def unstack_infos(infos: Mapping[str, Any], num_envs: int) -> list[dict[str, Any
 
 
 def _stack(key: str, values: dict[int, Any], num_envs: int) -> Any:
-    if values and key not in _WHOLE and all(isinstance(value, Mapping) for value in values.values()):
+    if (
+        values
+        and key not in _WHOLE
+        and all(issubclass(kind, Mapping) for kind in set(map(type, values.values())))
+    ):
         return stack_infos(values, num_envs)
     dtype, shape = _common_type(values) if key not in _WHOLE else (None, ())
     array: NDArray[Any]
@@ -57,6 +69,9 @@ def _common_type(values: Mapping[int, Any]) -> tuple[np.dtype[Any] | None, tuple
     """The dtype and shape that all values have, or (None, ()) if they are no numbers or differ."""
     if not values:
         return np.dtype(np.float64), ()
+    kinds = set(map(type, values.values()))
+    if len(kinds) == 1 and (kind := kinds.pop()) in _SCALARS:
+        return _SCALARS[kind], ()
     arrays = [np.asarray(v) if _is_number(v) else None for v in values.values()]
     types = {(array.dtype, array.shape) if array is not None else None for array in arrays}
     only = types.pop() if len(types) == 1 else None

@@ -149,6 +149,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             sim_success_weight=sim_success_weight,
         )
         self._episode: TrainingEpisode | None = None
+        self._privileged: PrivilegedCritic | None = None
         self._info: dict[str, Any] = {}
         self._is_running = False
 
@@ -254,9 +255,11 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         frame = self._steps.frame(self._frames, info)
         weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
         self._episode = TrainingEpisode(replace(self._settings, sim_success_weight=weight), frame, info)
-        if isinstance(self.critic, PrivilegedCritic):
-            self.critic.begin_episode()
-            self.critic.observe(frame, info)
+        # Once per episode: asking whether an object has a protocol's methods takes longer than judging a step.
+        self._privileged = self.critic if isinstance(self.critic, PrivilegedCritic) else None
+        if self._privileged is not None:
+            self._privileged.begin_episode()
+            self._privileged.observe(frame, info)
         return self._episode.begin_info(info, self.critic_failures)
 
     def _verdict(self, episode: TrainingEpisode, info: dict[str, Any]) -> Verdict:
@@ -264,8 +267,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         if judge.wants_frame:
             frame = self._steps.frame(self._frames, info)
             judge.take_frame(frame)
-            if isinstance(self.critic, PrivilegedCritic):
-                self.critic.observe(frame, info)
+            if self._privileged is not None:
+                self._privileged.observe(frame, info)
         try:
             ask_round(self.critic, [judge], self._references)
         except CriticError as e:

@@ -5,6 +5,7 @@ __all__ = ["CriticDesk"]
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -74,8 +75,7 @@ class CriticDesk:
         """Begins the episode of an env that was reset; returns its info."""
         frame = self._frame(index, info)
         episode = self.episodes[index] = TrainingEpisode(settings, frame, info)
-        critic = self._critic()
-        if isinstance(critic, PrivilegedCritic):
+        if (critic := self._privileged) is not None:
             with self.lock:
                 critic.begin_episode(self._first_env_index + index)
                 critic.observe(frame, info, self._first_env_index + index)
@@ -85,8 +85,7 @@ class CriticDesk:
         """Gives the env's frame of this step to its episode."""
         frame = self._frame(index, info)
         self.episode(index).judge.take_frame(frame)
-        critic = self._critic()
-        if isinstance(critic, PrivilegedCritic):
+        if (critic := self._privileged) is not None:
             with self.lock:
                 critic.observe(frame, info, self._first_env_index + index)
 
@@ -112,6 +111,12 @@ class CriticDesk:
         episode = self.episodes[index]
         assert episode is not None
         return episode
+
+    @cached_property
+    def _privileged(self) -> PrivilegedCritic | None:
+        # Asking whether an object has a protocol's methods takes longer than judging a step.
+        critic = self._critic()
+        return critic if isinstance(critic, PrivilegedCritic) else None
 
     def _frame(self, index: int, info: Mapping[str, Any]) -> Frame:
         env = cast("gym.Env[Any, Any]", self._one_env)

@@ -32,7 +32,7 @@ class EpisodeStarts:
             raise ConfigError(f"Expected group_size to divide num_envs {num_envs}, got {group_size}.")
         self._num_envs = num_envs
         self._group_size = group_size
-        self._episode_options = episode_options
+        self.episode_options = episode_options
         self._seeds: list[int | None] = [None] * num_envs
         self._num_losses = [0] * num_envs
         self._is_reseeded = [False] * num_envs
@@ -68,7 +68,7 @@ class EpisodeStarts:
         """Orders of an automatic reset: no seed, as in Gymnasium, so that the env's own draws go on."""
         orders = {}
         for i in indices:
-            options = dict(self._episode_options(i)) if self._episode_options is not None else None
+            options = dict(self.episode_options(i)) if self.episode_options is not None else None
             orders[i] = ResetOrder(self._take_seed(i, None), options or None)
         return orders
 

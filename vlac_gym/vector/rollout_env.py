@@ -114,6 +114,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         self.env_fns = tuple(env_fns)
         self.num_envs = len(env_fns)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.group_size = group_size
         self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
         self._read_spaces(env_fns[0])
         self.copies_observations = copy
@@ -276,6 +277,12 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
         """The orders of an automatic reset of some envs."""
         return self._starts.automatic(indices)
+
+    def set_episode_options(self, episode_options: EpisodeOptions) -> None:
+        """Has `episode_options` asked from now on; refuses to take over from another one."""
+        if self._starts.episode_options is not None:
+            raise ConfigError("This vector env has its episode_options already. Leave them out of make_vec.")
+        self._starts.episode_options = episode_options
 
     def execute(self, orders: Mapping[int, Order]) -> dict[int, Report]:
         """Carries out orders by env index: `submit`, then `collect`."""

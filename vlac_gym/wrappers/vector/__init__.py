@@ -1,16 +1,18 @@
 """Wrappers around `vlac_gym.vector.RolloutVectorEnv`, named as their counterparts for one env; loaded on first use."""
 
-__all__ = ["ActionChunk", "VLACRewardWrapper"]
+__all__ = ["ActionChunk", "CurriculumWrapper", "VLACRewardWrapper"]
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlac_gym.wrappers.vector.action_chunk import ActionChunk
+    from vlac_gym.wrappers.vector.curriculum import CurriculumWrapper
     from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
 
 _MODULES = {
     "ActionChunk": "vlac_gym.wrappers.vector.action_chunk",
+    "CurriculumWrapper": "vlac_gym.wrappers.vector.curriculum",
     "VLACRewardWrapper": "vlac_gym.wrappers.vector.vlac_reward",
 }
 

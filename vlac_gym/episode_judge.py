@@ -51,6 +51,7 @@ class EpisodeJudge:
         self.latency_ms = 0.0
         self._max_buffer_bytes = max_buffer_bytes
         self._frames: dict[int, Frame] = {}
+        self._buffered_bytes = 0
         self._keep(0, frame)
         self._milestone_value = 0.0
         self._consecutive_done = 0
@@ -126,6 +127,7 @@ class EpisodeJudge:
         if self.rule.reward != "milestone" or self.step % self.rule.milestone_interval == 0:
             self._milestone_value = self.value
             self._frames.clear()
+            self._buffered_bytes = 0
             self._keep(self.step, self.frame)
         self._record_value(self.value)
 
@@ -181,7 +183,7 @@ class EpisodeJudge:
     @property
     def buffered_bytes(self) -> int:
         """Bytes of the frames that are kept."""
-        return sum(frame.nbytes for frame in self._frames.values())
+        return self._buffered_bytes
 
     # The rule's parts.
 
@@ -246,6 +248,7 @@ class EpisodeJudge:
         kept = np.array(frame)
         kept.setflags(write=False)
         self._frames[step] = kept
+        self._buffered_bytes += kept.nbytes
         if self.buffered_bytes > self._max_buffer_bytes:
             raise ConfigError(
                 f"The value list's frames take {self.buffered_bytes} bytes at step {step}, more than "

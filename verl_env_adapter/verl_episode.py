@@ -113,33 +113,43 @@ class EpisodePlan:
                 fix where the episode starts, so that the samples of a group would start differently.
         """
         row = dict(extra_info or {})
-        declared = row.get("mode")
-        if declared is not None and declared not in _MODES:
-            raise unknown_name("extra_info.mode", str(declared), _MODES)
-        if phase is None and declared is None:
-            raise AdapterContractError(
-                "Neither the row's extra_info.mode nor the trainer says whether this is training or validation. "
-                "Build the data with `python -m verl_env_adapter.verl_dataset`, which writes the column."
-            )
-        expected: Phase = "validate" if declared == "eval" else "train"
-        if phase is not None and declared is not None and phase != expected:
-            raise AdapterContractError(
-                f"The row says mode {declared!r}, but the trainer is in its {phase} phase. "
-                "Give data.train_files rows of mode train, and data.val_files rows of mode eval."
-            )
-        suite = row.get("task_suite")
-        if settings.env.is_libero and suite is not None and suite != settings.env.suite:
-            raise AdapterContractError(
-                f"The row is of task suite {suite!r}, but the settings' env.suite is {settings.env.suite!r}. "
-                "Build the data for the suite that is trained."
-            )
+        _check_suite(row, settings)
         starts = {name: _optional_int(row, name) for name in ("task_id", "init_state_id", "seed")}
         if starts["init_state_id"] is None and starts["seed"] is None:
             raise AdapterContractError(
                 "The row's extra_info fixes no start: expected init_state_id or seed, which all samples of a "
                 f"group share; got the keys {sorted(row)}."
             )
-        return cls(mode=settings.mode_in(phase or expected), **starts)
+        return cls(mode=settings.mode_in(_agreed_phase(row.get("mode"), phase)), **starts)
+
+
+def _agreed_phase(declared: Any, phase: Phase | None) -> Phase:
+    """The phase that the row's mode and the trainer agree on."""
+    if declared is None:
+        if phase is None:
+            raise AdapterContractError(
+                "Neither the row's extra_info.mode nor the trainer says whether this is training or validation. "
+                "Build the data with `python -m verl_env_adapter.verl_dataset`, which writes the column."
+            )
+        return phase
+    if declared not in _MODES:
+        raise unknown_name("extra_info.mode", str(declared), _MODES)
+    meant: Phase = "validate" if declared == "eval" else "train"
+    if phase not in (None, meant):
+        raise AdapterContractError(
+            f"The row says mode {declared!r}, but the trainer is in its {phase} phase. "
+            "Give data.train_files rows of mode train, and data.val_files rows of mode eval."
+        )
+    return meant
+
+
+def _check_suite(row: Mapping[str, Any], settings: AdapterSettings) -> None:
+    suite = row.get("task_suite")
+    if settings.env.is_libero and suite not in (None, settings.env.suite):
+        raise AdapterContractError(
+            f"The row is of task suite {suite!r}, but the settings' env.suite is {settings.env.suite!r}. "
+            "Build the data for the suite that is trained."
+        )
 
 
 @dataclass(frozen=True)

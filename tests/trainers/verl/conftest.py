@@ -46,32 +46,45 @@ class CriticProcess:
         self._process.stdout.close()
 
 
-@pytest.fixture
-def critic(tmp_path) -> Iterator[CriticProcess]:
-    """A critic server of its own, so that it has given no answer yet."""
-    process = CriticProcess(tmp_path / "answers.jsonl")
-    yield process
-    process.close()
+@pytest.fixture(scope="session")
+def start_critic(tmp_path_factory) -> Iterator[Callable[[], CriticProcess]]:
+    """Starts critic servers, each of which has given no answer yet."""
+    started: list[CriticProcess] = []
+
+    def start() -> CriticProcess:
+        started.append(CriticProcess(tmp_path_factory.mktemp("critic") / "answers.jsonl"))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
 
 
 @pytest.fixture
-def settings_block(critic) -> dict[str, Any]:
-    """Two chunks of at most 4 steps on LIBERO; task 1 counts as done from step 3 on, task 0 never."""
-    return {
-        "env": {
-            "suite": "libero_spatial",
-            "tasks": [0, 1],
-            "image_size": 64,
-            "chunk": 4,
-            "max_episode_steps": 6,
-        },
-        "critic": {"spec": critic.url},
+def critic(start_critic) -> CriticProcess:
+    """A critic server of the test's own."""
+    return start_critic()
+
+
+@pytest.fixture(scope="session")
+def make_block() -> Callable[[str], dict[str, Any]]:
+    """Settings for two chunks of at most 4 steps on LIBERO; task 1 counts as done from step 3 on, task 0 never."""
+    env = {"suite": "libero_spatial", "tasks": [0, 1], "image_size": 64, "chunk": 4, "max_episode_steps": 6}
+    return lambda url: {
+        "env": env,
+        "critic": {"spec": url},
         "rule": {"min_steps": 3, "value_stride": 2},
         "placement": {"envs_per_worker": 1},
     }
 
 
 @pytest.fixture
+def settings_block(critic, make_block) -> dict[str, Any]:
+    """Settings with the test's own critic."""
+    return make_block(critic.url)
+
+
+@pytest.fixture(scope="session")
 def compose(tiny_policy) -> Callable[..., Any]:
     """Composes verl's real trainer configuration for a CPU."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_env_adapter.settings import AdapterSettings, Phase, parse_settings, to_plain
-from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
 
 BLOCK = "vlac_gym"
@@ -118,9 +118,12 @@ def check_config(cfg: Any, environ: Mapping[str, str] = os.environ) -> None:
                 "Expected truncate_as_terminal: true beside env.train.auto_reset: true, since RLinf adds "
                 "gamma * V(last state) to the step at the limit, where the critic's value is paid already."
             )
-    evaluates = cfg.env.get("eval") is not None and cfg.runner.get("val_check_interval", -1) > 0
-    if evaluates and not read_options(cfg.env.eval).is_eval:
-        raise ConfigError("Expected env.eval.is_eval: true, got false.")
+    evaluates = cfg.runner.get("only_eval", False) or cfg.runner.get("val_check_interval", -1) > 0
+    if cfg.env.get("eval") is not None and evaluates:
+        options = read_options(cfg.env.eval)
+        _check_chunk(cfg, options)
+        if not options.is_eval:
+            raise ConfigError("Expected env.eval.is_eval: true, got false.")
 
 
 def _phase(cfg: Any, plain: Mapping[str, Any]) -> Phase:
@@ -172,15 +175,15 @@ def _merged(settings: AdapterSettings, plain: Mapping[str, Any], limit: int, whe
 
 
 def _check_chunk(cfg: Any, options: RolloutOptions) -> None:
-    model = cfg.get("actor", {}).get("model", {})
-    chunk = model.get("num_action_chunks")
+    part = "rollout" if cfg.runner.get("only_eval", False) else "actor"
+    chunk = cfg.get(part, {}).get("model", {}).get("num_action_chunks")
     if chunk is not None and chunk != options.settings.env.chunk:
         raise ConfigError(
-            f"Expected {BLOCK}.env.chunk {chunk} as in actor.model.num_action_chunks, got "
+            f"Expected {BLOCK}.env.chunk {chunk} as in {part}.model.num_action_chunks, got "
             f"{options.settings.env.chunk}."
         )
     if chunk is not None and options.max_episode_steps % chunk:
-        raise AdapterContractError(
-            f"Expected env.train.max_episode_steps as a multiple of the chunk {chunk}, as RLinf does, got "
+        raise ConfigError(
+            f"Expected max_episode_steps as a multiple of the chunk {chunk}, as RLinf does, got "
             f"{options.max_episode_steps}."
         )

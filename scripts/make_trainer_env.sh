@@ -4,9 +4,11 @@
 #
 #   scripts/make_trainer_env.sh verl DIR      verl 0.9.1, mainline, both trainers (about 3.5 GB)
 #   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3 (about 3 GB)
+#   scripts/make_trainer_env.sh verl-vla DIR  verl 0.7.1, for checkouts of verl-vla and others (about 3 GB)
 #
 # Versions are those of scripts/trainer_constraints/TRAINER.txt. Without a GPU, torch is the CPU build.
 set -euo pipefail
+{  # read whole before it runs, since it may be edited meanwhile
 cd "$(dirname "$0")/.."
 
 trainer="${1:-}"
@@ -23,6 +25,11 @@ case "$trainer" in
     # RLinf leaves what its env and rollout workers import to its own installation script.
     packages=("vlac-gym[client,libero,serve]" "rlinf" "gym" "imageio[ffmpeg]" "transformers" "peft")
     check="import rlinf.workers.env.env_worker, rlinf.workers.reward.reward_worker"
+    ;;
+  verl-vla)
+    # What verl-vla imports beside its requirements; the checkouts themselves come by path.
+    packages=("vlac-gym[client,libero,serve]" "verl==0.7.1" "fastapi" "uvicorn" "scipy" "imageio[ffmpeg]")
+    check="import verl.protocol, verl.trainer.ppo.ray_trainer"
     ;;
   *) echo "No recipe for $trainer." >&2; exit 2 ;;
 esac
@@ -57,3 +64,5 @@ fi
 "$dir/bin/python" -c "$check"
 touch "$stamp"
 echo "$trainer is ready in $dir ($((SECONDS - start)) s)"
+exit 0
+}

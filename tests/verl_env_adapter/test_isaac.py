@@ -33,9 +33,7 @@ class RecordedIsaac:
         self.calls.append(("step", actions.shape, actions.dtype))
         truncations = torch.tensor(self.elapsed_steps >= self.max_episode_steps)  # before counting
         self.elapsed_steps += 1
-        terminations = self.elapsed_steps == self.elapsed_steps * np.isin(
-            self.elapsed_steps, self._success_steps
-        )
+        terminations = np.isin(self.elapsed_steps, self._success_steps)
         self.success_once |= terminations
         infos = {"episode": {"success_once": torch.tensor(self.success_once)}}
         rewards = torch.tensor(terminations.astype(np.float32))

@@ -3,7 +3,8 @@
 pip install vlac-gym "mani-skill>=3" torch
 python examples/06_maniskill.py --steps 50
 
-ManiSkill renders through Vulkan: a GPU with its driver, or Mesa's lavapipe on a CPU (apt-get install mesa-vulkan-drivers).
+ManiSkill renders through Vulkan: a GPU with its driver, or Mesa's lavapipe on a CPU (apt-get install
+mesa-vulkan-drivers).
 """
 
 import argparse

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from verl_env_adapter.env_pool import EnvPool
 from verl_env_adapter.episode_env import EnvReport
-from verl_env_adapter.policy_view import host_settings, policy_images, policy_state
+from verl_env_adapter.policy_view import host_settings, policy_images, policy_state, refuse_env_resource
 from verl_env_adapter.settings import AdapterSettings, Phase
 from verl_env_adapter.start_states import StartPlan, libero_counts
 from vlac_gym.errors import AdapterContractError, ConfigError
@@ -148,6 +148,7 @@ def _settings(cfg: Mapping[str, Any]) -> AdapterSettings:
         "max_episode_steps": (limit, None),
     }
     settings = host_settings(block, host, defaults={}, where="env.train")
+    refuse_env_resource(settings, "env.disagg_sim")
     if settings.truncate_as_terminal:
         raise ConfigError(
             "truncate_as_terminal is for trainers that bootstrap; experimental/vla does not. Drop it."

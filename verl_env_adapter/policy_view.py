@@ -1,9 +1,18 @@
-"""What LIBERO policies of the verl family see of an observation: `policy_images`, `policy_state`, `host_settings`.
+"""What LIBERO policies of the verl family see, and how a trainer's own configuration meets the block.
+
+`policy_images`, `policy_state`; `host_settings`, `within_host_limit`, `refuse_env_resource`.
 
 The critic's frames never pass through here: they stay upright.
 """
 
-__all__ = ["POLICY_IMAGES", "host_settings", "policy_images", "policy_state"]
+__all__ = [
+    "POLICY_IMAGES",
+    "host_settings",
+    "policy_images",
+    "policy_state",
+    "refuse_env_resource",
+    "within_host_limit",
+]
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -85,6 +94,23 @@ def host_settings(
         else:
             plain.setdefault(key, value)
     return parse_settings({**plain, "env": env})
+
+
+def refuse_env_resource(settings: AdapterSettings, instead: str) -> None:
+    """Refuses `placement.env_resource`, which has no effect where the trainer places its own env workers.
+
+    Args:
+        settings: The block.
+        instead: What places them, for the message.
+
+    Raises:
+        ConfigError: It is set.
+    """
+    if settings.placement.env_resource is not None:
+        raise ConfigError(
+            f"placement.env_resource is {settings.placement.env_resource!r}, but envs run beside the trainer's own "
+            f"workers here. Drop it, and use {instead}."
+        )
 
 
 def within_host_limit(settings: AdapterSettings, limit: int, where: str) -> AdapterSettings:

@@ -31,7 +31,12 @@ from verl_env_adapter.conversion import (
     convert_image,
 )
 from verl_env_adapter.episode_env import EnvReport, EpisodeEnv
-from verl_env_adapter.policy_view import policy_images, policy_state, within_host_limit
+from verl_env_adapter.policy_view import (
+    policy_images,
+    policy_state,
+    refuse_env_resource,
+    within_host_limit,
+)
 from verl_env_adapter.settings import SETTINGS_VARIABLE, AdapterSettings, settings_from_environment
 from vlac_gym.errors import ConfigError
 
@@ -55,6 +60,7 @@ def check_settings(settings: AdapterSettings | None) -> AdapterSettings:
             f"SimpleVLA-RL hands its env no configuration: name a settings file in {SETTINGS_VARIABLE}, in the "
             "env_vars of trainer.runtime_env."
         )
+    refuse_env_resource(settings, "trainer.n_gpus_per_node and trainer.nnodes")
     if settings.critic.on_error == "truncate":
         raise ConfigError(
             "Expected critic.on_error: raise, got 'truncate': SimpleVLA-RL can't mask a lost episode and would learn "

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from verl_env_adapter.env_pool import ChunkBatch, EnvPool
 from verl_env_adapter.episode_env import EnvReport
-from verl_env_adapter.policy_view import POLICY_IMAGES, policy_images, policy_state
+from verl_env_adapter.policy_view import POLICY_IMAGES, policy_images, policy_state, refuse_env_resource
 from verl_env_adapter.settings import AdapterSettings, Phase
 from verl_env_adapter.start_states import StartPlan, StartState
 from vlac_gym.errors import AdapterContractError, ConfigError
@@ -87,6 +87,7 @@ class VerlVLASimulator:
         phase: Phase,
         isolated: bool = True,
     ) -> None:
+        refuse_env_resource(settings, "cluster.resource.env.resource_label")
         self._mode = settings.mode_in(phase)
         self._evaluates = phase == "validate"
         self._is_libero = settings.env.is_libero

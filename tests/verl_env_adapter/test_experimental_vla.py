@@ -117,6 +117,7 @@ def test_failed_critic_raises(make_env, monkeypatch):
     [
         ({"critic": {"on_error": "truncate"}}, "can't mask a lost episode"),
         ({"truncate_as_terminal": True}, "does not. Drop it"),
+        ({"placement": {"env_resource": "sim"}}, "beside the trainer's own workers"),
         ({"limit": 10}, "multiple of the chunk 4, got 10"),
     ],
 )

@@ -155,6 +155,7 @@ def test_trainers_step_limit_is_used_and_not_exceeded(play):
         ({"critic": {"on_error": "truncate"}}, "can't mask a lost episode"),
         ({"critic": {"spec": "transformers:/models/vlac"}}, "no model can be loaded"),
         ({"truncate_as_terminal": True}, "for trainers that bootstrap"),
+        ({"placement": {"env_resource": "sim"}}, "beside the trainer's own workers"),
     ],
 )
 def test_what_this_trainer_can_not_keep_is_refused(block, message):

@@ -227,3 +227,10 @@ def test_training_only_settings_refuse_to_evaluate():
         VerlVLASimulator(
             settings(mode="train"), 1, StartPlan({0: 1}, None, seed=0), phase="validate", isolated=False
         )
+
+
+def test_envs_run_beside_the_trainers_workers():
+    with pytest.raises(ConfigError, match=r"use cluster\.resource\.env\.resource_label"):
+        VerlVLASimulator(
+            settings(placement={"env_resource": "sim"}), 1, StartPlan({0: 1}, None, seed=0), phase="train"
+        )

@@ -1,0 +1,77 @@
+"""The example configurations of trainers that come as checkouts: their blocks parse, and their scripts too."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from verl_env_adapter.experimental_vla_env import VLACChunkEnv
+from verl_env_adapter.settings import load_settings, parse_settings
+from verl_env_adapter.simplevla_worker import check_settings
+from verl_env_adapter.verl_vla_simulator import first_chunk_safe
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = sorted(
+    path
+    for name in ("verl_vla", "simplevla", "experimental_vla")
+    for path in EXAMPLES.glob(f"train_{name}/*.sh")
+)
+
+
+def read(name):
+    return yaml.safe_load((EXAMPLES / name / "config.yaml").read_text())
+
+
+def test_verl_vla_block_fits_the_policy_and_the_first_chunk():
+    config = read("train_verl_vla")
+    libero = config["cluster"]["env"]["env_worker"]["simulator"]["libero"]
+    assert libero["_target_"] == "verl_env_adapter.verl_vla.VLACLiberoConfig"
+    settings = parse_settings(libero["vlac_gym"])
+    assert (
+        settings.env.chunk == config["cluster"]["actor_rollout_ref"]["model"]["adapter"]["action_chunk_size"]
+    )
+    assert first_chunk_safe(settings, settings.env.chunk).rule.resolve().min_steps == 11
+    assert settings.mode_in("train") == "train"
+    assert settings.mode_in("validate") == "eval"
+
+
+def test_simplevla_block_is_one_that_the_trainer_can_keep():
+    settings = check_settings(load_settings(EXAMPLES / "train_simplevla/config.yaml"))
+    script = (EXAMPLES / "train_simplevla/run_openvla_oft_rl.sh").read_text()
+    assert f"actor_rollout_ref.model.action_chunks_len={settings.env.chunk} " in script
+    # One check and the value within four fifths of 30 s.
+    assert settings.critic_options(30.0)["deadline_s"] == pytest.approx(12.0)
+
+
+def test_experimental_vla_block_is_one_that_the_trainer_can_keep():
+    config = read("train_experimental_vla")
+    env = VLACChunkEnv(config["env"]["train"], 0, 1)
+    env.close()
+    plugin = config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]["VERL_USE_EXTERNAL_MODULES"]
+    assert plugin == "verl_env_adapter.experimental_vla"
+    assert f"export VERL_USE_EXTERNAL_MODULES={plugin}" in SCRIPTS_BY_NAME["train_experimental_vla/run.sh"]
+    assert env.get_all_state_ids().shape == (500,)
+
+
+SCRIPTS_BY_NAME = {f"{path.parent.name}/{path.name}": path.read_text() for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[f"{path.parent.name}/{path.name}" for path in SCRIPTS])
+def test_scripts_are_valid_and_executable(script):
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["verl_vla/run.sh", "simplevla/run_openvla_oft_rl.sh", "experimental_vla/run.sh"]
+)
+def test_scripts_say_what_they_need(name):
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / f"train_{name}")],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode != 0
+    assert "Set " in done.stderr

@@ -1,5 +1,6 @@
 """Envs in worker processes: what survives a crash, and what is left behind (nothing)."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -203,11 +204,11 @@ def test_interrupt_in_the_middle_of_a_reply_replaces_the_worker(build):
 
 def open_things() -> dict[str, Any]:
     """What a process could leak: children, file descriptors, mapped and named shared memory."""
-    children = [
-        child
-        for task in os.listdir("/proc/self/task")
-        for child in Path(f"/proc/self/task/{task}/children").read_text().split()
-    ]
+    children = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone since it was listed
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+                children.append(stat.parent.name)
     return {
         "children": sorted(children),
         "fds": len(os.listdir("/proc/self/fd")),
@@ -287,10 +288,10 @@ def test_workers_end_with_their_process_however_it_ends(tmp_path, then, signal_n
 
 
 def test_slow_env_is_not_taken_for_a_dead_one(build):
-    env = build([partial(SlowEnv, 0.5), ShadedEnv], step_timeout_s=30.0)
+    env = build([partial(SlowEnv, 1.0), ShadedEnv], step_timeout_s=30.0)
     env.reset(seed=0)
     began = time.monotonic()
     env.step_async(actions(2))
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 0.9
     assert env.step_wait()[4]["lost"].tolist() == [False, False]
-    assert time.monotonic() - began >= 0.5
+    assert time.monotonic() - began >= 1.0

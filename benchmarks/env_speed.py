@@ -1,78 +1,111 @@
-"""Speed of `LiberoEnv` beside LIBERO's own `OffScreenRenderEnv`, on this machine.
+"""Speed of `LiberoEnv` and `make_vec` beside what others use, on this machine.
 
-    python benchmarks/env_speed.py --steps 40
+    python benchmarks/env_speed.py                              # 2 workers; some minutes
+    python benchmarks/env_speed.py --gpu                        # 16 and 32 workers, EGL on a GPU
+    python benchmarks/env_speed.py --lerobot-python PATH        # and lerobot's env, installed elsewhere
 
-Prints seconds to the first observation (first and second env of a task), seconds per reset and control steps
-per second; LIBERO's env renders two cameras at every step, as its evaluation does.
+Compared with (a) LIBERO's `OffScreenRenderEnv` as its evaluation uses it: two cameras rendered at every step, a
+`reset` that compiles the model anew; (b) LIBERO's `SubprocVectorEnv` of those; (c) lerobot's `LiberoEnv`. Each is
+measured in a process of its own, all of them in turn, `--rounds` times; the fastest round counts. Every
+number is given by the clock, and in processor time (of all threads and workers), which a busy machine disturbs less.
 """
 
 import argparse
-import time
-from collections.abc import Callable
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+from env_parts import CHUNK, PARTS
 
-from vlac_gym.envs.libero import LiberoEnv
-
-CHUNK = 8
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+ROOT = Path(__file__).parents[1]
 
 
-def measure_ours(suite: str, image_size: int, actions: np.ndarray) -> dict[str, float]:
-    env = LiberoEnv(suite, cameras=("agentview",), image_size=image_size)
-    second = LiberoEnv(suite, cameras=("agentview",), image_size=image_size)
-    results = {
-        "first env, to its first observation, s": seconds(lambda: env.reset(options={"init_state_id": 0})),
-        "second env, to its first observation, s": seconds(
-            lambda: second.reset(options={"init_state_id": 0})
-        ),
-        "reset to a state not seen before, s": seconds(lambda: env.reset(options={"init_state_id": 1})),
-        "reset to a state seen before, s": seconds(lambda: env.reset(options={"init_state_id": 0})),
-    }
-    results["one camera, every step, steps/s"] = len(actions) / seconds(
-        lambda: [env.step(a) for a in actions]
+def run_part(name: str, args: argparse.Namespace, num_workers: int = 0) -> dict[str, Any]:
+    """Measures one part in a process of its own."""
+    python = args.lerobot_python if name == "lerobot" else sys.executable
+    command = [
+        python, __file__, "--part", name, "--suite", args.suite, "--steps", str(args.steps),
+        "--image-size", str(args.image_size), "--num-workers", str(num_workers),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def fastest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The smallest of each number."""
+    best: dict[str, Any] = {}
+    for name, value in rounds[0].items():
+        if isinstance(value, dict):
+            best[name] = fastest([result[name] for result in rounds])
+        else:
+            best[name] = min(result[name] for result in rounds)
+    return best
+
+
+def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    plan = [(name, name, 0) for name in ("one_env", "libero")]
+    plan += [("lerobot", "lerobot", 0)] if args.lerobot_python else []
+    for count in args.workers:
+        plan += [(f"{name}_{count}", name, count) for name in ("workers", "libero_workers")]
+    rounds: dict[str, list[dict[str, Any]]] = {key: [] for key, _, _ in plan}
+    for number in range(args.rounds):
+        for key, name, count in plan:
+            print(f"round {number + 1} of {args.rounds}: {key}", file=sys.stderr)
+            rounds[key].append(run_part(name, args, count))
+    return {key: fastest(results) for key, results in rounds.items()}
+
+
+def show(results: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
+    ours, theirs = results["one_env"], results["libero"]
+    build, reset, step = (theirs[name] for name in ("first env, to its first observation", "reset", "step"))
+    bases = [build, build, reset, reset, step, step, step, step, None]
+    print(f"{'ms, by clock (and CPU)':40} {'ours':>20} {'LIBERO':>22} {'ratio':>16}")
+    for (name, value), base in zip(ours.items(), bases, strict=True):
+        print_row(name, value, base)
+    if "lerobot" in results:
+        for name, value in results["lerobot"].items():
+            print(f"{'lerobot: ' + name:40} {'':20} {pair(value):>22}")
+    for count in args.workers:
+        ours, theirs = results[f"workers_{count}"], results[f"libero_workers_{count}"]
+        for name in ("start and first reset of all", "step of one env"):
+            print_row(f"{count} workers: {name}", ours[name], theirs[name])
+        rate, base_rate = (1 / part["step of one env"]["clock_s"] for part in (ours, theirs))
+        print(
+            f"{f'{count} workers: steps/s in all':40} {rate:20.1f} {base_rate:22.1f} {rate / base_rate:8.1f}"
+        )
+        name = "memory of a worker, MiB"
+        print(f"{f'{count} workers: {name}':40} {ours[name]:20.0f} {theirs[name]:22.0f}")
+
+
+def print_row(name: str, ours: dict[str, float], base: dict[str, float] | None) -> None:
+    ratio = ""
+    if base is not None:
+        clock, cpu = base["clock_s"] / ours["clock_s"], base["cpu_s"] / max(ours["cpu_s"], 1e-9)
+        ratio = f"{clock:7.1f} ({cpu:.1f})"
+    print(f"{name:40} {pair(ours):>20} {pair(base) if base else '':>22} {ratio:>16}")
+
+
+def pair(value: dict[str, float]) -> str:
+    return f"{1e3 * value['clock_s']:.2f} ({1e3 * value['cpu_s']:.2f})"
+
+
+def describe_machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(
+        (x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.machine()
     )
-    results["one camera, every 8th step, steps/s"] = len(actions) / seconds(
-        lambda: step_in_chunks(env, actions)
-    )
-    results["no picture, steps/s"] = len(actions) / seconds(lambda: [env.step_unrendered(a) for a in actions])
-    env.close()
-    second.close()
-    return results
-
-
-def step_in_chunks(env: LiberoEnv, actions: np.ndarray) -> None:
-    for begin in range(0, len(actions), CHUNK):
-        for action in actions[begin : begin + CHUNK]:
-            env.step_unrendered(action)
-        env.observe()
-        env.current_info()
-
-
-def measure_libero(suite: str, image_size: int, actions: np.ndarray) -> dict[str, float]:
-    from vlac_gym.envs.gl import configure_gl
-    from vlac_gym.envs.libero_tasks import get_task
-
-    configure_gl()
-    from libero.libero.envs import OffScreenRenderEnv
-
-    file = str(get_task(suite, 0).bddl_file)
-    begin = time.perf_counter()
-    env = OffScreenRenderEnv(bddl_file_name=file, camera_heights=image_size, camera_widths=image_size)
-    built = time.perf_counter() - begin
-    resets = [seconds(env.reset) for _ in range(3)]
-    steps = len(actions) / seconds(lambda: [env.step(a) for a in actions])
-    env.close()
-    return {
-        "LIBERO: build and first reset, s": built + resets[0],
-        "LIBERO: reset, s": min(resets[1:]),
-        "LIBERO: steps/s": steps,
-    }
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    return f"{os.cpu_count()} x {model}; load {load}; MUJOCO_GL={os.environ.get('MUJOCO_GL', 'auto')}; commit {commit}"
 
 
 def main() -> None:
@@ -81,13 +114,29 @@ def main() -> None:
     )
     parser.add_argument("--suite", default="libero_spatial")
     parser.add_argument("--image-size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=40)
-    arguments = parser.parse_args()
-    actions = np.random.default_rng(0).uniform(-1, 1, (arguments.steps, 7))
-    results = measure_ours(arguments.suite, arguments.image_size, actions)
-    results.update(measure_libero(arguments.suite, arguments.image_size, actions))
-    for name, value in results.items():
-        print(f"{name:45s} {value:10.4f}")
+    parser.add_argument("--steps", type=int, default=40, help=f"per measurement, a multiple of {CHUNK}")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--workers", type=int, nargs="*", help="numbers of workers to measure; 2 by default")
+    parser.add_argument("--gpu", action="store_true", help="EGL on a GPU; 16 and 32 workers by default")
+    parser.add_argument("--lerobot-python", help="a Python that can import lerobot, LIBERO and vlac_gym")
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--num-workers", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.steps < CHUNK or args.steps % CHUNK:
+        parser.error(f"--steps must be a multiple of {CHUNK}, got {args.steps}")
+    if args.part:
+        print(json.dumps(PARTS[args.part](args)))
+        return
+    if args.workers is None:
+        args.workers = [16, 32] if args.gpu else [2]
+    if args.gpu:
+        os.environ.update(MUJOCO_GL="egl", PYOPENGL_PLATFORM="egl")
+    print(describe_machine())
+    results = measure(args)
+    show(results, args)
+    if args.out:
+        args.out.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,11 @@
 VERL_EXPERIMENTAL_VLA_PATH=/path/to/verl python -m pytest -m trainer tests/trainers/experimental_vla
 """
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,7 +61,9 @@ def check_learning(player, batch, value):
     scores = torch.zeros(masks.shape)
     scores[torch.arange(len(masks)), last] = flat.batch["reward_tensor"] * masks.any(dim=1)
     flat.batch["token_level_rewards"] = scores
-    learned = compute_advantage(flat, adv_estimator="reinforce_plus_plus", gamma=1.0)
+    learned = compute_advantage(
+        flat, adv_estimator="reinforce_plus_plus", gamma=1.0, config=player.config.algorithm
+    )
     returns = learned.batch["returns"][:, 0]
     expected = [1.0, 1.0, 0.0, value, value, value]
     assert returns.tolist() == pytest.approx(expected)
@@ -81,3 +88,26 @@ def test_plugin_is_what_makes_the_difference(run_without_plugin):
         "print(EnvLoop._collate_trajectories.__module__, 'verl_env_adapter.experimental_vla' in sys.modules)"
     )
     assert printed.split() == ["verl.experimental.vla.env_loop", "False"]
+
+
+@pytest.mark.parametrize(("script", "val_only"), [("run.sh", "false"), ("eval.sh", "true")])
+def test_examples_commands_compose_the_trainers_configuration(script, val_only):
+    root = Path(__file__).parents[3]
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(root),
+        "VERL": os.environ["VERL_EXPERIMENTAL_VLA_PATH"],
+        "POLICY": "/models/openvla-oft",
+        "DATA": "/data",
+        "VLAC_CRITIC": "http://critic:1",
+    }
+    done = subprocess.run(
+        ["bash", str(root / "examples/train_experimental_vla" / script), "--cfg", "job"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in ("spec: http://critic:1", f"val_only: {val_only}", "adv_estimator: reinforce_plus_plus"):
+        assert line in done.stdout

@@ -3,6 +3,11 @@
 SIMPLEVLA_PATH=/path/to/SimpleVLA-RL python -m pytest -m trainer tests/trainers/simplevla
 """
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,3 +116,31 @@ def test_failure_ends_the_rollout_at_once(rollout, critic, tmp_path, monkeypatch
     monkeypatch.setenv("VLAC_GYM_SETTINGS", str(tmp_path / "gone.json"))
     with pytest.raises(AssertionError):
         rollout().generate_sequences(prompts(n_samples=1))
+
+
+@pytest.mark.parametrize(
+    ("script", "val_only"), [("run_openvla_oft_rl.sh", "false"), ("eval_openvla_oft.sh", "true")]
+)
+def test_examples_commands_compose_the_trainers_configuration(tmp_path, script, val_only):
+    root = Path(__file__).parents[3]
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(root),
+        "SIMPLEVLA": os.environ["SIMPLEVLA_PATH"],
+        "SFT_MODEL_PATH": "/models/openvla-oft",
+        "TMPDIR": str(tmp_path),
+    }
+    environment.pop("VLAC_GYM_SETTINGS", None)
+    done = subprocess.run(
+        ["bash", str(root / "examples/train_simplevla" / script), "--cfg", "job"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "external_lib: verl_env_adapter.simplevla" in done.stdout
+    assert f"val_only: {val_only}" in done.stdout
+    (runtime_env,) = tmp_path.glob("*.json")
+    variables = json.loads(runtime_env.read_text())["env_vars"]
+    assert variables["VLAC_GYM_SETTINGS"] == str(root / "examples/train_simplevla/config.yaml")

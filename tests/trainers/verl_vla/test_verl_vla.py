@@ -3,7 +3,11 @@
 VERL_VLA_PATH=/path/to/verl-vla python -m pytest -m trainer tests/trainers/verl_vla
 """
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +18,7 @@ from verl_env_adapter.start_states import StartPlan, libero_counts
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
 
 SUITE = "libero_spatial"
+ROOT = Path(__file__).parents[3]
 
 
 def seed_with_one_task_each() -> int:
@@ -227,3 +232,38 @@ def test_contradictions_and_what_loses_rewards_are_refused(worker_config):
     with pytest.raises(ValueError, match="Add 'eval'"):
         env.reset(options={"mode": "eval"})
     env.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "command", "module", "lines"),
+    [
+        (
+            "run.sh",
+            "vvla-train-sac",
+            "verl_vla.entrypoints.train.sac",
+            ["spec: http://critic:1", "auto_reset: true"],
+        ),
+        ("eval.sh", "vvla-eval", "verl_vla.entrypoints.eval", ["mode: eval", "max_interactions: 22"]),
+    ],
+)
+def test_examples_commands_compose_the_trainers_configuration(tmp_path, script, command, module, lines):
+    entry = tmp_path / command
+    entry.write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+    entry.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(os.environ["VERL_VLA_PATH"]) / "src")]),
+        "POLICY": "/models/pi05",
+        "VLAC_CRITIC": "http://critic:1",
+    }
+    done = subprocess.run(
+        ["bash", str(ROOT / "examples/train_verl_vla" / script), "--cfg", "job"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    for line in [*lines, "_target_: verl_env_adapter.verl_vla.VLACLiberoConfig", "path: /models/pi05"]:
+        assert line in done.stdout

@@ -136,7 +136,10 @@ class RayCurriculum:
             actor_options |= {"name": name, "lifetime": "detached"}
         actor = ray.remote(**actor_options)(_CurriculumActor)
         file = None if path is None else str(Path(path).absolute())
-        handle = actor.remote(tuple(task_ids), num_init_states, config, file, save_every)
+        try:
+            handle = actor.remote(tuple(task_ids), num_init_states, config, file, save_every)
+        except ValueError as e:
+            raise ConfigError(f"A curriculum {name!r} can't be started: {e} Use connect if it runs.") from e
         return cls(handle, **options)
 
     @classmethod

@@ -124,7 +124,10 @@ def test_light_install_judges_an_episode_with_numpy_and_gymnasium_alone():
     [
         "vlac_gym",
         "vlac_gym.critic",
+        "vlac_gym.curriculum",
+        "vlac_gym.curriculum_actor",
         "vlac_gym.errors",
+        "vlac_gym.metrics_writer",
         "vlac_gym.rollout",
         "vlac_gym.vector",
         "vlac_gym.wrappers",

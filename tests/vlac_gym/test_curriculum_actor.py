@@ -188,6 +188,8 @@ class TestRealRay:
     def test_results_from_other_processes_reach_one_curriculum(self, ray):
         curriculum = RayCurriculum.start([0, 1], 5, CurriculumConfig(alpha=0.5), name="tasks")
         same = RayCurriculum.connect("tasks")
+        with pytest.raises(ConfigError, match="A curriculum 'tasks' can't be started"):
+            RayCurriculum.start([0, 1], 5, name="tasks")
 
         @ray.remote(num_cpus=0.1)
         def play(connection):

@@ -7,6 +7,7 @@ import pytest
 from gymnasium.error import AlreadyPendingCallError, ResetNeeded
 from vector_envs import FaultyEnv, ShadedEnv
 
+import vlac_gym
 from vlac_gym.critic import make_critic
 from vlac_gym.curriculum import CurriculumConfig, CurriculumManager
 from vlac_gym.errors import ConfigError, CriticConnectionError, SimulatorError
@@ -318,3 +319,24 @@ def test_two_pipelined_groups_share_one_curriculum():
     counts = curriculum.counts()
     assert counts["credited"] + counts["abandoned"] == ends
     assert (counts["mismatched"], counts["duplicate"], counts["unknown"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
+def test_libero_plays_what_the_curriculum_assigns():
+    pytest.importorskip("libero", reason="needs vlac-gym[libero]")
+    curriculum = notes([0, 1], source="critic")
+    env = vlac_gym.make_vec(
+        "libero_spatial", 0, 1, mode="sync", autoreset_mode="SameStep", cameras=("agentview",), image_size=32
+    )
+    judged = VLACRewardWrapper(env, make_critic("scripted:0.1,0.95"), max_episode_steps=4)
+    env = CurriculumWrapper(ActionChunk(judged, 2), curriculum)
+    _, infos = env.reset(seed=0)
+    played = []
+    for _ in range(8):
+        own = unstack_infos(infos, 1)[0]
+        played.append((own["task_id"], own["init_state_id"]))
+        infos = env.step(idle_actions(env))[4]
+    assert played == [(a.task_id, a.init_state_id) for a in curriculum.made[:8]]
+    assert {task_id for task_id, _ in played} == {0, 1}
+    assert curriculum.counts()["credited"] == 8
+    env.close()

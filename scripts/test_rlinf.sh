@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Drives RLinf's real workers with this package's envs: builds the environment if needed, then runs the trainer's tests.
-# usage: scripts/test_rlinf.sh [pytest options …]      RLINF_ENV=DIR chooses the environment's folder
+# usage: scripts/test_rlinf.sh [pytest options …]      RLINF_ENV=DIR chooses the environment's folder,
+# RLINF=DIR a checkout of RLinf v0.3, with which the example's configuration is composed and validated.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir="${RLINF_ENV:-.venv-rlinf}"

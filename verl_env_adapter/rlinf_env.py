@@ -264,14 +264,13 @@ class RolloutEnv:
         infos = unstack_infos(result.infos, self.num_envs)
         for i, (episode, info) in enumerate(zip(episodes, infos, strict=True)):
             episode.commanded_steps += width
-            if not episode.is_over:
-                episode.take(
-                    result.rewards[i, : result.executed_steps[i]],
-                    terminated=bool(result.terminations[i]),
-                    truncated=bool(result.truncations[i]),
-                    info=info,
-                    truncate_as_terminal=self.options.settings.truncate_as_terminal,
-                )
+            episode.take(
+                result.rewards[i, : result.executed_steps[i]],
+                terminated=bool(result.terminations[i]),
+                truncated=bool(result.truncations[i]),
+                info=info,
+                truncate_as_terminal=self.options.settings.truncate_as_terminal,
+            )
         return episodes
 
     def _metrics(self, episodes: Sequence[Episode]) -> dict[str, torch.Tensor]:

@@ -51,11 +51,6 @@ class Episode:
     sim_success: bool = False
     is_spare: bool = False
 
-    @property
-    def is_over(self) -> bool:
-        """Has the env ended it?"""
-        return self.terminated or self.truncated
-
     def take(
         self,
         rewards: NDArray[Any],

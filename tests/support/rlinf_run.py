@@ -6,6 +6,7 @@ of it with torch: `batch`, `metrics`, `returns`, `evaluation`, or the `error` of
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -129,7 +130,12 @@ def own_ray() -> Iterator[None]:
     finally:
         ray.shutdown()
         head.terminate()
-        head.wait(30)
+        try:
+            head.wait(60)  # it drains for half a minute
+        except subprocess.TimeoutExpired:
+            head.kill()
+            head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(config: str, result: str) -> int:

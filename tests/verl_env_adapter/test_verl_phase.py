@@ -42,6 +42,9 @@ def test_loop_knows_the_phase_of_its_own_trajectory(module):
     worker = module.AgentLoopWorker()
 
     async def both():
+        alone = await run(worker, validate=True)
+        assert alone == ("validate", "a", {"uid": 1})
+        assert current_phase() is None  # in the very coroutine that awaited it
         return await asyncio.gather(run(worker, validate=True), run(worker, validate=False))
 
     assert asyncio.run(both()) == [("validate", "a", {"uid": 1}), ("train", "a", {"uid": 1})]

@@ -1,9 +1,10 @@
 """Thresholds that a report card recommends for one critic, as a file: `Calibration`, `load_calibration`.
 
-The file is the `calibration` object of a report card's `card.json`, or that object alone. numpy-free.
+The file is the `calibration` object of a report card's `card.json`, or that object alone. A critic that ships with
+the package brings its own, by name: `SHIPPED_CALIBRATIONS`. numpy-free.
 """
 
-__all__ = ["CALIBRATION_VERSION", "Calibration", "load_calibration"]
+__all__ = ["CALIBRATION_VERSION", "SHIPPED_CALIBRATIONS", "Calibration", "load_calibration"]
 
 import dataclasses
 import json
@@ -16,6 +17,11 @@ from typing import Any
 from vlac_gym.errors import ConfigError
 
 CALIBRATION_VERSION = 1
+
+SHIPPED_CALIBRATIONS: dict[str, Path] = {
+    "nano": Path(__file__).parent / "critic" / "nano" / "calibration.json"
+}
+"""Critic that ships with the package -> the thresholds recommended for it; `load_calibration` takes the name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +87,14 @@ class Calibration:
 def load_calibration(path: str | os.PathLike[str]) -> Calibration:
     """Reads thresholds from a report card's `card.json`.
 
+    Args:
+        path: The file, or a name in `SHIPPED_CALIBRATIONS`; a file of such a name needs a folder before it
+            (`./nano`).
+
     Raises:
         ConfigError: No such file, not JSON, no calibration inside (the card says why), or a bad value.
     """
-    file = Path(path)
+    file = SHIPPED_CALIBRATIONS.get(os.fspath(path)) or Path(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as e:

@@ -21,7 +21,7 @@ class Args:
     device: str | None = None
     """`cuda` or `cpu`; the first GPU by default."""
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
-    """Settings of the training; the defaults are those of the shipped critic."""
+    """Settings of the training; the defaults are those of the shipped critic's first stage."""
 
 
 def run(args: Args) -> int:

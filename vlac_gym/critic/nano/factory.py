@@ -1,16 +1,20 @@
 """The shipped nano critic: `from_package`, as `make_critic("nano")` calls it."""
 
-__all__ = ["CHECKPOINT", "from_package"]
+__all__ = ["CALIBRATION", "CHECKPOINT", "from_package"]
 
 from pathlib import Path
 from typing import Any
 
+from vlac_gym.calibration import SHIPPED_CALIBRATIONS
 from vlac_gym.critic.vlac.critic import VLACCritic
 from vlac_gym.critic.vlac.factories import from_transformers
 from vlac_gym.errors import ConfigError
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""The checkpoint that ships with the package: native InternVL format, float16; see its MODEL_CARD.md."""
+"""The checkpoint that ships with the package: native InternVL format, float16; see MODEL_CARD.md."""
+
+CALIBRATION = SHIPPED_CALIBRATIONS["nano"]
+"""Stop thresholds that nano's report card recommends, as `VLACRewardWrapper(calibration="nano")` loads them."""
 
 
 def from_package(argument: str, **options: Any) -> VLACCritic:

@@ -30,7 +30,7 @@ NANO_NUMBER_LIMIT = 101
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
-    """Settings of one training run.
+    """Settings of one training run; the defaults are those of the shipped critic's first stage (MODEL_CARD.md).
 
     Attributes:
         steps: Optimiser steps.
@@ -58,9 +58,9 @@ class TrainRecipe:
         ConfigError: A value is out of its range.
     """
 
-    steps: int = 12_000
-    done_batch: int = 256
-    pair_batch: int = 128
+    steps: int = 10_000
+    done_batch: int = 160
+    pair_batch: int = 64
     learning_rate: float = 6e-4
     warmup_steps: int = 500
     weight_decay: float = 0.05

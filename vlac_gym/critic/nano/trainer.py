@@ -46,7 +46,7 @@ def train_nano(
     Args:
         data: Folder of episodes, as `vlac-gym collect` writes them.
         out: Folder of the run.
-        recipe: Settings; the defaults are those of the shipped critic.
+        recipe: Settings; the defaults are those of the shipped critic's first stage.
         sizes: Sizes of the model.
         device: `cuda`, `cpu`; the first GPU by default.
 

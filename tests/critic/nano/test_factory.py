@@ -1,0 +1,87 @@
+"""The critic that ships with the package: its weights, its thresholds, and what it says of two real frames."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlac_gym.calibration import load_calibration
+from vlac_gym.critic import Critic, PrivilegedCritic, make_critic
+from vlac_gym.critic.nano.factory import CALIBRATION, CHECKPOINT
+from vlac_gym.errors import ConfigError
+
+pytest.importorskip("torch")
+
+FRAMES = Path(__file__).parents[2] / "data" / "nano"
+TASK = "pick up the black bowl between the plate and the ramekin and place it on the plate"
+MAX_WEIGHT_BYTES = 16_000_000
+
+
+def frame(name: str) -> np.ndarray:
+    """An agentview frame of libero_spatial task 0, init state 49 (held out), 256 x 256, JPEG."""
+    image = pytest.importorskip("PIL.Image")
+    return np.asarray(image.open(FRAMES / f"libero_spatial_0_{name}.jpg"))
+
+
+@pytest.fixture(scope="module")
+def nano() -> Critic:
+    return make_critic("nano")
+
+
+def test_nano_tells_the_start_of_an_episode_from_its_success(nano: Critic) -> None:
+    start, success = nano.success_prob([frame("start"), frame("success")], [TASK, TASK])
+    assert start < 0.05
+    assert success > 0.9
+
+
+def test_nano_sees_progress_forward_and_regress_backward(nano: Critic) -> None:
+    start, success = frame("start"), frame("success")
+    forward, backward, none = nano.progress([start, success, start], [success, start, start], [TASK] * 3)
+    assert forward > 0.2
+    assert backward < -0.2
+    assert abs(none) < 0.02
+
+
+def test_nano_needs_the_right_instruction(nano: Critic) -> None:
+    other = "pick up the black bowl on the wooden cabinet and place it on the plate"
+    assert nano.success_prob([frame("success")], [other])[0] < 0.5
+
+
+def test_nano_answers_the_same_alone_and_in_a_batch_and_again(nano: Critic) -> None:
+    frames, tasks = [frame("start"), frame("success")], [TASK, TASK]
+    together = nano.success_prob(frames, tasks)
+    np.testing.assert_array_equal(make_critic("nano").success_prob(frames, tasks), together)
+    alone = [nano.success_prob([one], [TASK])[0] for one in frames]
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+
+
+def test_nano_sees_pictures_and_texts_only(nano: Critic) -> None:
+    assert not isinstance(nano, PrivilegedCritic)
+    info = nano.describe()
+    assert not info.is_privileged
+    assert (info.model, info.details["reading"]) == (str(CHECKPOINT), "exact")
+
+
+def test_the_weights_are_safetensors_of_at_most_16_mb() -> None:
+    weights = [file for file in CHECKPOINT.iterdir() if file.stat().st_size > 100_000]
+    assert [file.name for file in weights] == ["model.safetensors"]
+    assert weights[0].stat().st_size <= MAX_WEIGHT_BYTES
+
+
+def test_the_shipped_thresholds_load_by_name_and_were_measured_on_nano() -> None:
+    calibration = load_calibration("nano")
+    assert calibration == load_calibration(CALIBRATION)
+    assert (calibration.critic, calibration.meets_budget) == ("nano", True)
+    assert (calibration.done_threshold, calibration.done_patience, calibration.done_interval) == (0.95, 2, 2)
+
+
+def test_the_model_card_states_the_shipped_thresholds_and_size() -> None:
+    card = (CHECKPOINT.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"{(CHECKPOINT / 'model.safetensors').stat().st_size:,} bytes" in card
+    assert re.search(r"threshold 0\.95, patience 2, one check every 2 steps", card)
+
+
+def test_another_argument_is_refused_with_the_way_to_load_a_checkpoint() -> None:
+    with pytest.raises(ConfigError, match="transformers:PATH"):
+        make_critic("nano:large")

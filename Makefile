@@ -9,7 +9,7 @@ export VENV
 
 setup-demo:
 	@python3 scripts/check_gl.py
-	@scripts/setup_venv.sh demo
+	@scripts/setup_venv.sh demo --with-torch
 
 setup-test:
 	@python3 scripts/check_gl.py

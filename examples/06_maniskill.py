@@ -3,8 +3,8 @@
 pip install vlac-gym "mani-skill>=3" torch
 python examples/06_maniskill.py --steps 50
 
-ManiSkill renders through Vulkan: a GPU with its driver, or Mesa's lavapipe on a CPU (apt-get install
-mesa-vulkan-drivers).
+ManiSkill renders through Vulkan on a GPU; on a CPU its simulator finds no rendering device, Mesa's lavapipe included
+(mani-skill 3.0.1). So this was run on a double of its envs only.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def camera_frame(observation: Mapping[str, Any], info: Mapping[str, Any]) -> np.
     return np.ascontiguousarray(observation["sensor_data"]["base_camera"]["rgb"])
 
 
-def make(env_id: str, critic: str, max_episode_steps: int, render_backend: str) -> VLACRewardWrapper:
+def make(env_id: str, critic: str, max_episode_steps: int) -> VLACRewardWrapper:
     """One ManiSkill env on the CPU simulator, with NumPy observations, under the critic."""
     import mani_skill.envs  # noqa: F401 (registers the ids)
     from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
@@ -39,7 +39,6 @@ def make(env_id: str, critic: str, max_episode_steps: int, render_backend: str) 
         obs_mode="rgb",
         control_mode="pd_ee_delta_pose",
         sim_backend="physx_cpu",
-        render_backend=render_backend,
         max_episode_steps=max_episode_steps,
     )
     return VLACRewardWrapper(CPUGymWrapper(env), critic, task=TASKS[env_id], frame=camera_frame)
@@ -50,10 +49,9 @@ def main() -> None:
     parser.add_argument("--env-id", choices=TASKS, default="PickCube-v1")
     parser.add_argument("--critic", default="oracle", help="any critic spec, e.g. http://critic-host:8400")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--render-backend", default="gpu", help="gpu or cpu")
     args = parser.parse_args()
 
-    env = make(args.env_id, args.critic, args.steps, args.render_backend)
+    env = make(args.env_id, args.critic, args.steps)
     observation, info = env.reset(seed=0)
     frame = camera_frame(observation, info)
     print(f"{args.env_id}: {TASKS[args.env_id]!r}, frames {frame.shape}, actions {env.action_space.shape}")

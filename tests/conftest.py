@@ -1,9 +1,26 @@
 """Fixtures shared by every test."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from vlac_gym.envs.gl import configure_gl
+
+configure_gl()  # Before any test imports MuJoCo, which reads its choice once.
+
+
+@pytest.fixture(autouse=True)
+def root_logger_as_it_was() -> Iterator[None]:
+    """Undoes what commands under test do to the root logger, which every later test in the process would feel."""
+    root = logging.getLogger()
+    level, handlers = root.level, set(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers) - handlers:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

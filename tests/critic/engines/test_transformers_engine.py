@@ -212,6 +212,7 @@ def test_close_twice_is_safe(tiny_checkpoint):
     engine = TransformersEngine(tiny_checkpoint, device="cpu")
     engine.close()
     engine.close()
+    assert engine.describe()["name"] == "transformers"
 
 
 def test_warm_up_changes_no_answer(fresh_engine, mixed, done, frames):
@@ -285,4 +286,5 @@ def test_code_in_a_checkpoint_never_runs(tiny_checkpoint, tmp_path):
     settings = json.loads((copy / "tokenizer_config.json").read_text())
     (copy / "tokenizer_config.json").write_text(json.dumps(settings | {"auto_map": auto_map}))
     engine = TransformersEngine(copy, device="cpu")
+    assert engine.describe()["model"] == str(copy)
     engine.close()

@@ -19,9 +19,11 @@ fi
 scripts/make_trainer_env.sh verl-vla "$dir"
 
 # One process for each: two of the checkouts are a package named verl, and so is the environment's own.
+status=0
 run() {
-  [[ -z "$1" ]] || "$dir/bin/python" -m pytest -m trainer "tests/trainers/$2" "${@:3}"
+  [[ -z "$1" ]] || "$dir/bin/python" -m pytest -m trainer "tests/trainers/$2" "${@:3}" || status=1
 }
 run "${VERL_VLA_PATH:-}" verl_vla "$@"
 run "${SIMPLEVLA_PATH:-}" simplevla "$@"
 run "${VERL_EXPERIMENTAL_VLA_PATH:-}" experimental_vla "$@"
+exit "$status"

@@ -35,7 +35,7 @@ from verl_env_adapter.import_hooks import after_import, replace_class
 from verl_env_adapter.libero_loader import preserved_init_state_loader
 from verl_env_adapter.policy_view import host_settings
 from verl_env_adapter.settings import AdapterSettings, to_plain
-from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.errors import ConfigError, DependencyNotInstalled
 
 try:
     from verl_vla.envs.libero.config import LiberoSimulatorConfig
@@ -50,6 +50,12 @@ _HOST_FIELDS = {
     "tasks": "task_ids",
     "image_size": "camera_heights",
     "max_episode_steps": "max_episode_steps",
+}
+
+_WITHOUT_EFFECT = {
+    "reset_warmup_steps": "vlac_gym.env.kwargs.settle_steps",
+    "camera_depths": "pictures: there are no depths",
+    "camera_names": "vlac_gym.env.cameras",
 }
 
 
@@ -68,6 +74,7 @@ class VLACLiberoConfig(LiberoSimulatorConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vlac_gym", to_plain(self.vlac_gym))
+        self._refuse_what_has_no_effect()
         self.settings()
 
     def settings(self) -> AdapterSettings:
@@ -76,10 +83,29 @@ class VLACLiberoConfig(LiberoSimulatorConfig):  # type: ignore[misc]
         Raises:
             ConfigError: It does not parse, or contradicts the trainer's own keys.
         """
-        standard = {item.name: item.default for item in fields(LiberoSimulatorConfig)}
+        standard = _standard_values()
         host = {ours: (getattr(self, theirs), standard[theirs]) for ours, theirs in _HOST_FIELDS.items()}
         defaults = {"truncate_as_terminal": True, "env.cameras": ["agentview", "wrist"]}
         return host_settings(self.vlac_gym, host, defaults=defaults, where="simulator.libero")
+
+    def _refuse_what_has_no_effect(self) -> None:
+        standard = _standard_values()
+        for theirs, instead in _WITHOUT_EFFECT.items():
+            value = to_plain(getattr(self, theirs))
+            if value != standard[theirs]:
+                raise ConfigError(f"simulator.libero.{theirs}={value!r} has no effect here. Use {instead}.")
+        if self.camera_widths != self.camera_heights:
+            raise ConfigError(
+                f"Expected square pictures, got camera_heights={self.camera_heights} and "
+                f"camera_widths={self.camera_widths}."
+            )
+
+
+def _standard_values() -> dict[str, Any]:
+    return {
+        item.name: item.default_factory() if callable(item.default_factory) else item.default
+        for item in fields(LiberoSimulatorConfig)
+    }
 
 
 def install() -> None:

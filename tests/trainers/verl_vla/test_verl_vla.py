@@ -224,6 +224,7 @@ def test_liberos_init_state_loader_survives_the_trainers_env_module():
 def test_contradictions_and_what_loses_rewards_are_refused(worker_config):
     with pytest.raises(Exception, match=r"Did you mean .*critic"):
         worker_config({"critc": {}})
+    check_host_keys()
     config = worker_config(scripted_block(), modes=["train"])
     config.env_worker.action_execution.__dict__["mode"] = "async"
     with pytest.raises(ValueError, match="every reward, end and success as zero"):
@@ -232,6 +233,45 @@ def test_contradictions_and_what_loses_rewards_are_refused(worker_config):
     with pytest.raises(ValueError, match="Add 'eval'"):
         env.reset(options={"mode": "eval"})
     env.close()
+
+
+def check_host_keys():
+    from verl_env_adapter.verl_vla import VLACLiberoConfig
+    from vlac_gym.errors import ConfigError
+
+    config = VLACLiberoConfig(task_suite_name="libero_goal", task_ids=[3], max_episode_steps=240)
+    env = config.settings().env
+    assert (env.suite, env.tasks, env.max_episode_steps) == ("libero_goal", (3,), 240)
+    assert config.settings().truncate_as_terminal is True
+    with pytest.raises(ConfigError, match="Say it in one of the two places"):
+        VLACLiberoConfig(task_suite_name="libero_goal", vlac_gym={"env": {"suite": "libero_10"}})
+    with pytest.raises(ConfigError, match="settle_steps"):
+        VLACLiberoConfig(reset_warmup_steps=5)
+    with pytest.raises(ConfigError, match="square pictures"):
+        VLACLiberoConfig(camera_widths=128)
+
+
+def test_recorder_films_what_the_env_said(worker_config, tmp_path):
+    config = worker_config(scripted_block(), num_envs=1, modes=["train"], auto_reset=False)
+    recorder = config.env_worker.recorder
+    for target, name, value in (
+        (recorder, "enable", True),
+        (recorder.lerobot, "enable", False),
+        (recorder.video, "root", str(tmp_path)),
+    ):
+        object.__setattr__(target, name, value)
+    env = in_process(config)
+    try:
+        assert not env._takes_whole_chunks()
+        env.reset(options={"env_idx": [0], "mode": "train"})
+        for _ in range(3):
+            _, reward, _, truncated, _ = env.step(np.zeros((1, 4, 7), np.float32))
+        assert reward.tolist() == [[0.0, 0.5, 0.0, 0.0]]
+        assert truncated.tolist() == [[False, True, True, True]]
+        env.finish_rollout()
+    finally:
+        env.close()
+    assert len(list(tmp_path.rglob("*.mp4"))) == 1
 
 
 @pytest.mark.parametrize(

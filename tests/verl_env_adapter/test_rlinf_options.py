@@ -95,6 +95,7 @@ def test_driver_wants_the_extension_named():
         ({"reward": {"use_reward_model": True}}, "reward.use_reward_model: false"),
         ({"evaluation": section()}, "env.eval.is_eval: true, got false"),
         ({"actor": {"model": {"num_action_chunks": 5}}}, "env.chunk 5 as in actor.model"),
+        ({"train": section(max_episode_steps=244)}, "a multiple of the chunk 8, as RLinf does, got 244"),
         ({"train": section(auto_reset=True)}, "truncate_as_terminal: true beside env.train.auto_reset"),
     ],
 )

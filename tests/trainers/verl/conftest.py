@@ -117,3 +117,21 @@ def worker_environment() -> dict[str, str]:
     names = ("MUJOCO_GL", "PYOPENGL_PLATFORM")
     given = {name: os.environ[name] for name in names if name in os.environ}
     return {"PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1", **given}
+
+
+@pytest.fixture(scope="session")
+def start_ray(worker_environment) -> Callable[..., None]:
+    """`ray.init` for a local cluster; tries again where Ray's own 30 s for a node are too short for a busy machine."""
+    import ray
+
+    def start(**options: Any) -> None:
+        for attempt in range(3):
+            try:
+                ray.init(include_dashboard=False, runtime_env={"env_vars": worker_environment}, **options)
+                return
+            except Exception as e:  # Ray raises no narrower type here.
+                if "timed out during startup" not in str(e) or attempt == 2:
+                    raise
+                ray.shutdown()
+
+    return start

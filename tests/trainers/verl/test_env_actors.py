@@ -27,13 +27,8 @@ def settings(resource: str, **placement):
 
 
 @pytest.fixture(scope="module")
-def cluster(worker_environment):
-    ray.init(
-        num_cpus=4,
-        resources={"sim": 1},
-        include_dashboard=False,
-        runtime_env={"env_vars": worker_environment},
-    )
+def cluster(start_ray):
+    start_ray(num_cpus=4, resources={"sim": 1})
     yield
     ray.shutdown()
 

@@ -55,7 +55,7 @@ class Rollout:
 
 
 @pytest.fixture(scope="module")
-def rollout(compose, tiny_policy, start_critic, make_block, tmp_path_factory, worker_environment) -> Rollout:
+def rollout(compose, tiny_policy, start_critic, make_block, tmp_path_factory, start_ray) -> Rollout:
     import ray
     import transfer_queue as tq
     from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
@@ -71,7 +71,7 @@ def rollout(compose, tiny_policy, start_critic, make_block, tmp_path_factory, wo
     )
     uids = [uuid.uuid4().hex for _ in range(3)]
     val_uids = [uuid.uuid4().hex for _ in range(2)]
-    ray.init(num_cpus=16, include_dashboard=False, runtime_env={"env_vars": worker_environment})
+    start_ray(num_cpus=16)
     try:
         tq.init(config.transfer_queue)
         policy = DrawingPolicy(str(tiny_policy), numbers=28)

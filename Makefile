@@ -5,7 +5,7 @@ OUT ?= runs/demo
 JOBS ?= 2
 export VENV
 
-.PHONY: demo test lint test-slow test-gpu test-trainer setup-demo setup-test clean
+.PHONY: demo test lint test-slow test-gpu test-trainer test-verl compare-engines setup-demo setup-test clean
 
 setup-demo:
 	@python3 scripts/check_gl.py
@@ -34,6 +34,13 @@ test-gpu: setup-test
 
 test-trainer: setup-test
 	$(BIN)/python -m pytest -m trainer $(ARGS)
+
+test-verl:
+	@python3 scripts/check_gl.py
+	scripts/test_verl.sh
+
+compare-engines:
+	scripts/compare_engines.sh .venv-engines
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,8 @@ with_torch="${2:-}"
 venv="${VENV:-.venv}"
 stamp="$venv/.installed-$extras"
 
-if [[ -f "$stamp" && "$stamp" -nt pyproject.toml && "$stamp" -nt constraints.txt ]]; then
+is_fresh() { [[ -f "$1" && "$1" -nt pyproject.toml && "$1" -nt constraints.txt ]]; }
+if is_fresh "$stamp" || is_fresh "$venv/.installed-dev"; then # dev holds all that the others do
   exit 0
 fi
 

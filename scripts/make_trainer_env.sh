@@ -3,7 +3,7 @@
 # critic engines'. Does nothing when that is done.
 #
 #   scripts/make_trainer_env.sh verl DIR      verl 0.9.1, mainline, both trainers (about 3.5 GB)
-#   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3 (about 3 GB)
+#   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3 (about 5 GB)
 #   scripts/make_trainer_env.sh verl-vla DIR  verl 0.7.1, for checkouts of verl-vla and others (about 3 GB)
 #
 # Versions are those of scripts/trainer_constraints/TRAINER.txt. Without a GPU, torch is the CPU build.

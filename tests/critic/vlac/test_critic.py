@@ -322,3 +322,19 @@ def test_script_can_be_a_function_and_not_a_text():
     assert VLACCritic(engine).success_prob([frame(1)] * 3, [TASK] * 3).tolist() == [1.0] * 3
     with pytest.raises(ConfigError, match="a list of replies or a function, got the text '101'"):
         ScriptedEngine("101")
+
+
+def test_unfinished_value_limit_makes_the_value_what_is_expected_given_done():
+    half = scripted_reply("0", {"1": 0.5, "0": 0.5})
+    engine = ScriptedEngine(["+50", "+60", "+10", "0", half, "1"])
+    critic = VLACCritic(engine, VLACConfig(reading="exact", unfinished_value_limit=0.6))
+    values = critic.value([frame(level) for level in range(4)], TASK)
+    # From pairs 0.5, 0.8, 0.82. Then 0.5; 0.5 + 0.5 * 0.6; 1.
+    np.testing.assert_allclose(values, [0.0, 0.5, 0.8, 1.0], rtol=1e-6)
+    assert [levels(request) for request in engine.batches[1]] == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.1])
+def test_unfinished_value_limit_out_of_range_is_refused(limit):
+    with pytest.raises(ConfigError, match=r"unfinished_value_limit in \(0, 1\] or None"):
+        VLACConfig(unfinished_value_limit=limit)

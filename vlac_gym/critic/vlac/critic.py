@@ -40,6 +40,8 @@ class VLACConfig:
             no thinking form.
         max_thinking_tokens: Bound of a thinking reply; >= 1. Ours; the reference allows 10,240.
         value_rule: How regress lowers the value; see `accumulate_values`.
+        unfinished_value_limit: If set, in (0, 1], `value` also asks whether each frame is done: with answer p, its value
+            is the expected `p + (1 - p) * min(v, limit)`. Default None: from pairs alone, as the reference.
         out_of_scale: What to do with a reply outside the scale (done: 0 to 1, pair: -100 to 100): `raise` or
             `clip`, which logs the first and counts all in `describe().details`. A trained VLAC stays inside; a
             checkpoint with random weights does not.
@@ -53,6 +55,7 @@ class VLACConfig:
     thinking: bool = False
     max_thinking_tokens: int = 1024
     value_rule: ValueRule = "simple"
+    unfinished_value_limit: float | None = None
     out_of_scale: Literal["raise", "clip"] = "raise"
     goal_needs_task: bool = True
 
@@ -64,6 +67,9 @@ class VLACConfig:
         ):
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
+        limit = self.unfinished_value_limit
+        if limit is not None and not 0.0 < limit <= 1.0:
+            raise ConfigError(f"Expected unfinished_value_limit in (0, 1] or None, got {limit!r}.")
         if self.max_thinking_tokens < 1:
             raise ConfigError(f"Expected max_thinking_tokens >= 1, got {self.max_thinking_tokens!r}.")
 
@@ -196,7 +202,11 @@ class VLACCritic:
             prompts.check_task(task)
             return np.zeros(0, np.float32)
         progress = np.clip(self.judge_episode(frames, task, references).progress, -1.0, 1.0)
-        return accumulate_values(progress, self.config.value_rule, bounded=True).astype(np.float32)
+        values = accumulate_values(progress, self.config.value_rule, bounded=True)
+        if (limit := self.config.unfinished_value_limit) is not None and len(frames) > 1:
+            done = np.clip(self.judge_done(frames[1:], [task] * (len(frames) - 1)), 0.0, 1.0)
+            values[1:] = done + (1.0 - done) * np.minimum(values[1:], limit)
+        return values.astype(np.float32)
 
     def judge_done(self, frames: Sequence[Frame], tasks: Sequence[str]) -> NDArray[np.float64]:
         """`success_prob` before clipping: a rich reading can exceed 1 if the model thinks of a 2."""
@@ -301,6 +311,7 @@ class VLACCritic:
                 "reading": self.config.reading,
                 "thinking": self.config.thinking,
                 "value_rule": self.config.value_rule,
+                "unfinished_value_limit": self.config.unfinished_value_limit,
                 "num_references": len(self._references),
                 "has_goal_image": self._goal_image is not None,
                 "out_of_scale_replies": self._num_out_of_scale,

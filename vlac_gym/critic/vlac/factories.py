@@ -21,6 +21,7 @@ from vlac_gym.errors import ConfigError, unknown_name
 SPEC_OPTIONS: dict[str, type] = {
     "reading": str,
     "value_rule": str,
+    "unfinished_value_limit": float,
     "out_of_scale": str,
     "max_thinking_tokens": int,
     "device": str,

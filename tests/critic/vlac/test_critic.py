@@ -274,6 +274,7 @@ def test_describe_close_sleep_and_wake_reach_the_engine():
         "reading": "rich",
         "thinking": False,
         "value_rule": "simple",
+        "unfinished_value_limit": None,
         "num_references": 2,
         "has_goal_image": False,
         "out_of_scale_replies": 0,

@@ -40,8 +40,8 @@ class VLACConfig:
             no thinking form.
         max_thinking_tokens: Bound of a thinking reply; >= 1. Ours; the reference allows 10,240.
         value_rule: How regress lowers the value; see `accumulate_values`.
-        unfinished_value_limit: If set, in (0, 1], `value` also asks whether each frame is done: with answer p, its value
-            is the expected `p + (1 - p) * min(v, limit)`. Default None: from pairs alone, as the reference.
+        unfinished_value_limit: If set, in (0, 1], `value` also asks whether each frame is done: with answer p,
+            its value is the expected `p + (1 - p) * min(v, limit)`. Default None: pairs alone, as the reference.
         out_of_scale: What to do with a reply outside the scale (done: 0 to 1, pair: -100 to 100): `raise` or
             `clip`, which logs the first and counts all in `describe().details`. A trained VLAC stays inside; a
             checkpoint with random weights does not.

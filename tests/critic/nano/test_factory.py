@@ -60,7 +60,7 @@ def test_nano_sees_pictures_and_texts_only(nano: Critic) -> None:
     assert not isinstance(nano, PrivilegedCritic)
     info = nano.describe()
     assert not info.is_privileged
-    assert (info.model, info.details["reading"]) == (str(CHECKPOINT), "exact")
+    assert (info.name, info.model, info.details["reading"]) == ("nano", str(CHECKPOINT), "exact")
 
 
 def test_the_weights_are_safetensors_of_at_most_16_mb() -> None:

@@ -37,4 +37,4 @@ def from_package(argument: str, **options: Any) -> VLACCritic:
         )
     if "reading" not in options and "reading=" not in argument:
         options["reading"] = "exact"
-    return from_transformers(f"{CHECKPOINT}{argument}", **options)
+    return from_transformers(f"{CHECKPOINT}{argument}", name="nano", **options)

@@ -126,6 +126,7 @@ class VLACCritic:
         references: 2 to 11 frames of a successful episode in order (in-context one-shot), used by `progress`
             and `value` unless a call brings its own; copied. `prompts.sample_references` picks them.
         goal_image: A frame in which the task is done; `success_prob` then compares with it. Copied.
+        name: What `describe` calls it; default: the engine's name.
 
     Raises:
         ConfigError: References or goal image do not fit.
@@ -145,8 +146,10 @@ class VLACCritic:
         *,
         references: Sequence[Frame] | None = None,
         goal_image: Frame | None = None,
+        name: str | None = None,
     ) -> None:
         check_pictures(references, goal_image)
+        self._name = name
         self.config = config or VLACConfig()
         self._engine = engine
         self._references = tuple(_frozen_copy(frame) for frame in references or ())
@@ -302,8 +305,9 @@ class VLACCritic:
     def describe(self) -> CriticInfo:
         """Engine, model and prompt version; details hold the config and the engine's further facts."""
         engine = dict(self._engine.describe())
+        engine_name = str(engine.pop("name", "vlac"))
         return CriticInfo(
-            name=str(engine.pop("name", "vlac")),
+            name=self._name or engine_name,
             model=str(engine.pop("model", "none")),
             prompt_version=prompts.PROMPT_VERSION,
             device=str(engine.pop("device", "cpu")),

@@ -40,6 +40,7 @@ Keys and permission to run a checkpoint's code are keywords only: a spec ends up
 
 _CONFIG_FIELDS = frozenset(field.name for field in fields(VLACConfig))
 _PICTURE_OPTIONS = ("references", "goal_image")
+_CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name")
 
 
 def from_transformers(argument: str, **options: Any) -> VLACCritic:
@@ -109,12 +110,13 @@ def _build(target: str, arguments: tuple[str, ...], options: Mapping[str, Any]) 
     config = VLACConfig(**{name: value for name, value in options.items() if name in _CONFIG_FIELDS})
     pictures = {name: options[name] for name in _PICTURE_OPTIONS if name in options}
     check_pictures(**pictures)
-    rest = {name: value for name, value in options.items() if name not in _CONFIG_FIELDS | pictures.keys()}
+    own = _CONFIG_FIELDS.union(_CRITIC_OPTIONS)
+    rest = {name: value for name, value in options.items() if name not in own}
     module_name, _, class_name = target.partition(":")
     engine_class = getattr(importlib.import_module(module_name), class_name)
     accepted = list(inspect.signature(engine_class).parameters)[len(arguments) :]
     for name in rest:
         if name not in accepted:
-            raise unknown_name(f"{class_name} option", name, {*accepted, *_CONFIG_FIELDS, *_PICTURE_OPTIONS})
+            raise unknown_name(f"{class_name} option", name, own.union(accepted))
     engine: Engine = engine_class(*arguments, **rest)
-    return VLACCritic(engine, config, **pictures)
+    return VLACCritic(engine, config, **pictures, name=options.get("name"))

@@ -241,13 +241,14 @@ def test_forgotten_env_takes_its_workers_along():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from functools import partial
 import numpy as np
 from vector_envs import SlowEnv
 from vlac_gym.vector import RolloutVectorEnv
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin without it
     env = RolloutVectorEnv([partial(SlowEnv, {step_s})] * 2)
     env.reset(seed=0)
     print(*env.worker_pids, flush=True)
@@ -280,7 +281,10 @@ def test_workers_end_with_their_process_however_it_ends(tmp_path, then, signal_n
         os.killpg(process.pid, signal_number)  # as a terminal does on Ctrl-C
     elif signal_number is not None:
         os.kill(process.pid, signal_number)
-    _, errors = process.communicate(timeout=WAIT_S)
+    try:
+        _, errors = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
     assert process.returncode == status, errors
     assert last_words in errors
     assert errors.count("Traceback") <= 1, errors

@@ -13,6 +13,7 @@ import numpy as np
 from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.curves import COLORS, CurvePanel
+from vlac_gym.reporting.drawing import load_font, paste_frame
 from vlac_gym.reporting.files import partial_path, write_bytes
 from vlac_gym.types import Frame
 
@@ -107,7 +108,7 @@ def _compose(score: EpisodeScore, panel: CurvePanel, background: Frame, number: 
     from PIL import Image, ImageDraw
 
     picture = background.copy()
-    _paste(picture, frame)
+    paste_frame(picture, frame, _FRAME_BOX)
     left, top, width, height = _PANEL_BOX
     curves = panel.at(number)
     curves[int(height * 0.03) : int(height * 0.88), min(int(panel.columns[number]), width - 1)] = _CURSOR
@@ -131,7 +132,7 @@ def _compose(score: EpisodeScore, panel: CurvePanel, background: Frame, number: 
         (0, 34, verdict, COLORS["success_prob"]),
     )
     for x, y, text, color in cells:
-        draw.text((left + 8 + x, top + height + 14 + y), text, fill=color, font=_font(16, is_bold=y == 0))
+        draw.text((left + 8 + x, top + height + 14 + y), text, fill=color, font=load_font(16, is_bold=y == 0))
     composed: Frame = np.array(image)
     return composed
 
@@ -256,31 +257,11 @@ def _background(score: EpisodeScore, subtitle: str) -> Frame:
     left, top, size = _FRAME_BOX
     draw.rectangle((left, top, left + size - 1, top + size - 1), fill="#111827")
     task = textwrap.shorten(score.task, 80, placeholder="…")
-    draw.text((16, 12), task, fill=COLORS["ink"], font=_font(22, is_bold=True))
+    draw.text((16, 12), task, fill=COLORS["ink"], font=load_font(22, is_bold=True))
     subtitle = textwrap.shorten(subtitle, 130, placeholder="…")
-    draw.text((16, 50), subtitle, fill=COLORS["muted"], font=_font(15))
+    draw.text((16, 50), subtitle, fill=COLORS["muted"], font=load_font(15))
     background: Frame = np.array(image)
     return background
-
-
-def _paste(picture: Frame, frame: Frame) -> None:
-    from PIL import Image
-
-    left, top, size = _FRAME_BOX
-    height, width = frame.shape[:2]
-    scale = size / max(height, width)
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    scaled = np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC))
-    y, x = top + (size - shape[1]) // 2, left + (size - shape[0]) // 2
-    picture[y : y + shape[1], x : x + shape[0]] = scaled
-
-
-def _font(size: int, *, is_bold: bool = False) -> Any:
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def _latest(numbers: Sequence[int], answers: Any, now: int) -> float | None:

@@ -6,7 +6,6 @@
 __all__ = ["VIDEO_SIZE", "compose_frames", "write_video"]
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.curves import COLORS, CurvePanel, draw_panel
+from vlac_gym.reporting.drawing import load_font, paste_frame
 from vlac_gym.reporting.files import partial_path
 from vlac_gym.reporting.trace import EpisodeTrace
 from vlac_gym.types import Frame
@@ -95,7 +95,7 @@ def _compose(trace: EpisodeTrace, panel: CurvePanel, background: Frame, step: in
     from PIL import Image, ImageDraw
 
     picture = background.copy()
-    _paste_frame(picture, frame)
+    paste_frame(picture, frame, _FRAME_BOX)
     left, top, width, height = _PANEL_BOX
     curves = panel.at(step)
     if step not in (trace.critic_done_step, trace.sim_success_step):
@@ -105,18 +105,6 @@ def _compose(trace: EpisodeTrace, panel: CurvePanel, background: Frame, step: in
     _draw_readout(ImageDraw.Draw(image), trace, step)
     composed: Frame = np.array(image)
     return composed
-
-
-def _paste_frame(picture: Frame, frame: Frame) -> None:
-    from PIL import Image
-
-    left, top, size = _FRAME_BOX
-    height, width = frame.shape[:2]
-    scale = size / max(height, width)
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    scaled = np.asarray(Image.fromarray(frame).resize(shape, Image.Resampling.BICUBIC))
-    y, x = top + (size - shape[1]) // 2, left + (size - shape[0]) // 2
-    picture[y : y + shape[1], x : x + shape[0]] = scaled
 
 
 def _background(trace: EpisodeTrace, subtitle: str) -> Frame:
@@ -151,11 +139,11 @@ def _draw_readout(draw: Any, trace: EpisodeTrace, step: int) -> None:
         (f"return {reward:.2f}", COLORS["ink"]),
     )
     for x, (text, color) in zip((0, 170, 362, 482), cells):
-        draw.text((left + x, _READOUT_TOP), text, fill=color, font=_font(16, is_bold=True))
+        draw.text((left + x, _READOUT_TOP), text, fill=color, font=load_font(16, is_bold=True))
     draw.text(
-        (left, _READOUT_TOP + 34), _critic_line(trace, step), fill=COLORS["success_prob"], font=_font(16)
+        (left, _READOUT_TOP + 34), _critic_line(trace, step), fill=COLORS["success_prob"], font=load_font(16)
     )
-    draw.text((left, _READOUT_TOP + 62), _simulator_line(trace, step), fill=COLORS["sim"], font=_font(16))
+    draw.text((left, _READOUT_TOP + 62), _simulator_line(trace, step), fill=COLORS["sim"], font=load_font(16))
 
 
 def _critic_line(trace: EpisodeTrace, step: int) -> str:
@@ -189,17 +177,8 @@ def _fitted_text(
 ) -> None:
     room = VIDEO_SIZE[0] - 2 * at[0]
     for smaller in range(size, 11, -1):
-        if draw.textlength(text, font=_font(smaller, is_bold=is_bold)) <= room:
+        if draw.textlength(text, font=load_font(smaller, is_bold=is_bold)) <= room:
             break
-    while text and draw.textlength(text, font=_font(smaller, is_bold=is_bold)) > room:
+    while text and draw.textlength(text, font=load_font(smaller, is_bold=is_bold)) > room:
         text = text.rstrip("…")[:-1] + "…"
-    draw.text(at, text, fill=fill, font=_font(smaller, is_bold=is_bold))
-
-
-@lru_cache(maxsize=32)
-def _font(size: int, *, is_bold: bool = False) -> Any:
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+    draw.text(at, text, fill=fill, font=load_font(smaller, is_bold=is_bold))

@@ -1,14 +1,13 @@
 """Progress and value: does the critic's curve rise with work done and fall with work lost? Pure functions.
 
-`accumulate`, `value_order_correlation`, `f1_of_correlations`, `negative_rate`, `sign_accuracy`,
-`regression_recall`, `antisymmetry_error`, `path_error`, `pairwise_outcome_accuracy`, `squared_error`.
+`f1_of_correlations`, `negative_rate`, `sign_accuracy`, `regression_recall`, `antisymmetry_error`, `path_error`,
+`pairwise_outcome_accuracy`, `squared_error`; values and VOC are those of `vlac_gym.progress_metrics`.
 
 Names follow VLAC (arXiv 2509.15937): VOC is Spearman's correlation of value and time, VROC the same on the
 reversed video, VOC-F1 their harmonic mean, NR the share of pairs with negative progress.
 """
 
 __all__ = [
-    "accumulate",
     "antisymmetry_error",
     "f1_of_correlations",
     "negative_rate",
@@ -17,37 +16,12 @@ __all__ = [
     "regression_recall",
     "sign_accuracy",
     "squared_error",
-    "value_order_correlation",
 ]
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from vlac_gym.report_card.statistics import Array, spearman
-
-
-def accumulate(progress: ArrayLike) -> Array:
-    """Unclipped values of a list of pair progress: `v_0 = 0`, `v_i = v_{i-1} + c_i (1 - v_{i-1})`.
-
-    The reward's own recurrence clips at 0; here regress from the start must stay visible, because the
-    reversed video is nothing else.
-
-    Args:
-        progress: float (V - 1,), each in [-1, 1].
-
-    Returns:
-        float64 (V,), each at most 1.
-    """
-    remaining = np.cumprod(1.0 - np.asarray(progress, np.float64))
-    return np.concatenate([[0.0], 1.0 - remaining])
-
-
-def value_order_correlation(values: ArrayLike) -> float | None:
-    """VOC: Spearman's correlation of the values with their order; None below 2 values or if they are all equal."""
-    array = np.asarray(values, np.float64)
-    return spearman(array, np.arange(array.size))
 
 
 def f1_of_correlations(voc: float, vroc: float) -> float | None:

@@ -4,6 +4,7 @@ __all__ = ["progress_section"]
 
 import numpy as np
 
+from vlac_gym.progress_metrics import accumulate_values, value_order_correlation
 from vlac_gym.report_card import progress as p
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.probes import ProbeResults
@@ -78,14 +79,14 @@ def _order(judged: Judged, boot: Bootstrap, which: str) -> dict[str, Estimate]:
 
 def _voc(e: JudgedEpisode) -> float | None:
     values = e.values[: e.until_success]
-    return p.value_order_correlation(values) if np.isfinite(values).all() else None
+    return value_order_correlation(values) if np.isfinite(values).all() else None
 
 
 def _vroc(e: JudgedEpisode) -> float | None:
     backward = e.backward[: e.until_success - 1][::-1]
     if not np.isfinite(backward).all():
         return None
-    falling = p.value_order_correlation(p.accumulate(backward))
+    falling = value_order_correlation(accumulate_values(backward))
     return None if falling is None else -falling
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from vlac_gym.progress_metrics import accumulate_values, value_order_correlation
 from vlac_gym.report_card.progress import (
-    accumulate,
     antisymmetry_error,
     f1_of_correlations,
     negative_rate,
@@ -12,15 +12,14 @@ from vlac_gym.report_card.progress import (
     regression_recall,
     sign_accuracy,
     squared_error,
-    value_order_correlation,
 )
 from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation, reward_scale
 
 
 def test_values_accumulate_without_a_floor() -> None:
-    assert accumulate([0.5, 0.5, -1.0]).tolist() == [0.0, 0.5, 0.75, 0.5]
-    assert accumulate([-0.5, -1.0]).tolist() == [0.0, -0.5, -2.0]
-    assert accumulate([]).tolist() == [0.0]
+    assert accumulate_values([0.5, 0.5, -1.0]).tolist() == [0.0, 0.5, 0.75, 0.5]
+    assert accumulate_values([-0.5, -1.0]).tolist() == [0.0, -0.5, -2.0]
+    assert accumulate_values([]).tolist() == [0.0]
 
 
 def test_order_correlation_and_its_f1() -> None:

@@ -24,11 +24,21 @@ OBSERVATION = [
 def play(tmp_path, monkeypatch):
     """Plays chunks through the worker and returns its messages."""
 
-    def played(chunks, *, spec="scripted:0.1", limit=6, success=(), is_valid=False, max_steps=512, **more):
+    def played(
+        chunks,
+        *,
+        spec="scripted:0.1",
+        limit=6,
+        success=(),
+        step_reward=0.0,
+        is_valid=False,
+        max_steps=512,
+        **more,
+    ):
         env = {
             "id": "scripted_arm:ScriptedArm-v0",
             "chunk": 4,
-            "kwargs": {"success_steps": list(success)},
+            "kwargs": {"success_steps": list(success), "step_reward": step_reward},
             "max_episode_steps": limit,
         }
         file = tmp_path / "settings.json"
@@ -115,6 +125,20 @@ def test_validation_is_the_simulators_with_every_step_in_the_video(play):
 def test_failed_validation_episode_is_worth_nothing(play):
     _, _, last, _ = play([chunk(), chunk()], is_valid=True)
     assert (last["active"], last["complete"], last["finish_step"]) == (False, 0.0, 6)
+
+
+def test_validation_tells_success_and_not_what_a_simulator_with_dense_rewards_paid(play):
+    # Returns: 3 * 0.25 + 1 = 1.75 with success at step 3, 6 * 0.25 = 1.5 at the limit of a failure.
+    _, done, _ = play([chunk()], success=[3], step_reward=0.25, is_valid=True)
+    assert (done["active"], done["complete"], done["finish_step"]) == (False, 1.0, 3)
+    _, running, failed, _ = play([chunk(), chunk()], step_reward=0.25, is_valid=True)
+    assert (running["active"], running["complete"]) == (True, 0.0)
+    assert (failed["active"], failed["complete"], failed["finish_step"]) == (False, 0.0, 6)
+
+
+def test_baseline_on_the_simulators_signals_learns_from_its_success(play):
+    _, step, _ = play([chunk()], success=[3], step_reward=0.25, mode="eval")
+    assert (step["active"], step["complete"], step["finish_step"]) == (False, 1.0, 3)
 
 
 def test_simulators_success_pays_nothing_in_training(play):

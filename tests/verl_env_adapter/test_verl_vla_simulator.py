@@ -126,6 +126,25 @@ def test_single_env_is_reset_as_auto_reset_does_and_keeps_its_terminal_observati
     assert batch.terminated.tolist() == [[True], [False]]
 
 
+def test_final_observation_is_the_last_terminal_one_and_none_before_the_first_end(make_simulator):
+    def final_steps():
+        return [final and final["observation.state"][0] for final in simulator.final_observations()]
+
+    # Env 0 has used up three answers of the script before env 1 begins: it is done at its step 5, env 1 is not.
+    simulator = make_simulator(settings(spec="scripted:0.1,0.1,0.1,0.1,0.95", limit=20))
+    simulator.reset([0, 1])
+    assert final_steps() == [None, None]
+    simulator.step(actions(1, 3), [0])
+    assert final_steps() == [None, None]
+    simulator.step(actions(2, 3), [0, 1])
+    assert final_steps() == [5, None]
+    simulator.reset([0])
+    simulator.step(actions(1, 2), [0])
+    assert final_steps() == [5, None]
+    simulator.step(actions(2, 3), [0, 1])
+    assert final_steps() == [5, 5]
+
+
 def test_evaluation_is_the_simulators_and_asks_no_critic(make_simulator):
     simulator = make_simulator(settings(spec="scripted:0.95", success=[3]), phase="validate")
     simulator.reset([0, 1], reset_eval=True)

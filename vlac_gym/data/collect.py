@@ -86,11 +86,12 @@ def collect(
         on_outcome: Called after each episode, in this process.
 
     Raises:
-        ConfigError: Two plans have the same id, or a plan names an unknown suite, task or policy.
+        ConfigError: Two plans have the same id, a plan names an unknown suite, task or policy, or the
+            settings an unknown view.
         SimulatorError: A worker process died; what was finished is kept.
     """
     settings = settings or RecordSettings()
-    _check(plans, workers)
+    _check(plans, settings, workers)
     waiting = [plan for plan in plans if not plan.is_recorded(out)]
     report = CollectReport(skipped=len(plans) - len(waiting))
     (out / "episodes").mkdir(parents=True, exist_ok=True)
@@ -103,9 +104,12 @@ def collect(
     return report
 
 
-def _check(plans: Sequence[EpisodePlan], workers: int) -> None:
+def _check(plans: Sequence[EpisodePlan], settings: RecordSettings, workers: int) -> None:
     from vlac_gym.envs.libero_tasks import get_task
+    from vlac_gym.envs.lighting import split_view
 
+    for view in settings.cameras:
+        split_view(view)
     if workers < 1:
         raise ConfigError(f"Expected workers >= 1, got {workers}.")
     ids = [plan.episode_id for plan in plans]
@@ -207,13 +211,14 @@ _envs: dict[str, Any] = {}
 
 def _env(task_suite: str, settings: RecordSettings) -> Any:
     from vlac_gym.envs.libero import LiberoEnv
+    from vlac_gym.envs.lighting import split_view
 
     key = f"{task_suite} {settings}"
     if key not in _envs:
         _close_env()
         _envs[key] = LiberoEnv(
             task_suite,
-            cameras=settings.cameras,
+            cameras=tuple(dict.fromkeys(split_view(view)[0] for view in settings.cameras)),
             image_size=settings.image_size,
             max_episode_steps=settings.max_episode_steps,
             max_compiled_models=1,

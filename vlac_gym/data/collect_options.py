@@ -40,7 +40,7 @@ class CollectOptions:
     seed: int = 0
     """Another seed makes other episodes; collect again with one to add to a folder."""
     cameras: tuple[str, ...] = ("agentview",)
-    """Cameras to keep: agentview, wrist."""
+    """Views to keep: agentview, wrist; with @diffuse, @direction, @specular or @shadow under another light."""
     image_size: int = 256
     """Height and width of the frames, pixels."""
     frame_stride_steps: int = 2

@@ -2,7 +2,8 @@
 
 __all__ = ["RecordSettings", "RecordableEnv", "record_episode"]
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -27,7 +28,8 @@ class RecordSettings:
     """How episodes are recorded.
 
     Attributes:
-        cameras: Which cameras to keep, `"agentview"`, `"wrist"`.
+        cameras: Which views to keep: `"agentview"`, `"wrist"`, or one of them under another light, as
+            `"agentview@shadow"` (see `vlac_gym.envs.lighting`). Judging shows the first unless told otherwise.
         image_size: Height and width of the frames, pixels.
         frame_stride_steps: Keep a frame every so many steps, and the last one; >= 1.
         encoding: `"jpeg"` or `"png"`.
@@ -46,6 +48,8 @@ class RecordSettings:
     max_episode_steps: int | None = None
 
     def __post_init__(self) -> None:
+        if not self.cameras or len(set(self.cameras)) < len(self.cameras):
+            raise ConfigError(f"Expected one or more different cameras, got {list(self.cameras)}.")
         if self.frame_stride_steps < 1:
             raise ConfigError(f"Expected frame_stride_steps >= 1, got {self.frame_stride_steps}.")
         if self.encoding not in FRAME_ENCODINGS:
@@ -74,7 +78,7 @@ class RecordableEnv(Protocol):
         ...
 
     def render_camera(self, camera: str) -> Frame:
-        """One camera's picture of the present state."""
+        """One view's picture of the present state."""
         ...
 
 
@@ -86,6 +90,9 @@ def record_episode(
     The plan's sequel takes over 8 to 25 steps after success, or at the stage that the plan names; then the
     arm stands still for 10 to 30 steps. Where nothing takes over, the episode ends 10 to 30 steps after the
     policy stands still, or at the step limit.
+
+    `details["wall_s"]` of the episode's meta data is the time in seconds that the policy, the physics and the
+    rendering of the first view took, as in a rollout; the reset, further views and compression are not in it.
 
     Args:
         env: An env of the plan's suite that no wrapper hides.
@@ -104,9 +111,10 @@ def record_episode(
         plan.meta(info["task"], settings.frame_stride_steps, settings.encoding), settings.quality
     )
     script = _Script(policy, plan)
-    recorder.add(env.proprioception(), info, _frames(env, settings))
-    step, is_over = 0, False
+    recorder.add(env.proprioception(), info, _frames(env, settings.cameras))
+    step, is_over, wall_s = 0, False, 0.0
     while not is_over:
+        begun = time.perf_counter()
         action, stage = script.act({"state": env.proprioception()}, info)
         _, _, truncated = env.step_unrendered(action)
         info = env.current_info()
@@ -114,9 +122,12 @@ def record_episode(
         script.see_success(bool(info["success"]))
         is_over = truncated or script.is_over
         keeps_frame = is_over or step % settings.frame_stride_steps == 0
-        frames = _frames(env, settings) if keeps_frame else None
+        frames = _frames(env, settings.cameras[:1]) if keeps_frame else None
+        wall_s += time.perf_counter() - begun
+        if frames is not None:
+            frames |= _frames(env, settings.cameras[1:])
         recorder.add(env.proprioception(), info, frames, stage, action)
-    return recorder.finish()
+    return recorder.finish(wall_s=round(wall_s, 4))
 
 
 class _Script:
@@ -191,5 +202,5 @@ def _count_down(steps: int | None) -> int | None:
     return None if steps is None else max(0, steps - 1)
 
 
-def _frames(env: RecordableEnv, settings: RecordSettings) -> dict[str, Frame]:
-    return {camera: env.render_camera(camera) for camera in settings.cameras}
+def _frames(env: RecordableEnv, cameras: Sequence[str]) -> dict[str, Frame]:
+    return {camera: env.render_camera(camera) for camera in cameras}

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero_simulator import CONTROL_HZ, LiberoSimulator
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask, get_task
+from vlac_gym.envs.lighting import split_view
 from vlac_gym.envs.scene import LiberoScene
 from vlac_gym.errors import ConfigError, SimulatorError, unknown_name
 from vlac_gym.types import Frame
@@ -191,12 +192,20 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
     def render_camera(self, camera: str) -> Frame:
         """One camera's picture of the present state, whether or not the observation holds it.
 
+        Args:
+            camera: `agentview`, `wrist`, or one of them under another light, as `agentview@shadow`; see
+                `vlac_gym.envs.lighting`. Pictures under another light are rendered at every call.
+
         Returns:
             uint8 (image_size, image_size, 3), RGB, upright; a copy.
+
+        Raises:
+            ConfigError: No such camera or light.
         """
-        if camera not in CAMERAS:
-            raise unknown_name("camera", camera, CAMERAS)
+        name, light = split_view(camera)
         simulator = self._running()
+        if light is not None:
+            return simulator.render(name, light)
         if camera not in self._frames:
             self._frames[camera] = simulator.render(camera)
         return self._frames[camera].copy()

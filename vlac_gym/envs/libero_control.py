@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlac_gym.errors import SimulatorError
+
 _KEPT_ALIVE = ("sim", "update")
 
 
@@ -39,20 +41,16 @@ class ArmControl:
         self._controller = robot.controller
         self._controller.update = self._update
         self._site = robot.eef_site_id
-        self._positions = np.array(self._controller.qpos_index)
-        self._velocities = np.array(self._controller.qvel_index)
-        self._arm_actuators = np.array(robot._ref_joint_actuator_indexes)
+        self._arm = _ArmBuffers(self._model, self._data, robot)
+        self._arm_actuators = _as_slice(robot._ref_joint_actuator_indexes)
         self._torque_low, self._torque_high = (np.array(limit) for limit in robot.torque_limits)
-        self._grip_actuators = np.array(robot._ref_joint_gripper_actuator_indexes)
+        self._grip_actuators = _as_slice(robot._ref_joint_gripper_actuator_indexes)
         span = self._model.actuator_ctrlrange[self._grip_actuators]
         self._grip_bias = 0.5 * (span[:, 1] + span[:, 0])
         self._grip_weight = 0.5 * (span[:, 1] - span[:, 0])
         self._grip_speed = np.array([-1.0, 1.0]) * robot.gripper.speed
         self._grip = np.array(robot.gripper.current_action, dtype=np.float64)
         self._grip_change = np.zeros(2)
-        nv = self._model.nv
-        self._jacobian = np.zeros((2, 3, nv))
-        self._mass = np.zeros((nv, nv))
         # MuJoCo 3.9 changed mj_fullM(model, out, data.qM) to mj_fullM(model, data, out).
         self._mass_is_in_data = "d: mujoco" in (mujoco.mj_fullM.__doc__ or "")
 
@@ -77,23 +75,30 @@ class ArmControl:
 
     def apply(self) -> None:
         """Writes the torques and the gripper's command for the present state into MuJoCo's controls."""
-        control = self._data.ctrl
+        control = self._arm.controls
         torques = np.maximum(self._torques(), self._torque_low)
         control[self._arm_actuators] = np.minimum(torques, self._torque_high, out=torques)
         self._grip = np.minimum(np.maximum(self._grip + self._grip_change, -1.0), 1.0)
         control[self._grip_actuators] = self._grip_bias + self._grip_weight * self._grip
 
     def _torques(self) -> NDArray[np.float64]:
-        c = self._controller
+        c, arm = self._controller, self._arm
         self._update()
-        force = np.multiply(c.goal_pos - c.ee_pos, c.kp[0:3]) + np.multiply(-c.ee_pos_vel, c.kd[0:3])
-        turn = self._orientation_error(c.goal_ori, c.ee_ori_mat)
-        torque = np.multiply(turn, c.kp[3:6]) + np.multiply(-c.ee_ori_vel, c.kd[3:6])
+        error, speed, wrench, torques = arm.error, arm.speed, arm.wrench, arm.torques
+        np.subtract(c.goal_pos, c.ee_pos, out=error[:3])
+        error[3:] = self._orientation_error(c.goal_ori, c.ee_ori_mat)
+        speed[:3] = c.ee_pos_vel
+        speed[3:] = c.ee_ori_vel
+        error *= c.kp
+        speed *= c.kd
+        error -= speed  # a - b is a + (-b) to the bit
         _, lambda_position, lambda_orientation, nullspace = self._opspace_matrices(
             c.mass_matrix, c.J_full, c.J_pos, c.J_ori
         )
-        wrench = np.concatenate([np.dot(lambda_position, force), np.dot(lambda_orientation, torque)])
-        torques: NDArray[np.float64] = np.dot(c.J_full.T, wrench) + self._data.qfrc_bias[self._velocities]
+        np.dot(lambda_position, error[:3], out=wrench[:3])
+        np.dot(lambda_orientation, error[3:], out=wrench[3:])
+        np.dot(c.J_full.T, wrench, out=torques)
+        torques += arm.bias_force
         torques += self._nullspace_torques(
             c.mass_matrix, nullspace, c.initial_joint, c.joint_pos, c.joint_vel
         )
@@ -105,25 +110,61 @@ class ArmControl:
         c = self._controller
         if not (c.new_update or force):
             return  # as in LIBERO, the first step after a reset sees the pose of the newly built robot
-        mujoco, model, data = self._mujoco, self._model, self._data
-        c.ee_pos = np.array(data.site_xpos[self._site])
-        c.ee_ori_mat = np.array(data.site_xmat[self._site].reshape(3, 3))
-        translation, rotation = self._jacobian
-        mujoco.mj_jacSite(model, data, translation, rotation, self._site)
-        speeds = data.qvel
-        c.ee_pos_vel = np.dot(translation, speeds)
-        c.ee_ori_vel = np.dot(rotation, speeds)
-        c.joint_pos = data.qpos[self._positions]
-        c.joint_vel = speeds[self._velocities]
-        c.J_pos = translation[:, self._velocities]
-        c.J_ori = rotation[:, self._velocities]
-        c.J_full = np.concatenate((c.J_pos, c.J_ori))
+        mujoco, model, data, arm = self._mujoco, self._model, self._data, self._arm
+        mujoco.mj_jacSite(model, data, *arm.jacobian, self._site)
         if self._mass_is_in_data:
-            mujoco.mj_fullM(model, data, self._mass)
+            mujoco.mj_fullM(model, data, arm.mass)
         else:
-            mujoco.mj_fullM(model, self._mass, data.qM)
-        c.mass_matrix = self._mass[self._velocities, :][:, self._velocities]
+            mujoco.mj_fullM(model, arm.mass, data.qM)
+        arm.fill(c)
         c.new_update = False
+
+
+class _ArmBuffers:
+    """Views of MuJoCo's arrays and room for the arm's share of them, made once.
+
+    The controller's matrices are kept in Fortran order, as robosuite's fancy indexing leaves them: linear algebra
+    rounds differently for another order.
+    """
+
+    def __init__(self, model: Any, data: Any, robot: Any) -> None:
+        site, nv = robot.eef_site_id, model.nv
+        positions = _as_slice(robot.controller.qpos_index)
+        velocities = _as_slice(robot.controller.qvel_index)
+        self.controls = data.ctrl
+        self.bias_force = data.qfrc_bias[velocities]
+        self.jacobian = np.zeros((2, 3, nv))
+        self.mass = np.zeros((nv, nv))
+        self._site_position = data.site_xpos[site]
+        self._site_rotation = data.site_xmat[site].reshape(3, 3)
+        self._speeds = data.qvel
+        self._arm_positions, self._arm_speeds = data.qpos[positions], data.qvel[velocities]
+        self._arm_jacobian = self.jacobian.reshape(6, nv)[:, velocities]
+        self._arm_mass = self.mass[velocities, velocities]
+        self.error, self.speed, self.wrench = np.empty((3, 6))
+        self.torques = np.empty(len(self._arm_speeds))
+
+    def fill(self, controller: Any) -> None:
+        """Copies the present kinematics and inertia into the controller's attributes."""
+        c = controller
+        c.ee_pos = self._site_position.copy()
+        c.ee_ori_mat = self._site_rotation.copy()
+        c.ee_pos_vel = np.dot(self.jacobian[0], self._speeds)
+        c.ee_ori_vel = np.dot(self.jacobian[1], self._speeds)
+        c.joint_pos = self._arm_positions.copy()
+        c.joint_vel = self._arm_speeds.copy()
+        c.J_full = self._arm_jacobian.copy(order="F")
+        c.J_pos = self._arm_jacobian[:3].copy(order="F")
+        c.J_ori = self._arm_jacobian[3:].copy(order="F")
+        c.mass_matrix = self._arm_mass.copy(order="F")
+
+
+def _as_slice(indexes: Sequence[int]) -> slice:
+    """The range that consecutive indexes span; a slice is a view, and reading it costs less than a list's copy."""
+    first, last = int(indexes[0]), int(indexes[-1])
+    if list(indexes) != list(range(first, last + 1)):
+        raise SimulatorError(f"Expected the robot's joints side by side in the model, got {list(indexes)}.")
+    return slice(first, last + 1)
 
 
 class ContactTest:

@@ -32,6 +32,7 @@ from vlac_gym.envs.libero_control import ArmControl, ContactTest
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
 from vlac_gym.envs.libero_models import CompiledModel, acquire_model
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
+from vlac_gym.envs.lighting import relit
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
 from vlac_gym.types import FloatArray, Frame
 
@@ -172,17 +173,20 @@ class LiberoSimulator:
         """float64 (1 + nq + nv,): time, joint positions, joint velocities; a copy."""
         return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
 
-    def render(self, camera: str) -> Frame:
+    def render(self, camera: str, light: str | None = None) -> Frame:
         """Renders a camera: uint8 (image_size, image_size, 3), RGB, upright, not mirrored.
 
         Args:
             camera: A key of `CAMERAS`.
+            light: One of `lighting.LIGHTS` for this picture alone; None for LIBERO's own.
 
         Raises:
             SimulatorError: OpenGL cannot be started.
         """
-        with self._compiled.lock:
+        with self._compiled.lock, ExitStack() as undo:
             self._domain._post_process()  # a lit stove is a visible site of the shared model
+            if light is not None:
+                undo.enter_context(relit(self._model, self._data, light))
             frame: Frame = self._compiled.render(self._data, CAMERAS[camera], self._image_size)
         return frame
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,26 @@ def test_frames_are_rendered_only_where_they_are_kept() -> None:
     assert episode.frame_steps.tolist() == expected
     assert env.renders == len(expected)
     assert [int(frame[0, 0, 0]) for frame in episode.view()] == expected
+
+
+def test_an_episode_knows_how_long_it_took_without_its_further_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(
+        "vlac_gym.data.recording.time", types.SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+    env = PointEnv()
+    real = env.render_camera
+
+    def render(camera: str) -> Any:
+        if camera == "wrist":  # a second passes, which no rollout would spend
+            next(clock)
+        return real(camera)
+
+    env.render_camera = render  # type: ignore[method-assign]
+    settings = RecordSettings(cameras=("agentview", "wrist"), frame_stride_steps=4, image_size=16)
+    episode = record_episode(env, CarryPolicy(), plan(), settings)
+    assert episode.meta.details["wall_s"] == episode.num_steps  # a second for each step and no more
+    assert list(episode.frames) == ["agentview", "wrist"]
 
 
 def test_a_plan_makes_the_same_episode_again_and_another_seed_another() -> None:
@@ -269,6 +290,10 @@ def test_bad_plans_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         CollectOptions(out=out, task_suite=("libero_spacial",)).plans()
     with pytest.raises(ConfigError, match="frame_stride_steps >= 1"):
         CollectOptions(out=out, frame_stride_steps=0).settings()
+    with pytest.raises(ConfigError, match="one or more different cameras"):
+        CollectOptions(out=out, cameras=("wrist", "wrist")).settings()
+    with pytest.raises(ConfigError, match=r"Unknown light of view 'wrist@shado'.*Did you mean 'shadow'"):
+        collect([plan()], out, RecordSettings(cameras=("agentview", "wrist@shado")))
     assert not out.exists()
 
 
@@ -291,3 +316,22 @@ def test_a_real_libero_episode_is_recorded(tmp_path: Path, libero_env: Any) -> N
     # The arm stood still in the end and moved before.
     assert np.abs(np.diff(episode.states[-5:, :3], axis=0)).max() < 0.01
     assert np.abs(episode.states[0, :3] - episode.states[-1, :3]).max() > 0.02
+
+
+def test_a_relit_view_is_recorded_beside_the_plain_one(tmp_path: Path, libero_env: Any) -> None:
+    from vlac_gym.data import write_episode
+    from vlac_gym.policies import make_policy
+
+    env = libero_env.unwrapped
+    short = plan(task_id=0, policy="zero")
+    states = []
+    for cameras in (("agentview",), ("agentview", "agentview@diffuse", "wrist@shadow")):
+        settings = RecordSettings(cameras=cameras, frame_stride_steps=10, encoding="png")
+        recorded = record_episode(env, make_policy("zero"), short, settings)
+        episode = read_episode(write_episode(tmp_path, recorded))
+        assert list(episode.frames) == list(cameras)
+        states.append((episode.states, episode.view()[-1]))
+    np.testing.assert_array_equal(states[0][0], states[1][0])
+    np.testing.assert_array_equal(states[0][1], states[1][1])
+    plain, warm = episode.view("agentview")[-1], episode.view("agentview@diffuse")[-1]
+    assert warm[..., 2].mean() < 0.6 * plain[..., 2].mean()  # blue goes first

@@ -11,7 +11,7 @@ One `.npz` file per episode (a plain zip of arrays, no pickle):
 | `goal_progress` | float32 (T + 1,) | remaining-distance label in [0, 1], 1 exactly where `success` |
 | `stages` | str (T + 1,) | what the policy was doing, `""` where it does not say |
 | `frame_steps` | int32 (F,) | the step of each frame, rising; the first and the last step are always there |
-| `frames/VIEW/data`, `…/offsets` | uint8, int64 | compressed frames, see `EncodedFrames`; VIEW is a camera or `CAMERA@LIGHT` |
+| `frames/VIEW/data`, `…/offsets` | uint8, int64 | frames of a camera or `CAMERA@LIGHT`, see `EncodedFrames` |
 
 A file is written under a temporary name and renamed, so that what is in the folder is always whole.
 """

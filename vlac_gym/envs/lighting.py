@@ -7,7 +7,7 @@ light. It draws values at random; here each axis has one value, so that all epis
 | light | what changes | LIBERO's own value |
 |---|---|---|
 | `diffuse` | diffuse colour of lamps and headlight times (1, 0.66, 0.34), about a lamp of 2700 K in sRGB | white |
-| `direction` | both lamps hang 4 m off the workspace, to the robot's right and 45 degrees high, aimed at it | from above |
+| `direction` | both lamps hang 4 m off at the robot's right, 45 degrees high, aimed at the workspace | above |
 | `specular` | specular intensity 1 of lamps and headlight | 0.3 and 0.5 |
 | `shadow` | both lamps cast shadows | no shadows |
 

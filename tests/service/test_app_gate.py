@@ -102,7 +102,9 @@ def test_a_critic_that_reads_the_simulator_is_refused():
     assert isinstance(service.load_error, ConfigError)
 
 
-def test_info_tells_critic_protocol_and_limits(fakes, asgi):
+def test_info_tells_critic_protocol_and_limits(fakes, asgi, monkeypatch):
+    monkeypatch.setattr("vlac_gym.service.core.cuda_memory_bytes", lambda: 5.0 * 2**30)
+
     async def scenario():
         async with asgi.running(fakes.BrightnessCritic(), max_batch=7) as (client, service):
             return (await client.get("/v1/info")).json(), service
@@ -118,6 +120,7 @@ def test_info_tells_critic_protocol_and_limits(fakes, asgi):
     }
     assert (info["state"], info["max_batch"], info["critic"]) == ("awake", 7, service.critic_id)
     assert info["limits"]["max_frames"] == 2048
+    assert info["gpu_memory_bytes"] == 5.0 * 2**30
 
 
 def test_metrics_count_what_happened(fakes, random_frames, asgi):

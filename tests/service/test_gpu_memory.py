@@ -1,11 +1,17 @@
 """The bound on the card's memory, and sleep: what the GPU itself says."""
 
 import asyncio
+import sys
 
 import numpy as np
 import pytest
 
-from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes, limit_cuda_memory
+from vlac_gym.critic.engines.cuda_memory import (
+    cuda_memory_bytes,
+    cuda_memory_peak_bytes,
+    limit_cuda_memory,
+    reset_cuda_memory_peak,
+)
 from vlac_gym.errors import ConfigError
 
 
@@ -23,6 +29,61 @@ def test_a_fraction_without_a_gpu_is_refused():
     with pytest.raises(ConfigError, match="finds no CUDA device"):
         limit_cuda_memory(0.5)
     assert cuda_memory_bytes() == 0.0
+
+
+class TwoGpus:
+    """Stands in for torch: two devices, and what was asked of them."""
+
+    def __init__(self, started=True):
+        self.cuda = self
+        self.started = started
+        self.forgotten = []
+
+    def is_initialized(self):
+        return self.started
+
+    def device_count(self):
+        return 2
+
+    def max_memory_reserved(self, device):
+        return (5, 7)[device]
+
+    def memory_reserved(self, device):
+        return (1, 2)[device]
+
+    def reset_peak_memory_stats(self, device):
+        self.forgotten.append(device)
+
+
+def test_the_peak_adds_up_the_devices_and_is_none_where_cuda_never_started(monkeypatch):
+    torch = TwoGpus()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    reset_cuda_memory_peak()
+    assert torch.forgotten == [0, 1]
+    assert (cuda_memory_peak_bytes(), cuda_memory_bytes()) == (12.0, 3.0)
+    torch.started = False
+    reset_cuda_memory_peak()
+    assert torch.forgotten == [0, 1]
+    assert (cuda_memory_peak_bytes(), cuda_memory_bytes()) == (None, 0.0)
+    monkeypatch.delitem(sys.modules, "torch")
+    assert cuda_memory_peak_bytes() is None
+
+
+@pytest.mark.gpu
+def test_the_peak_is_what_torch_held_at_most():
+    import torch
+
+    torch.empty(1, device="cuda")
+    torch.cuda.empty_cache()
+    reset_cuda_memory_peak()
+    before = cuda_memory_peak_bytes()
+    block = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    del block
+    torch.cuda.empty_cache()
+    assert cuda_memory_peak_bytes() - before == 2**30
+    assert cuda_memory_bytes() == before
+    reset_cuda_memory_peak()
+    assert cuda_memory_peak_bytes() == before
 
 
 @pytest.mark.gpu

@@ -176,6 +176,14 @@ def test_the_async_critic_gives_the_same_answers_at_once(server, fakes, random_f
     assert state == "asleep"
 
 
+def test_the_servers_gpu_memory_is_told_and_unknown_where_it_says_nothing(critic, monkeypatch):
+    assert critic.gpu_memory_bytes() == 0.0
+    monkeypatch.setattr(critic, "server_info", lambda: {"gpu_memory_bytes": 3})
+    assert critic.gpu_memory_bytes() == 3.0
+    monkeypatch.setattr(critic, "server_info", dict)
+    assert critic.gpu_memory_bytes() is None
+
+
 def test_questions_wait_while_the_server_sleeps(critic, random_frames):
     frames = random_frames(1)
     expected = critic.success_prob(frames, ["t"])

@@ -168,6 +168,10 @@ INFO: dict[str, Any] = _route(
             "limits": {"type": "object"},
             "max_batch": {"type": "integer"},
             "frame_store_bytes": {"type": "integer"},
+            "gpu_memory_bytes": {
+                "type": "number",
+                "description": "Held by torch in this process; 0 without a GPU.",
+            },
             "server_version": {"type": "string"},
         }
     ),

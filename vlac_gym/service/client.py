@@ -181,6 +181,11 @@ class RemoteCritic(_RemoteBase):
         """What the server says of itself now: critic, protocol, limits, state."""
         return self._drive(self._exchange.get_info())
 
+    def gpu_memory_bytes(self) -> float | None:
+        """GPU memory that torch holds in the server's process now, bytes; 0 without a GPU, None from old servers."""
+        held = self.server_info().get("gpu_memory_bytes")
+        return None if held is None else float(held)
+
     def sleep(self) -> None:
         """Frees the server's GPU memory until `wake`; questions wait meanwhile."""
         self._drive(self._exchange.switch("sleep"))

@@ -198,6 +198,7 @@ class CriticService:
             "limits": self.config.limits.as_wire(),
             "max_batch": self.config.max_batch,
             "frame_store_bytes": self.config.frame_store_bytes,
+            "gpu_memory_bytes": cuda_memory_bytes(),
         }
 
     def _resolve(self, request: JudgeRequest, sent: dict[bytes, Frame]) -> list[Frame]:

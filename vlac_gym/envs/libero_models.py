@@ -10,6 +10,7 @@ import atexit
 import hashlib
 import os
 import threading
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def acquire_model(mujoco: Any, xml: str) -> "CompiledModel":
 class CompiledModel:
     """A compiled model and, per thread that looks, the OpenGL context that holds its textures.
 
-    Treat `model` as read-only: other envs step with it.
+    Treat `model` as read-only: other envs step with it. `starts` is theirs too: settled starts of episodes, by a
+    digest of what they follow from, the least recently used first.
 
     Args:
         mujoco: The imported module.
@@ -63,6 +65,7 @@ class CompiledModel:
         self.model = model
         self.num_users = 0
         self.lock = threading.RLock()
+        self.starts: OrderedDict[str, Any] = OrderedDict()
         self._mujoco = mujoco
         self._digest = digest
         self._screens: dict[tuple[int, int], _Screen] = {}

@@ -15,10 +15,10 @@ __all__ = ["PLACEMENT_SEED", "LiberoSimulator"]
 
 import copy
 import gc
+import hashlib
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -101,7 +101,6 @@ class LiberoSimulator:
         self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
         self._init_states = task.load_init_states()
         self._built = self._take_moment()
-        self._starts: OrderedDict[int, _Moment] = OrderedDict()
 
     @property
     def domain(self) -> Any:
@@ -111,7 +110,8 @@ class LiberoSimulator:
     def start(self, init_state_id: int) -> dict[str, Frame]:
         """Starts an episode: an official initial state, settled; nothing of what ran before remains.
 
-        A settled state is kept, with its pictures, and the next episode from it starts in a millisecond.
+        A settled state is kept, with its pictures, beside the compiled model: the next episode from it starts in
+        a millisecond, in every env that shares the model.
 
         Args:
             init_state_id: Which of the task's initial states.
@@ -122,16 +122,15 @@ class LiberoSimulator:
         Raises:
             ConfigError: LIBERO's file holds states of another task.
         """
-        moment = self._starts.get(init_state_id)
-        if moment is None:
-            self._restore(self._built)
-            self._write_state(self._init_states[init_state_id])
-            for _ in range(self._settle_steps):
-                self.step(np.array(SETTLING_ACTION))
-            moment = self._starts[init_state_id] = self._take_moment()
-            while len(self._starts) > _most_kept_starts(self._image_size):
-                self._starts.popitem(last=False)
-        self._starts.move_to_end(init_state_id)
+        key = self._start_key(init_state_id)
+        with self._compiled.lock:
+            starts = self._compiled.starts
+            moment: _Moment | None = starts.get(key)
+            if moment is None:
+                moment = starts[key] = self._settle(init_state_id)
+                while len(starts) > _most_kept_starts(self._image_size):
+                    starts.popitem(last=False)
+            starts.move_to_end(key)
         self._restore(moment)
         return moment.frames
 
@@ -198,6 +197,20 @@ class LiberoSimulator:
             # robosuite's objects refer to each other in circles and hold 0.3 GB until the collector passes by.
             self._domain = self._model = self._data = self._robot = self._control = self._compiled = None
             gc.collect()
+
+    def _start_key(self, init_state_id: int) -> str:
+        """Digest of all that a settled start and its pictures follow from, given the compiled model."""
+        digest = hashlib.sha256(f"{self._settle_steps} steps, {self._image_size} pixels".encode())
+        digest.update(self._built.physics.tobytes())
+        digest.update(self._init_states[init_state_id].tobytes())
+        return digest.hexdigest()
+
+    def _settle(self, init_state_id: int) -> _Moment:
+        self._restore(self._built)
+        self._write_state(self._init_states[init_state_id])
+        for _ in range(self._settle_steps):
+            self.step(np.array(SETTLING_ACTION))
+        return self._take_moment()
 
     def _write_state(self, state: NDArray[np.float64]) -> None:
         data, nq, nv = self._data, self._model.nq, self._model.nv

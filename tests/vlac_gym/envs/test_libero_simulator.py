@@ -100,6 +100,34 @@ def test_envs_of_one_task_share_the_compiled_model_and_not_the_state(libero_env)
     assert first.observe()["agentview_image"].any()  # closing the second leaves the first's textures
 
 
+def test_a_start_that_another_env_settled_is_taken_over(libero_env, monkeypatch):
+    first = libero_env.unwrapped
+    seen, _ = first.reset(options={"init_state_id": 8, "task_id": 0})
+    physics, control = first.physics_state(), first._running()._control.snapshot()
+    second = LiberoEnv(image_size=64)
+    monkeypatch.setattr(LiberoSimulator, "_settle", None)
+    monkeypatch.setattr(LiberoSimulator, "render", None)
+    taken, _ = second.reset(options={"init_state_id": 8})
+    assert np.array_equal(second.physics_state(), physics)
+    np.testing.assert_equal(second._running()._control.snapshot(), control)
+    assert all(np.array_equal(taken[key], seen[key]) for key in seen)
+    monkeypatch.undo()
+    for env in (first, second):
+        env.step_unrendered(np.full(7, 0.5))
+    assert np.array_equal(second.physics_state(), first.physics_state())
+    second.close()
+
+
+def test_starts_settled_otherwise_are_not_taken_over(libero_env):
+    first = libero_env.unwrapped
+    first.reset(options={"init_state_id": 8, "task_id": 0})
+    second = LiberoEnv(cameras=("agentview",), image_size=32, settle_steps=1)
+    observation, _ = second.reset(options={"init_state_id": 8})
+    assert second.physics_state()[0] == pytest.approx(0.05)  # seconds; ten steps take half a second
+    assert observation["agentview_image"].shape == (32, 32, 3)
+    second.close()
+
+
 def test_rendering_in_a_fork_of_a_process_that_rendered_is_refused(libero_env, monkeypatch):
     libero_env.unwrapped.render_camera("agentview")
     monkeypatch.setattr(libero_models.os, "getpid", lambda: -1)  # as the forked child would see itself

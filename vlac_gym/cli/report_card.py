@@ -54,11 +54,17 @@ class Args:
     false_stop_budget: float = 0.03
     """Largest share of episodes that the recommended rule may stop falsely."""
     camera: str | None = None
-    """Camera to show; default: the first recorded."""
+    """View to show; default: the first recorded. The other recorded views are compared with it."""
+    one_shot: bool = False
+    """Show the critic a successful episode of the same task and another initial state, where there is one."""
+    references: Path | None = None
+    """Folder of the episodes that --one-shot shows; default: the judged folder, all of it."""
     batch_size: int = 32
     """Most frames or pairs of one call."""
     probe_episodes: int = 40
-    """Episodes to ask in other words and pictures."""
+    """Episodes to ask in other words, pictures and views."""
+    cost_repeats: int = 5
+    """Timed calls for each batch size, on new frames; 0 leaves them out."""
     seed: int = 0
     """Seed of the bootstrap and the probes."""
 
@@ -74,10 +80,13 @@ def run(args: Args) -> int:
         camera=args.camera,
         batch_size=args.batch_size,
         probe_episodes=args.probe_episodes,
+        cost_repeats=args.cost_repeats,
         seed=args.seed,
     )
     if (args.episodes is None) == (not args.collect):
         raise ConfigError("Expected either --episodes DIR or --collect SUITE, not both and not neither.")
+    if args.references is not None and not args.one_shot:
+        raise ConfigError("Expected --references with --one-shot, got it alone. Add --one-shot.")
     critic = make_critic(args.critic)
     try:
         dataset = _dataset(args)
@@ -124,6 +133,7 @@ def _judge(args: Args, config: CardConfig, dataset: EpisodeDataset, critic: Crit
     from rich.console import Console
     from rich.progress import Progress
 
+    references = EpisodeDataset.open(args.references or dataset.root) if args.one_shot else None
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("judging", total=len(dataset))
@@ -131,7 +141,7 @@ def _judge(args: Args, config: CardConfig, dataset: EpisodeDataset, critic: Crit
         def advance(_: JudgedEpisode) -> None:
             progress.advance(bar)
 
-        return make_card(critic, args.critic, dataset, config, advance)
+        return make_card(critic, args.critic, dataset, config, advance, references)
 
 
 def _reading(card: ReportCard) -> str:

@@ -64,21 +64,28 @@ class AskedCritic:
             lambda part: self.critic.success_prob(frames[part], tasks[part]),
         )
 
-    def progress(self, before: Sequence[Frame], after: Sequence[Frame], tasks: Sequence[str]) -> Array:
+    def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> Array:
         """`Critic.progress` as float64 (N,), NaN where there was no usable answer."""
         return self._in_batches(
             "progress",
             len(before),
             -1.0,
-            lambda part: self.critic.progress(before[part], after[part], tasks[part]),
+            lambda part: self.critic.progress(before[part], after[part], tasks[part], references),
         )
 
-    def value(self, frames: Sequence[Frame], task: str) -> Array:
+    def value(self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None) -> Array:
         """`Critic.value` as float64 (T,), all NaN if there was no usable answer."""
         self.questions += 1
         start = time.perf_counter()
         try:
-            answer = checked_answers(self.critic.value(frames, task), len(frames), 0.0, "value")
+            answer = self.critic.value(frames, task, references)
+            answer = checked_answers(answer, len(frames), 0.0, "value")
         except CriticResponseError:
             self.failures += 1
             return np.full(len(frames), np.nan)

@@ -12,19 +12,21 @@ import numpy as np
 from vlac_gym import __version__
 from vlac_gym.calibration import Calibration
 from vlac_gym.critic.base import Critic
+from vlac_gym.critic.engines.cuda_memory import reset_cuda_memory_peak
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
-from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.asking import AskedCritic, Call
+from vlac_gym.report_card.cost import cost_section, gpu_memory, time_batches
 from vlac_gym.report_card.judging import JudgedEpisode, judge_episodes
 from vlac_gym.report_card.mistakes import Mistake, StripFrame, film_strip, worst_mistakes
 from vlac_gym.report_card.probes import ProbeResults, ProbeRunner
 from vlac_gym.report_card.progress_section import progress_section
+from vlac_gym.report_card.references import NUM_REFERENCES, ReferencePicker, reads_references
+from vlac_gym.report_card.robustness_section import robustness_section
 from vlac_gym.report_card.sections import (
     Bootstrap,
     Section,
-    cost_section,
     detection_section,
-    robustness_section,
     termination_section,
     training_section,
 )
@@ -32,6 +34,7 @@ from vlac_gym.report_card.statistics import Estimate
 from vlac_gym.report_card.sweep import StopTable, SweepPoint, cross_validate, recommend, rule_grid
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.reporting.files import write_json, write_text
+from vlac_gym.types import CriticInfo
 
 CARD_VERSION = 1
 
@@ -48,9 +51,10 @@ class CardConfig:
         check_interval: Least number of steps between done checks, >= 1; frames between recorded ones do not exist.
         value_stride: Least number of steps between frames of the value list, >= 1.
         false_stop_budget: Largest rate of false stops that a recommended rule may have, [0, 1].
-        camera: Recorded camera to show; None for the first.
+        camera: Recorded view to show; None for the first. Others are compared with it.
         batch_size: Most frames or pairs of one call.
         probe_episodes: Episodes to probe for robustness and consistency.
+        cost_repeats: Timed calls of each kind and batch size, on new frames; 0 leaves them out.
         resamples: Of the bootstrap.
         seed: Of the bootstrap and the probes.
 
@@ -66,6 +70,7 @@ class CardConfig:
     camera: str | None = None
     batch_size: int = 32
     probe_episodes: int = 40
+    cost_repeats: int = 5
     resamples: int = 200
     seed: int = 0
 
@@ -76,6 +81,8 @@ class CardConfig:
         for name in ("done_patience", "check_interval", "value_stride", "batch_size", "resamples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)!r}.")
+        if self.cost_repeats < 0:
+            raise ConfigError(f"Expected cost_repeats >= 0, got {self.cost_repeats!r}.")
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,14 @@ class ReportCard:
         judged: Every episode with the critic's opinions, for plots.
         points: The threshold sweep; empty if there was none.
         mistakes: The worst mistakes under the recommended rule, each with its film strip.
+        timed: Calls by batch size on new frames; empty if there were none.
     """
 
     content: Mapping[str, Any]
     judged: Sequence[JudgedEpisode]
     points: Sequence[SweepPoint]
     mistakes: Sequence[tuple[Mistake, Sequence[StripFrame]]]
+    timed: Sequence[Call] = ()
 
 
 def make_card(
@@ -101,6 +110,7 @@ def make_card(
     dataset: EpisodeDataset,
     config: CardConfig | None = None,
     on_episode: Callable[[JudgedEpisode], None] | None = None,
+    references: EpisodeDataset | None = None,
 ) -> ReportCard:
     """Asks the critic about every episode and measures it against the simulator.
 
@@ -110,30 +120,28 @@ def make_card(
         dataset: Recorded episodes, at least one.
         config: How to measure.
         on_episode: Called after each judged episode.
+        references: Judge values and pairs one-shot, with frames of a successful episode of these, of the same
+            task and another initial state; episodes of tasks that have none are judged without.
 
     Raises:
+        ConfigError: `references` for a critic that does not say that it reads them.
         CriticError: The critic fails otherwise than by an unusable answer.
     """
     config = config or CardConfig()
-    info = critic.describe()
+    info = _described(critic)
+    picker = _picker(info, references, config)
+    reset_cuda_memory_peak()
     asked = AskedCritic(critic, config.batch_size)
-    probes = ProbeRunner(
-        AskedCritic(critic, config.batch_size),
-        dataset.tasks(),
-        limit=config.probe_episodes,
-        camera=config.camera,
-        value_stride=config.value_stride,
-        is_privileged=info.is_privileged,
-        seed=config.seed,
-    )
-    judged = _judge(asked, dataset, probes, config, on_episode)
+    probes = _probes(critic, info, dataset, config, picker)
+    judged = _judge(asked, dataset, probes, config, picker, on_episode)
+    timed, not_timed = _time(critic, info, dataset, config, picker)
     points, calibration, reason, held_out = _calibrate(judged, spec, config)
-    chosen = (
-        StopRule(config.done_threshold, config.done_patience)
-        if calibration is None
-        else _rule_of(calibration)
-    )
-    sections = _sections(judged, asked, probes.results, config, chosen, is_privileged=info.is_privileged)
+    chosen = _rule_of(calibration, config)
+    boot = Bootstrap(config.resamples, config.seed)
+    sections = {
+        **_sections(judged, probes.results, config, chosen, boot, is_privileged=info.is_privileged),
+        "cost": cost_section(asked, judged, timed, gpu_memory(critic, info), boot, not_timed=not_timed),
+    }
     mistakes = [
         (m, film_strip(dataset[m.index], _by_index(judged, m.index), m.step, camera=config.camera))
         for m in worst_mistakes(judged, chosen)
@@ -143,6 +151,7 @@ def make_card(
         "vlac_gym": __version__,
         "critic": {"spec": spec, **asdict(info)},
         "dataset": {"path": str(dataset.root), **dataset.summary()},
+        "references": _references_used(picker, judged),
         "config": asdict(config),
         "calibration": None if calibration is None else calibration.as_json(),
         "calibration_reason": reason,
@@ -151,7 +160,7 @@ def make_card(
         "sections": as_json(sections),
         "mistakes": [asdict(m) for m, _ in mistakes],
     }
-    return ReportCard(content, judged, points, mistakes)
+    return ReportCard(content, judged, points, mistakes, timed)
 
 
 def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
@@ -176,11 +185,66 @@ def as_json(tree: Any) -> Any:
     return {name: as_json(branch) for name, branch in tree.items()}
 
 
+def _described(critic: Critic) -> CriticInfo:
+    """What the critic is; a remote one is asked first, for it knows nothing before its server has answered."""
+    ask_server = getattr(critic, "server_info", None)
+    if ask_server is not None:
+        ask_server()
+    return critic.describe()
+
+
+def _probes(
+    critic: Critic,
+    info: CriticInfo,
+    dataset: EpisodeDataset,
+    config: CardConfig,
+    picker: ReferencePicker | None,
+) -> ProbeRunner:
+    return ProbeRunner(
+        AskedCritic(critic, config.batch_size),
+        dataset.tasks(),
+        limit=config.probe_episodes,
+        camera=config.camera,
+        value_stride=config.value_stride,
+        is_privileged=info.is_privileged,
+        references=picker,
+        seed=config.seed,
+    )
+
+
+def _picker(
+    info: CriticInfo, references: EpisodeDataset | None, config: CardConfig
+) -> ReferencePicker | None:
+    if references is None:
+        return None
+    if not reads_references(info):
+        raise ConfigError(
+            f"Expected a critic that reads reference frames (num_references in describe().details), got "
+            f"{info.name!r}. Judge it without references."
+        )
+    return ReferencePicker(references, config.camera)
+
+
+def _references_used(
+    picker: ReferencePicker | None, judged: Sequence[JudgedEpisode]
+) -> dict[str, Any] | None:
+    if picker is None:
+        return None
+    judged_with = sum(episode.num_references > 0 for episode in judged)
+    return {
+        "path": str(picker.dataset.root),
+        "frames": NUM_REFERENCES,
+        "judged_with": judged_with,
+        "judged_without": len(judged) - judged_with,
+    }
+
+
 def _judge(
     asked: AskedCritic,
     dataset: EpisodeDataset,
     probes: ProbeRunner,
     config: CardConfig,
+    picker: ReferencePicker | None,
     on_episode: Callable[[JudgedEpisode], None] | None,
 ) -> list[JudgedEpisode]:
     judged = []
@@ -190,6 +254,7 @@ def _judge(
         camera=config.camera,
         check_interval=config.check_interval,
         value_stride=config.value_stride,
+        references=picker,
         visit=probes.visit,
     ):
         judged.append(episode)
@@ -198,17 +263,40 @@ def _judge(
     return judged
 
 
+def _time(
+    critic: Critic,
+    info: CriticInfo,
+    dataset: EpisodeDataset,
+    config: CardConfig,
+    picker: ReferencePicker | None,
+) -> tuple[list[Call], str]:
+    """Timed calls by batch size on frames like the first episode's, or why there are none."""
+    if info.is_privileged:
+        return [], "a privileged critic looks at no pictures"
+    if config.cost_repeats == 0:
+        return [], "it was not asked for (cost_repeats is 0)"
+    episode = dataset[0]
+    timed = time_batches(
+        critic,
+        episode.view(config.camera)[:],
+        episode.meta.task,
+        batch_size=config.batch_size,
+        repeats=config.cost_repeats,
+        references=None if picker is None else picker.frames_for(episode.meta),
+    )
+    return timed, ""
+
+
 def _sections(
     judged: Sequence[JudgedEpisode],
-    asked: AskedCritic,
     probes: ProbeResults,
     config: CardConfig,
     chosen: StopRule,
+    boot: Bootstrap,
     *,
     is_privileged: bool,
 ) -> dict[str, Section]:
     rule = StopRule(config.done_threshold, config.done_patience)
-    boot = Bootstrap(config.resamples, config.seed)
     return {
         "detection": detection_section(judged, config.done_threshold, boot),
         "termination": termination_section(judged, rule),
@@ -216,7 +304,6 @@ def _sections(
         "progress": progress_section(judged, probes, boot),
         "robustness": robustness_section(probes, config.done_threshold, is_privileged=is_privileged),
         "training": training_section(judged, rule),
-        "cost": cost_section(asked, len(judged)),
     }
 
 
@@ -277,7 +364,9 @@ def _check_interval(judged: Sequence[JudgedEpisode]) -> int:
     return max(set(gaps), key=gaps.count) if gaps else 1
 
 
-def _rule_of(calibration: Calibration) -> StopRule:
+def _rule_of(calibration: Calibration | None, config: CardConfig) -> StopRule:
+    if calibration is None:
+        return StopRule(config.done_threshold, config.done_patience)
     return StopRule(calibration.done_threshold, calibration.done_patience, calibration.min_steps)
 
 

@@ -5,6 +5,7 @@ A privileged critic gets the simulator's signals of each frame first, frame by f
 
 __all__ = ["JudgedEpisode", "check_indices", "judge_episode", "judge_episodes", "value_indices"]
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from vlac_gym.critic.base import PrivilegedCritic
 from vlac_gym.data.episodes import Episode, EpisodeMeta
 from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.references import ReferencePicker
 from vlac_gym.report_card.statistics import Array
 from vlac_gym.report_card.termination import Checks
 from vlac_gym.types import Frame
@@ -32,6 +34,8 @@ class JudgedEpisode:
         values: float (V,), the critic's value list, what training pays at the step limit.
         forward: float (V - 1,), progress of each pair of neighbouring value frames.
         backward: float (V - 1,), progress of the same pairs swapped.
+        value_s: How long the value list took, s.
+        num_references: One-shot reference frames that its values and pairs were judged with.
     """
 
     index: int
@@ -42,6 +46,8 @@ class JudgedEpisode:
     values: Array
     forward: Array
     backward: Array
+    value_s: float
+    num_references: int = 0
 
     @property
     def task_key(self) -> str:
@@ -95,6 +101,7 @@ def judge_episode(
     camera: str | None = None,
     check_interval: int = 1,
     value_stride: int = 5,
+    references: ReferencePicker | None = None,
 ) -> JudgedEpisode:
     """Asks the critic about one episode: done checks, the value list, and each pair both ways.
 
@@ -105,6 +112,7 @@ def judge_episode(
         camera: Which recorded camera to show; the first by default.
         check_interval: Least number of steps between two checks.
         value_stride: Least number of steps between two frames of the value list.
+        references: Finds one-shot references for values and pairs; None judges without.
     """
     view, task = episode.view(camera), episode.meta.task
     frames: dict[int, Frame] = {}
@@ -118,6 +126,10 @@ def judge_episode(
         probs = asked.success_prob([frames[i] for i in at_checks], [task] * len(at_checks))
     listed = [frames[i] for i in at_values]
     tasks = [task] * (len(listed) - 1)
+    shown = None if references is None else references.frames_for(episode.meta)
+    start = time.perf_counter()
+    values = asked.value(listed, task, shown)
+    value_s = time.perf_counter() - start
     return JudgedEpisode(
         index=index,
         meta=episode.meta,
@@ -129,9 +141,11 @@ def judge_episode(
         ),
         goal_progress=episode.goal_progress.astype(np.float64),
         value_steps=episode.frame_steps[at_values].astype(np.int64),
-        values=asked.value(listed, task),
-        forward=asked.progress(listed[:-1], listed[1:], tasks),
-        backward=asked.progress(listed[1:], listed[:-1], tasks),
+        values=values,
+        forward=asked.progress(listed[:-1], listed[1:], tasks, shown),
+        backward=asked.progress(listed[1:], listed[:-1], tasks, shown),
+        value_s=value_s,
+        num_references=0 if shown is None else len(shown),
     )
 
 
@@ -142,6 +156,7 @@ def judge_episodes(
     camera: str | None = None,
     check_interval: int = 1,
     value_stride: int = 5,
+    references: ReferencePicker | None = None,
     visit: Callable[[Episode, JudgedEpisode], None] | None = None,
 ) -> Iterator[JudgedEpisode]:
     """Judges episodes one after the other; `visit` sees each while its frames and signals are still at hand."""
@@ -155,6 +170,7 @@ def judge_episodes(
             camera=camera,
             check_interval=check_interval,
             value_stride=value_stride,
+            references=references,
         )
         if visit is not None:
             visit(episode, judged)

@@ -1,6 +1,6 @@
-"""What the card's metrics are called and mean, for readers: `SECTIONS`, `METRICS`, `HEADLINES`."""
+"""What the card's metrics are called and mean, for readers: `SECTIONS`, `METRICS`, `HEADLINES`, `label_of`."""
 
-__all__ = ["HEADLINES", "METRICS", "SECTIONS"]
+__all__ = ["HEADLINES", "METRICS", "SECTIONS", "label_of"]
 
 HEADLINES: dict[str, str] = {
     "done_auroc_frames": "AUROC of success_prob, all frames",
@@ -30,13 +30,16 @@ SECTIONS: dict[str, tuple[str, str]] = {
     ),
     "robustness": (
         "D. Robustness and language",
-        "The last frame of probed episodes in other words and pictures.",
+        "The last frame of probed episodes in other words, pictures and views.",
     ),
     "training": (
         "E. What a policy would be paid",
         "Return: 1 if the critic stops the episode, else the final value. Groups share task and start.",
     ),
-    "cost": ("G. Cost", "Calls made while judging, on this machine; probes are left out."),
+    "cost": (
+        "G. Cost",
+        "On this machine: calls while judging, without the probes, and calls by batch size on new frames.",
+    ),
 }
 """Section -> (title, one line)."""
 
@@ -95,6 +98,13 @@ METRICS: dict[str, tuple[str, str]] = {
     "paraphrase_flip_rate": ("paraphrase flips", "episodes whose verdict changes with the wording"),
     "paraphrase_std": ("paraphrase spread", "standard deviation of the score over wordings"),
     "flip_rate": ("verdict flips", "last frames whose verdict changes"),
+    "unchanged": ("the judged view, unchanged", ""),
+    "rotated_180": ("turned by 180 degrees", ""),
+    "mirrored": ("mirrored", ""),
+    "jpeg_30": ("JPEG of quality 30", ""),
+    "darker_40_percent": ("40 % darker", ""),
+    "half_resolution": ("half the resolution", ""),
+    "views": ("other recorded views of the same moments", ""),
     "group_kendall_tau": ("group ranking", "Kendall's tau of the returns within groups, relative to the best possible"),
     "advantage_sign_agreement": ("advantage signs", "rollouts whose advantage has the simulator's sign"),
     "pure_noise_groups": ("pure-noise groups", "the simulator sees no difference, the critic does"),
@@ -104,6 +114,14 @@ METRICS: dict[str, tuple[str, str]] = {
     "return_by_task": ("return by task (mean ± standard deviation)", ""),
     "questions_per_episode": ("questions per episode", "frames and pairs asked about"),
     "unusable_answers": ("unusable answers", "questions without a number in range"),
+    "gpu_memory_gib": ("GPU memory, GiB", "held by torch: peak in this process, or the server's; no CUDA context"),
+    "stall_fraction": ("stall", "wait for the critic / (wait + rollout), at batch 1 and nothing else running"),
+    "by_batch": ("by batch size, on frames never seen before", ""),
+    "new_success_prob": ("done checks, new frames", ""),
+    "new_progress": ("pairs, new frames", ""),
+    "success_prob": ("done checks while judging", ""),
+    "progress": ("pairs while judging; most frames were seen before", ""),
+    "value": ("value lists while judging; most frames were seen before", ""),
     "items_per_s": ("frames or pairs per second", ""),
     "latency_ms_p50": ("latency, median", "ms per call"),
     "latency_ms_p95": ("latency, 95th percentile", "ms per call"),
@@ -114,3 +132,22 @@ METRICS: dict[str, tuple[str, str]] = {
     "last_frame": ("last frame of each episode", ""),
 }  # fmt: skip
 """Metric or group -> (name, meaning)."""
+
+_LIGHTS = {
+    "diffuse": "in a warm light",
+    "direction": "lit from the side",
+    "specular": "with stronger highlights",
+    "shadow": "with shadows",
+}
+
+
+def label_of(name: str) -> str:
+    """A metric's or group's name for readers; `batch_16` and `agentview@shadow` are put into words."""
+    if name in METRICS:
+        return METRICS[name][0]
+    camera, at, light = name.partition("@")
+    if at:
+        return f"{camera} {_LIGHTS.get(light, f'in light {light}')}"
+    if name.startswith("batch_"):
+        return f"batch of {name.removeprefix('batch_')}"
+    return name.replace("_", " ")

@@ -12,7 +12,7 @@ import numpy as np
 from vlac_gym.report_card import plots
 from vlac_gym.report_card.card import ReportCard
 from vlac_gym.report_card.mistakes import Mistake, StripFrame
-from vlac_gym.report_card.names import HEADLINES, METRICS, SECTIONS
+from vlac_gym.report_card.names import HEADLINES, METRICS, SECTIONS, label_of
 from vlac_gym.report_card.termination import StopRule
 
 _STYLE = """
@@ -93,6 +93,12 @@ def _notes(content: Mapping[str, Any]) -> str:
     notes = []
     if content["critic"]["is_privileged"]:
         notes.append("This critic is privileged: it reads the simulator's state, not only pictures.")
+    used = content["references"]
+    if used is not None:
+        notes.append(
+            f"One-shot: values and pairs of {used['judged_with']} episodes were judged with {used['frames']} frames "
+            f"of a success of the same task and another start; for {used['judged_without']} there was none."
+        )
     if content["calibration_reason"]:
         notes.append(f"Thresholds: {content['calibration_reason']}.")
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
@@ -171,6 +177,9 @@ def _plots(card: ReportCard) -> str:
         delays = plots.plot_delays(card.judged, chosen)
         if delays is not None:
             figures.append(("", "Delay of the recommended rule", delays))
+    if card.timed:
+        caption = "Latency (median; the bar ends at the 95th percentile) and throughput on new frames, by batch size"
+        figures.append(("wide", caption, plots.plot_batches(card.timed)))
     return (
         '<div class="plots">'
         + "".join(
@@ -195,13 +204,13 @@ def _rows(tree: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     rows = []
     for name, branch in tree.items():
         if "interval" not in branch:
-            rows += [f"<tr><th colspan='5'>{escape(_label(name))}</th></tr>", *_rows(branch, (*path, name))]
+            rows += [f"<tr><th colspan='5'>{escape(label_of(name))}</th></tr>", *_rows(branch, (*path, name))]
             continue
         meaning = METRICS.get(name, ("", "", ""))[1]
         if branch["value"] is None:
             meaning = f"not computed: {branch['reason']}"
         rows.append(
-            f"<tr><td>{escape(_label(name))}</td><td class='n'>{_value(name, branch)}</td>"
+            f"<tr><td>{escape(label_of(name))}</td><td class='n'>{_value(name, branch)}</td>"
             f"<td class='n'>{escape(_interval(name, branch))}</td><td class='n'>{branch['n']}</td>"
             f"<td class='why'>{escape(meaning)}</td></tr>"
         )
@@ -234,10 +243,6 @@ def _picture(frame: StripFrame) -> str:
         f'<div class="{"event" if frame.is_event else ""}"><img alt="frame at step {frame.step}" '
         f'src="data:image/jpeg;base64,{data}">step {frame.step} · p {score}<br>{truth}</div>'
     )
-
-
-def _label(name: str) -> str:
-    return METRICS[name][0] if name in METRICS else name.replace("_", " ")
 
 
 def _value(name: str, estimate: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
-"""The card's plots as SVG text: `plot_scores`, `plot_reliability`, `plot_values`, `plot_trade_off`, `plot_delays`."""
+"""The card's plots as SVG text: `plot_scores`, `plot_reliability`, `plot_values`, `plot_trade_off`, `plot_delays`,
+`plot_batches`.
+"""
 
-__all__ = ["plot_delays", "plot_reliability", "plot_scores", "plot_trade_off", "plot_values"]
+__all__ = ["plot_batches", "plot_delays", "plot_reliability", "plot_scores", "plot_trade_off", "plot_values"]
 
 import io
 import re
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.report_card.asking import Call
 from vlac_gym.report_card.detection import reliability_bins, threshold_curve
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.statistics import Array
@@ -128,6 +131,27 @@ def plot_delays(judged: Sequence[JudgedEpisode], rule: StopRule) -> str | None:
     )
     axes.set(xlabel="env steps from success to the stop", ylabel="episodes")
     axes.yaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure)
+
+
+def plot_batches(timed: Sequence[Call]) -> str:
+    """Latency of a call and items per second against the batch size, for done checks and pairs."""
+    figure, (left, right) = _figure(2)
+    sizes = sorted({call.batch for call in timed})
+    for kind, colour, label in (("success_prob", _INK, "done checks"), ("progress", "#d97706", "pairs")):
+        groups = [[c.seconds for c in timed if c.kind == kind and c.batch == size] for size in sizes]
+        drawn = [(size, np.array(seconds)) for size, seconds in zip(sizes, groups) if seconds]
+        at = [size for size, _ in drawn]
+        median = np.array([1e3 * np.quantile(seconds, 0.5) for _, seconds in drawn])
+        tail = np.array([1e3 * np.quantile(seconds, 0.95) for _, seconds in drawn]) - median
+        left.errorbar(at, median, yerr=[0 * tail, tail], color=colour, marker="o", capsize=3, label=label)
+        rates = [size * seconds.size / max(seconds.sum(), 1e-9) for size, seconds in drawn]
+        right.plot(at, rates, color=colour, marker="o", label=label)
+    for axes, name in ((left, "ms per call"), (right, "frames or pairs per second")):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set(xlabel="batch size", ylabel=name, ylim=(0, None))
+    left.legend(frameon=False)
     return _svg(figure)
 
 

@@ -1,7 +1,7 @@
 """Questions with a known right answer, and the same question asked differently: `ProbeRunner`, `ProbeResults`.
 
-Clock controls (a frozen video, shuffled frames), pair consistency, a wrong instruction, paraphrases and changed
-pictures. They cost extra calls, so only the first episodes of a dataset are probed.
+Clock controls (a frozen video, shuffled frames), pair consistency, a wrong instruction, paraphrases, changed
+pictures and the other recorded views. They cost extra calls, so only the first episodes of a dataset are probed.
 """
 
 __all__ = ["PICTURE_CHANGES", "ProbeResults", "ProbeRunner", "paraphrases"]
@@ -17,6 +17,7 @@ from vlac_gym.data.frame_codec import decode_frame, encode_frame
 from vlac_gym.progress_metrics import value_order_correlation
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.judging import JudgedEpisode, value_indices
+from vlac_gym.report_card.references import ReferencePicker
 from vlac_gym.report_card.statistics import Array
 from vlac_gym.types import Frame
 
@@ -51,6 +52,7 @@ class ProbeResults:
     """Raw answers; each list has one entry per probe that was made.
 
     Attributes:
+        probed: Episodes that were probed.
         frozen: Largest |value| on the first frame shown over and over.
         shuffled: Spearman's correlation of value and order on shuffled frames.
         identity: |progress| from a frame to itself.
@@ -59,8 +61,10 @@ class ProbeResults:
         wrong_task: Scores of last frames of successes under another task's instruction.
         paraphrased: Per episode, scores of the last frame under each wording, the original first.
         changed: Picture change -> scores of the last frames, in the order of `clean`.
+        views: Other recorded view -> (score in the judged view, score in this one, success) of last frames.
     """
 
+    probed: int = 0
     frozen: list[float] = field(default_factory=list)
     shuffled: list[float] = field(default_factory=list)
     identity: list[float] = field(default_factory=list)
@@ -69,6 +73,7 @@ class ProbeResults:
     wrong_task: list[float] = field(default_factory=list)
     paraphrased: list[Array] = field(default_factory=list)
     changed: dict[str, list[float]] = field(default_factory=dict)
+    views: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
 
 
 class ProbeRunner:
@@ -84,6 +89,7 @@ class ProbeRunner:
         camera: Which recorded camera to show.
         value_stride: As in judging.
         is_privileged: Whether the critic reads the simulator.
+        references: As in judging.
         seed: Seed of the shuffles and of the choice of wrong instructions.
     """
 
@@ -96,6 +102,7 @@ class ProbeRunner:
         camera: str | None = None,
         value_stride: int = 5,
         is_privileged: bool = False,
+        references: ReferencePicker | None = None,
         seed: int = 0,
     ) -> None:
         self.results = ProbeResults()
@@ -105,6 +112,7 @@ class ProbeRunner:
         self._camera = camera
         self._value_stride = value_stride
         self._is_privileged = is_privileged
+        self._references = references
         self._rng = np.random.default_rng(seed)
 
     def visit(self, episode: Episode, judged: JudgedEpisode) -> None:
@@ -112,28 +120,39 @@ class ProbeRunner:
         if self._left <= 0:
             return
         self._left -= 1
+        self.results.probed += 1
         frames = episode.view(self._camera)[:]
         listed = [frames[i] for i in value_indices(episode, self._value_stride)]
-        self._clock(listed, episode.meta.task)
-        self._pairs(listed, judged, episode.meta.task)
+        shown = None if self._references is None else self._references.frames_for(episode.meta)
+        self._clock(listed, episode.meta.task, shown)
+        self._pairs(listed, judged, episode.meta.task, shown)
         if not self._is_privileged:
             self._words_and_pictures(episode, judged, frames[-1])
+            self._other_views(episode, judged)
 
-    def _clock(self, listed: Sequence[Frame], task: str) -> None:
-        frozen = self._asked.value([listed[0]] * len(listed), task)
+    def _clock(self, listed: Sequence[Frame], task: str, references: Sequence[Frame] | None) -> None:
+        frozen = self._asked.value([listed[0]] * len(listed), task, references)
         if np.isfinite(frozen).all():
             self.results.frozen.append(float(np.abs(frozen).max()))
-        mixed = self._asked.value([listed[i] for i in self._rng.permutation(len(listed))], task)
+        shuffled = [listed[i] for i in self._rng.permutation(len(listed))]
+        mixed = self._asked.value(shuffled, task, references)
         order = value_order_correlation(mixed) if np.isfinite(mixed).all() else None
         if order is not None:
             self.results.shuffled.append(order)
 
-    def _pairs(self, listed: list[Frame], judged: JudgedEpisode, task: str) -> None:
-        same = self._asked.progress(listed[:1] + listed[-1:], listed[:1] + listed[-1:], [task] * 2)
+    def _pairs(
+        self,
+        listed: list[Frame],
+        judged: JudgedEpisode,
+        task: str,
+        references: Sequence[Frame] | None,
+    ) -> None:
+        ends = listed[:1] + listed[-1:]
+        same = self._asked.progress(ends, ends, [task] * 2, references)
         self.results.identity += [float(abs(c)) for c in same if np.isfinite(c)]
         starts = range(0, len(listed) - 2, 2)
         direct = self._asked.progress(
-            [listed[i] for i in starts], [listed[i + 2] for i in starts], [task] * len(starts)
+            [listed[i] for i in starts], [listed[i + 2] for i in starts], [task] * len(starts), references
         )
         for i, whole in zip(starts, direct):
             triple = (float(judged.forward[i]), float(judged.forward[i + 1]), float(whole))
@@ -156,6 +175,16 @@ class ProbeRunner:
             self.results.wrong_task.append(float(scores[len(wordings)]))
         for name, score in zip(PICTURE_CHANGES, scores[len(texts) - len(pictures) :]):
             self.results.changed.setdefault(name, []).append(float(score))
+
+    def _other_views(self, episode: Episode, judged: JudgedEpisode) -> None:
+        shown = next(iter(episode.frames)) if self._camera is None else self._camera
+        others = [view for view in episode.frames if view != shown]
+        last = [episode.view(view)[-1] for view in others]
+        clean = float(judged.checks.probs[-1])
+        for view, score in zip(others, self._asked.success_prob(last, [episode.meta.task] * len(last))):
+            if np.isfinite([clean, score]).all():
+                row = (clean, float(score), judged.ends_in_success)
+                self.results.views.setdefault(view, []).append(row)
 
     def _another_task(self, episode: Episode) -> str | None:
         meta = episode.meta

@@ -1,5 +1,6 @@
-"""The card's sections, each a tree of `Estimate`s: `detection_section`, `termination_section`,
-`robustness_section`, `training_section`, `cost_section`; `progress_section` has a module of its own.
+"""The card's sections, each a tree of `Estimate`s: `detection_section`, `termination_section`, `training_section`.
+
+`progress_section`, `robustness_section` and `cost_section` have modules of their own.
 """
 
 __all__ = [
@@ -7,13 +8,12 @@ __all__ = [
     "Bootstrap",
     "Judged",
     "Section",
-    "cost_section",
     "critic_returns",
     "detection_section",
     "final_values",
     "optional",
     "plain_mean",
-    "robustness_section",
+    "score_columns",
     "termination_section",
     "training_section",
 ]
@@ -24,13 +24,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlac_gym.report_card import detection as d
 from vlac_gym.report_card import progress as p
-from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.judging import JudgedEpisode
-from vlac_gym.report_card.probes import ProbeResults
 from vlac_gym.report_card.statistics import (
     Array,
     Estimate,
@@ -152,33 +149,6 @@ def termination_section(judged: Judged, rule: StopRule) -> Section:
     }
 
 
-def robustness_section(probes: ProbeResults, threshold: float, *, is_privileged: bool) -> Section:
-    """D: the same question in other words and pictures, and a question about another task."""
-    if is_privileged:
-        return {"all": refused("a privileged critic looks at neither pictures nor words")}
-    clean, success = _columns(probes.clean)
-    said = _says(clean, threshold)
-    flips = [bool(np.ptp(_says(row, threshold).astype(int))) for row in probes.paraphrased]
-    section: dict[str, Estimate | Section] = {
-        "wrong_instruction_false_success": rate(
-            int(_says(probes.wrong_task, threshold).sum()),
-            len(probes.wrong_task),
-            of="successes shown with another task",
-        ),
-        "paraphrase_flip_rate": rate(sum(flips), len(flips), of="paraphrased episodes"),
-        "paraphrase_std": plain_mean(
-            [float(row.std()) for row in probes.paraphrased], "nothing was paraphrased"
-        ),
-    }
-    for name, scores in probes.changed.items():
-        changed = _says(scores, threshold)
-        section[name] = {
-            "flip_rate": rate(int((changed != said).sum()), len(scores), of="changed pictures"),
-            "balanced_accuracy": d.confusion(scores, success, threshold).metrics()["balanced_accuracy"],
-        }
-    return section
-
-
 def training_section(judged: Judged, rule: StopRule) -> Section:
     """E: what a policy would be paid; groups are rollouts of one task and start."""
     usable = [e for e in judged if np.isfinite(e.final_value)]
@@ -211,27 +181,6 @@ def critic_returns(judged: Judged, rule: StopRule) -> tuple[Array, Array]:
     returns = [e.final_value if stop.step is None else 1.0 for e, stop in zip(judged, stops)]
     lengths = [stop.num_steps if stop.step is None else stop.step for stop in stops]
     return np.array(returns), np.array(lengths, np.float64)
-
-
-def cost_section(asked: AskedCritic, episodes: int) -> Section:
-    """G: latency and throughput of every kind of call, calls per episode, unusable answers."""
-    section: dict[str, Estimate | Section] = {
-        "questions_per_episode": Estimate(asked.questions / episodes, n=episodes)
-        if episodes
-        else refused("there are no episodes"),
-        "unusable_answers": rate(asked.failures, asked.questions, of="questions"),
-    }
-    for kind in sorted({call.kind for call in asked.calls}):
-        calls = [call for call in asked.calls if call.kind == kind]
-        seconds = np.array([call.seconds for call in calls])
-        items = sum(call.batch for call in calls)
-        section[kind] = {
-            "items_per_s": Estimate(items / max(float(seconds.sum()), 1e-9), n=items),
-            "latency_ms_p50": Estimate(1e3 * float(np.quantile(seconds, 0.5)), n=len(calls)),
-            "latency_ms_p95": Estimate(1e3 * float(np.quantile(seconds, 0.95)), n=len(calls)),
-            "mean_batch": Estimate(items / len(calls), n=len(calls)),
-        }
-    return section
 
 
 # Scores and labels.
@@ -276,20 +225,17 @@ def _checks(judged: Judged) -> tuple[Array, Array]:
 
 
 def _last_checks(judged: Judged) -> tuple[Array, Array]:
-    return _columns([(e.checks.probs[-1], e.ends_in_success) for e in judged])
+    return score_columns([(e.checks.probs[-1], e.ends_in_success) for e in judged])
 
 
 def final_values(judged: Judged) -> tuple[Array, Array]:
-    return _columns([(e.final_value, e.ends_in_success) for e in judged])
+    return score_columns([(e.final_value, e.ends_in_success) for e in judged])
 
 
-def _columns(rows: Sequence[tuple[float, bool]]) -> tuple[Array, Array]:
+def score_columns(rows: Sequence[tuple[float, bool]]) -> tuple[Array, Array]:
+    """Scores (N,) and labels (N,) of the rows that have a score."""
     usable = [(score, label) for score, label in rows if np.isfinite(score)]
     return np.array([s for s, _ in usable]), np.array([y for _, y in usable], bool)
-
-
-def _says(scores: Sequence[float] | Array, threshold: float) -> NDArray[np.bool_]:
-    return np.asarray(scores, np.float32) >= np.float32(threshold)
 
 
 def _by_kind(judged: Judged, threshold: float) -> Section:

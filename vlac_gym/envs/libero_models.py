@@ -4,9 +4,10 @@ A LIBERO model takes seconds to compile, seconds more to upload to OpenGL, and a
 changes between envs of one task, so a second env of the task costs neither: `acquire_model`, `CompiledModel`.
 """
 
-__all__ = ["CompiledModel", "acquire_model"]
+__all__ = ["CompiledModel", "acquire_model", "free_build_memory"]
 
 import atexit
+import ctypes
 import hashlib
 import os
 import threading
@@ -47,6 +48,22 @@ def acquire_model(mujoco: Any, xml: str) -> "CompiledModel":
             _models[digest] = compiled
         compiled.num_users += 1
     return compiled
+
+
+def free_build_memory(mujoco: Any, *, keep_mesh_cache: bool) -> None:
+    """Gives memory back to the system that building a task has used and no longer needs.
+
+    Args:
+        mujoco: The imported module.
+        keep_mesh_cache: Keep MuJoCo's cache of decoded meshes and pictures, from which other tasks compile faster.
+    """
+    if not keep_mesh_cache:
+        mujoco.mj_clearCache(mujoco.mj_getCache())
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return  # not glibc, whose allocator is the one that keeps freed memory for itself
+    trim(0)
 
 
 class CompiledModel:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from vlac_gym.envs.gl import configure_gl
 from vlac_gym.envs.libero_control import ArmControl, ContactTest
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
-from vlac_gym.envs.libero_models import CompiledModel, acquire_model
+from vlac_gym.envs.libero_models import CompiledModel, acquire_model, free_build_memory
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.envs.lighting import relit
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
@@ -75,6 +75,7 @@ class LiberoSimulator:
         image_size: Side of rendered pictures in pixels.
         settle_steps: Control steps without motion at the start of an episode.
         start_timeout_s: Building is given up, between two attempts to place the fixtures, after this long.
+        keep_mesh_cache: See `LiberoEnv`.
 
     Raises:
         DependencyNotInstalled: LIBERO is not installed.
@@ -82,7 +83,13 @@ class LiberoSimulator:
     """
 
     def __init__(
-        self, task: LiberoTask, *, image_size: int, settle_steps: int, start_timeout_s: float
+        self,
+        task: LiberoTask,
+        *,
+        image_size: int,
+        settle_steps: int,
+        start_timeout_s: float,
+        keep_mesh_cache: bool = True,
     ) -> None:
         configure_gl()
         self._mujoco = _import_mujoco()
@@ -101,6 +108,7 @@ class LiberoSimulator:
         self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
         self._init_states = task.load_init_states()
         self._built = self._take_moment()
+        free_build_memory(self._mujoco, keep_mesh_cache=keep_mesh_cache)
 
     @property
     def domain(self) -> Any:

@@ -12,9 +12,10 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.data.collect_options import CollectOptions, parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
-from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, write_card
+from vlac_gym.report_card.card import CardConfig, ReportCard, described, make_card, write_card
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.names import HEADLINES
+from vlac_gym.report_card.references import require_references
 
 _ANY = 1_000_000  # larger than any id
 
@@ -89,8 +90,13 @@ def run(args: Args) -> int:
         raise ConfigError("Expected --references with --one-shot, got it alone. Add --one-shot.")
     critic = make_critic(args.critic)
     try:
+        if args.one_shot:
+            require_references(described(critic))
+        references = None if args.references is None else EpisodeDataset.open(args.references)
         dataset = _dataset(args)
-        card = _judge(args, config, dataset, critic)
+        if args.one_shot and references is None:
+            references = EpisodeDataset.open(dataset.root)
+        card = _judge(args, config, dataset, critic, references)
     finally:
         critic.close()
     card_file, page = write_card(card, args.out)
@@ -129,11 +135,16 @@ def _is_in(number: int, text: str | None, what: str) -> bool:
     return text is None or number in parse_ids(text, _ANY, what)
 
 
-def _judge(args: Args, config: CardConfig, dataset: EpisodeDataset, critic: Critic) -> ReportCard:
+def _judge(
+    args: Args,
+    config: CardConfig,
+    dataset: EpisodeDataset,
+    critic: Critic,
+    references: EpisodeDataset | None,
+) -> ReportCard:
     from rich.console import Console
     from rich.progress import Progress
 
-    references = EpisodeDataset.open(args.references or dataset.root) if args.one_shot else None
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("judging", total=len(dataset))

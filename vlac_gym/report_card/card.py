@@ -1,6 +1,6 @@
-"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `write_card`."""
+"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `write_card`, `described`."""
 
-__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card", "write_card"]
+__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "described", "make_card", "write_card"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from vlac_gym.report_card.judging import JudgedEpisode, judge_episodes
 from vlac_gym.report_card.mistakes import Mistake, StripFrame, film_strip, worst_mistakes
 from vlac_gym.report_card.probes import ProbeResults, ProbeRunner
 from vlac_gym.report_card.progress_section import progress_section
-from vlac_gym.report_card.references import NUM_REFERENCES, ReferencePicker, reads_references
+from vlac_gym.report_card.references import NUM_REFERENCES, ReferencePicker, require_references
 from vlac_gym.report_card.robustness_section import robustness_section
 from vlac_gym.report_card.sections import (
     Bootstrap,
@@ -128,7 +128,7 @@ def make_card(
         CriticError: The critic fails otherwise than by an unusable answer.
     """
     config = config or CardConfig()
-    info = _described(critic)
+    info = described(critic)
     picker = _picker(info, references, config)
     reset_cuda_memory_peak()
     asked = AskedCritic(critic, config.batch_size)
@@ -178,19 +178,23 @@ def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
     return out / "card.json", out / "index.html"
 
 
+def described(critic: Critic) -> CriticInfo:
+    """What a critic is; a remote one is asked first, for it knows little before its server has answered.
+
+    Raises:
+        CriticError: The server does not answer.
+    """
+    ask_server = getattr(critic, "server_info", None)
+    if ask_server is not None:
+        ask_server()
+    return critic.describe()
+
+
 def as_json(tree: Any) -> Any:
     """A tree of mappings with `Estimate` leaves as plain JSON values."""
     if isinstance(tree, Estimate):
         return tree.as_json()
     return {name: as_json(branch) for name, branch in tree.items()}
-
-
-def _described(critic: Critic) -> CriticInfo:
-    """What the critic is; a remote one is asked first, for it knows nothing before its server has answered."""
-    ask_server = getattr(critic, "server_info", None)
-    if ask_server is not None:
-        ask_server()
-    return critic.describe()
 
 
 def _probes(
@@ -217,11 +221,7 @@ def _picker(
 ) -> ReferencePicker | None:
     if references is None:
         return None
-    if not reads_references(info):
-        raise ConfigError(
-            f"Expected a critic that reads reference frames (num_references in describe().details), got "
-            f"{info.name!r}. Judge it without references."
-        )
+    require_references(info)
     return ReferencePicker(references, config.camera)
 
 

@@ -1,6 +1,6 @@
-"""One-shot references of judged episodes: `ReferencePicker`, `reads_references`."""
+"""One-shot references of judged episodes: `ReferencePicker`, `reads_references`, `require_references`."""
 
-__all__ = ["NUM_REFERENCES", "ReferencePicker", "reads_references"]
+__all__ = ["NUM_REFERENCES", "ReferencePicker", "reads_references", "require_references"]
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ import numpy as np
 from vlac_gym.critic.vlac.prompts import sample_references
 from vlac_gym.data.dataset import EpisodeDataset, EpisodeEntry
 from vlac_gym.data.episodes import Episode, EpisodeMeta
+from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo, Frame
 
 NUM_REFERENCES = 9
@@ -62,6 +63,15 @@ def reads_references(info: CriticInfo) -> bool:
     facts = server.get("info") if isinstance(server, Mapping) else None
     served = facts.get("details") if isinstance(facts, Mapping) else None
     return "num_references" in details or (isinstance(served, Mapping) and "num_references" in served)
+
+
+def require_references(info: CriticInfo) -> None:
+    """Raises `ConfigError` unless `reads_references`."""
+    if not reads_references(info):
+        raise ConfigError(
+            f"Expected a critic that reads reference frames (num_references in describe().details), got "
+            f"{info.name!r}. Judge it without references."
+        )
 
 
 def _references(episode: Episode, camera: str | None) -> tuple[Frame, ...]:

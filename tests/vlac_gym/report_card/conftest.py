@@ -1,5 +1,6 @@
 """Synthetic recordings whose every number is known."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,13 @@ def record(
     undone: bool = False,
     kind: str = "none",
     policy: str = "expert",
+    views: tuple[str, ...] = ("agentview",),
+    wall_s: float | None = None,
 ) -> None:
     """40 steps with a frame each; progress rises by 0.02 a step, success from step 25 (to 35 if undone).
 
-    Every frame is different: its first pixels spell task, start, outcome and step.
+    Every frame is different: its first pixels spell task, start, outcome and step. The view `wrist` is blind to
+    success; all others show the same.
     """
     meta = EpisodeMeta(
         "libero_spatial", task_id, f"pick up the bowl {task_id} and place it on the plate", init_state_id,
@@ -36,13 +40,21 @@ def record(
         frame = np.zeros((8, 8, 3), np.uint8)
         frame[0, 0] = (task_id, init_state_id, 10 * succeeds + 20 * undone + len(kind))
         frame[0, 1] = (step, 255 * success, 0)
+        blind = frame.copy()
+        blind[0, 1, 1] = 0
         recorder.add(
             np.zeros(8),
             {"success": success, "goal_progress": 1.0 if success else min(0.02 * step, 0.9)},
-            {"agentview": frame},
+            {view: blind if view == "wrist" else frame for view in views},
             action=np.zeros(7) if step else None,
         )
-    write_episode(root, recorder.finish())
+    write_episode(root, recorder.finish() if wall_s is None else recorder.finish(wall_s=wall_s))
+
+
+@pytest.fixture(name="record")
+def record_fixture() -> Callable[..., None]:
+    """`record`, for tests that need other episodes than the bank's."""
+    return record
 
 
 @pytest.fixture(scope="session")

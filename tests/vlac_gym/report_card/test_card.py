@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from seeing_critic import SeeingCritic
 
 from vlac_gym.calibration import load_calibration
 from vlac_gym.critic import make_critic
@@ -21,37 +22,8 @@ from vlac_gym.report_card.names import HEADLINES, SECTIONS
 from vlac_gym.report_card.probes import paraphrases
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.reward import training_rule
-from vlac_gym.types import CriticInfo
 
 CONFIG = CardConfig(resamples=50, probe_episodes=6)
-
-
-class SeeingCritic:
-    """Reads the synthetic frames: certain at successes, progress from the step; counts and can refuse."""
-
-    def __init__(self, refuses: int | None = None) -> None:
-        self.refuses = refuses
-        self.texts: list[str] = []
-
-    def success_prob(self, frames: Any, tasks: Any) -> Any:
-        self.texts += list(tasks)
-        if self.refuses is not None and any(f[0, 1, 0] == self.refuses for f in frames):
-            raise CriticResponseError("no number in 'maybe'")
-        return np.array(
-            [0.95 if f[0, 1, 1] and "please" not in t else 0.1 for f, t in zip(frames, tasks)], np.float32
-        )
-
-    def progress(self, before: Any, after: Any, tasks: Any, references: Any = None) -> Any:
-        return np.array([(int(b[0, 1, 0]) - int(a[0, 1, 0])) / 50 for a, b in zip(before, after)], np.float32)
-
-    def value(self, frames: Any, task: str, references: Any = None) -> Any:
-        return np.array([abs(int(f[0, 1, 0]) - int(frames[0][0, 1, 0])) / 50 for f in frames], np.float32)
-
-    def describe(self) -> CriticInfo:
-        return CriticInfo("seeing")
-
-    def close(self) -> None:
-        pass
 
 
 def card_of(spec: str, bank: EpisodeDataset) -> ReportCard:
@@ -327,6 +299,7 @@ def test_paraphrases_keep_the_meaning() -> None:
         ({"done_threshold": 1.5}, r"done_threshold in \[0, 1\]"),
         ({"check_interval": 0}, "check_interval >= 1"),
         ({"false_stop_budget": -0.1}, "false_stop_budget"),
+        ({"cost_repeats": -1}, "cost_repeats >= 0"),
     ],
 )
 def test_a_bad_configuration_is_refused(config: dict, message: str) -> None:

@@ -25,6 +25,36 @@ from vlac_gym.wrappers.sim_signals import sim_success
 _CRITIC_DONE = ("success_prob", "value")
 
 
+class _RememberingWrapper(VLACRewardWrapper[Any, Any]):
+    """Keeps what the simulator said at each step of a chunk, whose `info` is the last step's.
+
+    Attributes:
+        sim_success_so_far: Has the simulator seen success since the reset? None if it never says.
+    """
+
+    sim_success_so_far: bool | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Resets the env and forgets its success."""
+        observation, info = super().reset(seed=seed, options=options)
+        self.sim_success_so_far = None
+        self._remember(info)
+        return observation, info
+
+    def step_unrendered(self, action: Any) -> tuple[float, bool, bool]:
+        """See `VLACRewardWrapper.step_unrendered`, by which `ActionChunk` steps."""
+        result = super().step_unrendered(action)
+        self._remember(self.current_info())
+        return result
+
+    def _remember(self, info: dict[str, Any]) -> None:
+        now = info["sim_success"] if "sim_success" in info else sim_success(info)
+        if now is not None:
+            self.sim_success_so_far = bool(now) or bool(self.sim_success_so_far)
+
+
 @dataclass(frozen=True)
 class EnvReport:
     """What one env says after a reset or an action chunk. The critic's and the simulator's words stay apart.
@@ -71,7 +101,7 @@ def build_env(settings: AdapterSettings, critic: Critic | str, mode: Mode) -> Ac
         ConfigError: The settings do not fit the env.
     """
     env = make_env(settings)
-    wrapped = VLACRewardWrapper(
+    wrapped = _RememberingWrapper(
         env,
         critic,
         mode=mode,
@@ -161,7 +191,7 @@ class EpisodeEnv:
             rewards=np.zeros(0, dtype=np.float32),
             terminated=False,
             truncated=False,
-            sim_success=self._sim_success(info, None),
+            sim_success=self._sim_success(),
             critic_done=False,
             critic_failed=False,
             value=None,
@@ -199,7 +229,7 @@ class EpisodeEnv:
             rewards=rewards.astype(np.float32),
             terminated=bool(terminated),
             truncated=bool(truncated),
-            sim_success=self._sim_success(info, last.sim_success),
+            sim_success=self._sim_success(),
             critic_done=critic.get("stopped_by") in _CRITIC_DONE,
             critic_failed=failed,
             value=float(values[-1]) if values is not None and len(values) else None,
@@ -216,11 +246,9 @@ class EpisodeEnv:
         if self._owns_critic and self._critic is not None:
             self._critic.close()
 
-    def _sim_success(self, info: dict[str, Any], before: bool | None) -> bool | None:
-        now = info.get("sim_success") if self._mode != "eval" else sim_success(info)
-        if now is None:
-            return before
-        return bool(now) or bool(before)
+    def _sim_success(self) -> bool | None:
+        seen: bool | None = self.env.get_wrapper_attr("sim_success_so_far")
+        return seen
 
 
 def make_env(settings: AdapterSettings) -> gym.Env[Any, Any]:

@@ -5,19 +5,31 @@ import pytest
 
 from verl_env_adapter.env_pool import EnvPool
 from verl_env_adapter.settings import parse_settings
-from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError
+from vlac_gym.envs.scripted import ScriptedEnv
+from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError, SimulatorError
 
 
-def settings(*, spec="scripted:0.1", chunk=4, limit=10, on_error="raise", success=(), **more):
+def settings(
+    *,
+    spec="scripted:0.1",
+    env_id="scripted_ids:Scripted-v0",
+    chunk=4,
+    limit=10,
+    on_error="raise",
+    success=(),
+    kwargs=None,
+    critic_options=None,
+    **more,
+):
     return parse_settings(
         {
             "env": {
-                "id": "scripted_ids:Scripted-v0",
+                "id": env_id,
                 "chunk": chunk,
-                "kwargs": {"success_steps": list(success)},
+                "kwargs": {"success_steps": list(success), **(kwargs or {})},
                 "max_episode_steps": limit,
             },
-            "critic": {"spec": spec, "on_error": on_error},
+            "critic": {"spec": spec, "on_error": on_error, **(critic_options or {})},
             **more,
         }
     )
@@ -145,6 +157,32 @@ def test_simulator_success_in_training_is_reported_and_pays_nothing(make_pool):
     assert batch.reports[0].sim_success is True
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("step", [2, 4])
+def test_passing_success_of_the_simulator_is_remembered_to_the_reset(make_pool, mode, is_told, step):
+    passing = {"env_id": "scripted_ids:PassingSuccess-v0", "kwargs": {"is_told": is_told}}
+    pool = make_pool(settings(success=[step], **passing), num_envs=1)
+    pool.reset(mode=mode)
+    for expected in ([False, False, False, True], [True], [True]):
+        batch = pool.step_chunk(chunks(1, len(expected)))
+        assert batch.sim_success.tolist() == [expected]
+        assert batch.reports[0].sim_success is True
+        assert not batch.terminated.any()
+    (report,) = pool.reset(mode=mode)
+    assert report.sim_success is (False if is_told else None)
+
+
+def test_return_adds_up_over_chunks(make_pool):
+    # A simulator that pays 0.25 a step: 4 * 0.25, then 6 * 0.25 at the limit.
+    arm = {"env_id": "scripted_arm:ScriptedArm-v0", "kwargs": {"step_reward": 0.25}}
+    pool = make_pool(settings(limit=6, **arm), num_envs=1)
+    pool.reset(mode="eval")
+    returns = [pool.step_chunk(chunks(1)).reports[0].episode_return for _ in range(3)]
+    assert returns == [1.0, 1.5, 1.5]
+    assert pool.reset(mode="eval")[0].episode_return == 0.0
+
+
 def test_some_envs_are_reset_and_the_others_stay_as_they_are(make_pool):
     pool = make_pool(settings(spec="scripted:0.1,0.95"))
     pool.reset(mode="train")
@@ -180,6 +218,39 @@ def test_terminal_observation_survives_auto_reset(make_pool):
     batch = pool.step_chunk(chunks(1, 2))
     assert not batch.terminated.any()
     assert batch.restarted == (None,)
+
+
+def test_auto_reset_stays_in_the_mode_of_the_reset(make_pool):
+    # The critic would be done at every step; in eval mode the simulator alone ends episodes.
+    pool = make_pool(settings(spec="scripted:0.95", success=[3]), num_envs=1, auto_reset=True)
+    pool.reset(mode="eval")
+    for _ in range(2):
+        batch = pool.step_chunk(chunks(1))
+        assert batch.rewards.tolist() == [[0.0, 0.0, 1.0, 0.0]]
+        assert "critic" not in batch.reports[0].info
+
+
+def test_env_whose_reset_failed_has_no_episode_to_go_on_with(make_pool, monkeypatch):
+    pool = make_pool(settings(), num_envs=1)
+    pool.reset(mode="train")
+
+    def fail(*args, **kwargs):
+        raise SimulatorError("out of memory")
+
+    monkeypatch.setattr(ScriptedEnv, "reset", fail)
+    with pytest.raises(SimulatorError, match="out of memory"):
+        pool.reset(mode="train")
+    assert pool.reports() == [None]
+    with pytest.raises(AdapterContractError, match=r"Envs \[0\] have no running episode"):
+        pool.step_chunk(chunks(1))
+
+
+def test_envs_of_one_process_share_the_trainers_patience():
+    # Asked in turn: 5 questions (4 done checks, 1 value) in 0.8 * 30 s are 4.8 s each for 1 env, 2.4 s for 2.
+    block = settings(spec="http://critic:8400", critic_options={"deadline_s": 3.0})
+    EnvPool(block, 1, host_deadline_s=30.0).close()
+    with pytest.raises(ConfigError, match=r"deadline_s of at most 2\.4, got 3"):
+        EnvPool(block, 2, host_deadline_s=30.0)
 
 
 def test_failed_critic_raises_and_the_reset_starts_anew(make_pool, monkeypatch):

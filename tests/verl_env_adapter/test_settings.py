@@ -91,6 +91,11 @@ def test_critic_deadline_stays_below_the_trainers():
     assert parse_settings(BLOCK).critic_options()["deadline_s"] == 60.0
 
 
+def test_one_attempt_takes_no_longer_than_the_whole_question():
+    block = BLOCK | {"critic": {"spec": "http://critic:8400", "deadline_s": 5.0, "timeout_s": 8.0}}
+    assert parse_settings(block).critic_options()["timeout_s"] == 5.0
+
+
 def test_critic_deadline_beyond_the_trainers_is_refused():
     block = BLOCK | {"critic": {"spec": "http://critic:8400", "deadline_s": 20}}
     with pytest.raises(ConfigError, match=r"at most 12\.0, got 20.*up to 2 times"):

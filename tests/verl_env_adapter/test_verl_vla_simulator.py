@@ -145,6 +145,14 @@ def test_final_observation_is_the_last_terminal_one_and_none_before_the_first_en
     assert final_steps() == [5, 5]
 
 
+def test_final_observation_is_kept_at_the_step_limit_too(make_simulator):
+    simulator = make_simulator(settings(), num_envs=1)
+    simulator.reset([0])
+    simulator.step(actions(1), [0])
+    simulator.step(actions(1), [0])
+    assert simulator.final_observations()[0]["observation.state"][0] == 6
+
+
 def test_evaluation_is_the_simulators_and_asks_no_critic(make_simulator):
     simulator = make_simulator(settings(spec="scripted:0.95", success=[3]), phase="validate")
     simulator.reset([0, 1], reset_eval=True)

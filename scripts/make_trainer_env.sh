@@ -15,7 +15,7 @@ trainer="${1:-}"
 dir="${2:-}"
 constraints="scripts/trainer_constraints/$trainer.txt"
 if [[ $# -ne 2 || ! -f "$constraints" ]]; then
-  known="$(cd scripts/trainer_constraints && ls | sed 's/\.txt$//' | paste -sd'|')"
+  known="$(printf '%s\n' scripts/trainer_constraints/*.txt | sed 's|.*/||; s|\.txt$||' | paste -sd'|')"
   echo "usage: scripts/make_trainer_env.sh $known DIR" >&2
   exit 2
 fi

@@ -40,7 +40,7 @@ exec "${PYTHON:-python}" -m verl.experimental.vla.main_ppo \
   actor_rollout_ref.rollout.free_cache_engine=False \
   actor_rollout_ref.rollout.log_prob_micro_batch_size=16 \
   actor_rollout_ref.ref.log_prob_micro_batch_size=16 \
-  trainer.logger=[console] \
+  trainer.logger='[console]' \
   trainer.project_name=vlac-gym \
   trainer.experiment_name=experimental-vla-critic \
   trainer.default_local_dir="${OUTPUT:-./outputs/vlac}" \

@@ -12,7 +12,8 @@ here="$(cd "$(dirname "$0")" && pwd)"
 PYTHON="${PYTHON:-python}"
 export RLINF_EXT_MODULE=verl_env_adapter.rlinf EMBODIED_PATH="$RLINF/examples/embodiment" MODEL
 export VLAC_CRITIC="${VLAC_CRITIC:-http://127.0.0.1:8400}" ROBOT_PLATFORM="${ROBOT_PLATFORM:-LIBERO}"
-export MUJOCO_GL="${MUJOCO_GL:-egl}" PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-${MUJOCO_GL:-egl}}"
+export MUJOCO_GL="${MUJOCO_GL:-egl}"
+export PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-$MUJOCO_GL}"
 
 dry_run=""
 if [[ "${1:-}" == "--dry-run" ]]; then

@@ -10,7 +10,8 @@ here="$(cd "$(dirname "$0")" && pwd)"
 DATA="${DATA:-runs/verl_data}"
 PYTHON="${PYTHON:-python}"
 export VLAC_CRITIC="${VLAC_CRITIC:-http://127.0.0.1:8400}"
-export MUJOCO_GL="${MUJOCO_GL:-egl}" PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-${MUJOCO_GL:-egl}}"
+export MUJOCO_GL="${MUJOCO_GL:-egl}"
+export PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-$MUJOCO_GL}"
 
 if [[ ! -f "$DATA/train.parquet" ]]; then
   "$PYTHON" -m verl_env_adapter.verl_dataset --out "$DATA" --suite libero_spatial --val-starts 10

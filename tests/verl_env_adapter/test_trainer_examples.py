@@ -1,4 +1,4 @@
-"""The example configurations of trainers that come as checkouts: their blocks parse, and their scripts too."""
+"""The examples of all trainers: their files are there, their scripts parse, and their settings blocks too."""
 
 import subprocess
 from pathlib import Path
@@ -12,15 +12,31 @@ from verl_env_adapter.simplevla_worker import check_settings
 from verl_env_adapter.verl_vla_simulator import first_chunk_safe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCRIPTS = sorted(
-    path
-    for name in ("verl_vla", "simplevla", "experimental_vla")
-    for path in EXAMPLES.glob(f"train_{name}/*.sh")
-)
+FILES = {
+    "verl": ["run.sh", "eval.sh"],
+    "verl_vla": ["run.sh", "eval.sh"],
+    "simplevla": ["run_openvla_oft_rl.sh", "eval_openvla_oft.sh"],
+    "experimental_vla": ["run.sh", "eval.sh"],
+    "rlinf": ["run.sh", "eval.sh"],
+}
+SCRIPTS = [EXAMPLES / f"train_{trainer}" / name for trainer, names in FILES.items() for name in names]
 
 
 def read(name):
     return yaml.safe_load((EXAMPLES / name / "config.yaml").read_text())
+
+
+def test_every_trainer_has_its_example():
+    assert sorted(path.name for path in EXAMPLES.glob("train_*")) == sorted(f"train_{name}" for name in FILES)
+
+
+@pytest.mark.parametrize("trainer", FILES)
+def test_example_has_commands_and_a_configuration_that_its_readme_names(trainer):
+    folder = EXAMPLES / f"train_{trainer}"
+    readme = (folder / "README.md").read_text()
+    for name in (*FILES[trainer], "config.yaml"):
+        assert (folder / name).is_file()
+        assert name in readme
 
 
 def test_verl_vla_block_fits_the_policy_and_the_first_chunk():
@@ -63,12 +79,10 @@ def test_scripts_are_valid_and_executable(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-@pytest.mark.parametrize(
-    "name", ["verl_vla/run.sh", "simplevla/run_openvla_oft_rl.sh", "experimental_vla/run.sh"]
-)
-def test_scripts_say_what_they_need(name):
+@pytest.mark.parametrize("trainer", FILES)
+def test_scripts_say_what_they_need(trainer):
     done = subprocess.run(
-        ["bash", str(EXAMPLES / f"train_{name}")],
+        ["bash", str(EXAMPLES / f"train_{trainer}" / FILES[trainer][0])],
         capture_output=True,
         text=True,
         env={"PATH": "/usr/bin:/bin"},

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.critic.base import check_frame, check_same_length, check_tasks, frame_digest
-from vlac_gym.critic.registry import parse_options
 from vlac_gym.errors import ConfigError, CriticResponseError
+from vlac_gym.spec_options import parse_options
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 

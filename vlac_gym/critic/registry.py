@@ -3,10 +3,10 @@
 A spec is `name`, `name:argument` or `name:key=value,key=value`; an http(s) URL means a critic server.
 """
 
-__all__ = ["known_critics", "make_critic", "parse_options", "register_critic"]
+__all__ = ["known_critics", "make_critic", "register_critic"]
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from vlac_gym.critic.base import Critic
@@ -70,28 +70,6 @@ def make_critic(spec: str, **options: Any) -> Critic:
     factory = _load(_FACTORIES[name])
     critic: Critic = factory(spec.strip() if name in ("http", "https") else argument, **options)
     return critic
-
-
-def parse_options(argument: str, types: Mapping[str, type], where: str) -> dict[str, Any]:
-    """Parses `key=value,key=value` by a table of key -> type (int, float, str).
-
-    Raises:
-        ConfigError: A key is unknown, repeated or has no value, or a value does not parse.
-    """
-    options: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in argument.split(","))):
-        key, equals, text = (piece.strip() for piece in item.partition("="))
-        if not equals or not text:
-            raise ConfigError(f"Expected {where} options as key=value, got {item!r}.")
-        if key not in types:
-            raise unknown_name(f"{where} option", key, types)
-        if key in options:
-            raise ConfigError(f"{where} option {key!r} is given twice.")
-        try:
-            options[key] = types[key](text)
-        except ValueError as e:
-            raise ConfigError(f"Expected {where} option {key} as {types[key].__name__}, got {text!r}.") from e
-    return options
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from vlac_gym.critic.registry import parse_options
 from vlac_gym.envs.scene import PrivilegedScene, Vector
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.policies.base import Action
@@ -18,6 +17,7 @@ from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
 from vlac_gym.policies.planner import plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
 from vlac_gym.policies.waypoints import OPEN
+from vlac_gym.spec_options import parse_options
 
 _STALE_TURN_RAD = 0.15
 _STILL = "stop"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.critic.engines.base import Engine
-from vlac_gym.critic.registry import parse_options
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.spec_options import parse_options
 
 SPEC_OPTIONS: dict[str, type] = {
     "reading": str,

@@ -82,6 +82,17 @@ def test_critic_ends_an_episode_inside_a_chunk(make_pool):
     assert (batch.rewards.dtype, batch.terminated.dtype) == (np.float32, bool)
 
 
+def test_stop_on_the_accumulated_value_is_the_critics_done(make_pool):
+    # Progress 0.1 at every step: values 0.1, 0.19, 0.271, of which the third is above 0.25 and is paid.
+    rule = {"preset": "evolve", "done_interval": 1, "milestone_interval": 1, "value_threshold": 0.25}
+    pool = make_pool(settings(rule=rule), num_envs=1)
+    pool.reset(mode="train")
+    batch = pool.step_chunk(chunks(1))
+    np.testing.assert_allclose(batch.rewards, [[0.0, 0.0, 0.271, 0.0]], atol=1e-6)
+    assert batch.terminated.tolist() == [[False, False, True, True]]
+    assert batch.critic_done.tolist() == [[False, False, True, True]]
+
+
 def test_end_is_latched_without_work_until_the_reset(make_pool):
     pool = make_pool(settings(spec="scripted:0.1,0.95"), num_envs=1)
     pool.reset(mode="train")

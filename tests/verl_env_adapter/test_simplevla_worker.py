@@ -115,6 +115,14 @@ def test_step_limit_is_worth_the_value(play):
     assert (second["active"], second["complete"], second["finish_step"]) == (False, 0.5, 6)
 
 
+def test_what_was_paid_on_the_way_is_told_at_the_end(play):
+    # Every pair of frames says progress 0.1, so that the value is 1 - 0.9 ** step: 0.468559 after 6 steps.
+    _, running, last, _ = play([chunk(), chunk()], rule={"preset": "dense"})
+    assert (running["active"], running["complete"], running["finish_step"]) == (True, 0.0, 4)
+    assert (last["active"], last["finish_step"]) == (False, 6)
+    assert last["complete"] == pytest.approx(0.468559, abs=1e-6)
+
+
 def test_validation_is_the_simulators_with_every_step_in_the_video(play):
     first, step, _ = play([chunk()], spec="scripted:0.95", success=[3], is_valid=True)
     assert len(first["valid_images"]) == 1

@@ -171,6 +171,14 @@ def test_simulators_success_does_not_reach_the_trainer_while_training(make_simul
     assert not simulator.success(batch).any()
 
 
+def test_baseline_on_the_simulators_signals_tells_its_success_in_training(make_simulator):
+    simulator = make_simulator(settings(mode="eval", spec="scripted:0.95", success=[3]), num_envs=1)
+    simulator.reset([0])
+    _, batch = simulator.step(actions(1), [0])
+    assert batch.rewards.tolist() == [[0.0, 0.0, 1.0, 0.0]]
+    assert simulator.success(batch).tolist() == [[False, False, True, True]]
+
+
 def test_evaluation_takes_each_start_state_once_and_starts_anew_on_demand(make_simulator):
     simulator = make_simulator(settings(), num_envs=2, phase="validate", counts={0: 2, 1: 1})
     first = simulator.reset([0, 1], reset_eval=True)
@@ -187,6 +195,17 @@ def test_recorder_gets_the_start_state_and_a_replay_chooses_it(make_simulator):
     assert described["task_id"].tolist() == [1]
     described, _ = simulator.step(actions(1, 1), [0])
     assert [extra["info.reset_state_id"].tolist() for extra in described["extra"]] == [[3]]
+
+
+def test_start_state_belongs_to_the_env_that_was_reset(make_simulator):
+    simulator = make_simulator(settings(), counts={0: 2, 1: 2})
+    simulator.reset([0, 1], state_id=0)
+    assert simulator.reset([1], state_id=3)["task_id"].tolist() == [1]
+    described, _ = simulator.step(actions(2, 1), [0, 1])
+    assert [extra["info.reset_state_id"].tolist() for extra in described["extra"]] == [[0], [3]]
+    assert described["task_id"].tolist() == [0, 1]
+    described, _ = simulator.step(actions(1, 1), [1])
+    assert described["task_id"].tolist() == [1]
 
 
 def test_failed_critic_raises_by_default(make_simulator, monkeypatch):

@@ -8,11 +8,12 @@ import signal
 import numpy as np
 import pytest
 
+from verl_env_adapter.env_pool import EnvPool
 from verl_env_adapter.env_process import EnvProcess
 from verl_env_adapter.env_workers import EnvWorkers, shared_workers
 from verl_env_adapter.episode_env import EpisodeEnv
 from verl_env_adapter.settings import parse_settings
-from vlac_gym.errors import ConfigError, SimulatorError
+from vlac_gym.errors import AdapterContractError, ConfigError, SimulatorError
 
 
 def settings(**placement):
@@ -83,6 +84,35 @@ def test_process_that_hangs_is_ended_at_the_deadline():
     assert not process.is_alive
     with pytest.raises(SimulatorError, match="is closed"):
         process.reset(mode="train")
+
+
+def test_first_reset_of_each_task_may_take_longer(process, monkeypatch):
+    patience = []
+    monkeypatch.setattr(process, "_call", lambda name, options, timeout_s: patience.append(timeout_s))
+    for task_id in (0, 0, 1, 0, 1):
+        process.reset(mode="train", task_id=task_id)
+    process.step_chunk(np.zeros((4, 7), np.float32))
+    assert patience == [600.0, 300.0, 600.0, 300.0, 300.0, 300.0]
+
+
+def test_pool_loses_the_episode_of_a_dead_process_and_starts_another_at_the_reset():
+    pool = EnvPool(settings(), 2, isolated=True)
+    chunk = np.zeros((2, 4, 7), np.float32)
+    try:
+        pool.reset(mode="train")
+        dead = pool._envs[1]._process.pid
+        os.kill(dead, signal.SIGKILL)
+        with pytest.raises(SimulatorError, match=f"pid {dead}.* died during step_chunk"):
+            pool.step_chunk(chunk)
+        assert pool.reports()[0].episode_steps == 4
+        with pytest.raises(AdapterContractError, match=r"Envs \[1\] have no running episode"):
+            pool.step_chunk(chunk)
+        pool.reset([1], mode="train")
+        batch = pool.step_chunk(chunk)
+        assert batch.executed_steps.tolist() == [2, 4]
+        assert batch.rewards.tolist() == [[0.0, 0.5, 0.0, 0.0], [0.0] * 4]
+    finally:
+        pool.close()
 
 
 def test_process_ends_with_its_parents_connection(process):

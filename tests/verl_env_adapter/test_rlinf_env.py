@@ -90,6 +90,7 @@ def test_end_inside_a_chunk_pays_one_step_and_the_limit_pays_the_value(start):
     assert truncations.tolist() == [[F] * 4] * 2
     assert observations[:3] == [None] * 3
     assert observations[3]["states"].tolist() == [[2.0], [4.0]]
+    assert env.elapsed_steps.tolist() == [2, 4]
     assert infos[:3] == [{}] * 3
 
     _, rewards, terminations, truncations, infos = env.chunk_step(actions())
@@ -171,6 +172,14 @@ def test_auto_reset_reports_ends_in_the_last_column_and_keeps_the_terminal_obser
     assert env.elapsed_steps.tolist() == [0, 4]
 
 
+def test_auto_reset_changes_nothing_where_no_episode_ends(start):
+    env, _ = start([LOW] * 8, auto_reset=True)
+    observations, _, terminations, truncations, infos = env.chunk_step(actions())
+    assert not (terminations | truncations).any()
+    assert observations[-1]["states"].tolist() == [[4.0], [4.0]]
+    assert list(infos[-1]) == ["episode"]
+
+
 def test_ignored_terminations_end_at_the_step_limit_only(start):
     env, _ = start(
         [LOW, LOW, HIGH, LOW] + [LOW] * 6, limit=8, values=[[0.0, 0.5, 0.25]], ignore_terminations=True
@@ -247,6 +256,14 @@ def test_group_shares_starts_episode_by_episode(start):
     assert env._episodes[1].start == first  # still in its first episode
     env.chunk_step(actions())
     assert env._episodes[1].start == second
+
+
+def test_groups_are_envs_in_a_row(start):
+    env, _ = start(num_envs=4, group_size=2)
+    first, second, third, fourth = (episode.start for episode in env._episodes)
+    assert first == second
+    assert third == fourth
+    assert first != third
 
 
 def test_actions_that_do_not_fit_are_refused(start):

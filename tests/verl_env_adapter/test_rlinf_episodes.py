@@ -37,6 +37,16 @@ def test_only_a_truncation_that_a_critic_paid_becomes_terminal(mode, info, expec
     assert (running.terminated, running.truncated) == expected
 
 
+@pytest.mark.parametrize("info", [{"critic": {"failed": True}}, {"lost_reason": "the worker died"}])
+def test_unpaid_end_stays_unpaid_while_the_env_waits_for_its_reset(info):
+    running = episode()
+    take(running, [], truncated=True, info=info)
+    take(running, [], truncated=True)
+    assert (running.terminated, running.truncated) == (False, True)
+    assert running.critic_failed == ("critic" in info)
+    assert running.is_lost == ("lost_reason" in info)
+
+
 def test_truncation_stays_one_unless_asked():
     running = episode()
     take(running, truncated=True, as_terminal=False)

@@ -38,6 +38,8 @@ class Args:
     """Tasks of the fresh episodes: all, 0-4, 0,3,7."""
     collect_init_states: str = "all"
     """Initial states of the fresh episodes."""
+    collect_cameras: tuple[str, ...] = ("agentview",)
+    """Views of the fresh episodes: agentview, wrist; with @diffuse, @direction, @specular or @shadow relit."""
     workers: int = 1
     """Simulator processes for fresh episodes."""
     init_states: str | None = None
@@ -115,6 +117,7 @@ def _dataset(args: Args) -> EpisodeDataset:
             task_ids=args.collect_task_ids,
             init_states=args.collect_init_states,
             episodes=args.collect_episodes,
+            cameras=args.collect_cameras,
             workers=args.workers,
             seed=args.seed,
         )

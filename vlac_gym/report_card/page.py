@@ -95,9 +95,10 @@ def _notes(content: Mapping[str, Any]) -> str:
         notes.append("This critic is privileged: it reads the simulator's state, not only pictures.")
     used = content["references"]
     if used is not None:
+        without = f"; for {used['judged_without']} there was none" if used["judged_without"] else ""
         notes.append(
             f"One-shot: values and pairs of {used['judged_with']} episodes were judged with {used['frames']} frames "
-            f"of a success of the same task and another start; for {used['judged_without']} there was none."
+            f"of a success of the same task and another start{without}."
         )
     if content["calibration_reason"]:
         notes.append(f"Thresholds: {content['calibration_reason']}.")

@@ -111,7 +111,9 @@ def test_values_and_pairs_are_judged_one_shot_and_counted(dataset: EpisodeDatase
     }
     assert [episode.num_references for episode in card.judged] == [9, 9, 9, 9, 0]
     _, page = write_card(card, tmp_path / "card")
-    assert "values and pairs of 4 episodes were judged with 9 frames" in page.read_text()
+    text = page.read_text()
+    assert "values and pairs of 4 episodes were judged with 9 frames" in text
+    assert "another start; for 1 there was none." in text
 
 
 def test_without_references_none_are_shown(dataset: EpisodeDataset) -> None:

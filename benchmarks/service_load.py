@@ -6,9 +6,10 @@
     python benchmarks/service_load.py --critic transformers:PATH
 
 Every env is judged at each step (one fresh frame) and gets a value list over every fifth frame at its end.
-Measured three times on the same frames: the critic in this process, a full batch a call; this package's server
+Measured on the same frames: the critic in this process, a full batch a call; this package's server
 with worker processes; and the obvious server, built below: one request per frame, a PNG in base64 in JSON,
-one call of the critic per request.
+one call of the critic per request. `warm_up` readies the critic in this process as the service does it (on a GPU that
+compiles kernels and records graphs); of the obvious server both forms are measured, without it and with.
 """
 
 import argparse
@@ -172,13 +173,22 @@ def from_base64(text: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def serve_naively(spec: str, options: dict[str, Any], port: int) -> None:
+def warm_up(critic: Critic) -> None:
+    """What the service does before its first question."""
+    ready = getattr(critic, "warm_up", None)
+    if ready is not None:
+        ready()
+
+
+def serve_naively(spec: str, is_warm: bool, port: int) -> None:
     """The obvious server: FastAPI, JSON, one frame per request, a lock around the model."""
     import uvicorn
     from fastapi import Body, FastAPI
 
     register_timed()
-    critic, lock, app = make_critic(spec, **options), threading.Lock(), FastAPI()
+    critic, lock, app = make_critic(spec), threading.Lock(), FastAPI()
+    if is_warm:
+        warm_up(critic)
 
     @app.post("/done")
     def done(image: str = Body(), task: str = Body()) -> dict[str, float]:
@@ -200,14 +210,14 @@ def serve_naively(spec: str, options: dict[str, Any], port: int) -> None:
 
 
 @contextmanager
-def naive_server(spec: str, options: dict[str, Any]) -> Iterator[str]:
+def naive_server(spec: str, is_warm: bool) -> Iterator[str]:
     """The obvious server as a process."""
     import socket
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, options, port))
+    process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, is_warm, port))
     process.start()
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
@@ -215,6 +225,8 @@ def naive_server(spec: str, options: dict[str, Any]) -> Iterator[str]:
             httpx.get(url, trust_env=False)
             break
         except httpx.TransportError:
+            if not process.is_alive():
+                sys.exit(f"The obvious server did not start; it ended with {process.exitcode}.")
             time.sleep(0.5)
     try:
         yield url
@@ -251,6 +263,8 @@ def service_server(spec: str, args: argparse.Namespace) -> Iterator[str]:
             url = line.removeprefix("Listening at ").partition(";")[0]
         if line.startswith("Ready"):
             break
+    else:
+        sys.exit(f"The server did not start; it ended with {process.wait()}.")
     try:
         yield url
     finally:
@@ -275,13 +289,14 @@ def drive(worker: Callable[..., None], url: str, args: argparse.Namespace) -> li
     return loads
 
 
-def in_process(spec: str, options: dict[str, Any], args: argparse.Namespace) -> Load:
+def in_process(spec: str, args: argparse.Namespace) -> Load:
     """The critic in this process at the same batch."""
     register_timed()
-    critic = make_critic(spec, **options)
+    critic = make_critic(spec)
+    warm_up(critic)
     frames = make_frames(range(args.envs), args.steps, args.image_size)
-    warm_up = [episode_frame(10_000 + i, 0, args.image_size) for i in range(args.max_batch)]
-    critic.success_prob(warm_up, [TASK] * args.max_batch)
+    others = [episode_frame(10_000 + i, 0, args.image_size) for i in range(args.max_batch)]
+    critic.success_prob(others, [TASK] * args.max_batch)
     parts = [
         run_episodes(critic, frames[i : i + args.max_batch], lambda: None)
         for i in range(0, args.envs, args.max_batch)
@@ -347,14 +362,14 @@ def main() -> None:
             spec = f"transformers:{build_checkpoint(args, Path(folder))}?{options}"
         frames, naive_frames = args.envs * args.steps, args.envs * args.naive_steps
         share = args.envs // args.workers
-        local_row, local = report("in process", [in_process(spec, {}, args)], frames, args.max_batch)
+        local_row, local = report("in process", [in_process(spec, args)], frames, args.max_batch)
         with service_server(spec, args) as url:
             drive(service_worker, url, argparse.Namespace(**{**vars(args), "steps": 1}))
             row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)
-        with naive_server(spec, {}) as url:
-            naive_row, naive = report(
-                "base64 JSON, a frame each", drive(naive_worker, url, args), naive_frames, 1
-            )
+        naive = {}
+        for is_warm, name in ((False, "base64 JSON, a frame each"), (True, "the same, warmed up")):
+            with naive_server(spec, is_warm) as url:
+                naive[is_warm] = report(name, drive(naive_worker, url, args), naive_frames, 1)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {args.device}; critic {spec};"
     )
@@ -363,11 +378,20 @@ def main() -> None:
     )
     print("| server | frames/s | p50 step ms | p99 step ms | bytes per env step | envs per request |")
     print("|---|---|---|---|---|---|")
-    print(local_row, row, naive_row, sep="\n")
-    print(f"\nservice / in process: {rate / local:.2f}; service / base64 JSON: {rate / naive:.1f}")
+    print(local_row, row, naive[False][0], naive[True][0], sep="\n")
+    print(
+        f"\nservice / in process: {rate / local:.2f}; service / base64 JSON: {rate / naive[False][1]:.1f}, "
+        f"warmed up {rate / naive[True][1]:.1f}"
+    )
     if args.out is not None:
         options = {key: str(value) for key, value in vars(args).items()}
-        numbers = {"in_process": local, "service": rate, "naive": naive, "options": options}
+        numbers = {
+            "in_process": local,
+            "service": rate,
+            "naive": naive[False][1],
+            "naive_warm": naive[True][1],
+        }
+        numbers["options"] = options
         args.out.write_text(json.dumps(numbers, indent=1))
 
 

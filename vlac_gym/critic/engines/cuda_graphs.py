@@ -1,11 +1,11 @@
 """Recorded forwards for small batches, which the host's launches would otherwise slow: `GraphedEncoder`,
-`GraphedChecks`.
+`GraphedChecks`, both filled through a `GraphRecorder`.
 
 A CUDA graph replays a fixed sequence of kernels on fixed buffers. Inputs are copied in and padded up to the
 next recorded size; where no recorded size fits, the caller runs the model as usual.
 """
 
-__all__ = ["GraphedChecks", "GraphedEncoder"]
+__all__ = ["GraphRecorder", "GraphedChecks", "GraphedEncoder"]
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,22 +21,50 @@ MAX_EXTRA_TOKENS = 64
 """Most padding that a replay may add to a prompt; beyond it, a plain run is faster."""
 
 
+class GraphRecorder:
+    """Records functions on one device, one after the other, all on the same side stream.
+
+    cuBLAS keeps a workspace for each stream for as long as the process lives (32 MiB on Hopper GPUs, see "cuBLAS
+    workspaces" in PyTorch's notes on CUDA), so a stream for each recording would cost up to a gigabyte that
+    not even sleep gives back.
+
+    Args:
+        device: A CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def new_pool(self) -> Any:
+        """Memory for recordings that are never replayed at the same time."""
+        return torch.cuda.graph_pool_handle()
+
+    def record(
+        self, function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], pool: Any
+    ) -> "_Recording":
+        """Records `function(*inputs)`; `inputs` become the recording's buffers."""
+        with torch.cuda.device(self._device):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                for _ in range(_WARM_UP_RUNS):
+                    function(*inputs)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                output = function(*inputs)
+        return _Recording(graph, inputs, output)
+
+
 class _Recording:
     """One function recorded on one set of inputs."""
 
     def __init__(
-        self, function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], pool: Any
+        self, graph: torch.cuda.CUDAGraph, inputs: Sequence[torch.Tensor], output: torch.Tensor
     ) -> None:
+        self._graph = graph
         self._inputs = inputs
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_RUNS):
-                function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool):
-            self._output = function(*inputs)
+        self._output = output
 
     def replay(self, *values: torch.Tensor) -> torch.Tensor:
         """Runs on the given values, each padded behind; the result is overwritten by the next replay."""
@@ -57,10 +85,11 @@ class GraphedEncoder:
         self._encode = encode
         self._recordings: dict[int, _Recording] = {}
 
-    def record(self, sizes: Sequence[int], example: torch.Tensor, pool: Any) -> None:
+    def record(self, recorder: GraphRecorder, sizes: Sequence[int], example: torch.Tensor, pool: Any) -> None:
         """Records batches of the given sizes of pictures shaped like `example` (1, 3, side, side)."""
         for size in sizes:
-            self._recordings[size] = _Recording(self._encode, [example.repeat(size, 1, 1, 1)], pool)
+            inputs = [example.repeat(size, 1, 1, 1)]
+            self._recordings[size] = recorder.record(self._encode, inputs, pool)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         size = min((size for size in self._recordings if size >= len(pixels)), default=None)
@@ -80,14 +109,21 @@ class GraphedChecks:
         self._decoder = decoder
         self._recordings: dict[tuple[int, int], _Recording] = {}
 
-    def record(self, sizes: Sequence[int], lengths: Sequence[int], example: torch.Tensor, pool: Any) -> None:
+    def record(
+        self,
+        recorder: GraphRecorder,
+        sizes: Sequence[int],
+        lengths: Sequence[int],
+        example: torch.Tensor,
+        pool: Any,
+    ) -> None:
         """Records batches of each size and length of embeddings shaped like `example` (1, 1, width)."""
         for size in sizes:
             for length in lengths:
                 last = torch.full((size,), length - 1, device=example.device)
                 visible = torch.ones(size, length, dtype=torch.bool, device=example.device)
                 inputs = [example.repeat(size, length, 1), last, visible]
-                self._recordings[size, length] = _Recording(self._run, inputs, pool)
+                self._recordings[size, length] = recorder.record(self._run, inputs, pool)
 
     def fitting(self, rows: int, length: int) -> tuple[int, int] | None:
         """The smallest recorded (rows, length) that holds a batch without much padding, or None."""

@@ -39,7 +39,7 @@ except ImportError as e:
 
 from vlac_gym.critic.engines.answering import Pick, TokenPicker, build_reply
 from vlac_gym.critic.engines.batch_runner import BatchRunner
-from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder
+from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder, GraphRecorder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
 from vlac_gym.critic.engines.memory_plan import RUNTIME_BYTES, plan_memory
@@ -156,6 +156,7 @@ class TransformersEngine:
         self._requests = 0
         self._is_asleep = False
         self._is_compiled = False
+        self._recorder: GraphRecorder | None = None
         self._warm_up_call: tuple[tuple[EngineRequest, ...], tuple[int, ...]] | None = None
         self._lock = threading.Lock()
         self._digest_threads = ThreadPoolExecutor(_DIGEST_THREADS, thread_name_prefix="digests")
@@ -335,18 +336,20 @@ class TransformersEngine:
 
     def _record(self, lengths: Sequence[int], batch_sizes: Sequence[int]) -> None:
         """Records graphs for prompts of every length from the shortest to the longest example's."""
-        pool = torch.cuda.graph_pool_handle()
+        if self._recorder is None:
+            self._recorder = GraphRecorder(self._device)
+        recorder, pool = self._recorder, self._recorder.new_pool()
         side, width = self._parts.image_size, self._parts.text.embed_tokens.embedding_dim
         pixels = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
         embedding = torch.zeros(1, 1, width, device=self._device, dtype=self._dtype)
         encoder = GraphedEncoder(self._parts.vision)
-        encoder.record(batch_sizes, pixels, pool)
+        encoder.record(recorder, batch_sizes, pixels, pool)
         self._features.encode = encoder
         if not lengths:
             return
         checks = GraphedChecks(self._parts.text)
         steps = range(-(-min(lengths) // _GRAPH_STEP), -(-max(lengths) // _GRAPH_STEP) + 1)
-        checks.record(batch_sizes, [step * _GRAPH_STEP for step in steps], embedding, pool)
+        checks.record(recorder, batch_sizes, [step * _GRAPH_STEP for step in steps], embedding, pool)
         self._runner.checks = checks
 
     def _read(self, batch: Batch, picks: list[Pick]) -> dict[int, EngineReply]:

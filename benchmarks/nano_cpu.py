@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from vlac_gym.critic.engines.plain_transformers import PlainTransformersEngine
-from vlac_gym.critic.engines.transformers import TransformersEngine
-from vlac_gym.critic.nano.factory import CHECKPOINT
-from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
+from vlac_gym.critic.nano.factory import CHECKPOINT, from_package
+from vlac_gym.critic.vlac.critic import VLACCritic
 from vlac_gym.types import Frame
 
 TASK = "pick up the black bowl between the plate and the ramekin and place it on the plate"
@@ -44,11 +43,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    config = VLACConfig(reading="exact")
-    critics = {
-        "vlac-gym": VLACCritic(TransformersEngine(str(CHECKPOINT), device="cpu"), config),
-        "plain generate": VLACCritic(PlainTransformersEngine(CHECKPOINT, device="cpu"), config),
-    }
+    nano = from_package("", device="cpu")
+    plain = VLACCritic(PlainTransformersEngine(CHECKPOINT, device="cpu"), nano.config)
+    critics = {"vlac-gym": nano, "plain generate": plain}
     print(f"nano, {IMAGE_SIZE}x{IMAGE_SIZE} frames, {args.threads} threads, median of {args.repeats}")
     print(f"{'':18}{'engine':16}{'wall ms':>10}{'CPU ms':>10}")
     for name, ask in _questions(args.batch).items():

@@ -43,6 +43,21 @@ def test_nano_sees_progress_forward_and_regress_backward(nano: Critic) -> None:
     assert abs(none) < 0.02
 
 
+def test_nanos_value_is_what_both_answers_let_expect(nano: Critic) -> None:
+    frames = [frame("start"), frame("success")]
+    done = float(nano.success_prob(frames[1:], [TASK])[0])
+    progress = float(make_critic("nano", unfinished_value_limit=None).value(frames, TASK)[1])
+    expected = done + (1 - done) * min(progress, 0.95)
+    np.testing.assert_allclose(nano.value(frames, TASK), [0.0, expected], atol=1e-4)
+    assert expected > progress + 0.01
+
+
+def test_options_in_the_spec_replace_nanos_defaults() -> None:
+    details = make_critic("nano:?unfinished_value_limit=0.5,reading=rich").describe().details
+    assert (details["unfinished_value_limit"], details["reading"]) == (0.5, "rich")
+    assert make_critic("nano").describe().details["unfinished_value_limit"] == 0.95
+
+
 def test_nano_needs_the_right_instruction(nano: Critic) -> None:
     other = "pick up the black bowl on the wooden cabinet and place it on the plate"
     assert nano.success_prob([frame("success")], [other])[0] < 0.5

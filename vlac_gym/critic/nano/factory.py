@@ -17,10 +17,15 @@ CALIBRATION = SHIPPED_CALIBRATIONS["nano"]
 """Stop thresholds that nano's report card recommends, as `VLACRewardWrapper(calibration="nano")` loads them."""
 
 
+_DEFAULTS: dict[str, Any] = {"reading": "exact", "unfinished_value_limit": 0.95}
+"""How the shipped metrics were measured (MODEL_CARD.md); the limit is explained in docs/nano.md."""
+
+
 def from_package(argument: str, **options: Any) -> VLACCritic:
     """Builds `nano` or `nano:?key=value,…`: the shipped checkpoint on the transformers engine.
 
-    Replies are read exactly (unrounded) unless `reading` says otherwise: nano's thresholds were measured so.
+    Unless the options say otherwise, replies are read exactly (unrounded), and the value of a frame is the one that is
+    expected given both answers, ``p + (1 - p) min(v, 0.95)`` with done probability p and accumulated progress v.
 
     Args:
         argument: Nothing, or options behind a question mark as for `transformers:PATH?…`.
@@ -35,6 +40,6 @@ def from_package(argument: str, **options: Any) -> VLACCritic:
             f"The critic 'nano' takes options behind '?' only, got {argument!r}. "
             "Another checkpoint is transformers:PATH."
         )
-    if "reading" not in options and "reading=" not in argument:
-        options["reading"] = "exact"
-    return from_transformers(f"{CHECKPOINT}{argument}", name="nano", **options)
+    in_spec = {pair.partition("=")[0].strip() for pair in argument.removeprefix("?").split(",")}
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in in_spec}
+    return from_transformers(f"{CHECKPOINT}{argument}", name="nano", **{**defaults, **options})

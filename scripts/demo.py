@@ -4,7 +4,6 @@ usage: python scripts/demo.py [--out DIR]     writes DIR/001, DIR/002, … and n
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -21,8 +20,6 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    # Software rendering and PyTorch's threads want the same cores and wait for one another: 600 ms a check, not 67.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported, by the critic
     folder = next_folder(parser.parse_args().out)
     for mode in ("train", "eval"):
         print(f"\n== {mode} mode ==", flush=True)

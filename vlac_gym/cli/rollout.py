@@ -17,7 +17,9 @@ from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.engines.torch_threads import limit_torch_threads
 from vlac_gym.critic_round import checked_answers
+from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.libero_tasks import LiberoTask, get_task
 from vlac_gym.errors import ConfigError, CriticError, DependencyNotInstalled, VlacGymError
 from vlac_gym.policies import Policy, make_policy
@@ -28,6 +30,10 @@ from vlac_gym.types import Mode
 from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
 
 _RULE_OPTIONS = ("done_threshold", "done_patience", "done_interval", "min_steps", "min_value", "value_stride")
+
+
+_NOT_SETTINGS = ("out", "resume", "torch_threads")
+"""Arguments that may differ when a run is resumed, perhaps on another machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,9 @@ class Args:
     """Env steps between the frames of the value list."""
     plot_values: bool = True
     """Ask for the value curve of stopped episodes too: after their end, for the plots, never for the reward."""
+    torch_threads: int | None = None
+    """CPU threads of a critic that runs in this process; default: 1 beside software rendering, which wants the same
+    cores, unless OMP_NUM_THREADS is set; else PyTorch's own choice."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def run(args: Args) -> int:
     settings = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(args)
-        if field.name not in ("out", "resume")
+        if field.name not in _NOT_SETTINGS
     }
     folder = RunFolder(args.out, run=settings, critic=plan.critic.describe(), resume=args.resume)
     status: RunStatus = "failed"
@@ -123,12 +132,15 @@ def run(args: Args) -> int:
 def _prepare(args: Args) -> _Plan:
     if args.episodes < 1 or args.seed < 0:
         raise ConfigError(f"Expected --episodes >= 1 and --seed >= 0, got {args.episodes} and {args.seed}.")
+    if args.torch_threads is not None and args.torch_threads < 1:
+        raise ConfigError(f"Expected --torch-threads >= 1, got {args.torch_threads}.")
     if args.max_episode_steps is not None and args.max_episode_steps < 1:
         raise ConfigError(f"Expected --max-episode-steps >= 1, got {args.max_episode_steps}.")
     _require_video_packages()
     task = get_task(args.task_suite, args.task_id)
     policy = make_policy(args.policy)
     critic = make_critic(args.critic)
+    limit_torch_threads(args.torch_threads, renders_in_software=renders_in_software())
     env: gym.Env[Any, Any] = gym.make(
         LIBERO_ENV_ID,
         # Ours and not the env's own: this one also holds in eval mode, for every suite.

@@ -1,16 +1,17 @@
-"""Choosing the OpenGL library before MuJoCo is imported: `configure_gl`, `probe_egl`, `probe_osmesa`.
+"""Choosing the OpenGL library before MuJoCo is imported, and what it is: `configure_gl`,
+`renders_in_software`, `probe_egl`, `probe_osmesa`.
 
 MuJoCo and PyOpenGL read their environment variables once, at import. Without a display there are two ways to
 render: EGL (a GPU's driver, or Mesa's software renderer) and OSMesa (software only).
 """
 
-__all__ = ["GLBackend", "configure_gl", "probe_egl", "probe_osmesa"]
+__all__ = ["GLBackend", "configure_gl", "probe_egl", "probe_osmesa", "renders_in_software"]
 
 import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Literal
 
 from vlac_gym.errors import ConfigError, SimulatorError
@@ -23,6 +24,7 @@ EGL_HINT = "sudo apt-get install -y libegl1 libgl1-mesa-dri"
 OSMESA_HINT = "sudo apt-get install -y libosmesa6"
 
 _EGL_EXTENSIONS = 0x3055  # EGL_EXTENSIONS in egl.h
+_MOST_EGL_DEVICES = 64
 
 
 def configure_gl(environ: MutableMapping[str, str] | None = None) -> str:
@@ -76,26 +78,60 @@ def _choose(probes: tuple[tuple[str, Callable[[], str | None]], ...]) -> str:
 def probe_egl() -> str | None:
     """Says why EGL cannot be used, or None if it offers at least one device."""
     try:
+        devices = _egl_devices()
+    except _EGLMissingError as error:
+        return f"{error} (`{EGL_HINT}`)"
+    return None if devices else f"libEGL has no device; a driver or Mesa is missing (`{EGL_HINT}`)"
+
+
+def renders_in_software(environ: Mapping[str, str] | None = None) -> bool:
+    """True if the OpenGL library in force draws on the CPU: OSMesa, or Mesa's software device through EGL.
+
+    Asks no more than the libraries' lists of devices: nothing is rendered, MuJoCo is not imported.
+
+    Args:
+        environ: Where `MUJOCO_GL` and `MUJOCO_EGL_DEVICE_ID` are read; `os.environ` by default.
+    """
+    env = os.environ if environ is None else environ
+    if env.get("MUJOCO_GL", "").lower().strip() == "osmesa":
+        return True
+    try:
+        devices = _egl_devices()
+    except _EGLMissingError:
+        return sys.platform == "linux"  # then OSMesa is all that is left
+    chosen = env.get("MUJOCO_EGL_DEVICE_ID", "")
+    # Without a choice MuJoCo takes the first that starts, and drivers of GPUs come before Mesa's software.
+    index = int(chosen) if chosen.isdecimal() and int(chosen) < len(devices) else 0
+    return bool(devices) and "EGL_MESA_device_software" in devices[index]
+
+
+class _EGLMissingError(Exception):
+    """libEGL, or what it needs to list devices, is not there."""
+
+
+def _egl_devices() -> list[str]:
+    """EGL's devices, each as the list of its extensions, in the order in which MuJoCo numbers them."""
+    try:
         egl = ctypes.CDLL("libEGL.so.1")
     except OSError as error:
-        return f"{error} (`{EGL_HINT}`)"
+        raise _EGLMissingError(str(error)) from error
     egl.eglQueryString.restype = ctypes.c_char_p
     egl.eglQueryString.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    extensions = egl.eglQueryString(None, _EGL_EXTENSIONS) or b""
-    if b"EGL_EXT_device" not in extensions:
-        return f"libEGL lacks EGL_EXT_device_enumeration (`{EGL_HINT}`)"
+    if b"EGL_EXT_device" not in (egl.eglQueryString(None, _EGL_EXTENSIONS) or b""):
+        raise _EGLMissingError("libEGL lacks EGL_EXT_device_enumeration")
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     egl.eglGetProcAddress.argtypes = [ctypes.c_char_p]
-    address = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
-    if not address:
-        return f"libEGL lacks eglQueryDevicesEXT (`{EGL_HINT}`)"
-    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int))(
-        address
-    )
+    listing, naming = (egl.eglGetProcAddress(f) for f in (b"eglQueryDevicesEXT", b"eglQueryDeviceStringEXT"))
+    if not (listing and naming):
+        raise _EGLMissingError("libEGL lacks eglQueryDevicesEXT")
     count = ctypes.c_int(0)
-    if not query(0, None, ctypes.byref(count)) or count.value < 1:
-        return f"libEGL has no device; a driver or Mesa is missing (`{EGL_HINT}`)"
-    return None
+    handles = (ctypes.c_void_p * _MOST_EGL_DEVICES)()
+    pointer = ctypes.POINTER(ctypes.c_int)
+    query = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.c_void_p, pointer)(listing)
+    if not query(_MOST_EGL_DEVICES, handles, ctypes.byref(count)):
+        return []
+    describe = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int)(naming)
+    return [(describe(handle, _EGL_EXTENSIONS) or b"").decode() for handle in handles[: count.value]]
 
 
 def probe_osmesa() -> str | None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from vlac_gym.cli import main
+from vlac_gym.cli import main, rollout
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.errors import CriticTimeoutError
 
@@ -197,4 +197,23 @@ def test_missing_video_packages_are_named_before_anything_is_written(tmp_path, m
 
     assert _rollout(tmp_path / "run") == 2
     assert 'need imageio_ffmpeg. Run: pip install "vlac-gym[video]"' in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("more", "expected"), [((), (None, True)), (("--torch-threads", "3"), (3, True))])
+def test_torch_gets_its_threads_once_the_critic_is_there(
+    scripted_libero, tmp_path, monkeypatch, more, expected
+):
+    calls = []
+    monkeypatch.setattr(rollout, "renders_in_software", lambda: True)
+    monkeypatch.setattr(
+        rollout, "limit_torch_threads", lambda count, **facts: calls.append((count, *facts.values()))
+    )
+    assert _rollout(tmp_path, *more) == 0
+    assert calls == [expected]
+
+
+def test_fewer_than_one_thread_is_refused(scripted_libero, tmp_path, capsys):
+    assert _rollout(tmp_path / "run", "--torch-threads", "0") != 0
+    assert "Expected --torch-threads >= 1, got 0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -47,3 +47,33 @@ def test_missing_libraries_name_the_apt_commands(monkeypatch):
     with pytest.raises(SimulatorError, match=r"apt-get install -y libegl1 .*apt-get install -y libosmesa6"):
         gl.configure_gl(environ)
     assert environ == {}
+
+
+GPU, SOFTWARE = (
+    "EGL_NV_device_cuda EGL_EXT_device_drm",
+    "EGL_MESA_device_software EGL_EXT_device_persistent_id",
+)
+
+
+@pytest.mark.parametrize(
+    ("devices", "environ", "expected"),
+    [
+        ([GPU, SOFTWARE], {}, False),
+        ([SOFTWARE], {}, True),
+        ([GPU, SOFTWARE], {"MUJOCO_EGL_DEVICE_ID": "1"}, True),
+        ([GPU, SOFTWARE], {"MUJOCO_EGL_DEVICE_ID": "9"}, False),
+        ([GPU], {"MUJOCO_GL": "OSMesa"}, True),
+        ([], {"MUJOCO_GL": "egl"}, False),
+    ],
+)
+def test_software_rendering_is_told_by_the_device(monkeypatch, devices, environ, expected):
+    monkeypatch.setattr(gl, "_egl_devices", lambda: devices)
+    assert gl.renders_in_software(environ) is expected
+
+
+def test_without_egl_software_is_what_is_left(monkeypatch):
+    def refuse(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert gl.renders_in_software({}) is True

@@ -300,6 +300,20 @@ def test_stepping_before_a_reset_is_refused(make_pool):
         make_pool(settings()).step_chunk(chunks(2))
 
 
+def test_envs_are_stepped_on_their_own_and_in_the_order_of_the_ids(make_pool):
+    pool = make_pool(settings())
+    pool.reset([1], mode="train")
+    assert pool.step_chunk(chunks(1), [1]).executed_steps.tolist() == [4]
+    reports = pool.reset([1, 0], mode="train", options=[{"seed": 5}, {"seed": 6}])
+    assert [simulator(pool, i).np_random_seed for i in (0, 1)] == [6, 5]
+    # The frame's first byte counts episodes: the second of env 1, the first of env 0.
+    assert [report.observation["agentview_image"][0, 0, 0] for report in reports] == [2, 1]
+    pool.step_chunk(chunks(1, 3), [0])
+    batch = pool.step_chunk(chunks(2, 2), [1, 0])
+    assert batch.env_ids.tolist() == [1, 0]
+    assert [observation["state"].tolist() for observation in batch.observations] == [[2.0], [5.0]]
+
+
 @pytest.mark.parametrize("ids", [[2], [0, 0], [-1]])
 def test_env_ids_that_do_not_exist_are_refused(make_pool, ids):
     pool = make_pool(settings())

@@ -258,6 +258,21 @@ def test_group_shares_starts_episode_by_episode(start):
     assert env._episodes[1].start == second
 
 
+def test_single_reset_takes_the_next_start_and_a_new_rollout_begins_with_new_ones(start):
+    env, _ = start(num_envs=1)
+    seen = [env._episodes[0].start]
+    env.reset(env_idx=[0])
+    seen.append(env._episodes[0].start)
+    env.is_start = True
+    env.reset()
+    assert env._episodes[0].start == seen[0]
+    env.update_reset_state_ids()
+    env.is_start = True
+    env.reset()
+    seen.append(env._episodes[0].start)
+    assert len(set(seen)) == 3
+
+
 def test_groups_are_envs_in_a_row(start):
     env, _ = start(num_envs=4, group_size=2)
     first, second, third, fourth = (episode.start for episode in env._episodes)

@@ -70,13 +70,14 @@ def test_steps_and_return_add_up_and_successes_stay():
 
 
 def test_critics_done_and_simulators_success_are_told_apart():
-    done, missed = episode(), episode()
+    done, missed, right = episode(), episode(), episode()
     take(done, [1.0], terminated=True, info={"critic": {"stopped_by": "value"}, "sim_success": False})
     take(missed, [0.0], info={"critic": {"stopped_by": None}, "sim_success": True, "success": False})
-    metrics = episode_metrics([done, missed], "train")
-    assert metrics["critic_done"].tolist() == [1.0, 0.0]
-    assert metrics["sim_success"].tolist() == [0.0, 1.0]
-    assert metrics["critic_false_positive"].tolist() == [1.0, 0.0]
+    take(right, [1.0], terminated=True, info={"critic": {"stopped_by": "success_prob"}, "sim_success": True})
+    metrics = episode_metrics([done, missed, right], "train")
+    assert metrics["critic_done"].tolist() == [1.0, 0.0, 1.0]
+    assert metrics["sim_success"].tolist() == [0.0, 1.0, 1.0]
+    assert metrics["critic_false_positive"].tolist() == [1.0, 0.0, 0.0]
     assert "success_once" not in metrics
 
 

@@ -80,6 +80,16 @@ def test_first_message_has_the_recorded_keys(play):
     assert last == {"type": "terminate"}
 
 
+def test_trial_is_the_seed_of_an_env_without_initial_states(play, monkeypatch):
+    seeds = []
+    reset = ScriptedEnv.reset
+    monkeypatch.setattr(
+        ScriptedEnv, "reset", lambda self, *, seed, options: seeds.append(seed) or reset(self, seed=seed)
+    )
+    play([])
+    assert seeds == [7]
+
+
 def test_pictures_are_as_mujoco_renders_them_and_rotation_is_a_quaternion(play):
     first, step, _ = play([chunk(3)])
     # Upright, the coloured pixel is top left; the trainer's own [::-1, ::-1] must find it top right.

@@ -30,7 +30,13 @@ class HereEnv:
     is_alive = True
 
     def __init__(
-        self, spec: str, *, limit: int = 10, on_error: str = "raise", success: tuple[int, ...] = ()
+        self,
+        spec: str,
+        *,
+        limit: int = 10,
+        on_error: str = "raise",
+        success: tuple[int, ...] = (),
+        preset: str = "vlac",
     ) -> None:
         block = {
             "env": {
@@ -40,6 +46,7 @@ class HereEnv:
                 "kwargs": {"success_steps": list(success)},
             },
             "critic": {"spec": spec, "on_error": on_error},
+            "rule": {"preset": preset},
         }
         self.env = EpisodeEnv(parse_settings(block))
         self.chunks: list[list[list[float]]] = []
@@ -108,6 +115,14 @@ def test_episode_at_the_step_limit_pays_the_value(make_env):
     assert result.reward == 0.5
     info = reward_extra_info(result)
     assert (info["critic_value"], info["truncated"], info["acc"], info["env_steps"]) == (0.5, 1.0, 0.0, 5.0)
+
+
+def test_reward_is_everything_that_was_paid_on_the_way(make_env):
+    # Every pair of frames says progress 0.1, so that the value is 1 - 0.9 ** step: 0.40951 after 5 steps in 2 chunks.
+    result = play(make_env("scripted:0.1", limit=5, preset="dense"), [FULL] * 9)
+    assert result.chunks == 2
+    assert result.reward == pytest.approx(0.40951, abs=1e-6)
+    assert reward_extra_info(result)["env_reward"] == result.reward
 
 
 def test_eval_episode_is_the_simulators(make_env):

@@ -220,6 +220,9 @@ class BoxScene:
     def is_grasped(self, name: str) -> bool:
         return self._held() == name or any(self.owner(region) == name for region in self._pulled_all())
 
+    def is_held(self, name: str) -> bool:
+        return self.is_grasped(name)  # nothing slips here
+
     def in_contact(self, first: str, second: str) -> bool:
         gap = np.abs(self.object_position(first) - self.object_position(second))
         reach = np.array(self._box(first).half) + np.array(self._box(second).half) + 1e-6

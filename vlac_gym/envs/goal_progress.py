@@ -7,8 +7,9 @@ One placement condition (``on``/``in`` an object or region) rises along reach, g
 
 - object not held: ``0.30 * reach + 0.05 * reach^4 * closing``, where ``reach = 1 - tanh(d / 0.25 m)`` for
   the distance d from the finger tips to the object's box, and ``closing`` runs from 0 (hand open) to 1;
-- object held, or let go above its target: ``0.40 + 0.55 * (1 - tanh(path / 0.5 m))``, where ``path`` is
-  what is left of lifting the object above the target's rim, carrying it across and lowering it.
+- object held (`PrivilegedScene.is_held`), or let go above its target:
+  ``0.40 + 0.55 * (1 - tanh(path / 0.5 m))``, where ``path`` is what is left of lifting the object above the
+  target's rim, carrying it across and lowering it.
 
 A target on the table may be reached by pushing: then ``0.30 * reach + 0.65 * (1 - tanh(d / 0.3 m))`` with
 the horizontal distance d from object to target. A target inside a closed drawer counts the opening first.
@@ -88,7 +89,7 @@ def predicate_progress(scene: PrivilegedScene, predicate: Predicate) -> float:
 def _place_progress(scene: PrivilegedScene, predicate: Predicate) -> float:
     moved, target = predicate.args
     over_target = _is_over(scene, moved, target)
-    if scene.is_grasped(moved) or over_target:
+    if scene.is_held(moved) or over_target:
         return _HELD_BASE + _REST_SHARE * _nearness(_path_left(scene, predicate, over_target), _PATH_M)
     reach = _reach_box(scene, moved)
     closing = 1.0 - min(1.0, scene.gripper_opening / _OPEN_HAND_M)
@@ -115,7 +116,11 @@ def _joint_share(scene: PrivilegedScene, predicate: Predicate) -> float:
 
 
 def _path_left(scene: PrivilegedScene, predicate: Predicate, over_target: bool) -> float:
-    """Metres left to lift, carry and lower: up to the rim's clearance, across, down to the target."""
+    """Metres left to lift, carry and lower: up to the rim's clearance, across, down to the target.
+
+    From above the clearance the way leads straight to the point above the target, so that an object lifted over an
+    obstacle loses little.
+    """
     moved, target = predicate.args
     position, goal = scene.object_position(moved), scene.object_position(target)
     bottom = float(scene.object_bounds(moved)[0][2])
@@ -123,9 +128,11 @@ def _path_left(scene: PrivilegedScene, predicate: Predicate, over_target: bool) 
     base = float(goal[2]) if predicate.name == "in" else rim
     clear = rim + _RIM_CLEARANCE_M
     across = math.dist(position[:2], goal[:2])
+    if bottom >= clear:
+        return math.hypot(across, bottom - clear) + clear - base
     if over_target:
         return across + max(0.0, bottom - base)
-    return max(0.0, clear - bottom) + across + max(bottom, clear) - base
+    return clear - bottom + across + clear - base
 
 
 def _is_over(scene: PrivilegedScene, moved: str, target: str) -> bool:

@@ -48,6 +48,15 @@ def test_a_held_object_counts_the_path_that_is_left():
     assert goal_progress(lifted) == pytest.approx(0.40 + 0.55 * near(0.25, 0.5))
 
 
+def test_an_object_above_the_rims_clearance_flies_straight():
+    # Bottom at 0.30, 0.15 above the clearance (0.15), and 0.2 across: 0.25 m to the point above, then 0.05 down.
+    held = placing(cube=(0.0, 0.2, 0.32), tip=(0.0, 0.2, 0.32), opening=0.04)
+    assert goal_progress(held) == pytest.approx(0.40 + 0.55 * near(0.25 + 0.05, 0.5))
+    # Above the shelf it goes on so: 0.15 to the clearance and 0.05 down.
+    over = placing(cube=(0.0, 0.4, 0.32), tip=(0.0, 0.4, 0.32), opening=0.04)
+    assert goal_progress(over) == pytest.approx(0.40 + 0.55 * near(0.20, 0.5))
+
+
 def test_an_object_let_go_above_its_target_still_counts_as_on_its_way():
     # Bottom 0.03 above the shelf's top and not held.
     falling = placing(cube=(0.0, 0.4, 0.15), tip=(0.0, 0.4, 0.3))

@@ -187,6 +187,8 @@ def test_message_of_a_failure_is_neither_init_nor_step(play, tmp_path, monkeypat
 def test_trainers_step_limit_is_used_and_not_exceeded(play):
     _, step, _ = play([chunk()], limit=None, max_steps=3)
     assert (step["active"], step["complete"], step["finish_step"]) == (False, 0.5, 3)
+    _, step, _ = play([chunk()], limit=3, max_steps=3)
+    assert step["finish_step"] == 3
     with pytest.raises(ConfigError, match=r"max_episode_steps of at most 512.*got 600"):
         play([], limit=600)
 

@@ -39,6 +39,7 @@ def test_tasks_and_their_states_can_be_restricted():
     assert pairs(StartPlan(COUNTS, None, seed=0, max_states_per_task=1).next_eval(2)) == [(0, 0), (1, 0)]
     only = StartPlan(COUNTS, None, seed=0, only_state_id=3)
     assert pairs(only.draw(2)) == [(1, 1), (1, 1)]
+    assert pairs([only.by_id(0)]) == [(0, 0)]  # a replay names any state of the suite
     with pytest.raises(ConfigError, match="state_id 3 is in none"):
         StartPlan(COUNTS, [0], seed=0, only_state_id=3)
     with pytest.raises(ConfigError, match=r"among 0\.\.1, got \[7\]"):

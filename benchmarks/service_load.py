@@ -9,7 +9,8 @@ Every env is judged at each step (one fresh frame) and gets a value list over ev
 Measured on the same frames: the critic in this process, a full batch a call; this package's server
 with worker processes; and the obvious server, built below: one request per frame, a PNG in base64 in JSON,
 one call of the critic per request. `warm_up` readies the critic in this process as the service does it (on a GPU that
-compiles kernels and records graphs); of the obvious server both forms are measured, without it and with.
+compiles kernels and records graphs); of the obvious server both forms are measured,
+without it and with. A first pass over other frames does not count.
 """
 
 import argparse
@@ -107,6 +108,11 @@ def make_frames(envs: range, steps: int, size: int) -> list[list[np.ndarray]]:
     return [[episode_frame(env, step, size) for step in range(steps)] for env in envs]
 
 
+def warm_up_envs(envs: range) -> range:
+    """Envs of a first pass, whose time does not count: whatever is compiled at first use, is compiled by then."""
+    return range(envs.start + 10_000, envs.stop + 10_000)
+
+
 def run_episodes(critic: Critic, frames: list[list[np.ndarray]], wait: Callable[[], None]) -> Load:
     """Judges the envs in lockstep, as a vector env does: one question per step, one for all values."""
     tasks = [TASK] * len(frames)
@@ -124,15 +130,19 @@ def run_episodes(critic: Critic, frames: list[list[np.ndarray]], wait: Callable[
 def service_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, results: Any) -> None:
     """One rollout worker of the service."""
     critic = RemoteCritic(url, timeout_s=300, deadline_s=600, encoding=args.encoding)
+    others = make_frames(warm_up_envs(envs), args.steps, args.image_size)
     frames = make_frames(envs, args.steps, args.image_size)
-    critic.server_info()
+    run_episodes(critic, others, barrier.wait)
+    sent = critic.statistics["bytes_sent"]
     load = run_episodes(critic, frames, barrier.wait)
-    results.put(Load(load.step_seconds, critic.statistics["bytes_sent"], load.started_at, load.ended_at))
+    sent = critic.statistics["bytes_sent"] - sent
+    results.put(Load(load.step_seconds, sent, load.started_at, load.ended_at))
     critic.close()
 
 
 def naive_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, results: Any) -> None:
     """One rollout worker of the obvious server: a thread per env, a request per frame."""
+    others = make_frames(warm_up_envs(envs), args.naive_steps, args.image_size)
     frames = make_frames(envs, args.naive_steps, args.image_size)
     with httpx.Client(timeout=600, trust_env=False, limits=httpx.Limits(max_connections=None)) as client:
 
@@ -153,9 +163,10 @@ def naive_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, 
             sent += post("/value", {"images": images, "task": TASK})
             return seconds, sent
 
-        barrier.wait()
-        started_at = time.time()
         with ThreadPoolExecutor(len(envs)) as pool:
+            list(pool.map(run_env, others))
+            barrier.wait()
+            started_at = time.time()
             parts = list(pool.map(run_env, frames))
         seconds = [s for part in parts for s in part[0]]
         results.put(Load(seconds, sum(part[1] for part in parts), started_at, time.time()))
@@ -295,8 +306,8 @@ def in_process(spec: str, args: argparse.Namespace) -> Load:
     critic = make_critic(spec)
     warm_up(critic)
     frames = make_frames(range(args.envs), args.steps, args.image_size)
-    others = [episode_frame(10_000 + i, 0, args.image_size) for i in range(args.max_batch)]
-    critic.success_prob(others, [TASK] * args.max_batch)
+    others = make_frames(warm_up_envs(range(args.max_batch)), args.steps, args.image_size)
+    run_episodes(critic, others, lambda: None)
     parts = [
         run_episodes(critic, frames[i : i + args.max_batch], lambda: None)
         for i in range(0, args.envs, args.max_batch)
@@ -364,7 +375,6 @@ def main() -> None:
         share = args.envs // args.workers
         local_row, local = report("in process", [in_process(spec, args)], frames, args.max_batch)
         with service_server(spec, args) as url:
-            drive(service_worker, url, argparse.Namespace(**{**vars(args), "steps": 1}))
             row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)
         naive = {}
         for is_warm, name in ((False, "base64 JSON, a frame each"), (True, "the same, warmed up")):

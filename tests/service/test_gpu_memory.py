@@ -124,6 +124,8 @@ def test_sleep_gives_the_cards_memory_back_and_wake_the_same_answers(tmp_path, a
     spec = f"transformers:{make_tiny_checkpoint(tmp_path / 'tiny')}?out_of_scale=clip,device=cuda"
     frames = random_frames(8, 64, 64)
 
+    held_by_others = torch.cuda.memory_allocated()
+
     async def scenario():
         async with asgi.running(make_critic(spec)) as (client, _):
             before = decode_reply((await asgi.post(client, asgi.request_body(frames))).content).values
@@ -136,4 +138,6 @@ def test_sleep_gives_the_cards_memory_back_and_wake_the_same_answers(tmp_path, a
 
     before, after, awake, asleep = asyncio.run(scenario())
     assert np.array_equal(before, after)
-    assert asleep < awake / 4
+    assert asleep < awake
+    # cuBLAS keeps its workspaces for the life of the process: at most 33 MiB for each of the two streams in use.
+    assert asleep - held_by_others < 70 * 2**20

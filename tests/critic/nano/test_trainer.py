@@ -1,5 +1,6 @@
 """The trainer learns a task that can be seen in the picture, saves a loadable critic, and resumes."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -82,4 +83,29 @@ def test_training_learns_saves_and_resumes(tmp_path):
     assert probs[0] < 0.1
     progress = critic.progress([frame(0.0)], [frame(0.5)], [TASK])
     assert -1.0 <= progress[0] <= 1.0
+    critic.close()
+
+
+def test_training_learns_from_reworded_prompts_and_relit_pictures(tmp_path):
+    from vlac_gym.critic.nano.trainer import train_nano
+
+    write_data(tmp_path / "data")
+    plain = train_nano(tmp_path / "data", tmp_path / "plain", recipe(50), sizes=SIZES, device="cpu")
+    augmented = dataclasses.replace(
+        recipe(100), reword_share=0.7, max_relight=0.1, start_from=str(plain), validate_every=50
+    )
+    checkpoint = train_nano(tmp_path / "data", tmp_path / "run", augmented, sizes=SIZES, device="cpu")
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    facts = json.loads((checkpoint / "training.json").read_text())
+    assert [row["step"] for row in log] == [50, 100]
+    best = max(log, key=lambda row: row["score"] + row["reworded_score"])
+    assert facts["step"] == best["step"]
+    assert facts["validation"]["score"] == best["score"]
+    assert facts["reworded_validation"]["score"] == best["reworded_score"] != best["score"]
+    assert "reworded_score" not in (tmp_path / "plain" / "log.jsonl").read_text()
+
+    critic = make_critic(f"transformers:{checkpoint}", device="cpu")
+    wordings = [TASK, f"please {TASK}", f"{TASK[0].upper()}{TASK[1:]}.", TASK.upper()]
+    assert min(critic.success_prob([frame(1.0)] * 4, wordings)) > 0.5
+    assert max(critic.success_prob([frame(0.0)] * 4, wordings)) < 0.5
     critic.close()

@@ -15,11 +15,15 @@ from vlac_gym.critic.engines.base import EngineRequest
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder
 from vlac_gym.critic.engines.frame_preparation import FramePreparer
 from vlac_gym.critic.nano.recipe import TrainRecipe
+from vlac_gym.critic.nano.relighting import UNIFORMS_PER_LIGHT, lights_from_uniform, relight
 from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.data.episodes import Episode
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_SAME_LIGHT_SHARE = 0.8
+"""Of the samples of several frames; in the rest the light changes between them, which is no progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,31 +49,46 @@ class PromptBook:
     Args:
         encoder: The engine's prompt encoder.
         tokenizer: Its tokenizer.
-        tasks: Instruction texts.
+        wordings: For each task the texts of its instruction, the usual one first; each is encoded once, here.
         device: Where batches go.
     """
 
     def __init__(
-        self, encoder: PromptEncoder, tokenizer: Any, tasks: Sequence[str], device: torch.device
+        self, encoder: PromptEncoder, tokenizer: Any, wordings: Sequence[Sequence[str]], device: torch.device
     ) -> None:
         blank = np.zeros((1, 1, 3), np.uint8)
         self._device = device
-        self._done = [self._encode(encoder, done_prompt(task), (blank,)) for task in tasks]
-        self._pair = [self._encode(encoder, pair_prompt(task), (blank, blank)) for task in tasks]
+        self._done = [
+            [self._encode(encoder, done_prompt(text), (blank,)) for text in texts] for texts in wordings
+        ]
+        self._pair = [
+            [self._encode(encoder, pair_prompt(text), (blank, blank)) for text in texts] for texts in wordings
+        ]
         self._pad = int(tokenizer.pad_token_id)
         token = tokenizer.convert_tokens_to_ids
         self._end, self._plus, self._minus = token("<|im_end|>"), token("+"), token("-")
         self.number_ids = torch.tensor([token(str(n)) for n in range(101)], device=device)
         self._number = [int(i) for i in self.number_ids]
 
-    def done_batch(self, tasks: NDArray[np.int64], answers: NDArray[np.bool_]) -> TokenBatch:
-        """Done prompts with the answers 0 and 1."""
+    def done_batch(
+        self,
+        tasks: NDArray[np.int64],
+        answers: NDArray[np.bool_],
+        wordings: NDArray[np.int64] | None = None,
+    ) -> TokenBatch:
+        """Done prompts with the answers 0 and 1; `wordings` are the indices of each task's texts, else the first."""
         replies = [[self._number[int(answer)], self._end] for answer in answers]
-        return self._batch([self._done[t] for t in tasks], replies)
+        return self._batch(_chosen(self._done, tasks, wordings), replies)
 
-    def pair_batch(self, tasks: NDArray[np.int64], percent: NDArray[np.int64]) -> TokenBatch:
-        """Pair prompts with the answers `0`, or a sign and a number."""
-        return self._batch([self._pair[t] for t in tasks], [self._pair_reply(int(p)) for p in percent])
+    def pair_batch(
+        self,
+        tasks: NDArray[np.int64],
+        percent: NDArray[np.int64],
+        wordings: NDArray[np.int64] | None = None,
+    ) -> TokenBatch:
+        """Pair prompts with the answers `0`, or a sign and a number; `wordings` as in `done_batch`."""
+        replies = [self._pair_reply(int(p)) for p in percent]
+        return self._batch(_chosen(self._pair, tasks, wordings), replies)
 
     def expected_percent(self, logits: torch.Tensor) -> torch.Tensor:
         """The likeliest reply's number: its sign times the mean of the number's distribution, in percent.
@@ -145,7 +164,10 @@ class FrameBank:
         return self._preparer.resize(stack)
 
     def same_augmentation(self, rows: Sequence[NDArray[np.int64]]) -> list[torch.Tensor]:
-        """Pictures of several frames each, shifted and lit alike per sample: one camera saw them all."""
+        """Pictures of several frames each, shifted and lit alike per sample: one camera saw them all.
+
+        Only the change of light (`TrainRecipe.max_relight`) differs between the frames of a few samples.
+        """
         count, frames = len(rows[0]), len(rows)
         stack = torch.stack([self._frames[torch.from_numpy(r).to(self._frames.device)] for r in rows], dim=1)
         wide = stack.permute(0, 2, 3, 1, 4).reshape(count, *stack.shape[2:4], frames * 3)
@@ -153,7 +175,7 @@ class FrameBank:
         return [self._preparer.resize(shifted[:, :, :, i].contiguous()) for i in range(frames)]
 
     def _augment(self, stack: torch.Tensor) -> torch.Tensor:
-        """Random shift with repeated edges, brightness and contrast; uint8 (N, H, W, C) both ways."""
+        """Random shift with repeated edges, light, brightness and contrast; uint8 (N, H, W, 3 frames) both ways."""
         count, height, width, channels = stack.shape
         shift, jitter = self._recipe.max_shift, self._recipe.max_jitter
         offsets = (self._draw(2, count, 1) * (2 * shift + 1)).long() - shift
@@ -161,9 +183,33 @@ class FrameBank:
         columns = (torch.arange(width, device=stack.device) + offsets[1]).clamp(0, width - 1)
         moved = stack.gather(1, rows[:, :, None, None].expand(-1, -1, width, channels))
         moved = moved.gather(2, columns[:, None, :, None].expand(-1, height, -1, channels)).float()
+        if self._recipe.max_relight:
+            moved = self._relight(moved)
         gain, bias = 1 + jitter * (2 * self._draw(2, count, 1, 1, 1) - 1)
         lit: torch.Tensor = (moved * gain + 128 * (bias - 1)).clamp_(0, 255).to(torch.uint8)
         return lit
 
+    def _relight(self, stack: torch.Tensor) -> torch.Tensor:
+        """Random light, mostly the same for the frames of a sample, which lie one after another as channels."""
+        count, frames = len(stack), stack.shape[3] // 3
+        uniform = self._draw(frames, count, UNIFORMS_PER_LIGHT)
+        is_same = self._draw(count, 1) < _SAME_LIGHT_SHARE
+        uniform = torch.where(is_same, uniform[:1], uniform)
+        return torch.cat(
+            [
+                relight(picture, lights_from_uniform(own, self._recipe.max_relight))
+                for picture, own in zip(torch.split(stack, 3, dim=3), uniform)
+            ],
+            dim=3,
+        )
+
     def _draw(self, *shape: int) -> torch.Tensor:
         return torch.rand(shape, device=self._frames.device, generator=self._generator)
+
+
+def _chosen(
+    prompts: list[list[NDArray[np.int64]]], tasks: NDArray[np.int64], wordings: NDArray[np.int64] | None
+) -> list[NDArray[np.int64]]:
+    if wordings is None:
+        return [prompts[task][0] for task in tasks]
+    return [prompts[task][wording] for task, wording in zip(tasks, wordings)]

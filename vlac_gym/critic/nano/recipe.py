@@ -47,6 +47,10 @@ class TrainRecipe:
         number_sigma: Spread, in percent, of the target around a pair's number.
         max_shift: Largest shift of a training picture, in source pixels.
         max_jitter: Largest relative change of brightness and contrast.
+        reword_share: Share of prompts, mismatches among them, whose instruction is reworded (`rewording.reword`).
+            Above 0 a checkpoint is chosen by the mean score under the tasks' own and under other wordings.
+        max_relight: Strength, from 0 to 1, of the strongest change of light (`relighting.relight`): colour,
+            exposure, gamma, light from a side, a shadow.
         val_init_states: Initial states kept for checkpoint selection.
         validate_every: Steps between validations.
         save_every_s: Seconds between resumable saves.
@@ -71,6 +75,8 @@ class TrainRecipe:
     number_sigma: float = 2.0
     max_shift: int = 8
     max_jitter: float = 0.15
+    reword_share: float = 0.0
+    max_relight: float = 0.0
     val_init_states: tuple[int, ...] = (36, 37, 38, 39)
     validate_every: int = 1000
     save_every_s: float = 60.0
@@ -85,6 +91,9 @@ class TrainRecipe:
         for name in ("mismatch_share", "hard_share", "ema_decay", "max_jitter"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"Expected {name} in [0, 1), got {getattr(self, name)}.")
+        for name in ("reword_share", "max_relight"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"Expected {name} in [0, 1], got {getattr(self, name)}.")
         if self.learning_rate <= 0 or self.number_sigma <= 0:
             raise ConfigError("Expected learning_rate and number_sigma above 0.")
         if not self.val_init_states:

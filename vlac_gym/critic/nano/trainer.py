@@ -20,7 +20,8 @@ from vlac_gym.critic.nano.batches import FrameBank, PromptBook
 from vlac_gym.critic.nano.labels import FrameTable, Sampler
 from vlac_gym.critic.nano.losses import done_loss, pair_loss, reply_logits
 from vlac_gym.critic.nano.recipe import NANO_NUMBER_LIMIT, NANO_SIZES, TrainRecipe
-from vlac_gym.critic.nano.validation import ValidationScores, validate
+from vlac_gym.critic.nano.rewording import Wordings
+from vlac_gym.critic.nano.validation import validate
 from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes, build_config, save_checkpoint, train_tokenizer
 from vlac_gym.data.dataset import EpisodeDataset
@@ -87,8 +88,13 @@ class _Trainer:
         encoder = PromptEncoder(
             self._tokenizer, config.image_token_id, config.image_seq_length, config.text_config.vocab_size
         )
-        self._prompts = PromptBook(encoder, self._tokenizer, self._train_table.tasks, device)
-        self._val_prompts = PromptBook(encoder, self._tokenizer, self._val_table.tasks, device)
+        self._wordings = Wordings(self._train_table.tasks, recipe.reword_share, recipe.seed)
+        self._prompts = PromptBook(encoder, self._tokenizer, self._wordings.texts, device)
+        # Validation asks in the task's words, and in a wording that training never uses.
+        held_out = dict(zip(self._train_table.tasks, self._wordings.held_out))
+        texts = [[task, held_out.get(task, task)] for task in self._val_table.tasks]
+        self._val_prompts = PromptBook(encoder, self._tokenizer, [own[:1] for own in texts], device)
+        self._reworded_val_prompts = PromptBook(encoder, self._tokenizer, [own[1:] for own in texts], device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self._bank = FrameBank(train, sizes.image_size, recipe, device, dtype)
         self._val_bank = FrameBank(val, sizes.image_size, recipe, device, dtype)
@@ -143,12 +149,12 @@ class _Trainer:
 
     def _done_loss(self) -> torch.Tensor:
         rows, tasks, answers = self._sampler.draw_done(self._recipe.done_batch)
-        batch = self._prompts.done_batch(tasks, answers)
+        batch = self._prompts.done_batch(tasks, answers, self._wordings.draw(tasks))
         return done_loss(reply_logits(self._model, batch, self._bank.pictures(rows, augment=True)), batch)
 
     def _pair_loss(self) -> torch.Tensor:
         draw = self._sampler.draw_pairs(self._recipe.pair_batch)
-        batch = self._prompts.pair_batch(draw.task, draw.percent)
+        batch = self._prompts.pair_batch(draw.task, draw.percent, self._wordings.draw(draw.task))
         both = torch.stack(self._bank.same_augmentation([draw.before, draw.after]), dim=1).flatten(0, 1)
         logits = reply_logits(self._model, batch, both)
         return pair_loss(logits, batch, self._prompts.number_ids, self._recipe.number_sigma)
@@ -157,15 +163,21 @@ class _Trainer:
         scores = validate(self._ema, self._val_bank, self._val_table, self._val_prompts)
         done, pair = np.mean(losses, axis=0)
         row = {"step": self._step, "seconds": round(seconds, 1), "done_loss": done, "pair_loss": pair}
-        self._log(row | scores.as_dict())
-        if scores.score > self._best:
-            self._best = scores.score
-            self._save_checkpoint(scores)
+        score, facts = scores.score, {"step": self._step, "validation": scores.as_dict()}
+        row |= scores.as_dict()
+        if self._recipe.reword_share:
+            reworded = validate(self._ema, self._val_bank, self._val_table, self._reworded_val_prompts)
+            score = (score + reworded.score) / 2
+            facts["reworded_validation"] = reworded.as_dict()
+            row |= {f"reworded_{name}": value for name, value in reworded.as_dict().items()}
+        self._log(row)
+        if score > self._best:
+            self._best = score
+            self._save_checkpoint(facts)
 
-    def _save_checkpoint(self, scores: ValidationScores) -> None:
+    def _save_checkpoint(self, facts: dict[str, Any]) -> None:
         model = copy.deepcopy(self._ema).to("cpu", torch.float16)
         save_checkpoint(self.checkpoint_folder, model, self._tokenizer)
-        facts = {"step": self._step, "validation": scores.as_dict()}
         (self.checkpoint_folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def _log(self, row: dict[str, float]) -> None:

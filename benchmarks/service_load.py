@@ -8,9 +8,9 @@
 Every env is judged at each step (one fresh frame) and gets a value list over every fifth frame at its end.
 Measured on the same frames: the critic in this process, a full batch a call; this package's server
 with worker processes; and the obvious server, built below: one request per frame, a PNG in base64 in JSON,
-one call of the critic per request. `warm_up` readies the critic in this process as the service does it (on a GPU that
-compiles kernels and records graphs); of the obvious server both forms are measured,
-without it and with. A first pass over other frames does not count.
+one call of the model per request: transformers' `generate`, and, to tell the service's share of the gain from the
+engine's, this package's engine without and with `warm_up` (on a GPU it compiles kernels and records graphs, as the
+service does, and as is done in this process). A first pass over other frames does not count.
 """
 
 import argparse
@@ -191,15 +191,38 @@ def warm_up(critic: Critic) -> None:
         ready()
 
 
-def serve_naively(spec: str, is_warm: bool, port: int) -> None:
+OBVIOUS = {
+    "generate": "base64 JSON, a frame each, `generate`",
+    "engine": "the same on this package's engine",
+    "warm engine": "the same, warmed up",
+}
+"""What the obvious server runs -> its row. `generate` is transformers' own, one request after the other, as the VLAC
+reference does it; it needs a `transformers:` critic."""
+
+
+def obvious_critic(spec: str, model: str) -> Critic:
+    """The critic of the obvious server."""
+    if model != "generate":
+        critic = make_critic(spec)
+        if model == "warm engine":
+            warm_up(critic)
+        return critic
+    from vlac_gym.critic.engines.plain_transformers import PlainTransformersEngine
+    from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
+
+    path, _, query = spec.removeprefix("transformers:").partition("?")
+    options = dict(pair.split("=") for pair in query.split(",") if pair)
+    where = {name: options[name] for name in ("device", "dtype") if name in options}
+    return VLACCritic(PlainTransformersEngine(path, **where), VLACConfig(out_of_scale="clip"))
+
+
+def serve_naively(spec: str, model: str, port: int) -> None:
     """The obvious server: FastAPI, JSON, one frame per request, a lock around the model."""
     import uvicorn
     from fastapi import Body, FastAPI
 
     register_timed()
-    critic, lock, app = make_critic(spec), threading.Lock(), FastAPI()
-    if is_warm:
-        warm_up(critic)
+    critic, lock, app = obvious_critic(spec, model), threading.Lock(), FastAPI()
 
     @app.post("/done")
     def done(image: str = Body(), task: str = Body()) -> dict[str, float]:
@@ -221,14 +244,14 @@ def serve_naively(spec: str, is_warm: bool, port: int) -> None:
 
 
 @contextmanager
-def naive_server(spec: str, is_warm: bool) -> Iterator[str]:
+def naive_server(spec: str, model: str) -> Iterator[str]:
     """The obvious server as a process."""
     import socket
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, is_warm, port))
+    process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, model, port))
     process.start()
     url = f"http://127.0.0.1:{port}"
     for _ in range(600):
@@ -350,6 +373,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--naive-steps", type=int, default=5, help="steps against the obvious server, which is slow"
     )
+    parser.add_argument(
+        "--obvious", nargs="*", choices=OBVIOUS, default=list(OBVIOUS), help="what the obvious server runs"
+    )
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--encoding", default="raw", help="raw, png or jpeg")
     parser.add_argument(
@@ -377,9 +403,11 @@ def main() -> None:
         with service_server(spec, args) as url:
             row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)
         naive = {}
-        for is_warm, name in ((False, "base64 JSON, a frame each"), (True, "the same, warmed up")):
-            with naive_server(spec, is_warm) as url:
-                naive[is_warm] = report(name, drive(naive_worker, url, args), naive_frames, 1)
+        for model in args.obvious:
+            if model == "generate" and not spec.startswith("transformers:"):
+                continue
+            with naive_server(spec, model) as url:
+                naive[model] = report(OBVIOUS[model], drive(naive_worker, url, args), naive_frames, 1)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {args.device}; critic {spec};"
     )
@@ -388,20 +416,13 @@ def main() -> None:
     )
     print("| server | frames/s | p50 step ms | p99 step ms | bytes per env step | envs per request |")
     print("|---|---|---|---|---|---|")
-    print(local_row, row, naive[False][0], naive[True][0], sep="\n")
-    print(
-        f"\nservice / in process: {rate / local:.2f}; service / base64 JSON: {rate / naive[False][1]:.1f}, "
-        f"warmed up {rate / naive[True][1]:.1f}"
-    )
+    print(local_row, row, *(line for line, _ in naive.values()), sep="\n")
+    ratios = [f"service / {OBVIOUS[model]}: {rate / other:.1f}" for model, (_, other) in naive.items()]
+    print(f"\nservice / in process: {rate / local:.2f}", *ratios, sep="; ")
     if args.out is not None:
         options = {key: str(value) for key, value in vars(args).items()}
-        numbers = {
-            "in_process": local,
-            "service": rate,
-            "naive": naive[False][1],
-            "naive_warm": naive[True][1],
-        }
-        numbers["options"] = options
+        numbers = {"in_process": local, "service": rate, "options": options}
+        numbers |= {model: other for model, (_, other) in naive.items()}
         args.out.write_text(json.dumps(numbers, indent=1))
 
 

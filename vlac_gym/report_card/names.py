@@ -96,6 +96,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "idle_final_value": ("idle robot", "final value of an arm that never moves; should be near 0"),
     "wrong_instruction_false_success": ("wrong instruction", "successes still called so under another task's text"),
     "paraphrase_flip_rate": ("paraphrase flips", "episodes whose verdict changes with the wording"),
+    "unusable_paraphrase_answers": ("unusable paraphrases", "wordings that got no number in range"),
     "paraphrase_std": ("paraphrase spread", "standard deviation of the score over wordings"),
     "flip_rate": ("verdict flips", "last frames whose verdict changes"),
     "unchanged": ("the judged view, unchanged", ""),

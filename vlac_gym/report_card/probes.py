@@ -59,8 +59,9 @@ class ProbeResults:
         triples: (first half, second half, direct) progress over three frames.
         clean: (score, success) of last frames, the reference of what follows.
         wrong_task: Scores of last frames of successes under another task's instruction.
-        paraphrased: Per episode, scores of the last frame under each wording, the original first.
-        changed: Picture change -> scores of the last frames, in the order of `clean`.
+        paraphrased: Per episode, scores of the last frame under each wording, the original first; NaN where the
+            critic gave no usable answer to a wording.
+        changed: Picture change -> (score as recorded, score of the changed picture, success) of last frames.
         views: Other recorded view -> (score in the judged view, score in this one, success) of last frames.
     """
 
@@ -72,7 +73,7 @@ class ProbeResults:
     clean: list[tuple[float, bool]] = field(default_factory=list)
     wrong_task: list[float] = field(default_factory=list)
     paraphrased: list[Array] = field(default_factory=list)
-    changed: dict[str, list[float]] = field(default_factory=dict)
+    changed: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
     views: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
 
 
@@ -167,14 +168,16 @@ class ProbeRunner:
         pictures = [change(last) for change in PICTURE_CHANGES.values()]
         texts = [*wordings, *([wrong] if wrong else []), *[task] * len(pictures)]
         scores = self._asked.success_prob([last] * (len(texts) - len(pictures)) + pictures, texts)
-        if not np.isfinite([clean, *scores]).all():
+        if not np.isfinite(clean):
             return
         self.results.clean.append((clean, judged.ends_in_success))
         self.results.paraphrased.append(np.array([clean, *scores[: len(wordings)]]))
-        if wrong and judged.ends_in_success:
+        if wrong and judged.ends_in_success and np.isfinite(scores[len(wordings)]):
             self.results.wrong_task.append(float(scores[len(wordings)]))
         for name, score in zip(PICTURE_CHANGES, scores[len(texts) - len(pictures) :]):
-            self.results.changed.setdefault(name, []).append(float(score))
+            if np.isfinite(score):
+                row = (clean, float(score), judged.ends_in_success)
+                self.results.changed.setdefault(name, []).append(row)
 
     def _other_views(self, episode: Episode, judged: JudgedEpisode) -> None:
         shown = next(iter(episode.frames)) if self._camera is None else self._camera

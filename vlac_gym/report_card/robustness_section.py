@@ -2,6 +2,8 @@
 
 __all__ = ["picture_change", "robustness_section"]
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,7 +20,11 @@ def robustness_section(probes: ProbeResults, threshold: float, *, is_privileged:
     if is_privileged:
         return {"all": refused("a privileged critic looks at neither pictures nor words")}
     clean, success = score_columns(probes.clean)
-    flips = [bool(np.ptp(_says(row, threshold).astype(int))) for row in probes.paraphrased]
+    unusable = sum(int(np.isnan(row).sum()) for row in probes.paraphrased)
+    wordings = sum(len(row) - 1 for row in probes.paraphrased)
+    answered = [row[np.isfinite(row)] for row in probes.paraphrased]
+    answered = [row for row in answered if len(row) > 1]
+    flips = [bool(np.ptp(_says(row, threshold).astype(int))) for row in answered]
     return {
         "wrong_instruction_false_success": rate(
             int(_says(probes.wrong_task, threshold).sum()),
@@ -27,15 +33,15 @@ def robustness_section(probes: ProbeResults, threshold: float, *, is_privileged:
         ),
         "paraphrase_flip_rate": rate(sum(flips), len(flips), of="paraphrased episodes"),
         "paraphrase_std": plain_mean(
-            [float(row.std()) for row in probes.paraphrased], "nothing was paraphrased"
+            [float(row.std()) for row in answered], "no paraphrase got a usable answer"
         ),
+        "unusable_paraphrase_answers": rate(unusable, wordings, of="paraphrases"),
         "unchanged": {
             "balanced_accuracy": d.confusion(clean, success, threshold).metrics()["balanced_accuracy"]
         },
-        **{
-            name: picture_change(clean, scores, success, threshold) for name, scores in probes.changed.items()
-        },
-        "views": _views(probes, threshold),
+        **_compared(probes.changed, threshold),
+        "views": _compared(probes.views, threshold)
+        or refused(_ONE_VIEW if probes.probed else "no episode was probed"),
     }
 
 
@@ -61,14 +67,15 @@ def picture_change(
     }
 
 
-def _views(probes: ProbeResults, threshold: float) -> "Section | Estimate":
-    if not probes.views:
-        return refused(_ONE_VIEW if probes.probed else "no episode was probed")
-    columns = {view: tuple(zip(*rows)) for view, rows in probes.views.items()}
-    return {
-        view: picture_change(clean, scores, success, threshold)
-        for view, (clean, scores, success) in columns.items()
-    }
+def _compared(
+    rows: Mapping[str, Sequence[tuple[float, float, bool]]], threshold: float
+) -> dict[str, Section]:
+    """`picture_change` of each name's rows of (score as recorded, changed score, success)."""
+    changes: dict[str, Section] = {}
+    for name, table in rows.items():
+        clean, changed, success = zip(*table)
+        changes[name] = picture_change(clean, changed, success, threshold)
+    return changes
 
 
 def _says(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:

@@ -61,6 +61,22 @@ def test_the_judged_view_may_be_any(two_views: EpisodeDataset) -> None:
     assert found["views"]["agentview"]["flip_rate"]["value"] == 0.5
 
 
+def test_an_unusable_answer_to_a_wording_leaves_the_other_answers_in(two_views: EpisodeDataset) -> None:
+    class DeafToCapitals(SeeingCritic):
+        def success_prob(self, frames: Any, tasks: Any) -> Any:
+            if any(task.isupper() for task in tasks):
+                raise CriticResponseError("no number")
+            return super().success_prob(frames, tasks)
+
+    found = make_card(DeafToCapitals(), "x", two_views, CONFIG).content["sections"]["robustness"]
+    wordings = found["unusable_paraphrase_answers"]["n"]
+    assert found["unusable_paraphrase_answers"]["value"] == 4 / wordings  # capitals, once for each episode
+    assert wordings >= 12
+    # "please" makes this critic say no: both successes flip, both failures stay.
+    assert (found["paraphrase_flip_rate"]["value"], found["paraphrase_flip_rate"]["n"]) == (0.5, 4)
+    assert found["jpeg_30"]["flip_rate"]["n"] == 4
+
+
 def test_a_view_without_usable_answers_leaves_those_episodes_out(two_views: EpisodeDataset) -> None:
     class MuteAboutBlindFrames(SeeingCritic):
         def success_prob(self, frames: Any, tasks: Any) -> Any:

@@ -1,5 +1,6 @@
-"""Two replicas on a local Ray: the same answers, one replica killed, and no change for the client."""
+"""Replicas on a local Ray: the same answers, one replica killed and no change for the client, scaling and placement."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -43,26 +46,11 @@ def replica_pids() -> list[int]:
     return [int(pid) for pid, args in rows if "ServeReplica:vlac-critic" in args]
 
 
-@pytest.mark.slow
-def test_replicas_answer_like_one_critic_and_one_may_die(tmp_path, connect, random_frames, free_port):
-    checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
-    spec = f"transformers:{checkpoint}?out_of_scale=clip"
-    frames = random_frames(12, 32, 32)
-    tasks = ["pick up the bowl"] * 12
-    local = make_critic(spec)
-    expected = local.success_prob(frames, tasks), local.value(frames, tasks[0])
-    command = [
-        "vlac_gym.cli",
-        "serve",
-        "--critic",
-        spec,
-        "--ray",
-        "--replicas",
-        "2",
-        "--port",
-        str(free_port),
-    ]
-    program = "import sys; from vlac_gym.cli import main; sys.exit(main(sys.argv[2:]))"
+@contextmanager
+def ray_server(spec: str, port: int, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """`vlac-gym serve --ray` as a process, once all its replicas are healthy."""
+    command = ["serve", "--critic", spec, "--ray", "--port", str(port), *options]
+    program = "import sys; from vlac_gym.cli import main; sys.exit(main(sys.argv[1:]))"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     server = subprocess.Popen(
         [sys.executable, "-c", program, *command], stdout=subprocess.PIPE, text=True, env=environment
@@ -71,7 +59,55 @@ def test_replicas_answer_like_one_critic_and_one_may_die(tmp_path, connect, rand
         line = server.stdout.readline()
         while line and not line.startswith("Ready at"):
             line = server.stdout.readline()
-        assert line == f"Ready at http://127.0.0.1:{free_port}\n"
+        assert line == f"Ready at http://127.0.0.1:{port}\n"
+        yield server
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+        server.stdout.close()
+
+
+class TwoNodes:
+    """A Ray cluster of two nodes on this machine; only the second has a GPU (to Ray's books) and `critic`."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        self._cluster.add_node(num_cpus=4, num_gpus=1, resources={"critic": 1})
+        self.address = self._cluster.address
+
+    def left(self, resource: str) -> float:
+        """How much of a resource nobody holds, of the whole cluster."""
+        program = (
+            f"import ray; ray.init(address={self.address!r}, log_to_driver=False);"
+            "print(ray.available_resources())"
+        )
+        shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return float(ast.literal_eval(shown.stdout.splitlines()[-1])[resource])
+
+    def shutdown(self) -> None:
+        """Ends both nodes."""
+        self._cluster.shutdown()
+
+
+@pytest.fixture
+def two_nodes():
+    nodes = TwoNodes()
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.mark.slow
+def test_replicas_answer_like_one_critic_and_one_may_die(tmp_path, connect, random_frames, free_port):
+    checkpoint = make_tiny_checkpoint(tmp_path / "tiny")
+    spec = f"transformers:{checkpoint}?out_of_scale=clip"
+    frames = random_frames(12, 32, 32)
+    tasks = ["pick up the bowl"] * 12
+    local = make_critic(spec)
+    expected = local.success_prob(frames, tasks), local.value(frames, tasks[0])
+    with ray_server(spec, free_port, "--replicas", "2") as server:
         critic = connect(f"http://127.0.0.1:{free_port}")
         instances = set()
         deadline = time.monotonic() + 60
@@ -100,9 +136,41 @@ def test_replicas_answer_like_one_critic_and_one_may_die(tmp_path, connect, rand
         assert pids[0] not in revived
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
-    finally:
-        if server.poll() is None:
-            server.kill()
-            server.wait()
-        server.stdout.close()
-        local.close()
+    local.close()
+
+
+@pytest.mark.slow
+def test_replicas_follow_the_load_on_the_node_that_offers_the_resource(
+    tmp_path, connect, random_frames, free_port, two_nodes
+):
+    spec = f"transformers:{make_tiny_checkpoint(tmp_path / 'tiny')}?out_of_scale=clip"
+    options = ("--ray-address", two_nodes.address, "--ray-resource", "critic", "--gpus-per-replica", "0.4")
+    with ray_server(spec, free_port, "--replicas", "3", "--min-replicas", "1", *options) as server:
+        # One replica, which holds a thousandth of what only the second node has, and 0.4 of its GPU.
+        assert len(replica_pids()) == 1
+        assert two_nodes.left("critic") == pytest.approx(0.999)
+        assert two_nodes.left("GPU") == pytest.approx(0.6)
+
+        is_enough = threading.Event()
+        critic = connect(f"http://127.0.0.1:{free_port}")
+
+        def ask() -> None:
+            while not is_enough.is_set():
+                critic.success_prob(random_frames(1, 32, 32), ["pick up the bowl"])
+
+        askers = [threading.Thread(target=ask) for _ in range(48)]
+        for asker in askers:
+            asker.start()
+        deadline = time.monotonic() + 120
+        while len(replica_pids()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        replicas = len(replica_pids())
+        is_enough.set()
+        for asker in askers:
+            asker.join()
+        # 48 requests at 16 each ask for three, and one GPU has room for two.
+        assert replicas == 2
+        assert two_nodes.left("critic") == pytest.approx(0.998)
+        assert two_nodes.left("GPU") == pytest.approx(0.2)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0

@@ -7,15 +7,13 @@
 
 Every env is judged at each step (one fresh frame) and gets a value list over every fifth frame at its end.
 Measured on the same frames: the critic in this process, a full batch a call; this package's server
-with worker processes; and the obvious server, built below: one request per frame, a PNG in base64 in JSON,
+with worker processes; and the obvious server of `obvious_server.py`: one request per frame, a PNG in base64 in JSON,
 one call of the model per request: transformers' `generate`, and, to tell the service's share of the gain from the
 engine's, this package's engine without and with `warm_up` (on a GPU it compiles kernels and records graphs, as the
 service does, and as is done in this process). A first pass over other frames does not count.
 """
 
 import argparse
-import base64
-import io
 import json
 import multiprocessing
 import os
@@ -24,7 +22,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +32,12 @@ from typing import Any
 
 import httpx
 import numpy as np
-from PIL import Image
+from obvious_server import OBVIOUS, naive_server, to_base64
+from timed_critic import register_timed, warm_up
 
 from vlac_gym.critic.base import Critic, value_lists
-from vlac_gym.critic.registry import known_critics, make_critic, register_critic
+from vlac_gym.critic.registry import make_critic
 from vlac_gym.service.client import RemoteCritic
-from vlac_gym.types import CriticInfo
 
 TASK = "pick up the black bowl and place it on the plate"
 VALUE_STRIDE = 5
@@ -54,42 +51,6 @@ class Load:
     bytes_sent: int
     started_at: float
     ended_at: float
-
-
-class TimedCritic:
-    """Brightness, after the time that a GPU would take: `timed:A,B` waits A + B * frames milliseconds.
-
-    It isolates what the service costs from what a model costs on this machine. 17 and 4.4 are VLAC-2B's shapes
-    on one H200 as one plain forward: 46 requests/s alone, 215 at batch 64.
-    """
-
-    def __init__(self, argument: str) -> None:
-        self._call_s, self._frame_s = (float(text) / 1000 for text in argument.split(","))
-
-    def success_prob(self, frames: list[np.ndarray], tasks: list[str]) -> np.ndarray:
-        time.sleep(self._call_s + self._frame_s * len(frames))
-        return np.array([frame[::8, ::8].mean() / 255 for frame in frames], np.float32)
-
-    def value(self, frames: list[np.ndarray], task: str, references: object = None) -> np.ndarray:
-        return self.values([frames], [task])[0]
-
-    def values(self, episodes: Any, tasks: Any, references: object = None) -> list[np.ndarray]:
-        """Pairs cost as much as frames."""
-        time.sleep(self._call_s + self._frame_s * sum(len(frames) - 1 for frames in episodes))
-        return [np.linspace(0, 0.5, len(frames), dtype=np.float32) for frames in episodes]
-
-    def describe(self) -> CriticInfo:
-        return CriticInfo("timed")
-
-    def close(self) -> None:
-        """Holds nothing."""
-
-
-def register_timed() -> None:
-    """Lets `make_critic` find `TimedCritic`, in this process or another."""
-    if "timed" not in known_critics():
-        sys.path.insert(0, str(Path(__file__).parent))
-        register_critic("timed", "service_load:TimedCritic")
 
 
 def episode_frame(env: int, step: int, size: int) -> np.ndarray:
@@ -172,109 +133,12 @@ def naive_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, 
         results.put(Load(seconds, sum(part[1] for part in parts), started_at, time.time()))
 
 
-def to_base64(frame: np.ndarray) -> str:
-    """A PNG in base64."""
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def from_base64(text: str) -> np.ndarray:
-    """The frame in a base64 PNG."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
-
-
-def warm_up(critic: Critic) -> None:
-    """What the service does before its first question."""
-    ready = getattr(critic, "warm_up", None)
-    if ready is not None:
-        ready()
-
-
-OBVIOUS = {
-    "generate": "base64 JSON, a frame each, `generate`",
-    "engine": "the same on this package's engine",
-    "warm engine": "the same, warmed up",
-}
-"""What the obvious server runs -> its row. `generate` is transformers' own, one request after the other, as the VLAC
-reference does it; it needs a `transformers:` critic."""
-
-
-def obvious_critic(spec: str, model: str) -> Critic:
-    """The critic of the obvious server."""
-    if model != "generate":
-        critic = make_critic(spec)
-        if model == "warm engine":
-            warm_up(critic)
-        return critic
-    from vlac_gym.critic.engines.plain_transformers import PlainTransformersEngine
-    from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
-
-    path, _, query = spec.removeprefix("transformers:").partition("?")
-    options = dict(pair.split("=") for pair in query.split(",") if pair)
-    where = {name: options[name] for name in ("device", "dtype") if name in options}
-    return VLACCritic(PlainTransformersEngine(path, **where), VLACConfig(out_of_scale="clip"))
-
-
-def serve_naively(spec: str, model: str, port: int) -> None:
-    """The obvious server: FastAPI, JSON, one frame per request, a lock around the model."""
-    import uvicorn
-    from fastapi import Body, FastAPI
-
-    register_timed()
-    critic, lock, app = obvious_critic(spec, model), threading.Lock(), FastAPI()
-
-    @app.post("/done")
-    def done(image: str = Body(), task: str = Body()) -> dict[str, float]:
-        frame = from_base64(image)
-        with lock:
-            return {"prob": float(critic.success_prob([frame], [task])[0])}
-
-    @app.post("/value")
-    def value(images: list[str] = Body(), task: str = Body()) -> dict[str, list[float]]:  # noqa: B008
-        frames = [from_base64(image) for image in images]
-        with lock:
-            return {"values": critic.value(frames, task).tolist()}
-
-    @app.get("/")
-    def ready() -> str:
-        return "ready"
-
-    uvicorn.run(app, port=port, log_level="error")
-
-
-@contextmanager
-def naive_server(spec: str, model: str) -> Iterator[str]:
-    """The obvious server as a process."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, model, port))
-    process.start()
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            httpx.get(url, trust_env=False)
-            break
-        except httpx.TransportError:
-            if not process.is_alive():
-                sys.exit(f"The obvious server did not start; it ended with {process.exitcode}.")
-            time.sleep(0.5)
-    try:
-        yield url
-    finally:
-        process.terminate()
-        process.join()
-
-
 @contextmanager
 def service_server(spec: str, args: argparse.Namespace) -> Iterator[str]:
     """`vlac-gym serve` as a process."""
     folder = str(Path(__file__).parent)
     program = (
-        f"import sys; sys.path.insert(0, {folder!r}); from service_load import register_timed; register_timed();"
+        f"import sys; sys.path.insert(0, {folder!r}); from timed_critic import register_timed; register_timed();"
         "from vlac_gym.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [

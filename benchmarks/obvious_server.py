@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
 import httpx
 import numpy as np
@@ -91,16 +92,21 @@ def naive_server(spec: str, model: str) -> Iterator[str]:
     process = multiprocessing.get_context("spawn").Process(target=serve_naively, args=(spec, model, port))
     process.start()
     url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            httpx.get(url, trust_env=False)
-            break
-        except httpx.TransportError:
-            if not process.is_alive():
-                sys.exit(f"The obvious server did not start; it ended with {process.exitcode}.")
-            time.sleep(0.5)
     try:
+        _wait_until_ready(url, process)
         yield url
     finally:
         process.terminate()
         process.join()
+
+
+def _wait_until_ready(url: str, process: BaseProcess) -> None:
+    for _ in range(600):
+        try:
+            httpx.get(url, trust_env=False)
+            return
+        except httpx.TransportError:
+            if not process.is_alive():
+                sys.exit(f"The obvious server did not start; it ended with {process.exitcode}.")
+            time.sleep(0.5)
+    sys.exit("The obvious server was not ready in 300 s.")

@@ -3,8 +3,8 @@
 pip install vlac-gym "mani-skill>=3" torch
 python examples/06_maniskill.py --steps 50
 
-ManiSkill renders through Vulkan on a GPU (proven with mani-skill 3.0.1 and sapien 3.0.3 on an H200); on a CPU its simulator
-finds no rendering device, Mesa's lavapipe included.
+ManiSkill renders through Vulkan on a GPU (proven with mani-skill 3.0.1 and sapien 3.0.3 on an H200); on a CPU its
+simulator finds no rendering device, Mesa's lavapipe included.
 """
 
 import argparse

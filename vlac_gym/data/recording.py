@@ -91,8 +91,9 @@ def record_episode(
     arm stands still for 10 to 30 steps. Where nothing takes over, the episode ends 10 to 30 steps after the
     policy stands still, or at the step limit.
 
-    `details["wall_s"]` of the episode's meta data is the time in seconds that the policy, the physics and the
-    rendering of the first view took, as in a rollout; the reset, further views and compression are not in it.
+    `details["wall_s"]` of the episode's meta data is the time in seconds that the policy, the physics, the
+    simulator's labels and the rendering of the first view took, much as in a rollout; the reset, further views and
+    compression are not in it.
 
     Args:
         env: An env of the plan's suite that no wrapper hides.

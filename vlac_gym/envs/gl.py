@@ -99,10 +99,14 @@ def renders_in_software(environ: Mapping[str, str] | None = None) -> bool:
         devices = _egl_devices()
     except _EGLMissingError:
         return sys.platform == "linux"  # then OSMesa is all that is left
+    if not devices:
+        return sys.platform == "linux" and not env.get(
+            "MUJOCO_GL"
+        )  # OSMesa once more, unless EGL is asked for
     chosen = env.get("MUJOCO_EGL_DEVICE_ID", "")
     # Without a choice MuJoCo takes the first that starts, and drivers of GPUs come before Mesa's software.
     index = int(chosen) if chosen.isdecimal() and int(chosen) < len(devices) else 0
-    return bool(devices) and "EGL_MESA_device_software" in devices[index]
+    return "EGL_MESA_device_software" in devices[index]
 
 
 class _EGLMissingError(Exception):

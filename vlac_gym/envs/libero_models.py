@@ -56,8 +56,9 @@ def free_build_memory(mujoco: Any, *, keep_mesh_cache: bool) -> None:
     Args:
         mujoco: The imported module.
         keep_mesh_cache: Keep MuJoCo's cache of decoded meshes and pictures, from which other tasks compile faster.
+            It is kept anyway by a MuJoCo without `mj_clearCache`.
     """
-    if not keep_mesh_cache:
+    if not keep_mesh_cache and hasattr(mujoco, "mj_clearCache"):
         mujoco.mj_clearCache(mujoco.mj_getCache())
     try:
         trim = ctypes.CDLL(None).malloc_trim

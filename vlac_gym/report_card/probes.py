@@ -62,6 +62,7 @@ class ProbeResults:
         paraphrased: Per episode, scores of the last frame under each wording, the original first; NaN where the
             critic gave no usable answer to a wording.
         changed: Picture change -> (score as recorded, score of the changed picture, success) of last frames.
+        other_views: Most other views that an episode has.
         views: Other recorded view -> (score in the judged view, score in this one, success) of last frames.
     """
 
@@ -74,6 +75,7 @@ class ProbeResults:
     wrong_task: list[float] = field(default_factory=list)
     paraphrased: list[Array] = field(default_factory=list)
     changed: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
+    other_views: int = 0
     views: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
 
 
@@ -182,6 +184,7 @@ class ProbeRunner:
     def _other_views(self, episode: Episode, judged: JudgedEpisode) -> None:
         shown = next(iter(episode.frames)) if self._camera is None else self._camera
         others = [view for view in episode.frames if view != shown]
+        self.results.other_views = max(self.results.other_views, len(others))
         last = [episode.view(view)[-1] for view in others]
         clean = float(judged.checks.probs[-1])
         for view, score in zip(others, self._asked.success_prob(last, [episode.meta.task] * len(last))):

@@ -40,8 +40,7 @@ def robustness_section(probes: ProbeResults, threshold: float, *, is_privileged:
             "balanced_accuracy": d.confusion(clean, success, threshold).metrics()["balanced_accuracy"]
         },
         **_compared(probes.changed, threshold),
-        "views": _compared(probes.views, threshold)
-        or refused(_ONE_VIEW if probes.probed else "no episode was probed"),
+        "views": _compared(probes.views, threshold) or refused(_why_no_views(probes)),
     }
 
 
@@ -65,6 +64,12 @@ def picture_change(
         "flip_rate": rate(differ, len(scores), of="changed pictures"),
         "balanced_accuracy": d.confusion(scores, truth, threshold).metrics()["balanced_accuracy"],
     }
+
+
+def _why_no_views(probes: ProbeResults) -> str:
+    if probes.other_views:
+        return "no other view got a usable answer"
+    return _ONE_VIEW if probes.probed else "no episode was probed"
 
 
 def _compared(

@@ -126,3 +126,15 @@ def test_seven_in_ten_pictures_are_relit_and_none_without_strength():
 def test_augmentation_beyond_its_range_is_refused(name, value):
     with pytest.raises(ConfigError, match=rf"{name} in \[0, 1\]"):
         TrainRecipe(**{name: value})
+
+
+def test_augmentation_goes_on_from_a_saved_state():
+    rows = np.array([0, 1, 2, 3])
+    first = bank(TrainRecipe(seed=5, max_relight=0.5))
+    beginning = first.pictures(rows, augment=True)
+    saved = first.state()
+    rest = first.pictures(rows, augment=True)
+    assert not torch.equal(beginning, rest)
+    resumed = bank(TrainRecipe(seed=5, max_relight=0.5))
+    resumed.restore(saved)
+    assert torch.equal(resumed.pictures(rows, augment=True), rest)

@@ -145,3 +145,15 @@ def test_share_0_keeps_the_instruction_alone():
     assert wordings.texts == [["pick up the milk"], ["x"]]
     assert wordings.held_out == ["pick up the milk", "x"]
     assert wordings.draw(np.array([1, 0, 1])).tolist() == [0, 0, 0]
+
+
+def test_draws_go_on_from_a_saved_state() -> None:
+    tasks, asked = list(NOUNS)[:3], np.arange(3).repeat(20)
+    first = Wordings(tasks, 0.5, 7)
+    beginning = first.draw(asked)
+    saved = first.state()
+    rest = first.draw(asked)
+    assert not np.array_equal(beginning, rest)
+    resumed = Wordings(tasks, 0.5, 7)
+    resumed.restore(saved)
+    np.testing.assert_array_equal(resumed.draw(asked), rest)

@@ -7,6 +7,12 @@ from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.errors import CriticTimeoutError
 
 
+@pytest.fixture(autouse=True)
+def _torch_keeps_its_threads(monkeypatch):
+    """The rollouts here run in this process, whose other tests want torch as it is."""
+    monkeypatch.setattr(rollout, "limit_torch_threads", lambda count, **facts: None)
+
+
 def _rollout(out, *more: str) -> int:
     base = ["rollout", "--out", str(out), "--policy", "zero", "--max-episode-steps", "6", "--no-video"]
     return main([*base, *more])

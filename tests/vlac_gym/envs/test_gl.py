@@ -64,6 +64,7 @@ GPU, SOFTWARE = (
         ([GPU, SOFTWARE], {"MUJOCO_EGL_DEVICE_ID": "9"}, False),
         ([GPU], {"MUJOCO_GL": "OSMesa"}, True),
         ([], {"MUJOCO_GL": "egl"}, False),
+        ([], {}, True),
     ],
 )
 def test_software_rendering_is_told_by_the_device(monkeypatch, devices, environ, expected):

@@ -77,6 +77,17 @@ def test_an_unusable_answer_to_a_wording_leaves_the_other_answers_in(two_views: 
     assert found["jpeg_30"]["flip_rate"]["n"] == 4
 
 
+def test_views_without_any_usable_answer_are_refused_with_that_reason(two_views: EpisodeDataset) -> None:
+    class MuteAboutLastFrames(SeeingCritic):
+        def success_prob(self, frames: Any, tasks: Any) -> Any:
+            raise CriticResponseError("no number")
+
+    views = make_card(MuteAboutLastFrames(), "x", two_views, CONFIG).content["sections"]["robustness"][
+        "views"
+    ]
+    assert (views["value"], views["reason"]) == (None, "no other view got a usable answer")
+
+
 def test_a_view_without_usable_answers_leaves_those_episodes_out(two_views: EpisodeDataset) -> None:
     class MuteAboutBlindFrames(SeeingCritic):
         def success_prob(self, frames: Any, tasks: Any) -> Any:

@@ -156,6 +156,14 @@ class FrameBank:
     def __len__(self) -> int:
         return len(self._frames)
 
+    def state(self) -> torch.Tensor:
+        """Where the augmentation's draws stand."""
+        return self._generator.get_state()
+
+    def restore(self, state: torch.Tensor) -> None:
+        """Goes on from a `state`."""
+        self._generator.set_state(state.cpu())
+
     def pictures(self, rows: NDArray[np.int64], *, augment: bool) -> torch.Tensor:
         """Pictures (N, 3, image_size, image_size), normalised as the engine does."""
         stack = self._frames[torch.from_numpy(rows).to(self._frames.device)]

@@ -9,7 +9,8 @@ no wording says "grab" or "pull open", and none drops a "the". So that probe, an
 __all__ = ["WORDINGS_PER_TASK", "Wordings", "reword"]
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,14 @@ class Wordings:
         ]
         self.texts = [texts[:-1] for texts in made]
         self.held_out = [texts[-1] for texts in made]
+
+    def state(self) -> dict[str, Any]:
+        """Where the draws stand; JSON-serialisable."""
+        return dict(self._rng.bit_generator.state)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state`."""
+        self._rng.bit_generator.state = dict(state)
 
     def draw(self, tasks: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each prompt's task the index of a wording in `texts`; 0 is the instruction itself."""

@@ -193,6 +193,8 @@ class _Trainer:
             "ema": self._ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "sampler": json.dumps(self._sampler.state()),
+            "wordings": json.dumps(self._wordings.state()),
+            "augmentation": self._bank.state(),
         }
         temporary = self._out / ".state.pt.tmp"
         torch.save(state, temporary)
@@ -210,6 +212,8 @@ class _Trainer:
         self._ema.load_state_dict(state["ema"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._sampler.restore(json.loads(state["sampler"]))
+        self._wordings.restore(json.loads(state["wordings"]))
+        self._bank.restore(state["augmentation"])
         self._step, self._best = state["step"], state["best"]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from light_imports import BLOCK_THE_REST
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("vlac_gym", "verl_env_adapter")
@@ -84,19 +85,9 @@ def test_own_packages_import_in_one_direction():
     assert wrong == []
 
 
-LIGHT = """
-import sys
-
-class Blocked:
-    allowed = {"numpy", "gymnasium", "cloudpickle", "farama_notifications", "typing_extensions", "vlac_gym",
-               "verl_env_adapter"}
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top in self.allowed or top in sys.stdlib_module_names or top.startswith("_"):
-            return None
-        raise ImportError(f"{name} is blocked in this test")
-
-sys.meta_path.insert(0, Blocked())
+LIGHT = (
+    BLOCK_THE_REST
+    + """
 import numpy as np
 import vlac_gym
 import verl_env_adapter
@@ -112,6 +103,7 @@ heavy = {"torch", "transformers", "mujoco", "libero", "robosuite", "ray", "fasta
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 print("light")
 """
+)
 
 
 def test_light_install_judges_an_episode_with_numpy_and_gymnasium_alone():

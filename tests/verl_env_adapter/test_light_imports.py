@@ -3,19 +3,11 @@
 import subprocess
 import sys
 
-PROGRAM = """
-import sys
+from light_imports import BLOCK_THE_REST
 
-class Blocked:
-    allowed = {"numpy", "gymnasium", "cloudpickle", "farama_notifications", "typing_extensions", "vlac_gym",
-               "verl_env_adapter"}
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top in self.allowed or top in sys.stdlib_module_names or top.startswith("_"):
-            return None
-        raise ImportError(f"{name} is blocked in this test")
-
-sys.meta_path.insert(0, Blocked())
+PROGRAM = (
+    BLOCK_THE_REST
+    + """
 import importlib
 for name in ("action_text", "conversion", "env_pool", "env_process", "env_workers", "episode_env", "libero_loader",
              "settings", "verl_dataset", "verl_episode", "verl_phase", "verl_plugin", "isaac", "rlinf", "rlinf_check",
@@ -23,6 +15,7 @@ for name in ("action_text", "conversion", "env_pool", "env_process", "env_worker
     importlib.import_module(f"verl_env_adapter.{name}")
 print("light")
 """
+)
 
 
 def test_shared_modules_import_with_numpy_and_gymnasium_alone():

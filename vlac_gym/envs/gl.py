@@ -100,9 +100,8 @@ def renders_in_software(environ: Mapping[str, str] | None = None) -> bool:
     except _EGLMissingError:
         return sys.platform == "linux"  # then OSMesa is all that is left
     if not devices:
-        return sys.platform == "linux" and not env.get(
-            "MUJOCO_GL"
-        )  # OSMesa once more, unless EGL is asked for
+        # OSMesa is left here too, unless EGL is asked for.
+        return sys.platform == "linux" and not env.get("MUJOCO_GL")
     chosen = env.get("MUJOCO_EGL_DEVICE_ID", "")
     # Without a choice MuJoCo takes the first that starts, and drivers of GPUs come before Mesa's software.
     index = int(chosen) if chosen.isdecimal() and int(chosen) < len(devices) else 0

@@ -7,7 +7,7 @@ pictures and the other recorded views. They cost extra calls, so only the first 
 __all__ = ["PICTURE_CHANGES", "ProbeResults", "ProbeRunner", "paraphrases"]
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -176,21 +176,15 @@ class ProbeRunner:
         self.results.paraphrased.append(np.array([clean, *scores[: len(wordings)]]))
         if wrong and judged.ends_in_success and np.isfinite(scores[len(wordings)]):
             self.results.wrong_task.append(float(scores[len(wordings)]))
-        for name, score in zip(PICTURE_CHANGES, scores[len(texts) - len(pictures) :]):
-            if np.isfinite(score):
-                row = (clean, float(score), judged.ends_in_success)
-                self.results.changed.setdefault(name, []).append(row)
+        _compare(self.results.changed, PICTURE_CHANGES, scores[len(texts) - len(pictures) :], judged)
 
     def _other_views(self, episode: Episode, judged: JudgedEpisode) -> None:
         shown = next(iter(episode.frames)) if self._camera is None else self._camera
         others = [view for view in episode.frames if view != shown]
         self.results.other_views = max(self.results.other_views, len(others))
         last = [episode.view(view)[-1] for view in others]
-        clean = float(judged.checks.probs[-1])
-        for view, score in zip(others, self._asked.success_prob(last, [episode.meta.task] * len(last))):
-            if np.isfinite([clean, score]).all():
-                row = (clean, float(score), judged.ends_in_success)
-                self.results.views.setdefault(view, []).append(row)
+        scores = self._asked.success_prob(last, [episode.meta.task] * len(last))
+        _compare(self.results.views, others, scores, judged)
 
     def _another_task(self, episode: Episode) -> str | None:
         meta = episode.meta
@@ -198,6 +192,19 @@ class ProbeRunner:
             {t for (suite, _), t in self._tasks.items() if suite == meta.task_suite and t != meta.task}
         )
         return str(self._rng.choice(others)) if others else None
+
+
+def _compare(
+    rows: dict[str, list[tuple[float, float, bool]]],
+    names: Iterable[str],
+    scores: Array,
+    judged: JudgedEpisode,
+) -> None:
+    """Adds each name's score beside the last frame's own, where both answers were usable."""
+    clean = float(judged.checks.probs[-1])
+    for name, score in zip(names, scores):
+        if np.isfinite([clean, score]).all():
+            rows.setdefault(name, []).append((clean, float(score), judged.ends_in_success))
 
 
 def paraphrases(task: str) -> list[str]:

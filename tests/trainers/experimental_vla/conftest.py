@@ -22,14 +22,6 @@ START_STATES = [
 """Task 1 counts as done for the critic, task 0 never."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if CHECKOUT is None:
-        here = Path(__file__).parent
-        for item in items:
-            if here in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason="VERL_EXPERIMENTAL_VLA_PATH names no verl checkout"))
-
-
 @pytest.fixture(scope="session")
 def stubs(tmp_path_factory) -> Path:
     """torchvision's name, whose picture functions the trainer imports for videos; its wheel needs CUDA's torch."""
@@ -59,16 +51,6 @@ def ray_session(stubs) -> Iterator[Any]:
     ray.init(num_cpus=8, include_dashboard=False, runtime_env={"env_vars": environment})
     yield ray
     ray.shutdown()
-
-
-@pytest.fixture
-def critic(tmp_path) -> Iterator[Any]:
-    """A critic server of its own, so that it has given no answer yet."""
-    from critic_process import CriticProcess
-
-    process = CriticProcess(tmp_path / "answers.jsonl")
-    yield process
-    process.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,41 +51,6 @@ def play(tmp_path) -> Callable[..., dict[str, Any]]:
         return outcome
 
     return run
-
-
-class CriticProcess:
-    """`pixel_critic.py` behind a URL, and the values that it gave."""
-
-    def __init__(self, answers: Path) -> None:
-        self._answers = answers
-        self._process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "pixel_critic.py"), str(answers)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self.url = self._process.stdout.readline().strip()
-        assert self.url.startswith("http://")
-
-    def values(self) -> list[float]:
-        """Last entry of every value list so far."""
-        if not self._answers.exists():
-            return []
-        return [json.loads(line)["value"] for line in self._answers.read_text().splitlines()]
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-@pytest.fixture
-def critic(tmp_path) -> Iterator[CriticProcess]:
-    """A critic server of its own, so that it has given no answer yet."""
-    process = CriticProcess(tmp_path / "answers.jsonl")
-    yield process
-    process.close()
 
 
 @pytest.fixture

@@ -5,32 +5,13 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 CHECKOUT = os.environ.get("SIMPLEVLA_PATH")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if CHECKOUT is None:
-        here = Path(__file__).parent
-        for item in items:
-            if here in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason="SIMPLEVLA_PATH names no SimpleVLA-RL checkout"))
-
-
-@pytest.fixture
-def critic(tmp_path) -> Iterator[Any]:
-    """A critic server of its own, so that it has given no answer yet."""
-    from critic_process import CriticProcess
-
-    process = CriticProcess(tmp_path / "answers.jsonl")
-    yield process
-    process.close()
 
 
 @pytest.fixture

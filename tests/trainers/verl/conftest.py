@@ -1,14 +1,12 @@
 """verl 0.9.1's own configuration and workers around this package's envs; needs an environment with verl."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from critic_process import CriticProcess
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -19,31 +17,6 @@ def tiny_policy(tmp_path_factory) -> Path:
     from tiny_policy import write_tiny_policy
 
     return write_tiny_policy(tmp_path_factory.mktemp("policy"))
-
-
-class CriticProcess:
-    """`pixel_critic.py` behind a URL, and the values that it gave."""
-
-    def __init__(self, answers: Path) -> None:
-        self._answers = answers
-        self._process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "pixel_critic.py"), str(answers)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.url = self._process.stdout.readline().strip()
-        assert self.url.startswith("http://")
-
-    def values(self) -> list[float]:
-        """Last entry of every value list so far."""
-        if not self._answers.exists():
-            return []
-        return [json.loads(line)["value"] for line in self._answers.read_text().splitlines()]
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._process.stdout.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,6 @@ if CHECKOUT is not None:
     sys.path.insert(0, str(Path(CHECKOUT) / "src"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if CHECKOUT is None:
-        here = Path(__file__).parent
-        for item in items:
-            if here in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason="VERL_VLA_PATH names no verl-vla checkout"))
-
-
 @pytest.fixture(scope="session")
 def lerobot_names() -> None:
     """The two names of lerobot that verl-vla's trainer module imports; nothing here calls them."""
@@ -56,16 +48,6 @@ def ray_session() -> Iterator[Any]:
     ray.init(num_cpus=12, include_dashboard=False, runtime_env={"env_vars": environment})
     yield ray
     ray.shutdown()
-
-
-@pytest.fixture
-def critic(tmp_path) -> Iterator[Any]:
-    """A critic server of its own, so that it has given no answer yet."""
-    from critic_process import CriticProcess
-
-    process = CriticProcess(tmp_path / "answers.jsonl")
-    yield process
-    process.close()
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""The folder that a command writes to, checked and locked before any work: `claim_folder`. Needs filelock."""
+
+__all__ = ["claim_folder"]
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vlac_gym.errors import ConfigError, DependencyNotInstalled
+
+_LOCK = ".vlac-gym.lock"
+_LEFTOVERS = (_LOCK, ".partial-")
+"""What a killed command can leave behind: beginnings of names that count as nothing."""
+
+
+@contextmanager
+def claim_folder(path: Path, *, resume: bool | None = None, option: str = "--out") -> Iterator[Path]:
+    """Makes a folder this process's alone to write to while the block runs; parents are made too.
+
+    On the way out the lock goes, and so does every folder that was made here and is still empty: a command that
+    fails before it wrote anything leaves no trace. A lock dies with its process, however that ends.
+
+    Args:
+        path: The folder.
+        resume: None: it must be new or empty. False: likewise, and the message names `--resume`. True: it may
+            hold files, and the caller checks whether they can be continued.
+        option: How the user named the folder, for messages.
+
+    Raises:
+        ConfigError: It is a file, can't be made or written to, holds files, or another process writes to it.
+        DependencyNotInstalled: filelock is missing.
+
+    Example:
+        >>> with claim_folder(Path("runs/card")) as folder:  # doctest: +SKIP
+        ...     write_card(card, folder)
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError as e:
+        raise DependencyNotInstalled(
+            'Writing results needs filelock. Run: pip install "vlac-gym[cli]"'
+        ) from e
+    made = _make(path, option)
+    lock = FileLock(path / _LOCK)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as e:
+            raise ConfigError(
+                f"Another command is writing to {path} right now. Wait for it, or choose another {option}."
+            ) from e
+        except OSError as e:
+            raise _unwritable(path, option, e) from e
+        try:
+            if not resume:
+                _require_empty(path, option, can_resume=resume is not None)
+            yield path
+        finally:
+            # While it is held: whoever opened the file before sees that it is gone, and makes a new one.
+            (path / _LOCK).unlink(missing_ok=True)
+            lock.release()
+    finally:
+        for folder in made:
+            with suppress(OSError):  # not empty, or somebody else's by now
+                folder.rmdir()
+
+
+def _make(path: Path, option: str) -> list[Path]:
+    """Makes the folder; returns those that were not there, the innermost first."""
+    missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as e:
+        raise ConfigError(f"Expected a folder for {option}, got the file {path}. Choose another.") from e
+    except OSError as e:
+        raise _unwritable(path, option, e) from e
+    return missing
+
+
+def _unwritable(path: Path, option: str, error: OSError) -> ConfigError:
+    return ConfigError(f"Can't write to {path}: {error.strerror or error}. Choose another {option}.")
+
+
+def _require_empty(path: Path, option: str, *, can_resume: bool) -> None:
+    held = sorted(file.name for file in path.iterdir() if not file.name.startswith(_LEFTOVERS))
+    if held:
+        shown = ", ".join(held[:3]) + (", …" if len(held) > 3 else "")
+        mend = "Continue it with --resume, or choose another" if can_resume else "Choose another"
+        raise ConfigError(
+            f"Expected a new or empty folder for {option}, {path} holds {shown}; nothing is overwritten. {mend}."
+        )

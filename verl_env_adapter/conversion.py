@@ -1,18 +1,16 @@
 """Between this package's arrays and a trainer's: conventions, key tables, checks, batching. numpy only.
 
-`ImageConvention`, `GripperConvention`: what a trainer's policy expects, as explicit enums; `convert_image`,
-`convert_gripper` translate. `check_actions`, `stack_images`, `stack_vectors`, `rename_keys`: shape and dtype checked
-on the way. `chunk_columns`, `mark_truncation_terminal`: the per-step columns of an action chunk.
+`GripperConvention`: what a trainer's policy expects, as an explicit enum; `convert_gripper` translates, as
+`vlac_gym.frames.convention` does for pictures. `check_actions`, `stack_images`, `stack_vectors`, `rename_keys`: shape
+and dtype checked on the way. `chunk_columns`, `mark_truncation_terminal`: the per-step columns of an action chunk.
 """
 
 __all__ = [
     "ChunkColumns",
     "GripperConvention",
-    "ImageConvention",
     "chunk_columns",
     "check_actions",
     "convert_gripper",
-    "convert_image",
     "mark_truncation_terminal",
     "rename_keys",
     "stack_images",
@@ -28,21 +26,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vlac_gym.errors import AdapterContractError
+from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.types import Frame
-
-
-class ImageConvention(StrEnum):
-    """How a policy wants pictures; the critic always sees them upright.
-
-    MuJoCo renders bottom-up, so projects that turned the raw picture by 180 degrees train on pictures that are
-    upright but mirrored left to right, in which task texts saying "left" mean the other side.
-    """
-
-    UPRIGHT = "upright"
-    RAW_ROTATED_180 = "raw_rotated_180"
-    """OpenVLA, OpenVLA-OFT, pi0's LIBERO recipe, verl-vla, SimpleVLA-RL: `raw[::-1, ::-1]`."""
-    RAW = "raw"
-    """As MuJoCo renders: bottom row first."""
 
 
 class GripperConvention(StrEnum):
@@ -54,19 +39,6 @@ class GripperConvention(StrEnum):
     """+1 opens, -1 closes: the sign is turned."""
     ONE_OPENS = "one_opens"
     """1 opens, 0 closes (RLDS data sets, OpenVLA): becomes `-sign(2 g - 1)`; exactly 0.5 becomes 0."""
-
-
-def convert_image(frame: Frame, convention: ImageConvention) -> Frame:
-    """Turns an upright picture into the convention's; contiguous, and a copy unless nothing changes.
-
-    Args:
-        frame: uint8 (H, W, 3), upright.
-        convention: What the trainer's policy was trained on.
-    """
-    if convention is ImageConvention.UPRIGHT:
-        return frame
-    turned = frame[:, ::-1] if convention is ImageConvention.RAW_ROTATED_180 else frame[::-1]
-    return np.ascontiguousarray(turned)
 
 
 def convert_gripper(actions: NDArray[Any], convention: GripperConvention) -> NDArray[np.float32]:

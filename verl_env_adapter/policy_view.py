@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from verl_env_adapter.conversion import ImageConvention, convert_image, rename_keys
+from verl_env_adapter.conversion import rename_keys
 from verl_env_adapter.settings import AdapterSettings, parse_settings, to_plain
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.types import Frame
 
 POLICY_IMAGES = {"image": "agentview_image", "wrist_image": "wrist_image"}

@@ -12,7 +12,6 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from verl_env_adapter.conversion import (
-    ImageConvention,
     check_actions,
     rename_keys,
     stack_images,
@@ -25,6 +24,7 @@ from verl_env_adapter.rlinf_starts import EpisodeStart, ResetStates, task_trials
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.frames.convention import ImageConvention
 from vlac_gym.vector.infos import unstack_infos
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.vector.step_result import ChunkResult

@@ -25,10 +25,8 @@ from numpy.typing import NDArray
 
 from verl_env_adapter.conversion import (
     GripperConvention,
-    ImageConvention,
     check_actions,
     convert_gripper,
-    convert_image,
 )
 from verl_env_adapter.episode_env import EnvReport, EpisodeEnv
 from verl_env_adapter.policy_view import (
@@ -39,6 +37,7 @@ from verl_env_adapter.policy_view import (
 )
 from verl_env_adapter.settings import SETTINGS_VARIABLE, AdapterSettings, settings_from_environment
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.convention import ImageConvention, convert_image
 
 logger = logging.getLogger(__name__)
 

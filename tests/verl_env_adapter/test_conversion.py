@@ -5,17 +5,16 @@ import pytest
 
 from verl_env_adapter.conversion import (
     GripperConvention,
-    ImageConvention,
     check_actions,
     chunk_columns,
     convert_gripper,
-    convert_image,
     mark_truncation_terminal,
     rename_keys,
     stack_images,
     stack_vectors,
 )
 from vlac_gym.errors import AdapterContractError
+from vlac_gym.frames.convention import ImageConvention
 
 
 def picture() -> np.ndarray:
@@ -23,27 +22,6 @@ def picture() -> np.ndarray:
     frame = np.zeros((2, 2, 3), np.uint8)
     frame[..., 0] = [[1, 2], [3, 4]]
     return frame
-
-
-@pytest.mark.parametrize(
-    ("convention", "red"),
-    [
-        (ImageConvention.UPRIGHT, [[1, 2], [3, 4]]),
-        (ImageConvention.RAW, [[3, 4], [1, 2]]),
-        (ImageConvention.RAW_ROTATED_180, [[2, 1], [4, 3]]),
-    ],
-)
-def test_pictures_turn_into_each_convention(convention, red):
-    frame = picture()
-    converted = convert_image(frame, convention)
-    assert converted[..., 0].tolist() == red
-    assert converted.flags.c_contiguous
-    assert frame[..., 0].tolist() == [[1, 2], [3, 4]]
-
-
-def test_rotated_convention_is_the_raw_picture_turned_by_180_degrees():
-    raw = convert_image(picture(), ImageConvention.RAW)
-    assert np.array_equal(convert_image(picture(), ImageConvention.RAW_ROTATED_180), raw[::-1, ::-1])
 
 
 @pytest.mark.parametrize(

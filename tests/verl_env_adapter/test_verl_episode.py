@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.action_text import IntegerActionText
-from verl_env_adapter.conversion import ImageConvention
 from verl_env_adapter.episode_env import EpisodeEnv
 from verl_env_adapter.settings import parse_settings
 from verl_env_adapter.verl_episode import (
@@ -19,6 +18,7 @@ from verl_env_adapter.verl_episode import (
     user_text,
 )
 from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError
+from vlac_gym.frames.convention import ImageConvention
 
 SETTINGS = parse_settings({})
 ROW = {"mode": "train", "task_suite": "libero_spatial", "task_id": 3, "init_state_id": 4}

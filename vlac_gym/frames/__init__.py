@@ -1,0 +1,1 @@
+"""Pictures: which way up they are (`convention`)."""

@@ -9,10 +9,11 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from vlac_gym.types import CriticInfo, FloatArray, Frame
+from vlac_gym.types import CriticInfo, CriticKnowledge, FloatArray, Frame
 
 
 class BrightnessCritic:
@@ -21,8 +22,9 @@ class BrightnessCritic:
     `value` is the distance of each frame's brightness from the first one's.
     """
 
-    def __init__(self, delay_s: float = 0.0, name: str = "brightness") -> None:
+    def __init__(self, delay_s: float = 0.0, name: str = "brightness", only_task: str | None = None) -> None:
         self.delay_s = delay_s
+        self.only_task = only_task
         self.name = name
         self.batches: list[tuple[str, int]] = []
         self.is_asleep = False
@@ -51,7 +53,10 @@ class BrightnessCritic:
         return np.array([abs(brightness(f) - brightness(frames[0])) for f in frames], np.float32)
 
     def describe(self) -> CriticInfo:
-        return CriticInfo(self.name, model="mean", prompt_version="1", details={"scale": 255})
+        info = CriticInfo(self.name, model="mean", prompt_version="1", details={"scale": 255})
+        if self.only_task is None:
+            return info
+        return replace(info, knows=CriticKnowledge(tasks=(self.only_task,)), inputs=("goal_image",))
 
     def sleep(self) -> None:
         self.is_asleep = True
@@ -89,6 +94,7 @@ def main() -> int:
     parser.add_argument("--delay-s", type=float, default=0.0)
     parser.add_argument("--load-s", type=float, default=0.0)
     parser.add_argument("--name", default="brightness")
+    parser.add_argument("--only-task")
     parser.add_argument("--token")
     parser.add_argument("--protocol", type=int, default=1)
     parser.add_argument("--max-batch", type=int, default=64)
@@ -112,7 +118,7 @@ def main() -> int:
 
     def make() -> BrightnessCritic:
         time.sleep(args.load_s)
-        return BrightnessCritic(args.delay_s, args.name)
+        return BrightnessCritic(args.delay_s, args.name, args.only_task)
 
     config = ServerConfig(
         port=args.port,

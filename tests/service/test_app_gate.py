@@ -117,6 +117,9 @@ def test_info_tells_critic_protocol_and_limits(fakes, asgi, monkeypatch):
         "prompt_version": "1",
         "device": "cpu",
         "details": {"scale": 255},
+        "fingerprint": service.critic_id,
+        "knows": {"tasks": None, "task_suites": None, "views": None, "inputs": None, "renderers": None},
+        "inputs": [],
     }
     assert (info["state"], info["max_batch"], info["critic"]) == ("awake", 7, service.critic_id)
     assert info["limits"]["max_frames"] == 2048

@@ -17,6 +17,7 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticProtocolError, CriticTimeoutError
 from vlac_gym.service.client import AsyncRemoteCritic, RemoteCritic
+from vlac_gym.types import CriticKnowledge
 
 
 @pytest.fixture
@@ -91,6 +92,15 @@ def test_a_remote_critic_is_a_critic_and_not_privileged(critic, random_frames):
     after = critic.describe()
     assert after.prompt_version == "1"
     assert after.details["server"]["info"]["name"] == "brightness"
+
+
+def test_what_the_served_critic_knows_and_is_reaches_the_client(start_server, connect, random_frames):
+    remote = connect(start_server("--only-task", "open the drawer").url)
+    remote.success_prob(random_frames(1), ["t"])
+    info = remote.describe()
+    assert info.knows == CriticKnowledge(tasks=("open the drawer",))
+    assert info.inputs == ("goal_image",)
+    assert info.fingerprint == remote.server_info()["critic"] == info.details["server"]["info"]["fingerprint"]
 
 
 FRAME = np.zeros((2, 2, 3), np.uint8)

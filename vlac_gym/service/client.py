@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar
 
+from vlac_gym.critic.knowledge import parse_knowledge
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.service.exchange import ClientConfig, Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
@@ -82,9 +83,16 @@ class _RemoteBase:
         if info is None:
             return CriticInfo("remote", model=self._urls[0], device="remote", details=details)
         details["server"] = info
-        version = str(info["info"]["prompt_version"])
+        said = info["info"]
         return CriticInfo(
-            "remote", model=self._urls[0], prompt_version=version, device="remote", details=details
+            "remote",
+            model=self._urls[0],
+            prompt_version=str(said["prompt_version"]),
+            device="remote",
+            details=details,
+            knows=parse_knowledge(said.get("knows") or {}, f"{self._urls[0]}/v1/info"),
+            inputs=tuple(said.get("inputs") or ()),
+            fingerprint=str(info["critic"]),
         )
 
     @property

@@ -1,13 +1,11 @@
 """One critic, its frames and its queue behind `POST` bodies: `CriticService`, `ServiceConfig`. No HTTP here."""
 
-__all__ = ["CriticService", "ServiceConfig", "critic_fingerprint"]
+__all__ = ["CriticService", "ServiceConfig"]
 
 import asyncio
-import hashlib
-import json
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -84,7 +82,7 @@ class CriticService:
 
     Attributes:
         instance: Random name of this process; a client that sees another one resends its frames.
-        critic_id: Fingerprint of what the critic says about itself; empty before it is loaded.
+        critic_id: The critic's fingerprint; empty before it is loaded.
         load_error: Why the critic could not be loaded, or None.
         is_draining: True once a shutdown began; new questions are refused.
         requests_in_work: Questions being read or judged now.
@@ -139,7 +137,7 @@ class CriticService:
         if warm_up is not None:
             warm_up()
         self._info = info
-        self.critic_id = critic_fingerprint(info)
+        self.critic_id = info.fingerprint
         return critic
 
     async def judge(self, operation: Operation, body: bytes, client: str) -> JudgeReply:
@@ -194,6 +192,9 @@ class CriticService:
                 "prompt_version": info.prompt_version,
                 "device": info.device,
                 "details": info.details,
+                "fingerprint": info.fingerprint,
+                "knows": asdict(info.knows),
+                "inputs": list(info.inputs),
             },
             "limits": self.config.limits.as_wire(),
             "max_batch": self.config.max_batch,
@@ -221,17 +222,6 @@ async def _off_loop(decode: Callable[[], _T], body_bytes: int) -> _T:
     if body_bytes <= _INLINE_BYTES:
         return decode()
     return await asyncio.to_thread(decode)
-
-
-def critic_fingerprint(info: CriticInfo) -> str:
-    """16 hex digits of a critic's name, model, prompt version and scalar details: equal for equal judges.
-
-    Nested details describe the machine (e.g. a memory plan) and may differ between replicas.
-    """
-    details = info.details or {}
-    scalars = {k: v for k, v in sorted(details.items()) if isinstance(v, str | int | float | bool)}
-    text = json.dumps([info.name, info.model, info.prompt_version, scalars])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _jobs(request: JudgeRequest, frames: Sequence[Frame], client: str, deadline: float) -> list[Job]:

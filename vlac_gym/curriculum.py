@@ -229,6 +229,11 @@ class CurriculumManager:
         """The tasks to choose from."""
         return self._task_ids
 
+    @property
+    def num_init_states(self) -> tuple[int, ...]:
+        """Initial states of each task, in the order of `task_ids`."""
+        return self._num_init_states
+
     def get_batch(self, n: int) -> list[Assignment]:
         """Draws episodes to play.
 
@@ -307,7 +312,7 @@ class CurriculumManager:
         try:
             manager = cls(state["task_ids"], state["num_init_states"], CurriculumConfig(**state["config"]))
             manager._restore(state)
-        except (KeyError, TypeError, ValueError) as e:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as e:
             raise ConfigError(f"{file} is no curriculum that this version can read: {e!r}.") from e
         return manager
 

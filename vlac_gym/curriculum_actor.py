@@ -30,14 +30,7 @@ class _CurriculumActor:
         self._path = path
         self._save_every = save_every
         self._since_save = 0
-        if path is not None and Path(path).exists():
-            self._manager = CurriculumManager.load(path)
-            if self._manager.task_ids != tuple(task_ids) or self._manager.config != config:
-                raise ConfigError(
-                    f"Expected the curriculum in {path} to have these tasks and options. Move it."
-                )
-        else:
-            self._manager = CurriculumManager(task_ids, num_init_states, config)
+        self._manager = _restored_or_new(task_ids, num_init_states, config, path)
 
     def describe(self) -> tuple[tuple[int, ...], CurriculumConfig]:
         return self._manager.task_ids, self._manager.config
@@ -124,10 +117,13 @@ class RayCurriculum:
             **options: As of the class.
 
         Raises:
-            ConfigError: An argument does not fit; nothing was started.
+            ConfigError: An argument does not fit, or the file holds a curriculum of other tasks, initial states or
+                options; nothing was started.
         """
         config = config if config is not None else CurriculumConfig()
-        CurriculumManager(task_ids, num_init_states, config)
+        file = None if path is None else str(Path(path).absolute())
+        # The actor reads the file where it runs; where it is to be seen from here, a mismatch shows before that.
+        _restored_or_new(task_ids, num_init_states, config, file)
         if save_every < 1:
             raise ConfigError(f"Expected save_every >= 1, got {save_every}.")
         ray = _ray()
@@ -135,7 +131,6 @@ class RayCurriculum:
         if name is not None:
             actor_options |= {"name": name, "lifetime": "detached"}
         actor = ray.remote(**actor_options)(_CurriculumActor)
-        file = None if path is None else str(Path(path).absolute())
         try:
             handle = actor.remote(tuple(task_ids), num_init_states, config, file, save_every)
         except ValueError as e:
@@ -271,6 +266,31 @@ class RayCurriculum:
             except self._ray.exceptions.RayError as e:
                 self._num_failed += 1
                 logger.warning("the curriculum did not process a report: %s", e)
+
+
+def _restored_or_new(
+    task_ids: Sequence[int],
+    num_init_states: int | Sequence[int],
+    config: CurriculumConfig,
+    path: str | None,
+) -> CurriculumManager:
+    """The manager that was saved to `path`, if one was, else a new one.
+
+    Raises:
+        ConfigError: An argument does not fit, or differs from what was saved.
+    """
+    manager = CurriculumManager(task_ids, num_init_states, config)
+    if path is None or not Path(path).exists():
+        return manager
+    saved = CurriculumManager.load(path)
+    for name in ("task_ids", "num_init_states", "config"):
+        expected, found = getattr(manager, name), getattr(saved, name)
+        if found != expected:
+            raise ConfigError(
+                f"Expected the curriculum in {path} to have {name} {expected}, got {found}. Start with what was "
+                "saved, or move the file away to begin anew."
+            )
+    return saved
 
 
 def _rebuild(handle: Any, limits: dict[str, Any]) -> RayCurriculum:

@@ -183,6 +183,12 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         ({"config": {"alpha": 7.0}}, r"Expected alpha in \(0, 1\]"),
         ({"config": {"beta": 7.0}}, "beta"),
         ({"rng": {}}, "no curriculum that this version can read"),
+        ({"rng": {"bit_generator": "PCG64", "state": -1}}, "no curriculum that this version can read"),
+        ({"outstanding": ["x-1"]}, "no curriculum that this version can read"),
+        ({"outstanding": None}, "no curriculum that this version can read"),
+        ({"counts": "many"}, "no curriculum that this version can read"),
+        ({"num_results": [math.inf, 0, 0]}, "no curriculum that this version can read"),
+        ({"config": [0.5]}, "no curriculum that this version can read"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, change, text):

@@ -11,7 +11,7 @@ import warnings
 import pytest
 
 from vlac_gym.curriculum import CurriculumConfig, CurriculumManager, EpisodeResult
-from vlac_gym.curriculum_actor import RayCurriculum
+from vlac_gym.curriculum_actor import RayCurriculum, _CurriculumActor
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError
 
 
@@ -140,6 +140,38 @@ def test_bad_options_are_refused_before_ray_is_loaded(monkeypatch):
         RayCurriculum.start([1, 1], 5)
     with pytest.raises(ConfigError, match="save_every >= 1"):
         RayCurriculum.start([1], 5, save_every=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"num_init_states": 5}, r"to have num_init_states \(5, 5\), got \(49, 49\)"),
+        ({"num_init_states": [49, 5]}, r"to have num_init_states \(49, 5\), got \(49, 49\)"),
+        ({"task_ids": [1, 0]}, r"to have task_ids \(1, 0\), got \(0, 1\)"),
+        ({"config": CurriculumConfig(alpha=0.5)}, r"to have config CurriculumConfig\(.*alpha=0.5.*alpha=0.1"),
+    ],
+)
+def test_a_saved_curriculum_is_not_taken_for_another(monkeypatch, tmp_path, change, text):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    path = tmp_path / "c.json"
+    CurriculumManager([0, 1], 49).save(path)
+    asked = {"task_ids": [0, 1], "num_init_states": 49, "config": None} | change
+    with pytest.raises(ConfigError, match=text):
+        RayCurriculum.start(**asked, path=path)
+    with pytest.raises(ConfigError, match=text):  # the actor itself, where only it sees the file
+        _CurriculumActor(
+            **asked | {"config": asked["config"] or CurriculumConfig()}, path=str(path), save_every=1
+        )
+
+
+def test_an_actor_goes_on_with_what_was_saved(tmp_path):
+    path = tmp_path / "c.json"
+    saved = CurriculumManager([0, 1], 49, CurriculumConfig(seed=3))
+    saved.save(path)
+    actor = _CurriculumActor([0, 1], [49, 49], CurriculumConfig(seed=3), str(path), 1)
+    assert [a.reset_options() for a in actor.get_batch(20)] == [
+        a.reset_options() for a in saved.get_batch(20)
+    ]
 
 
 def test_importing_the_ray_half_does_not_load_ray():

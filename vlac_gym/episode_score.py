@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic, check_frames
-from vlac_gym.critic.vlac.critic import VLACCritic
+from vlac_gym.critic.base import Critic, check_frames, value_and_progress
 from vlac_gym.errors import ConfigError
-from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_order_correlation
+from vlac_gym.progress_metrics import negative_rate, value_order_correlation
 from vlac_gym.types import FloatArray, Frame
 
 _FRAMES_PER_CALL = 64
@@ -31,8 +30,9 @@ class EpisodeScore:
         check_frames: Frame numbers at which `success_prob` was asked, the last frame included.
         success_prob: float32, [0, 1], one per checked frame.
         value_frames: Frame numbers that the value list judges, the first and the last included.
-        progress: float32, [-1, 1], one per pair of neighbouring value frames.
-        values: float32, [0, 1], one per value frame, the first 0.
+        progress: float32, [-1, 1], one per pair of neighbouring value frames; a critic that heeds more than pairs may
+            give values that it does not add up to.
+        values: float32, [0, 1], one per value frame, the first 0: `Critic.value`, which training pays.
         done_threshold: `success_prob` that counts as done.
     """
 
@@ -122,7 +122,7 @@ def score_episode(
     check_frames(frames)
     checked = _every(len(frames), check_stride, "check_stride")
     judged = _every(len(frames), value_stride, "value_stride")
-    progress, values = _pairs_and_values(critic, [frames[i] for i in judged], task, references)
+    values, progress = value_and_progress(critic, [frames[i] for i in judged], task, references)
     return EpisodeScore(
         task=task,
         num_frames=len(frames),
@@ -149,17 +149,3 @@ def _success_prob(critic: Critic, frames: list[Frame], task: str) -> FloatArray:
         part = frames[start : start + _FRAMES_PER_CALL]
         parts.append(critic.success_prob(part, [task] * len(part)))
     return np.concatenate(parts)
-
-
-def _pairs_and_values(
-    critic: Critic, frames: list[Frame], task: str, references: Sequence[Frame] | None
-) -> tuple[FloatArray, FloatArray]:
-    if isinstance(critic, VLACCritic):
-        # One pass gives both, and shows the episode's first frame to prompts with references.
-        judged = critic.judge_episode(frames, task, references).progress
-        progress = np.clip(judged, -1.0, 1.0)
-        values = accumulate_values(progress, critic.config.value_rule, bounded=True)
-        return progress.astype(np.float32), values.astype(np.float32)
-    pairs = len(frames) - 1
-    asked = critic.progress(frames[:-1], frames[1:], [task] * pairs, references)
-    return asked, critic.value(frames, task, references)

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from vlac_gym.critic import make_critic
 from vlac_gym.critic.engines.scripted import ScriptedEngine
-from vlac_gym.critic.vlac.critic import VLACCritic
+from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
 from vlac_gym.episode_score import score_episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo
@@ -73,6 +74,26 @@ def test_references_show_the_first_frame_of_the_episode():
         VLACCritic(engine), frames_of(3), TASK, references=frames_of(2)[::-1], value_stride=1, check_stride=2
     )
     assert [levels(request) for request in engine.requests] == [[1, 0, 0, 0, 1], [1, 0, 0, 1, 2], [0], [2]]
+
+
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_values_are_those_that_training_pays(limit):
+    """After pairs that say 0.9 twice, a critic that also asks whether it is done pays less than they add up to."""
+    replies = ["+90", "+90", *"00", *"000"] if limit else ["+90", "+90", *"000"]
+    critic = VLACCritic(ScriptedEngine(replies), VLACConfig(reading="plain", unfinished_value_limit=limit))
+    score = score_episode(critic, frames_of(3), TASK, value_stride=1)
+    paid = VLACCritic(ScriptedEngine(replies), critic.config).value(frames_of(3), TASK)
+    assert score.values.tolist() == paid.tolist()
+    np.testing.assert_allclose(score.values, [0, 0.5, 0.5] if limit else [0, 0.9, 0.99], atol=1e-6)
+    np.testing.assert_allclose(score.progress, [0.9, 0.9], atol=1e-6)
+
+
+def test_nano_scores_an_episode_as_it_values_it():
+    nano = make_critic("nano")
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(7)]
+    score = score_episode(nano, frames, TASK, value_stride=2)
+    assert score.values.tolist() == nano.value([frames[i] for i in (0, 2, 4, 6)], TASK).tolist()
 
 
 def test_any_critic_can_score():

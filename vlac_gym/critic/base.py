@@ -11,6 +11,7 @@ __all__ = [
     "check_same_length",
     "check_tasks",
     "frame_digest",
+    "value_and_progress",
     "value_lists",
 ]
 
@@ -176,3 +177,29 @@ def value_lists(
         critic.value(frames, task, references=references)
         for frames, task in zip(episodes, tasks, strict=True)
     ]
+
+
+def value_and_progress(
+    critic: Critic, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """An episode's value list and the progress of its neighbouring frames, in one pass where the critic can do that.
+
+    A critic may have a method `value_and_progress(frames, task, references)`, whose values are those of `value`;
+    one that has none is asked for both.
+
+    Args:
+        critic: Who is asked.
+        frames: T >= 1 frames of one episode, in order.
+        task: Instruction text.
+        references: As of `Critic.value`.
+
+    Returns:
+        float32 (T,) in [0, 1], and float32 (T - 1,) in [-1, 1].
+    """
+    both = getattr(critic, "value_and_progress", None)
+    if both is not None:
+        answers: tuple[FloatArray, FloatArray] = both(frames, task, references)
+        return answers
+    values = critic.value(frames, task, references)
+    pairs = len(frames) - 1
+    return values, critic.progress(frames[:-1], frames[1:], [task] * pairs, references)

@@ -8,7 +8,8 @@ import pytest
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.base import EngineReply
 from vlac_gym.critic.engines.scripted import ScriptedEngine, scripted_reply
-from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, episode_pairs
+from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
+from vlac_gym.critic.vlac.pairs import episode_pairs
 from vlac_gym.errors import ConfigError, CriticResponseError, CriticServerError
 
 TASK = "open the drawer"

@@ -1,6 +1,6 @@
 """VLAC as a critic: `VLACCritic` puts prompts, an engine and the reading of replies together."""
 
-__all__ = ["EpisodeJudgement", "VLACConfig", "VLACCritic", "check_pictures", "episode_pairs"]
+__all__ = ["VLACConfig", "VLACCritic", "check_pictures"]
 
 import logging
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vlac_gym.critic.base import check_frame, check_frames, check_same_length, check_tasks
 from vlac_gym.critic.engines.base import AnswerKind, Engine, EngineReply, EngineRequest
 from vlac_gym.critic.vlac import parsing, prompts
+from vlac_gym.critic.vlac.pairs import EpisodeJudgement, episode_pairs
 from vlac_gym.errors import ConfigError, CriticResponseError, CriticServerError, unknown_name
 from vlac_gym.progress_metrics import VALUE_RULES, ValueRule, accumulate_values
 from vlac_gym.types import CriticInfo, FloatArray, Frame
@@ -72,37 +73,6 @@ class VLACConfig:
             raise ConfigError(f"Expected unfinished_value_limit in (0, 1] or None, got {limit!r}.")
         if self.max_thinking_tokens < 1:
             raise ConfigError(f"Expected max_thinking_tokens >= 1, got {self.max_thinking_tokens!r}.")
-
-
-@dataclass(frozen=True, eq=False)
-class EpisodeJudgement:
-    """Pairs of one episode and what the critic said of them, unclipped, in units of 1.
-
-    Attributes:
-        pairs: Indices (before, after) of each pair.
-        progress: float64 (P,), one per pair.
-        values: float64 (P + 1,), accumulated from 0 by the critic's value rule.
-    """
-
-    pairs: tuple[tuple[int, int], ...]
-    progress: NDArray[np.float64]
-    values: NDArray[np.float64]
-
-
-def episode_pairs(
-    num_frames: int, stride_steps: int = 1, *, overlapping: bool = False
-) -> tuple[tuple[int, int], ...]:
-    """Indices of the frame pairs `stride_steps` apart, in order.
-
-    Args:
-        num_frames: Frames of the episode.
-        stride_steps: Distance of the two frames; >= 1. Frames after the last whole stride are left out.
-        overlapping: A pair ends at every frame from `stride_steps` on, and not only at every stride.
-    """
-    if stride_steps < 1:
-        raise ConfigError(f"Expected stride_steps >= 1, got {stride_steps!r}.")
-    ends = range(stride_steps, num_frames, 1 if overlapping else stride_steps)
-    return tuple((end - stride_steps, end) for end in ends)
 
 
 def check_pictures(references: Sequence[Frame] | None = None, goal_image: Frame | None = None) -> None:
@@ -204,12 +174,18 @@ class VLACCritic:
         if not len(frames):
             prompts.check_task(task)
             return np.zeros(0, np.float32)
+        return self.value_and_progress(frames, task, references)[0]
+
+    def value_and_progress(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """`value` of T >= 1 frames, and the progress that it adds up, float32 (T - 1,)."""
         progress = np.clip(self.judge_episode(frames, task, references).progress, -1.0, 1.0)
         values = accumulate_values(progress, self.config.value_rule, bounded=True)
         if (limit := self.config.unfinished_value_limit) is not None and len(frames) > 1:
             done = np.clip(self.judge_done(frames[1:], [task] * (len(frames) - 1)), 0.0, 1.0)
             values[1:] = done + (1.0 - done) * np.minimum(values[1:], limit)
-        return values.astype(np.float32)
+        return values.astype(np.float32), progress.astype(np.float32)
 
     def judge_done(self, frames: Sequence[Frame], tasks: Sequence[str]) -> NDArray[np.float64]:
         """`success_prob` before clipping: a rich reading can exceed 1 if the model thinks of a 2."""

@@ -20,7 +20,7 @@ from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
 from vlac_gym.wrappers import ActionChunk, VLACRewardWrapper
-from vlac_gym.wrappers.sim_signals import sim_success
+from vlac_gym.wrappers.sim_signals import reported_success
 
 _CRITIC_DONE = ("success_prob", "value")
 
@@ -50,7 +50,7 @@ class _RememberingWrapper(VLACRewardWrapper[Any, Any]):
         return result
 
     def _remember(self, info: dict[str, Any]) -> None:
-        now = info["sim_success"] if "sim_success" in info else sim_success(info)
+        now = reported_success(info)
         if now is not None:
             self.sim_success_so_far = bool(now) or bool(self.sim_success_so_far)
 

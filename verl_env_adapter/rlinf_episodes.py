@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from verl_env_adapter.conversion import chunk_columns
 from verl_env_adapter.rlinf_starts import EpisodeStart
 from vlac_gym.types import Mode
-from vlac_gym.wrappers.sim_signals import sim_success
+from vlac_gym.wrappers.sim_signals import reported_success
 
 _CRITIC_DONE = ("success_prob", "value")
 
@@ -75,8 +75,7 @@ class Episode:
         self.critic_failed |= bool(critic.get("failed", False))
         self.is_lost |= "lost_reason" in info
         self.critic_done |= critic.get("stopped_by") in _CRITIC_DONE
-        seen = sim_success(info) if self.mode == "eval" else info.get("sim_success")
-        self.sim_success |= bool(seen)
+        self.sim_success |= bool(reported_success(info))
         is_paid = self.mode != "eval" and not self.critic_failed and not self.is_lost
         if truncate_as_terminal and truncated and not terminated and is_paid:
             # RLinf adds gamma * V(last state) wherever it sees a truncation, terminated or not.

@@ -31,7 +31,7 @@ CRITIC_FALSE_NEGATIVE_RATE = "critic/false_negative_rate"
 CRITIC_FAILURES = "critic/failures"
 
 METRIC_NAMES: dict[str, str] = {
-    SUCCESS_RATE: "share of episodes in which the simulator saw success; [0, 1]",
+    SUCCESS_RATE: "share of episodes with a verdict of the simulator in which it saw success; [0, 1]",
     EPISODE_LENGTH: "mean env steps per episode",
     REWARD_MEAN: "mean undiscounted return per episode",
     CRITIC_SUCCESS_PROB: "mean of the critic's last success_prob per episode; [0, 1]",
@@ -80,7 +80,7 @@ class EpisodeMetrics:
         *,
         num_steps: int,
         episode_return: float,
-        sim_success: bool,
+        sim_success: bool | None,
         critic_said_done: bool | None = None,
         success_prob: float | None = None,
         latency_ms: float | None = None,
@@ -91,7 +91,7 @@ class EpisodeMetrics:
         Args:
             num_steps: Env steps, 1 or more.
             episode_return: Undiscounted return, finite.
-            sim_success: Whether the simulator saw success at any step.
+            sim_success: Whether the simulator saw success at any step; None if it gave no verdict.
             critic_said_done: Whether the critic ended the episode; None if it was not asked (eval mode).
             success_prob: The critic's last answer, None if it was not asked.
             latency_ms: Mean latency of the episode's checks, None if there were none.
@@ -104,16 +104,17 @@ class EpisodeMetrics:
             raise ConfigError(
                 f"Expected num_steps >= 1 and a finite return, got {num_steps} and {episode_return!r}."
             )
-        self._means[SUCCESS_RATE].add(float(sim_success))
+        if sim_success is not None:
+            self._means[SUCCESS_RATE].add(float(sim_success))
         self._means[EPISODE_LENGTH].add(num_steps)
         self._means[REWARD_MEAN].add(episode_return)
         if success_prob is not None:
             self._means[CRITIC_SUCCESS_PROB].add(success_prob)
         if latency_ms is not None:
             self._means[CRITIC_LATENCY_MS].add(latency_ms)
-        if critic_said_done is not None and sim_success:
+        if critic_said_done is not None and sim_success is True:
             self._means[CRITIC_FALSE_NEGATIVE_RATE].add(float(not critic_said_done))
-        if critic_said_done is not None and not sim_success:
+        if critic_said_done is not None and sim_success is False:
             self._means[CRITIC_FALSE_POSITIVE_RATE].add(float(critic_said_done))
         self._failures += critic_failures
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.metrics import EpisodeMetrics
 from vlac_gym.vector.infos import unstack_infos
+from vlac_gym.wrappers.sim_signals import reported_success
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class FinishedEpisode:
         episode_return: Undiscounted return.
         is_lost: It ended with its worker or simulator: no statement about success.
         info: The info of its last step, for `task_id`, `init_state_id`, `critic` and the like.
+        sim_success: Whether the simulator saw success at a step whose info the log was given (in train mode: at any
+            step); None if it gave no verdict, as for an env that has none.
         latency_ms: Mean latency of the critic's checks that were seen, or None if there were none.
     """
 
@@ -32,12 +35,8 @@ class FinishedEpisode:
     episode_return: float
     is_lost: bool
     info: dict[str, Any]
+    sim_success: bool | None
     latency_ms: float | None
-
-    @property
-    def sim_success(self) -> bool:
-        """Whether the simulator saw success, under whichever name the mode gives it."""
-        return bool(self.info.get("sim_success", self.info.get("success", False)))
 
     @property
     def critic_said_done(self) -> bool | None:
@@ -93,6 +92,7 @@ class EpisodeLog:
             self._num_steps = np.zeros(self._num_envs, np.int64)
             self._returns = np.zeros(self._num_envs, np.float64)
             self._latencies: list[list[float]] = [[] for _ in range(self._num_envs)]
+            self._successes: list[bool | None] = [None] * self._num_envs
             self._is_over = np.zeros(self._num_envs, np.bool_)
         for i in np.flatnonzero(mask).tolist():
             self._forget(i)
@@ -118,6 +118,8 @@ class EpisodeLog:
             info = singles[i]["final_info"] if is_last and self._resets_at_once else singles[i]
             self._num_steps[i] += executed[i]
             self._returns[i] += rewards[i]
+            if (success := reported_success(info)) is not None:
+                self._successes[i] = success or bool(self._successes[i])
             critic = info.get("critic", {})
             if critic.get("checked"):
                 self._latencies[i].append(float(critic["latency_ms"]))
@@ -136,6 +138,7 @@ class EpisodeLog:
             episode_return=float(self._returns[i]),
             is_lost=is_lost,
             info=info,
+            sim_success=self._successes[i],
             latency_ms=sum(latencies) / len(latencies) if latencies else None,
         )
         self._forget(i)
@@ -145,3 +148,4 @@ class EpisodeLog:
         self._num_steps[i] = 0
         self._returns[i] = 0.0
         self._latencies[i] = []
+        self._successes[i] = None

@@ -15,7 +15,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.types import CriticInfo, Frame, Mode
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
-from vlac_gym.wrappers.sim_signals import sim_success
+from vlac_gym.wrappers.sim_signals import reported_success
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -179,7 +179,6 @@ def _step_trace(
 ) -> StepTrace:
     critic = info.get("critic", {})
     progress = info.get("goal_progress", info.get("sim_goal_progress"))
-    verdict = info["sim_success"] if "sim_success" in info else sim_success(info)
     return StepTrace(
         step=step,
         action=tuple(float(a) for a in np.ravel(np.asarray(action, dtype=np.float64))),
@@ -188,7 +187,7 @@ def _step_trace(
         truncated=bool(truncated),
         success_prob=critic.get("success_prob"),
         latency_ms=critic["latency_ms"] if critic.get("checked") else None,
-        sim_success=bool(verdict),
+        sim_success=bool(reported_success(info)),
         goal_progress=None if progress is None else float(progress),
     )
 

@@ -1,6 +1,6 @@
-"""The simulator's own signals in `info`: `sim_success`, `hide_sim_signals`."""
+"""The simulator's own signals in `info`: `sim_success`, `reported_success`, `hide_sim_signals`."""
 
-__all__ = ["HIDDEN_KEYS", "hide_sim_signals", "sim_success"]
+__all__ = ["HIDDEN_KEYS", "hide_sim_signals", "reported_success", "sim_success"]
 
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
@@ -15,6 +15,14 @@ def sim_success(info: Mapping[str, Any]) -> bool | None:
         if key in info:
             return bool(info[key])
     return None
+
+
+def reported_success(info: Mapping[str, Any]) -> bool | None:
+    """The simulator's verdict in the reward wrapper's info, by the name its mode gives it; None if there is none."""
+    if "sim_success" in info:
+        so_far: bool | None = info["sim_success"]
+        return so_far
+    return sim_success(info)
 
 
 def hide_sim_signals(

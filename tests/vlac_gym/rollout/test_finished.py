@@ -100,3 +100,74 @@ def test_failed_critic_gives_no_verdict_and_is_counted():
         episode.add_to(metrics)
     assert metrics.compute()["critic/failures"] == 1.0
     assert metrics.compute()["critic/false_negative_rate"] == 0.0
+
+
+class RoboticsEnv(ShadedEnv):
+    """Says `is_success`, as Gymnasium-Robotics does, or nothing at all."""
+
+    def __init__(self, key: str | None = "is_success", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.key = key
+
+    def current_info(self):
+        return self._renamed(super().current_info())
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, self._renamed(info)
+
+    def _renamed(self, info):
+        success = info.pop("success")
+        return info | ({} if self.key is None else {self.key: success})
+
+
+class LastingEnv(RoboticsEnv):
+    """Succeeds without ending."""
+
+    def step_unrendered(self, action):
+        _, _, is_last = super().step_unrendered(action)
+        return 0.0, False, is_last
+
+
+@pytest.mark.parametrize("autoreset", ["SameStep", "NextStep", "Disabled"])
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_success_is_seen_whenever_and_by_whichever_name_and_unknown_is_not_failure(autoreset, mode):
+    fns = [
+        partial(LastingEnv, success_steps=[2], max_episode_steps=4),
+        partial(LastingEnv, "success", success_steps=[2], max_episode_steps=4),
+        partial(LastingEnv, max_episode_steps=4),
+        partial(LastingEnv, None, success_steps=[2], max_episode_steps=4),
+    ]
+    env = RolloutVectorEnv(fns, mode="sync", autoreset_mode=autoreset)
+    judged = VLACRewardWrapper(env, "scripted:0.1", mode=mode)
+    log = EpisodeLog(judged)
+    judged.reset(seed=0)
+    ended = [episode for _ in range(4) for episode in log.add(*judged.step(np.zeros((4, 7)))[1:])]
+    assert [episode.sim_success for episode in ended] == [True, True, False, None]
+    metrics = EpisodeMetrics()
+    for episode in ended:
+        episode.add_to(metrics)
+    assert metrics.compute()["env/success_rate"] == pytest.approx(2 / 3)
+    rates = [metrics.compute()[f"critic/false_{kind}_rate"] for kind in ("negative", "positive")]
+    assert rates == ([None, None] if mode == "eval" else [1.0, 0.0])
+
+
+def test_an_episode_does_not_inherit_the_success_of_one_that_a_reset_cut_short():
+    env = RolloutVectorEnv([partial(ReplayedSuccess)], mode="sync", autoreset_mode="SameStep")
+    log = EpisodeLog(env)
+    env.reset(seed=0)
+    assert log.add(*env.step(np.zeros((1, 7)))[1:]) == []  # success is seen here
+    env.reset(seed=0)
+    log.begin()
+    ended = [episode for _ in range(3) for episode in log.add(*env.step(np.zeros((1, 7)))[1:])]
+    assert [episode.sim_success for episode in ended] == [False]
+
+
+class ReplayedSuccess(LastingEnv):
+    """Succeeds in its first episode only, at step 1 of 3."""
+
+    def __init__(self) -> None:
+        super().__init__(success_steps=[1], max_episode_steps=3)
+
+    def current_info(self):
+        return super().current_info() | {"is_success": self.num_resets == 1 and self._step == 1}

@@ -216,7 +216,11 @@ class EpisodeEnv:
         if last.is_over:
             return replace(last, rewards=np.zeros(0, dtype=np.float32))
         self._report = None  # Whatever raises below leaves an episode that can't go on.
-        observation, _, terminated, truncated, info = self.env.step(actions)
+        try:
+            observation, _, terminated, truncated, info = self.env.step(actions)
+        except ConfigError:  # of the actions: nothing has moved
+            self._report = last
+            raise
         critic = info.get("critic", {})
         rewards = np.asarray(info["chunk"]["rewards"], dtype=np.float64)
         failed = bool(critic.get("failed", False))

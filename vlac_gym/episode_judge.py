@@ -135,7 +135,7 @@ class EpisodeJudge:
         """The frames, in order, whose value list must be asked now, or None."""
         if self.rule.reward != "terminal":
             return None
-        needs_minimum = self._may_stop and self.rule.min_value is not None
+        needs_minimum = self.is_checked and self._may_stop and self.rule.min_value is not None
         if needs_minimum or (self._at_limit is not None and not self._stops):
             return list(self._listed_frames().values())
         return None

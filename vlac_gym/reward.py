@@ -13,7 +13,6 @@ __all__ = [
     "training_rule",
 ]
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict
 
@@ -71,7 +70,7 @@ class TrainingRule:
             _check_unit(name, getattr(self, name))
         if self.min_value is not None:
             _check_unit("min_value", self.min_value)
-        if not 0.0 < self.gamma <= 1.0:
+        if not _is_number(self.gamma) or not 0.0 < self.gamma <= 1.0:
             raise ConfigError(f"Expected gamma in (0, 1], got {self.gamma!r}.")
         if self.reward == "milestone" and self.milestone_interval % self.done_interval:
             raise ConfigError(
@@ -137,9 +136,12 @@ def _check_int(name: str, value: object, minimum: int) -> None:
         raise ConfigError(f"Expected {name} as an int >= {minimum}, got {value!r}.")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_unit(name: str, value: object) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not 0.0 <= value <= 1.0:  # type: ignore[arg-type, operator]
+    if not _is_number(value) or not 0.0 <= value <= 1.0:  # type: ignore[operator]
         raise ConfigError(f"Expected {name} in [0, 1], got {value!r}.")
 
 

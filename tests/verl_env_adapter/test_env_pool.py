@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.env_pool import EnvPool
+from verl_env_adapter.episode_env import EpisodeEnv
 from verl_env_adapter.settings import parse_settings
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError, SimulatorError
@@ -293,6 +294,18 @@ def break_critic(monkeypatch, pool):
         raise CriticResponseError("no number in the reply")
 
     monkeypatch.setattr(pool._envs[0].env.env.critic, "success_prob", fail)
+
+
+def test_refused_actions_leave_the_episode_running():
+    env = EpisodeEnv(settings())
+    env.reset(mode="train")
+    bad = chunks(1)[0]
+    bad[2, 0] = np.nan
+    with pytest.raises(ConfigError, match="finite action"):
+        env.step_chunk(bad)
+    assert env.env.unwrapped.num_steps == 0
+    assert env.step_chunk(chunks(1)[0]).episode_steps == 4
+    env.close()
 
 
 def test_stepping_before_a_reset_is_refused(make_pool):

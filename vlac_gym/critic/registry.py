@@ -1,9 +1,9 @@
-"""From a spec string to a critic: `make_critic`, `register_critic`, `known_critics`.
+"""From a spec string to a critic: `make_critic`, `check_critic`, `register_critic`, `known_critics`.
 
 A spec is `name`, `name:argument` or `name:key=value,key=value`; an http(s) URL means a critic server.
 """
 
-__all__ = ["known_critics", "make_critic", "register_critic"]
+__all__ = ["check_critic", "known_critics", "make_critic", "register_critic"]
 
 import importlib
 from collections.abc import Callable
@@ -24,6 +24,9 @@ _FACTORIES: dict[str, str] = {
     "https": "vlac_gym.service.client:RemoteCritic.from_spec",
 }
 """Name -> `module:factory`. A factory takes the spec's argument (text after the first colon) and options."""
+
+_METHODS = ("success_prob", "progress", "value", "describe", "close")
+"""What `Critic` demands."""
 
 
 def known_critics() -> dict[str, str]:
@@ -62,14 +65,39 @@ def make_critic(spec: str, **options: Any) -> Critic:
         ConfigError: Unknown name, or an argument that does not fit.
         DependencyNotInstalled: The critic needs an extra.
     """
+    name, argument = _split(spec)
+    factory = _load(_FACTORIES[name])
+    critic: Critic = factory(spec.strip() if name in ("http", "https") else argument, **options)
+    return critic
+
+
+def check_critic(critic: object) -> None:
+    """Refuses what can't be a critic, without building one from a spec.
+
+    Args:
+        critic: An object with the methods of `Critic`, or a spec whose name is known.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if isinstance(critic, str):
+        _split(critic)
+        return
+    missing = [name for name in _METHODS if not callable(getattr(critic, name, None))]
+    if isinstance(critic, type) or missing:
+        why = f"which lacks {', '.join(missing)}" if missing else "a class"
+        raise ConfigError(
+            f"Expected a critic, or a spec such as 'oracle' or 'http://host:8400', got {critic!r}, {why}."
+        )
+
+
+def _split(spec: object) -> tuple[str, str]:
     if not isinstance(spec, str) or not spec.strip():
         raise ConfigError(f"Expected a critic spec such as 'oracle' or 'http://host:8400', got {spec!r}.")
     name, _, argument = spec.strip().partition(":")
     if name not in _FACTORIES:
         raise unknown_name("critic", name, _FACTORIES)
-    factory = _load(_FACTORIES[name])
-    critic: Critic = factory(spec.strip() if name in ("http", "https") else argument, **options)
-    return critic
+    return name, argument
 
 
 def _load(target: str) -> Callable[..., Any]:

@@ -136,6 +136,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         self._truncations = np.zeros(self.num_envs, np.bool_)
         self._has_started = np.zeros(self.num_envs, np.bool_)
         self._pending_width: int | None = None
+        self._is_busy = False
 
     # Gymnasium's interface.
 
@@ -146,8 +147,10 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
         Raises:
             ConfigError: A seed or an option does not fit.
+            AlreadyPendingCallError: A step is under way.
             SimulatorError: An env could not be started.
         """
+        self.require_idle()
         return self.execute_reset(self.reset_orders(seed=seed, options=options))
 
     def step(self, actions: NDArray[Any]) -> StepResult:
@@ -291,14 +294,19 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def submit(self, orders: Mapping[int, Order]) -> None:
         """Hands out orders; one round at a time."""
-        if self._pending_width is not None:
-            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
+        self.require_idle()
         if self.closed:
             raise ConfigError("This vector env is closed. Make a new one.")
-        self._crew.submit(orders)
+        self._is_busy = True
+        try:
+            self._crew.submit(orders)
+        except BaseException:
+            self._is_busy = False
+            raise
 
     def collect(self) -> dict[int, Report]:
         """Reports by env index; a `Lost` is noted, and what failed otherwise is raised."""
+        self._is_busy = False
         try:
             reports = self._crew.collect()
         except BaseException:
@@ -329,6 +337,11 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     def final_observation(self, index: int) -> Any:
         """A copy of env `index`'s latest observation."""
         return copy_row(self._crew.batch, index)
+
+    def require_idle(self) -> None:
+        """Raises `AlreadyPendingCallError` while orders are out, whoever handed them out."""
+        if self._is_busy:
+            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
 
     def require_started(self) -> None:
         """Raises `ResetNeeded` unless every env was reset since the last error."""

@@ -11,6 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.wrappers.actions import check_action
 from vlac_gym.wrappers.quiet_steps import QuietSteps
 
 ObsType = TypeVar("ObsType")
@@ -66,13 +67,15 @@ class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], Rec
         """Executes the rows of `action` (T, A), 1 <= T <= chunk_size, until the episode ends.
 
         Raises:
-            ConfigError: Wrong shape; nothing was executed.
+            ConfigError: Wrong shape or not finite; nothing was executed.
         """
         chunk = np.asarray(action)
         if chunk.ndim != 2 or chunk.shape[1:] != self._single_shape or not 1 <= len(chunk) <= self.chunk_size:
             raise ConfigError(
                 f"Expected a chunk of shape (1..{self.chunk_size}, {self._single_shape[0]}), got {chunk.shape}."
             )
+        for row in chunk:
+            check_action(row, self.env.action_space)
         rewards: list[float] = []
         for row in chunk:
             reward, terminated, truncated, info = self._steps.step(row)

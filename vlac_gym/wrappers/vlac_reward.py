@@ -18,9 +18,10 @@ from vlac_gym.episode_judge import Verdict
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.types import Frame, Mode
+from vlac_gym.wrappers.actions import check_action
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
 from vlac_gym.wrappers.quiet_steps import QuietSteps
-from vlac_gym.wrappers.rule_setup import MODES, check_choice, check_references, resolve_rule, without_mode
+from vlac_gym.wrappers.rule_setup import check_arguments, check_mode, resolve_rule, without_mode
 from vlac_gym.wrappers.sim_signals import sim_success
 from vlac_gym.wrappers.training_episode import EpisodeSettings, TrainingEpisode
 
@@ -127,10 +128,16 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             **options,
         )
         gym.Wrapper.__init__(self, env)
-        check_choice("mode", mode, MODES)
-        check_choice("on_sim_terminated", on_sim_terminated, ("ignore", "truncate"))
-        check_choice("on_critic_error", on_critic_error, ("raise", "truncate"))
-        check_references(references)
+        check_arguments(
+            critic=critic,
+            mode=mode,
+            task=task,
+            on_sim_terminated=on_sim_terminated,
+            on_critic_error=on_critic_error,
+            references=references,
+            max_buffer_bytes=max_buffer_bytes,
+            sim_success_weight=sim_success_weight,
+        )
         self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
         self.critic_failures = 0
         self._frames = FrameReader(env, frame)
@@ -152,6 +159,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self._privileged: PrivilegedCritic | None = None
         self._info: dict[str, Any] = {}
         self._is_running = False
+        self._episode_mode: Mode | None = None  # of the last reset, whether or not its episode is over
 
     @property
     def mode(self) -> Mode:
@@ -173,7 +181,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         Raises:
             ConfigError: Unknown mode, or an episode is running.
         """
-        check_choice("mode", mode, MODES)
+        check_mode(mode)
         if self._is_running and mode != self._mode:
             raise ConfigError(
                 f"Can't switch from {self._mode!r} to {mode!r} while an episode is running. "
@@ -184,13 +192,16 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
-        """Starts an episode; `options["mode"]` switches the mode, the other options go to the wrapped env."""
-        self._is_running = False
+        """Starts an episode; `options["mode"]` switches the mode, the other options go to the wrapped env.
+
+        Raises:
+            ConfigError: Unknown mode; the episode goes on. After any other error there is none.
+        """
         options, mode = without_mode(options)
-        if mode is not None:
-            self.set_mode(mode)
+        self._is_running = False
         self._episode = None
         observation, info = self.env.reset(seed=seed, options=options)
+        self._mode = self._episode_mode = self._mode if mode is None else mode
         self._steps.begin(observation)
         if self._mode != "eval":
             info = self._begin(info)
@@ -201,10 +212,12 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         """Steps the env; see the class for reward, terminated, truncated and info.
 
         Raises:
-            ResetNeeded: The training episode is over, or none was started.
+            ResetNeeded: The training episode is over, none was started, or the mode was switched since.
+            ConfigError: The action has another shape than the action space or is not finite; nothing has moved.
             CriticError: With ``on_critic_error="raise"``; the episode is lost and `reset` starts anew.
         """
         if self._mode == "eval":
+            self._require_eval_episode()
             result = self.env.step(action)
             self._is_running = not (result[2] or result[3])
             return result
@@ -218,12 +231,14 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             (reward, terminated, truncated), as `step` would give them; see `observe` and `current_info`.
         """
         if self._mode == "eval":
+            self._require_eval_episode()
             reward, terminated, truncated, self._info = self._steps.step(action)
             self._is_running = not (terminated or truncated)
             return reward, terminated, truncated
         episode = self._episode
         if episode is None or not self._is_running:
             raise ResetNeeded("The training episode is over. Call reset() before the next step().")
+        check_action(action, self.env.action_space)
         self._is_running = False  # Whatever raises below leaves an episode that can't go on.
         env_reward, env_terminated, env_truncated, info = self._steps.step(action)
         episode.advance(env_terminated, env_truncated, sim_success(info))
@@ -250,6 +265,10 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             self._critic = None
         self._is_running = False
         super().close()
+
+    def _require_eval_episode(self) -> None:
+        if self._episode_mode not in (None, "eval"):  # before the first reset, the env speaks for itself
+            raise ResetNeeded(f"The last episode was one of mode {self._episode_mode!r}. Call reset() first.")
 
     def _begin(self, info: dict[str, Any]) -> dict[str, Any]:
         frame = self._steps.frame(self._frames, info)

@@ -143,3 +143,16 @@ def test_a_wrapper_that_changes_observations_sees_every_step():
     env.reset(seed=0)
     env.step(chunk(4))
     assert Counting.seen == 5
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_chunk_with_a_bad_row_executes_none_of_it(mode):
+    env = VLACRewardWrapper(QuietEnv(), ScriptedCritic(success_probs=[0.1] * 3), mode=mode)
+    env = ActionChunk(env, chunk_size=3)
+    env.reset(seed=0)
+    bad = chunk(3)
+    bad[2, 1] = np.nan
+    with pytest.raises(ConfigError, match="finite action"):
+        env.step(bad)
+    assert env.unwrapped.num_steps == 0
+    assert env.step(chunk(3))[4]["elapsed_steps"] == 3

@@ -10,7 +10,9 @@ from gymnasium.error import ResetNeeded
 from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticResponseError
+from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.wrappers import VLACRewardWrapper
+from vlac_gym.wrappers.vector import VLACRewardWrapper as VectorWrapper
 
 ACTION = np.zeros(7, np.float32)
 
@@ -130,6 +132,21 @@ def test_min_value_reached_lets_the_critic_stop():
     history = play(VLACRewardWrapper(ScriptedEnv(), critic, min_value=0.75))
     assert outcome(history) == [(0.0, False, False), (1.0, True, False)]
     assert history[-1][3]["critic"]["values"] == [0.0, 0.75]
+
+
+def test_min_value_asks_for_values_at_checks_only():
+    # Checks at steps 2, 4, 6 and 7 (the limit); done at 2 and 4, where the value is too low.
+    critic = ScriptedCritic(
+        success_probs=[1.0, 1.0, 0.0, 0.0],
+        values=[[0.0, 0.25, 0.25], [0.0, 0.25, 0.25, 0.25, 0.5], [0.0] * 7 + [0.375]],
+    )
+    env = VLACRewardWrapper(
+        ScriptedEnv(max_episode_steps=7), critic, min_value=0.75, done_interval=2, value_stride=1
+    )
+    history = play(env)
+    assert outcome(history) == [(0.0, False, False)] * 6 + [(0.375, False, True)]
+    assert [info["critic"]["calls"] for *_, info in history] == [0, 2, 2, 4, 4, 5, 7]
+    assert [info["critic"]["checked"] for *_, info in history] == [False, True] * 3 + [True]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.25, float("inf")])
@@ -424,3 +441,105 @@ def test_async_vector_env_builds_one_critic_per_worker():
         envs.close()
     finally:
         del gym.registry["vlac_gym_test/Scripted-v0"]
+
+
+def test_an_ended_train_episode_never_goes_on_in_eval():
+    sim = ScriptedEnv(max_episode_steps=None)
+    env = VLACRewardWrapper(sim, ScriptedCritic(success_probs=[0.95]))
+    play(env)
+    env.set_mode("eval")
+    for step in (env.step, env.step_unrendered):
+        with pytest.raises(ResetNeeded, match="mode 'train'"):
+            step(ACTION)
+    assert sim.num_steps == 1
+    env.reset()
+    assert "success" in env.step(ACTION)[4]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_unknown_mode_in_reset_leaves_the_episode_running(mode):
+    sim = ScriptedEnv(max_episode_steps=None)
+    env = VLACRewardWrapper(sim, ScriptedCritic(success_probs=[0.1]), mode=mode)
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        env.reset(options={"mode": "trian"})
+    with pytest.raises(ConfigError, match="while an episode is running"):
+        env.set_mode("eval" if mode == "train" else "train")
+    env.step(ACTION)
+    assert (sim.num_resets, sim.num_steps) == (1, 1)
+
+
+def test_failed_reset_to_another_mode_leaves_no_episode_to_step():
+    class Refusing(ScriptedEnv):
+        def reset(self, *, seed=None, options=None):
+            if options:
+                raise ConfigError("no such task")
+            return super().reset(seed=seed)
+
+    env = VLACRewardWrapper(Refusing(max_episode_steps=None), ScriptedCritic(success_probs=[0.1]))
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="no such task"):
+        env.reset(options={"mode": "eval", "task_id": 99})
+    assert env.mode == "train"
+    with pytest.raises(ResetNeeded):
+        env.step(ACTION)
+    env.set_mode("eval")
+    with pytest.raises(ResetNeeded):
+        env.step(ACTION)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (np.full(7, np.nan, np.float32), "finite action"),
+        ([0, 0, 0, 0, 0, 0, np.inf], "finite action"),
+        (np.zeros(6, np.float32), r"shape \(7,\), got \(6,\)"),
+        (np.zeros((1, 7), np.float32), r"shape \(7,\), got \(1, 7\)"),
+        (["0"] * 7, "finite action"),
+    ],
+)
+def test_refused_action_leaves_the_training_episode_as_it_was(action, message):
+    critic = ScriptedCritic(success_probs=[0.1, 0.95])
+    env = VLACRewardWrapper(ScriptedEnv(), critic)
+    env.reset(seed=0)
+    env.step(ACTION)
+    with pytest.raises(ConfigError, match=message):
+        env.step(action)
+    _, reward, terminated, _, info = env.step(ACTION)
+    assert (reward, terminated, info["elapsed_steps"], info["critic"]["calls"]) == (1.0, True, 2, 2)
+
+
+class NoValue:
+    """A critic without `value`."""
+
+    def success_prob(self, frames, tasks): ...
+    def progress(self, before, after, tasks, references=None): ...
+    def describe(self): ...
+    def close(self): ...
+
+
+BAD_ARGUMENTS = [
+    ({"critic": None}, "Expected a critic"),
+    ({"critic": object()}, "lacks success_prob, progress, value, describe, close"),
+    ({"critic": NoValue()}, "lacks value"),
+    ({"critic": ScriptedCritic}, "a class"),
+    ({"critic": "orcle"}, "Did you mean 'oracle'"),
+    ({"critic": " "}, "critic spec"),
+    ({"task": 5}, "task as a text"),
+    ({"task": " "}, "task as a text"),
+    ({"references": 5}, "sequence of frames"),
+    ({"max_buffer_bytes": 0}, "max_buffer_bytes"),
+    ({"max_buffer_bytes": "1 MB"}, "max_buffer_bytes"),
+    ({"sim_success_weight": float("nan")}, "sim_success_weight"),
+    ({"sim_success_weight": "1"}, "sim_success_weight"),
+    ({"gamma": "1"}, "gamma"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_ARGUMENTS)
+@pytest.mark.parametrize("kind", ["one env", "many envs"])
+def test_what_cannot_be_right_is_refused_at_construction(kind, options, message):
+    env = ScriptedEnv() if kind == "one env" else RolloutVectorEnv([ScriptedEnv] * 2, mode="sync")
+    wrapper = VLACRewardWrapper if kind == "one env" else VectorWrapper
+    with pytest.raises(ConfigError, match=message):
+        wrapper(env, **{"critic": ScriptedCritic(), **options})

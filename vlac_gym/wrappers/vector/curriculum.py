@@ -68,7 +68,7 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
             env  # with step_async, step_wait and seeds per env, as all that wraps a RolloutVectorEnv
         )
         self._log = EpisodeLog(env)
-        self._is_running = False
+        self._is_running = self._is_pending = False
         self._waiting: list[deque[Assignment]] = [deque() for _ in range(env.num_envs)]
         self._playing: list[deque[Assignment]] = [deque() for _ in range(env.num_envs)]
         base.set_episode_options(self._next_options)
@@ -80,7 +80,9 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
 
         Raises:
             ConfigError: `options` chooses tasks or states, or `reset_mask` splits a group.
+            AlreadyPendingCallError: A step is under way; the episodes go on.
         """
+        self._require_idle()
         chosen = sorted(set(_CHOSEN) & set(options or {}))
         if chosen:
             raise ConfigError(
@@ -91,7 +93,6 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
         indices = list(range(self.num_envs)) if mask is None else np.flatnonzero(mask).tolist()
         self._check_whole_groups(indices)
         self._is_running = self._is_running or mask is None
-        self._is_pending = False
         with self._given_back_on_error():
             self._give_back(indices)
             dealt = {i: self._next_options(i) for i in indices}
@@ -109,8 +110,7 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
         """Begins a step; `step_wait` returns it."""
         if not self._is_running:
             raise ResetNeeded("There are no assigned episodes. Call reset() before the next step().")
-        if self._is_pending:
-            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
+        self._require_idle()
         with self._given_back_on_error(but_not=ConfigError):  # of the actions: nothing has moved
             self._steps.step_async(actions)
         self._is_pending = True
@@ -133,6 +133,10 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
         self._give_back(range(self.num_envs))
         self._is_running = False
         super().close(**kwargs)
+
+    def _require_idle(self) -> None:
+        if self._is_pending:
+            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
 
     def _next_options(self, index: int) -> dict[str, int]:
         if not self._waiting[index]:

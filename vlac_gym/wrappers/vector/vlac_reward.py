@@ -23,7 +23,7 @@ from vlac_gym.vector.orders import ResetOrder, ResetReport
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult, VectorStep
 from vlac_gym.wrappers.frame_source import FrameSource
-from vlac_gym.wrappers.rule_setup import MODES, check_choice, check_references, resolve_rule, without_mode
+from vlac_gym.wrappers.rule_setup import check_arguments, check_mode, resolve_rule, without_mode
 from vlac_gym.wrappers.training_episode import EpisodeSettings
 from vlac_gym.wrappers.vector.critic_desk import CriticDesk
 from vlac_gym.wrappers.vector.judged_step import JudgedStep
@@ -127,10 +127,16 @@ class VLACRewardWrapper(
                 "wrappers around this one."
             )
         VectorWrapper.__init__(self, env)
-        check_choice("mode", mode, MODES)
-        check_choice("on_sim_terminated", on_sim_terminated, ("ignore", "truncate"))
-        check_choice("on_critic_error", on_critic_error, ("raise", "truncate"))
-        check_references(references)
+        check_arguments(
+            critic=critic,
+            mode=mode,
+            task=task,
+            on_sim_terminated=on_sim_terminated,
+            on_critic_error=on_critic_error,
+            references=references,
+            max_buffer_bytes=max_buffer_bytes,
+            sim_success_weight=sim_success_weight,
+        )
         self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
         self._settings = EpisodeSettings(
             rule=self.rule,
@@ -184,10 +190,12 @@ class VLACRewardWrapper(
 
         Raises:
             ConfigError: Unknown mode, or an episode is running.
+            AlreadyPendingCallError: A step is under way.
         """
-        check_choice("mode", mode, MODES)
+        check_mode(mode)
         if mode == self._mode:
             return
+        self.env.require_idle()
         if self._is_running and not (self._terminations | self._truncations).all():
             raise ConfigError(
                 f"Can't switch from {self._mode!r} to {mode!r} while an episode is running. "
@@ -202,17 +210,18 @@ class VLACRewardWrapper(
         """Starts episodes; ``options["mode"]`` switches the mode, the rest is `RolloutVectorEnv.reset`'s.
 
         Raises:
-            ConfigError: An option does not fit, or a `reset_mask` keeps envs running in another mode.
+            ConfigError: An option does not fit, or a `reset_mask` leaves out an env while the mode switches;
+                the episodes go on.
+            AlreadyPendingCallError: A step is under way.
         """
         options, mode = without_mode(options)
-        is_partial = options is not None and options.get("reset_mask") is not None
-        if is_partial and not self._is_running:
-            raise ConfigError("Expected a reset of all envs first, got a reset_mask. Leave it out.")
+        mask = None if options is None else options.get("reset_mask")
+        if mask is not None:
+            self._check_partial(mask, mode)
+        self.env.require_idle()
         orders = self.env.reset_orders(seed=seed, options=options)
-        self._pending = None
-        self._is_running = is_partial
-        if mode is not None:
-            self.set_mode(mode)
+        self._is_running = False  # Whatever raises below leaves episodes that can't go on.
+        self._mode = self._mode if mode is None else mode
         if self._mode == "eval":
             result = self.env.execute_reset(orders)
         else:
@@ -303,6 +312,15 @@ class VLACRewardWrapper(
     def _episode_settings(self) -> EpisodeSettings:
         weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
         return replace(self._settings, sim_success_weight=weight)
+
+    def _check_partial(self, mask: Any, mode: Mode | None) -> None:
+        if not self._is_running:
+            raise ConfigError("Expected a reset of all envs first, got a reset_mask. Leave it out.")
+        if mode not in (None, self._mode) and not np.all(mask):
+            raise ConfigError(
+                f"Can't switch from {self._mode!r} to {mode!r} while an episode is running or awaits its reset in "
+                f"an env that reset_mask leaves out, got {mask}. Reset all envs to switch."
+            )
 
     def _begun(self, orders: Mapping[int, ResetOrder]) -> dict[int, dict[str, Any]]:
         return {

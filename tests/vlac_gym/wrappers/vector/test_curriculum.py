@@ -294,6 +294,18 @@ def test_a_second_step_async_is_refused():
     env.step_wait()
 
 
+def test_a_reset_while_a_step_is_under_way_gives_nothing_back():
+    curriculum = notes([1])
+    env = make(curriculum, num_envs=1)
+    env.reset(seed=0)
+    env.step_async(idle_actions(env))
+    with pytest.raises(AlreadyPendingCallError):
+        env.reset(seed=0)
+    env.step_wait()
+    assert curriculum.told == []
+    assert len(curriculum.made) == 1
+
+
 def test_reset_options_that_choose_tasks_are_refused():
     env = make(notes([0]), num_envs=2)
     with pytest.raises(ConfigError, match=r"the curriculum to choose .*got \['task_id'\]"):

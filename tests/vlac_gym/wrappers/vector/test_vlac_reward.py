@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import AlreadyPendingCallError, ResetNeeded
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, as_singles, digest, per_env
 
@@ -33,20 +33,44 @@ def build(env_fns: list, critic: Any, autoreset: str = "NextStep", **options: An
     )
 
 
-@settings(max_examples=60, deadline=None)
+def _held_back_by_the_value(stride: int) -> dict[str, Any]:
+    return {
+        "lengths": [9, 7], "autoreset": "NextStep", "preset": "vlac", "interval": 2, "stride": stride,
+        "limit": None, "on_sim_terminated": "ignore", "mode": "train", "done_share": 0.9, "patience": 1,
+        "min_steps": 0, "min_value": 1.0,
+    }  # fmt: skip
+
+
+@example(**_held_back_by_the_value(1))
+@example(**_held_back_by_the_value(5))
+@settings(max_examples=100, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     autoreset=st.sampled_from(AUTORESETS),
-    preset=st.sampled_from(["vlac", "dense", "pbrs", "evolve"]),
+    preset=st.sampled_from(["vlac", "vlac", "dense", "pbrs", "evolve"]),
     interval=st.integers(1, 4),
     stride=st.integers(1, 5),
     limit=st.sampled_from([None, 1, 6]),
     on_sim_terminated=st.sampled_from(["ignore", "truncate"]),
     mode=st.sampled_from(["train", "eval", "shaping"]),
-    done_share=st.sampled_from([0.0, 0.2]),
+    done_share=st.sampled_from([0.0, 0.2, 0.9]),
+    patience=st.integers(1, 2),
+    min_steps=st.sampled_from([0, 3]),
+    min_value=st.sampled_from([None, 0.75]),
 )
 def test_n_envs_equal_n_single_envs(
-    lengths, autoreset, preset, interval, stride, limit, on_sim_terminated, mode, done_share
+    lengths,
+    autoreset,
+    preset,
+    interval,
+    stride,
+    limit,
+    on_sim_terminated,
+    mode,
+    done_share,
+    patience,
+    min_steps,
+    min_value,
 ):
     options = {
         "preset": preset,
@@ -56,6 +80,9 @@ def test_n_envs_equal_n_single_envs(
         "value_stride": stride,
         "max_episode_steps": limit,
         "on_sim_terminated": on_sim_terminated,
+        "done_patience": patience,
+        "min_steps": min_steps,
+        "min_value": min_value,
     }
     env_fns = [
         partial(ShadedEnv, shade=i, max_episode_steps=length, success_steps=[2 + i])
@@ -340,3 +367,50 @@ def test_frames_that_a_critic_keeps_stay_as_they_were():
     for _ in range(3):
         env.step(actions(1))
     assert [int(frame[0, 0, 2]) for frame in kept] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("autoreset", AUTORESETS)
+def test_no_env_is_left_behind_when_the_mode_switches(autoreset):
+    critic = ScriptedCritic(success_probs=[0.1] * 9, values=[[0.0, 0.5]] * 9)
+    env = build([partial(ScriptedEnv, max_episode_steps=1)] * 2, critic, autoreset)
+    env.reset(seed=0)
+    env.step(actions(2))  # all are over
+    with pytest.raises(ConfigError, match="Reset all envs to switch"):
+        env.reset(options={"mode": "eval", "reset_mask": np.array([True, False])})
+    assert env.mode == "train"
+    env.reset(options={"mode": "eval", "reset_mask": np.array([True, True])})
+    assert env.step(actions(2))[4]["elapsed_steps"].tolist() == (
+        [0, 0] if autoreset == "SameStep" else [1, 1]
+    )
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_unknown_mode_in_reset_leaves_the_episodes_running(mode):
+    env = build([ScriptedEnv] * 2, LookingCritic(0.0), mode=mode)
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        env.reset(options={"mode": "trian"})
+    assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_nothing_else_is_done_while_a_step_is_under_way(mode, kind):
+    envs = RolloutVectorEnv(
+        [partial(ShadedEnv, shade=i) for i in range(2)], mode=kind, autoreset_mode="Disabled"
+    )
+    env = VLACRewardWrapper(envs, LookingCritic(0.0), mode=mode)
+    env.reset(seed=0)
+    env.step_async(actions(2))
+    for refused in (
+        lambda: env.reset(options={"reset_mask": np.array([True, False])}),
+        lambda: env.reset(seed=1),
+        lambda: env.step_async(actions(2)),
+        lambda: env.set_mode("shaping"),
+        lambda: envs.call("render"),
+    ):
+        with pytest.raises(AlreadyPendingCallError):
+            refused()
+    assert env.step_wait()[4]["elapsed_steps"].tolist() == [1, 1]
+    assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [2, 2]
+    env.close()

@@ -8,8 +8,10 @@ from typing import Literal
 
 from vlac_gym.data.collect_options import parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
-from vlac_gym.data.export_lerobot import export_lerobot
+from vlac_gym.data.export_lerobot import LEROBOT_VERSION, export_lerobot
 from vlac_gym.data.export_ms_swift import SwiftOptions, export_ms_swift
+from vlac_gym.errors import ConfigError
+from vlac_gym.frames.convention import ImageConvention
 
 _ANY = 1_000_000  # larger than any initial state's number
 
@@ -23,7 +25,7 @@ class Args:
     episodes: Path
     """Folder of `vlac-gym collect`."""
     out: Path
-    """Folder to write to."""
+    """New or empty folder to write to."""
     held_out_init_states: str | None = None
     """ms-swift: initial states whose episodes go to val.jsonl, e.g. 40-49."""
     done_per_episode: int = 8
@@ -36,14 +38,34 @@ class Args:
     """ms-swift: recorded camera; default: the first."""
     seed: int = 0
     """ms-swift: seed of the draws."""
+    image_convention: Literal["upright", "raw_rotated_180"] = "upright"
+    """lerobot: upright as recorded, or raw_rotated_180 (mirrored), as the LIBERO sets published for LeRobot."""
+
+
+_ONLY_FOR = {
+    "ms-swift": (
+        "held_out_init_states",
+        "done_per_episode",
+        "pairs_per_episode",
+        "mismatch_share",
+        "camera",
+        "seed",
+    ),
+    "lerobot": ("image_convention",),
+}
+"""Format -> the options that say nothing to the other one."""
 
 
 def run(args: Args) -> int:
     """Runs the command; see `vlac-gym export --help`."""
+    _refuse_options_of_the_other_format(args)
     dataset = EpisodeDataset.open(args.episodes)
     if args.format == "lerobot":
-        count = export_lerobot(dataset, args.out)
-        print(f"{count} demonstrations written to {args.out} (LeRobot v3.0)")
+        convention = ImageConvention(args.image_convention)
+        count = export_lerobot(dataset, args.out, image_convention=convention)
+        print(
+            f"{count} demonstrations written to {args.out} (LeRobot {LEROBOT_VERSION}, pictures {convention})"
+        )
         return 0
     options = SwiftOptions(
         done_per_episode=args.done_per_episode,
@@ -61,3 +83,13 @@ def run(args: Args) -> int:
         print(f"{args.out / name}: {sum(kinds.values())} prompts ({shown})")
     print(f"Fine-tune with: swift sft --dataset {args.out / 'train.jsonl'} …")
     return 0
+
+
+def _refuse_options_of_the_other_format(args: Args) -> None:
+    for owner, names in _ONLY_FOR.items():
+        given = [name for name in names if getattr(args, name) != getattr(Args, name)]
+        if given and owner != args.format:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(
+                f"{flags}: only --format {owner} takes this, got --format {args.format}. Leave it out."
+            )

@@ -2,7 +2,7 @@
 
 The layout follows huggingface/lerobot, commit 7427f31, `src/lerobot/datasets/{utils,dataset_metadata}.py`:
 `meta/info.json`, `meta/stats.json`, `meta/tasks.parquet`, `meta/episodes/chunk-000/file-000.parquet` and
-`data/chunk-000/file-NNN.parquet` with the pictures inside (feature type `image`).
+`data/chunk-000/file-NNN.parquet` with the pictures inside (feature type `image`); `lerobot_stats` has the statistics.
 """
 
 __all__ = ["LEROBOT_VERSION", "demonstrations", "export_lerobot"]
@@ -10,15 +10,19 @@ __all__ = ["LEROBOT_VERSION", "demonstrations", "export_lerobot"]
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
+from vlac_gym.data.frame_codec import EncodedFrames, FrameEncoding, encode_frame
+from vlac_gym.data.lerobot_stats import PixelStats, vector_stats
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.reporting.files import partial_path, write_json
+from vlac_gym.reporting.output_folder import claim_folder
 
 LEROBOT_VERSION = "v3.0"
 _FPS = 20  # LIBERO's control rate, Hz
@@ -33,12 +37,16 @@ _INTEGERS = ("frame_index", "episode_index", "index", "task_index")
 
 
 def demonstrations(dataset: EpisodeDataset) -> EpisodeDataset:
-    """Episodes worth imitating: honest attempts that end in success.
+    """Episodes worth imitating: honest attempts that end in success and did not begin in it.
 
     Raises:
         ConfigError: There is none, or one has not a frame of every step.
     """
-    chosen = dataset.select(lambda entry: entry.meta.imperfection == "none" and entry.ends_in_success)
+    chosen = dataset.select(
+        lambda entry: (
+            entry.meta.imperfection == "none" and entry.ends_in_success and entry.first_success_step != 0
+        )
+    )
     if not chosen:
         raise ConfigError(
             f"{dataset.root} holds no honest attempt (imperfection 'none') that ends in success."
@@ -52,19 +60,26 @@ def demonstrations(dataset: EpisodeDataset) -> EpisodeDataset:
     return chosen
 
 
-def export_lerobot(dataset: EpisodeDataset, out: Path) -> int:
+def export_lerobot(
+    dataset: EpisodeDataset, out: Path, *, image_convention: ImageConvention = ImageConvention.UPRIGHT
+) -> int:
     """Writes the demonstrations of a dataset, each up to its first success.
 
     Args:
         dataset: Recorded episodes; see `demonstrations`.
-        out: A folder that does not exist yet or is empty.
+        out: A folder that is new or empty.
+        image_convention: Which way round the pictures are written. `RAW_ROTATED_180` is that of the LIBERO sets
+            published for LeRobot, and of what lerobot's own LIBERO env shows a policy: our upright pictures are
+            mirrored against those. `info.json` states it in each picture feature's `info`. Pictures that are turned
+            are compressed again, in the format that they were recorded in.
 
     Returns:
         How many demonstrations were written.
 
     Raises:
-        ConfigError: No usable demonstration, cameras that differ, or a folder that is not empty.
-        DependencyNotInstalled: pyarrow is missing; nothing is written.
+        ConfigError: No usable demonstration, cameras that differ, or a folder that holds files or can't be written
+            to; nothing is written.
+        DependencyNotInstalled: pyarrow or filelock is missing; nothing is written.
     """
     try:
         import pyarrow as pa
@@ -74,29 +89,48 @@ def export_lerobot(dataset: EpisodeDataset, out: Path) -> int:
             'LeRobot export needs pyarrow. Run: pip install "vlac-gym[lerobot]"'
         ) from e
     demos = demonstrations(dataset)
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"Expected an empty folder to export to, {out} holds files. Choose another.")
-    first: Episode = demos[0]
-    cameras = {camera: tuple(frames[0].shape) for camera, frames in first.frames.items()}
     texts = sorted(set(demos.tasks().values()))
-    writer = _Writer(pa, pq, out, cameras, {text: i for i, text in enumerate(texts)})
-    for begin in range(0, len(demos), _EPISODES_PER_FILE):
-        writer.write_file([demos[i] for i in range(begin, min(begin + _EPISODES_PER_FILE, len(demos)))])
-    writer.finish(texts)
+    with claim_folder(out):
+        writer = _Writer(
+            pa, pq, out, _common_cameras(demos), {text: i for i, text in enumerate(texts)}, image_convention
+        )
+        for begin in range(0, len(demos), _EPISODES_PER_FILE):
+            writer.write_file([demos[i] for i in range(begin, min(begin + _EPISODES_PER_FILE, len(demos)))])
+        writer.finish(texts)
     return len(demos)
+
+
+def _common_cameras(demos: EpisodeDataset) -> dict[str, tuple[int, ...]]:
+    """Each view's shape (H, W, 3), the same in all episodes."""
+    expected: dict[str, tuple[int, ...]] = {}
+    for episode in demos:
+        cameras = {camera: tuple(frames[0].shape) for camera, frames in episode.frames.items()}
+        expected = expected or cameras
+        if cameras != expected:
+            raise ConfigError(
+                f"Expected cameras {expected} in every demonstration of {demos.root}, "
+                f"{episode.meta.episode_id} has {cameras}. Export them from folders of their own."
+            )
+    return expected
 
 
 class _Writer:
     """Writes data files, remembers what the metadata needs, and writes that last."""
 
     def __init__(
-        self, pa: Any, pq: Any, out: Path, cameras: dict[str, tuple[int, ...]], tasks: dict[str, int]
+        self,
+        pa: Any,
+        pq: Any,
+        out: Path,
+        cameras: dict[str, tuple[int, ...]],
+        tasks: dict[str, int],
+        convention: ImageConvention,
     ) -> None:
         self._pa, self._pq, self._out = pa, pq, out
-        self._cameras, self._tasks = cameras, tasks
+        self._cameras, self._tasks, self._convention = cameras, tasks, convention
         self._episodes: list[dict[str, Any]] = []
         self._numbers: dict[str, list[NDArray[Any]]] = {name: [] for name in _NUMBERS}
-        self._pixels: dict[str, list[NDArray[np.float64]]] = {camera: [] for camera in cameras}
+        self._pixels = {camera: PixelStats() for camera in cameras}
         self._frames = self._files = 0
 
     def write_file(self, episodes: Sequence[Episode]) -> None:
@@ -122,11 +156,8 @@ class _Writer:
         write_json(meta / "info.json", self._info(len(tasks)))
 
     def _table(self, episode: Episode, chunk: int, file: int) -> Any:
-        length = episode.first_success_step or episode.num_steps
-        if {camera: tuple(f[0].shape) for camera, f in episode.frames.items()} != self._cameras:
-            raise ConfigError(
-                f"Expected cameras {self._cameras} in every episode, {episode.meta.episode_id} differs."
-            )
+        length = episode.first_success_step
+        assert length is not None  # see `demonstrations`
         number = len(self._episodes)
         steps = np.arange(length)
         columns: dict[str, NDArray[Any]] = {
@@ -142,12 +173,7 @@ class _Writer:
             self._numbers[name].append(values)
         arrays = {name: self._array(values) for name, values in columns.items()}
         for camera in self._cameras:
-            view = episode.view(camera)
-            pictures = [{"bytes": view.encoded(i), "path": None} for i in range(length)]
-            kind = self._pa.struct([("bytes", self._pa.binary()), ("path", self._pa.string())])
-            arrays[_image_key(camera)] = self._pa.array(pictures, kind)
-            sampled = [view[i] for i in range(0, length, max(1, length // 8))]
-            self._pixels[camera].append(np.concatenate([f.reshape(-1, 3) for f in sampled]) / 255.0)
+            arrays[_image_key(camera)] = self._pictures(episode, camera, length)
         self._episodes.append(
             {
                 "episode_index": number,
@@ -163,6 +189,16 @@ class _Writer:
         )
         self._frames += length
         return self._pa.table(arrays)
+
+    def _pictures(self, episode: Episode, camera: str, length: int) -> Any:
+        """The column of a camera; counts eight or nine of an episode's pictures for the statistics."""
+        view = episode.view(camera)
+        encoding = cast(FrameEncoding, episode.meta.encoding)
+        data = [_encoded(view, i, self._convention, encoding) for i in range(length)]
+        for i in range(0, length, max(1, length // 8)):
+            self._pixels[camera].add(view[i])
+        kind = self._pa.struct([("bytes", self._pa.binary()), ("path", self._pa.string())])
+        return self._pa.array([{"bytes": picture, "path": None} for picture in data], kind)
 
     def _array(self, values: NDArray[Any]) -> Any:
         if values.ndim == 1:
@@ -186,12 +222,8 @@ class _Writer:
         return table.replace_schema_metadata({"pandas": json.dumps(content)})
 
     def _stats(self) -> dict[str, dict[str, Any]]:
-        stats = {name: _summary(np.concatenate(parts)) for name, parts in self._numbers.items()}
-        for camera, parts in self._pixels.items():
-            pixels = _summary(np.concatenate(parts))
-            shaped = {k: np.reshape(v, (3, 1, 1)).tolist() for k, v in pixels.items() if k != "count"}
-            stats[_image_key(camera)] = {**shaped, "count": pixels["count"]}
-        return stats
+        stats = {name: vector_stats(np.concatenate(parts)) for name, parts in self._numbers.items()}
+        return stats | {_image_key(camera): pixels.result() for camera, pixels in self._pixels.items()}
 
     def _info(self, num_tasks: int) -> dict[str, Any]:
         features: dict[str, Any] = {
@@ -199,6 +231,7 @@ class _Writer:
                 "dtype": "image",
                 "shape": list(shape),
                 "names": ["height", "width", "channels"],
+                "info": {"image_convention": self._convention.value},
             }
             for camera, shape in self._cameras.items()
         }
@@ -227,12 +260,7 @@ def _image_key(camera: str) -> str:
     return f"observation.images.{camera}"
 
 
-def _summary(values: NDArray[Any]) -> dict[str, Any]:
-    rows = values.reshape(len(values), -1).astype(np.float64)
-    return {
-        "min": rows.min(axis=0).tolist(),
-        "max": rows.max(axis=0).tolist(),
-        "mean": rows.mean(axis=0).tolist(),
-        "std": rows.std(axis=0).tolist(),
-        "count": [len(rows)],
-    }
+def _encoded(view: EncodedFrames, index: int, convention: ImageConvention, encoding: FrameEncoding) -> bytes:
+    if convention is ImageConvention.UPRIGHT:
+        return view.encoded(index)
+    return encode_frame(convert_image(view[index], convention), encoding)

@@ -12,28 +12,39 @@ from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.data import EpisodeDataset, EpisodeMeta, write_episode
 from vlac_gym.data.export_lerobot import export_lerobot
 from vlac_gym.data.export_ms_swift import SwiftOptions, export_ms_swift
-from vlac_gym.data.frame_codec import decode_frame
+from vlac_gym.data.frame_codec import FrameEncoding, decode_frame
 from vlac_gym.data.recorder import EpisodeRecorder
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.convention import ImageConvention
 
 TASKS = ("put the bowl on the plate", "open the drawer")
 
 
 def record(
-    root: Path, task_id: int, init_state_id: int, *, succeeds: bool, kind: str = "none", stride: int = 1
+    root: Path,
+    task_id: int,
+    init_state_id: int,
+    *,
+    succeeds: bool,
+    stride: int = 1,
+    first_success_step: int = 15,
+    encoding: FrameEncoding = "png",
+    camera: str = "agentview",
+    slant: int = 0,
 ) -> None:
-    """20 steps; frame i is grey i; progress i / 20, success from step 15 on, where progress is 1."""
+    """20 steps; frame i is grey 10 i, plus `slant` a column; progress i / 20, 1 from the first success on."""
     meta = EpisodeMeta(
-        "libero_goal", task_id, TASKS[task_id], init_state_id, "expert", kind,
-        frame_stride_steps=stride, encoding="png", seed=int(succeeds),
+        "libero_goal", task_id, TASKS[task_id], init_state_id, "expert", "none",
+        frame_stride_steps=stride, encoding=encoding, seed=int(succeeds),
     )  # fmt: skip
+    columns = (slant * np.arange(8)[:, None]).repeat(3, axis=1)
     recorder = EpisodeRecorder(meta)
     for step in range(21):
-        success = succeeds and step >= 15
+        success = succeeds and step >= first_success_step
         recorder.add(
             np.arange(8) + step,
             {"success": success, "goal_progress": 1.0 if success else min(step / 20, 0.7)},
-            {"agentview": np.full((6, 8, 3), 10 * step, np.uint8)} if step % stride == 0 else None,
+            {camera: np.tile(np.uint8(10 * step + columns), (6, 1, 1))} if step % stride == 0 else None,
             action=np.full(7, -step / 20) if step else None,
         )
     write_episode(root, recorder.finish())
@@ -139,6 +150,7 @@ def test_demonstrations_become_a_lerobot_dataset(bank: EpisodeDataset, tmp_path:
     assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (4, 60, 2)
     assert info["features"]["observation.images.agentview"] == {
         "dtype": "image", "shape": [6, 8, 3], "names": ["height", "width", "channels"],
+        "info": {"image_convention": "upright"},
     }  # fmt: skip
 
     data = pq.read_table(out / info["data_path"].format(chunk_index=0, file_index=0))
@@ -167,7 +179,37 @@ def test_demonstrations_become_a_lerobot_dataset(bank: EpisodeDataset, tmp_path:
     assert stats["action"]["min"] == pytest.approx([-15 / 20] * 7)
     assert stats["action"]["max"] == pytest.approx([-1 / 20] * 7)
     assert stats["observation.state"]["mean"] == pytest.approx([7.0 + i for i in range(8)])
-    assert np.shape(stats["observation.images.agentview"]["mean"]) == (3, 1, 1)
+    # Four times the actions -1/20 … -15/20: the 1 % quantile lies between copies of -15/20.
+    quantiles = {"q01": -0.75, "q10": -0.7, "q50": -0.4, "q90": -0.1, "q99": -0.05}
+    for name, value in quantiles.items():
+        assert stats["action"][name] == pytest.approx([value] * 7), name
+    assert stats["frame_index"]["q99"] == pytest.approx([14.0])
+    # Of each episode every picture, grey 0, 10, …, 140.
+    pixels = stats["observation.images.agentview"]
+    levels = {"min": 0, "max": 140, "mean": 70, "q01": 0, "q10": 10, "q50": 70, "q90": 130, "q99": 140}
+    for name, level in levels.items():
+        assert pixels[name] == [[[pytest.approx(level / 255)]]] * 3, name
+    assert pixels["std"] == [[[pytest.approx(np.sqrt(1866.6667) / 255)]]] * 3
+    assert pixels["count"] == [60]
+
+
+@pytest.mark.parametrize("encoding", ["png", "jpeg"])
+def test_lerobot_pictures_are_mirrored_on_demand(tmp_path: Path, encoding: FrameEncoding) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    out, bank = tmp_path / "lerobot", tmp_path / "bank"
+    record(bank, 0, 0, succeeds=True, encoding=encoding, slant=10)
+    assert (
+        export_lerobot(EpisodeDataset.open(bank), out, image_convention=ImageConvention.RAW_ROTATED_180) == 1
+    )
+    info = json.loads((out / "meta/info.json").read_text())
+    assert info["features"]["observation.images.agentview"]["info"] == {"image_convention": "raw_rotated_180"}
+    picture = pq.read_table(out / "data/chunk-000/file-000.parquet").to_pylist()[5]
+    data = picture["observation.images.agentview"]["bytes"]
+    assert data.startswith({"png": b"\x89PNG", "jpeg": b"\xff\xd8"}[encoding])
+    # Step 5 is grey 50 at the left and 10 more in each of the 8 columns: mirrored, the left edge is the brightest.
+    tolerance = {"png": 0, "jpeg": 2}[encoding]
+    expected = np.arange(120, 40, -10)[:, None].repeat(3, axis=1)
+    assert np.abs(decode_frame(data)[0].astype(int) - expected).max() <= tolerance
 
 
 def test_impossible_lerobot_exports_are_refused(bank: EpisodeDataset, tmp_path: Path) -> None:
@@ -179,9 +221,16 @@ def test_impossible_lerobot_exports_are_refused(bank: EpisodeDataset, tmp_path: 
     record(sparse, 0, 0, succeeds=True, stride=2)
     with pytest.raises(ConfigError, match="--frame-stride-steps 1"):
         export_lerobot(EpisodeDataset.open(sparse), tmp_path / "out")
+    solved = tmp_path / "solved"
+    record(solved, 0, 0, succeeds=True, first_success_step=0)
+    with pytest.raises(ConfigError, match="no honest attempt"):
+        export_lerobot(EpisodeDataset.open(solved), tmp_path / "out")
+    record(bank.root, 0, 9, succeeds=True, camera="wrist")
+    with pytest.raises(ConfigError, match=r"agentview.* in every demonstration .*-i09-.* has .*wrist"):
+        export_lerobot(EpisodeDataset.open(bank.root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     export_lerobot(bank, tmp_path / "out")
-    with pytest.raises(ConfigError, match="empty folder"):
+    with pytest.raises(ConfigError, match=r"new or empty folder .* holds data, meta"):
         export_lerobot(bank, tmp_path / "out")
 
 
@@ -204,3 +253,20 @@ def test_the_command_exports(
     assert "train.jsonl" in shown
     assert "val.jsonl" in shown
     assert "done/1" in shown
+
+
+def test_options_of_the_other_format_are_refused(
+    bank: EpisodeDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vlac_gym.cli import main
+
+    given = ["export", "--episodes", str(bank.root), "--out", str(tmp_path / "out")]
+    assert main([*given, "--format", "lerobot", "--camera", "wrist", "--seed", "1"]) == 2
+    assert "--camera, --seed: only --format ms-swift" in " ".join(capsys.readouterr().err.split())
+    assert main([*given, "--format", "ms-swift", "--image-convention", "raw_rotated_180"]) == 2
+    assert "--image-convention: only --format lerobot" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+    assert main([*given, "--format", "lerobot", "--image-convention", "raw_rotated_180"]) == 0
+    assert "4 demonstrations" in capsys.readouterr().out
+    info = (tmp_path / "out/meta/info.json").read_text()
+    assert "raw_rotated_180" in info

@@ -160,8 +160,9 @@ def _run_in_workers(
                         future.result()
     except BrokenProcessPool as e:
         raise SimulatorError(
-            "A collecting process died (out of memory, or the simulator crashed). Finished episodes are kept: "
-            "run the same command again, with fewer workers if memory was short."
+            "A collecting process died (out of memory, the simulator crashed, or a script calls this without "
+            "`if __name__ == '__main__':`). Finished episodes are kept: run the same command again, with fewer "
+            "workers if memory was short."
         ) from e
     finally:
         stop.set()

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from vlac_gym.errors import SimulatorError
+from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.vector.crew import EnvFactory
 from vlac_gym.vector.observations import allocate, view
 from vlac_gym.vector.orders import Lost, Order, Report, ResetOrder, StepOrder
-from vlac_gym.vector.worker import Worker
+from vlac_gym.vector.worker import Worker, share
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class ProcessCrew:
         max_restarts: Successors of one process in a row without a reset that worked.
 
     Raises:
+        ConfigError: Processes can't be started from this program.
         SimulatorError: From `collect`, when a process keeps dying.
     """
 
@@ -58,12 +59,14 @@ class ProcessCrew:
         processes = multiprocessing.get_context(context)
         memory = allocate(observation_space, count, processes)
         self.batch = view(observation_space, count, memory, is_shared=True)
+        space = share(processes, observation_space)
         self._workers: list[Worker] = []
         self._orders: dict[Worker, dict[int, Order]] = {}
         try:
             for first in range(0, count, envs_per_worker):
                 fns = {i: env_fns[i] for i in range(first, min(first + envs_per_worker, count))}
-                self._workers.append(Worker(processes, fns, observation_space, memory, count))
+                self._workers.append(Worker(processes, fns, space, memory, count))
+            self._check_start(self._workers[0])
         except BaseException:
             self.close()
             raise
@@ -100,6 +103,16 @@ class ProcessCrew:
         while self._workers:
             self._workers.pop().stop(deadline_s)
         self._worker_of = {}
+
+    def _check_start(self, worker: Worker) -> None:
+        """Waits for one worker; those that can't start in this program all can't."""
+        is_ready = worker.wait_until_ready(time.monotonic() + self._start_timeout_s)
+        if not is_ready and (worker.exit_code or 0) > 0:
+            raise ConfigError(
+                f"Expected worker processes to start, but the first ended with exit code {worker.exit_code}; its error "
+                "is printed above. Workers import the main script: put what makes and uses the env under "
+                "`if __name__ == '__main__':`, or choose mode='sync'."
+            )
 
     def _receive(self, worker: Worker, orders: dict[int, Order], deadline_s: float) -> dict[int, Report]:
         reports: dict[int, Report] = {}

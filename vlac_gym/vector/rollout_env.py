@@ -71,7 +71,8 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 
     Raises:
-        ConfigError: An argument does not fit; no process was started.
+        ConfigError: An argument does not fit, and no process was started; or workers can't start, as in a script
+            without ``if __name__ == "__main__":``.
 
     Example:
         >>> from vlac_gym.envs.scripted import ScriptedEnv

@@ -1,18 +1,17 @@
-"""The process of a few envs: `Worker` on this side, `serve_slots` on the other."""
+"""The process of a few envs: `Worker` on this side, `serve_slots` on the other; `share` for what it is started with."""
 
-__all__ = ["Worker", "serve_slots"]
+__all__ = ["Worker", "serve_slots", "share"]
 
 import contextlib
+import pickle
 import signal
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import Any, cast
+from typing import Any
 
-import gymnasium as gym
-from gymnasium.vector.utils import CloudpickleWrapper
+import cloudpickle
 
 from vlac_gym.vector.crew import EnvFactory
 from vlac_gym.vector.observations import view
@@ -24,29 +23,47 @@ _GONE = (EOFError, OSError)
 
 _STOP = (0, None)
 
+_READY = 0
+"""Ticket of a worker's first message: it runs, and waits for orders."""
+
+
+def share(context: BaseContext, value: Any) -> Any:
+    """`value`, pickled, in anonymous shared memory for processes of this context.
+
+    A process that is started with more than a pipe holds (64 KiB) and dies before it has read all of it would block
+    its parent for ever.
+    """
+    pickled = cloudpickle.dumps(value)
+    memory = context.RawArray("c", len(pickled))
+    memory.raw = pickled
+    return memory
+
 
 def serve_slots(
     pipe: Connection,
-    env_fns: Callable[[], Mapping[int, EnvFactory]],
-    observation_space: gym.Space[Any],
+    env_fns: Any,
+    observation_space: Any,
     memory: Any,
     num_envs: int,
 ) -> None:
     """Carries out orders until told to stop, or until the other side is gone.
 
     Args:
-        pipe: Brings (ticket, {env index: order}) and takes (ticket, {env index: report}).
-        env_fns: A callable that returns {env index: env factory}.
-        observation_space: One env's observation space.
+        pipe: Brings (ticket, {env index: order}) and takes (ticket, {env index: report}), after a first ticket that
+            says it is ready.
+        env_fns: {env index: env factory}, shared.
+        observation_space: One env's observation space, shared.
         memory: Shared memory of all envs' observations.
         num_envs: Its number of rows.
     """
     # Ctrl-C reaches every process of the terminal; the one in front decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    batch = view(observation_space, num_envs, memory, is_shared=True)
-    slots = {i: EnvSlot(fn, observation_space, batch, i) for i, fn in env_fns().items()}
+    space = pickle.loads(observation_space.raw)
+    batch = view(space, num_envs, memory, is_shared=True)
+    slots = {i: EnvSlot(fn, space, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
     try:
         with contextlib.suppress(*_GONE):
+            pipe.send((_READY, {}))
             while True:
                 ticket, orders = pipe.recv()
                 if orders is None:
@@ -64,7 +81,7 @@ class Worker:
     Args:
         context: Starts the process.
         env_fns: {env index: env factory}; pickled by cloudpickle.
-        observation_space: One env's observation space.
+        observation_space: One env's observation space, as `share` gives it.
         memory: Shared memory from `observations.allocate`.
         num_envs: Its number of rows.
     """
@@ -73,15 +90,14 @@ class Worker:
         self,
         context: BaseContext,
         env_fns: Mapping[int, EnvFactory],
-        observation_space: gym.Space[Any],
+        observation_space: Any,
         memory: Any,
         num_envs: int,
     ) -> None:
         self.indices = tuple(env_fns)
         self._context = context
-        factories: Any = CloudpickleWrapper(cast(Any, partial(dict, env_fns)))
-        self._arguments = (factories, observation_space, memory, num_envs)
-        self._ticket = 0
+        self._arguments = (share(context, dict(env_fns)), observation_space, memory, num_envs)
+        self._ticket = _READY
         self._start()
 
     @property
@@ -89,6 +105,20 @@ class Worker:
         """The process id."""
         pid: int = self._process.pid
         return pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The process's exit code, negative for a signal; None while it runs."""
+        code: int | None = self._process.exitcode
+        return code
+
+    def wait_until_ready(self, deadline_s: float) -> bool:
+        """Waits until the process can serve; False if it died, or the deadline passed.
+
+        Args:
+            deadline_s: On the clock of `time.monotonic`.
+        """
+        return not isinstance(self._message(deadline_s), str)
 
     def send(self, orders: Mapping[int, Order]) -> bool:
         """Hands out orders; False if the process is gone."""
@@ -108,28 +138,15 @@ class Worker:
         Returns:
             The reports, or why there will be none.
         """
-        if self._pipe.closed:
-            return "an interrupt came in the middle of its last reply"
         while True:
-            left_s = deadline_s - time.monotonic()
-            ready = wait([self._pipe, self._process.sentinel], timeout=max(0.0, left_s))
-            if not ready:
-                return "no reply before the deadline"
-            try:
-                # A reply that was sent before the process died still counts.
-                if self._pipe in ready or self._pipe.poll():
-                    ticket, reports = self._pipe.recv()
-                    if ticket == self._ticket:  # an older one was given up by an interrupted wait
-                        answers: dict[int, Report] = reports
-                        return answers
-                    continue
-            except _GONE:
-                pass
-            except BaseException:
-                self._pipe.close()  # half a message may be left in it
-                raise
-            self._process.join(1.0)
-            return f"the worker process died with exit code {self._process.exitcode}"
+            message = self._message(deadline_s)
+            if isinstance(message, str):
+                return message
+            ticket, reports = message
+            if (
+                ticket == self._ticket
+            ):  # an older one says that it is ready, or was given up by an interrupted wait
+                return reports
 
     def restart(self) -> None:
         """Kills the process, if it still runs, and starts a new one."""
@@ -145,6 +162,27 @@ class Worker:
         """Waits for the process to end by itself until the deadline, then kills it."""
         self._process.join(max(0.0, deadline_s - time.monotonic()))
         self._discard()
+
+    def _message(self, deadline_s: float) -> tuple[int, dict[int, Report]] | str:
+        """The process's next message, or why there will be none."""
+        if self._pipe.closed:
+            return "an interrupt came in the middle of its last reply"
+        left_s = deadline_s - time.monotonic()
+        ready = wait([self._pipe, self._process.sentinel], timeout=max(0.0, left_s))
+        if not ready:
+            return "no reply before the deadline"
+        try:
+            # A reply that was sent before the process died still counts.
+            if self._pipe in ready or self._pipe.poll():
+                message: tuple[int, dict[int, Report]] = self._pipe.recv()
+                return message
+        except _GONE:
+            pass
+        except BaseException:
+            self._pipe.close()  # half a message may be left in it
+            raise
+        self._process.join(1.0)
+        return f"the worker process died with exit code {self._process.exitcode}"
 
     def _start(self) -> None:
         self._pipe, theirs = self._context.Pipe()

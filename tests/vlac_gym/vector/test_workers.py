@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -299,3 +300,38 @@ def test_slow_env_is_not_taken_for_a_dead_one(build):
     assert time.monotonic() - began < 0.9
     assert env.step_wait()[4]["lost"].tolist() == [False, False]
     assert time.monotonic() - began >= 1.0
+
+
+UNGUARDED = """
+from vlac_gym.vector import {import_name}
+env = {make}
+env.reset(seed=0)
+"""
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    ("import_name", "make"),
+    [
+        ("RolloutVectorEnv", "RolloutVectorEnv([ScriptedEnv] * 2, context={context!r})"),
+        # Its spaces are larger than what a pipe holds.
+        ("make_vec", "make_vec('libero_spatial', 0, num_envs=2, context={context!r})"),
+    ],
+)
+def test_a_script_that_workers_cannot_import_is_refused(tmp_path, import_name, make, context):
+    script = tmp_path / "script.py"
+    lines = UNGUARDED.format(import_name=import_name, make=make.format(context=context))
+    script.write_text("from vlac_gym.envs.scripted import ScriptedEnv\n" + lines)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        timeout=WAIT_S,
+    )
+    assert done.returncode == 1
+    assert re.search(
+        "ConfigError: Expected worker processes to start, .* exit code 1; .*"
+        r"put what makes and uses the env under `if __name__ == '__main__':`.*$",
+        done.stderr.strip(),
+    )

@@ -16,9 +16,10 @@ from vlac_gym.errors import (
     CriticServerError,
     CriticTimeoutError,
 )
-from vlac_gym.service.exchange import ClientConfig, Exchange, HttpCall, HttpReply, Pause
+from vlac_gym.service.client_config import ClientConfig
+from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause
 from vlac_gym.service.messages import pack, unpack
-from vlac_gym.service.protocol import JudgeReply, Limits, encode_reply
+from vlac_gym.service.protocol import JudgeReply, Limits, decode_frames, decode_request, encode_reply
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.wire_errors import ERROR_REASONS, ServiceError, classify, decode_error, encode_error
 
@@ -300,6 +301,63 @@ def test_bodies_beyond_the_limit_are_sent_ahead_in_parts(random_frames):
     assert len(answer) == 5
     assert [url.rpartition("/")[2] for url in world.paths] == ["info", "frames", "frames", "success_prob"]
     assert max(len(call.body) for call in world.calls) < 700
+
+
+@pytest.mark.parametrize("operation", ["success_prob", "value"])
+def test_frames_that_unpack_beyond_the_limit_are_sent_ahead_in_parts(operation):
+    world = World()
+    # 192 bytes each once unpacked, a fraction of that on the wire.
+    frames = [np.full((8, 8, 3), i, np.uint8) for i in range(5)]
+    question = success_question(frames, ["t"] * 5, "png", 95)
+    if operation == "value":
+        question = value_question([frames[:2], frames[2:]], ["a", "b"], None, "png", 95)
+    stored = lambda call: HttpReply(200, pack({"protocol": 1, "stored": 2, "instance": "i"}))  # noqa: E731
+    limits = Limits(max_decoded_bytes=400)
+    answers = [info(max_decoded_bytes=400), stored, stored, numbers(*[0.1] * 5)]
+    assert len(world.run(world.exchange.ask(question), answers)) == 5
+    uploads = [decode_frames(call.body, limits) for call in world.calls[1:3]]
+    last = decode_request(operation, world.calls[3].body, limits)
+    assert [*map(len, uploads), len(last.pixels)] == [2, 2, 1]
+    assert world.exchange.frames_sent == 5
+
+
+def test_a_wait_beyond_the_servers_longest_is_cut_to_it(random_frames):
+    world = World(timeout_s=900, deadline_s=1800)
+    world.run(world.exchange.ask(ask(random_frames(1))), [info(), numbers(0.5)])
+    assert [call.timeout_s for call in world.calls] == [900, 900]
+    assert decode_request("success_prob", world.calls[1].body, Limits()).deadline_ms == 600_000
+
+
+def test_every_retry_is_a_warning_and_every_failed_attempt_counts(random_frames, caplog):
+    world = World((ONE, TWO), max_attempts=3)
+    error = CriticConnectionError("gone")
+    with caplog.at_level("WARNING", logger="vlac_gym"), pytest.raises(CriticConnectionError):
+        world.run(world.exchange.ask(ask(random_frames(1))), [error] * 3)
+    assert (world.exchange.failures, world.exchange.retries) == (3, 2)
+    assert [record.getMessage() for record in caplog.records] == [
+        "critic: gone (attempt 1 of 3); next at http://two in 0.0 s",
+        "critic: gone (attempt 2 of 3); next at http://two in 0.2 s",
+    ]
+
+
+def test_a_look_waits_for_a_server_that_loads_and_for_no_lost_one():
+    world = World((ONE, TWO))
+    answers = [CriticConnectionError("gone"), refusal("loading", 2.0), info("d")]
+    assert world.run(world.exchange.look(), answers)["critic"] == "d"
+    assert world.paths == [f"{ONE}/v1/info", f"{TWO}/v1/info", f"{TWO}/v1/info"]
+    assert world.pauses == [2.0]
+    lost = World((ONE, TWO))
+    with pytest.raises(CriticConnectionError, match=r"gone \(attempt 1 of 10; servers: http://two\)"):
+        lost.run(lost.exchange.look(), [CriticConnectionError("gone")] * 2)
+    assert lost.pauses == []
+
+
+def test_a_server_that_cannot_sleep_is_named_and_keeps_no_other_awake():
+    world = World((ONE, TWO), max_attempts=2)
+    asleep = lambda call: HttpReply(200, pack({"protocol": 1, "state": "asleep", "has_sleep": True}))  # noqa: E731
+    with pytest.raises(CriticConnectionError, match=r"attempt 2 of 2; servers: http://one\)"):
+        world.run(world.exchange.switch("sleep"), [CriticConnectionError("gone")] * 2 + [asleep])
+    assert world.paths == [f"{ONE}/v1/sleep", f"{ONE}/v1/sleep", f"{TWO}/v1/sleep"]
 
 
 def test_sleep_reaches_every_server():

@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 
 from vlac_gym.critic.knowledge import parse_knowledge
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.service.exchange import ClientConfig, Exchange, HttpCall, HttpReply, Pause, Steps
+from vlac_gym.service.client_config import ClientConfig
+from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.token_file import read_token
 from vlac_gym.service.transport import (
@@ -97,9 +98,10 @@ class _RemoteBase:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """`retries`, `bytes_sent` and `frames_sent` of this process."""
+        """`failures` (attempts), `retries`, `bytes_sent` and `frames_sent` of this process."""
         exchange = self._exchange
         return {
+            "failures": exchange.failures,
             "retries": exchange.retries,
             "bytes_sent": exchange.bytes_sent,
             "frames_sent": exchange.frames_sent,

@@ -4,13 +4,14 @@ An exchange is a generator: it yields an `HttpCall` and gets the reply (or has a
 it), or yields a `Pause`. Retries, fail-over, version checks and the resending of frames live here, once.
 """
 
-__all__ = ["ClientConfig", "Exchange", "HttpCall", "HttpReply", "Pause", "Steps"]
+__all__ = ["Exchange", "HttpCall", "HttpReply", "Pause", "Steps"]
 
+import logging
 import os
 import random
 import socket
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, TypeVar
@@ -18,22 +19,20 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vlac_gym.errors import (
-    ConfigError,
     CriticConnectionError,
     CriticError,
     CriticOverloadedError,
     CriticProtocolError,
     CriticResponseError,
     CriticTimeoutError,
-    unknown_name,
+    VlacGymError,
 )
+from vlac_gym.service.client_config import ClientConfig
 from vlac_gym.service.known_frames import KnownFrames
 from vlac_gym.service.protocol import (
     CONTENT_TYPE,
-    ENCODINGS,
     PROTOCOL_VERSION,
     EncodedFrame,
-    Encoding,
     Limits,
     WireFormatError,
     decode_reply,
@@ -46,6 +45,7 @@ from vlac_gym.service.wire_errors import MissingFramesError, decode_error
 from vlac_gym.types import FloatArray
 
 RETRIED = (CriticConnectionError, CriticTimeoutError, CriticOverloadedError)
+_WAITING = (CriticOverloadedError,)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
 _EARLIER_S = 0.5
@@ -54,37 +54,7 @@ _UPLOAD_SHARE = 0.9
 
 _T = TypeVar("_T")
 
-
-@dataclass(frozen=True)
-class ClientConfig:
-    """How a client asks.
-
-    Attributes:
-        token: Bearer token, or None.
-        timeout_s: Deadline of one attempt; the server gives up at the same time.
-        deadline_s: Deadline of one question with all its attempts and pauses.
-        max_attempts: Attempts of one question, over all servers.
-        encoding: `raw`; `png` sends fewer bytes for more time; `jpeg` changes pixels, hence answers.
-        jpeg_quality: 1..100, for `jpeg`.
-        ca_file: Certificates to trust for https, besides the system's.
-    """
-
-    token: str | None = field(default=None, repr=False)
-    timeout_s: float = 30.0
-    deadline_s: float = 180.0
-    max_attempts: int = 10
-    encoding: Encoding = "raw"
-    jpeg_quality: int = 95
-    ca_file: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("timeout_s", "deadline_s", "max_attempts"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"Expected {name} above 0, got {getattr(self, name)!r}.")
-        if self.encoding not in ENCODINGS:
-            raise unknown_name("frame encoding", self.encoding, ENCODINGS)
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ConfigError(f"Expected jpeg_quality in [1, 100], got {self.jpeg_quality!r}.")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -148,6 +118,7 @@ class Exchange:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.retries = 0
+        self.failures = 0
         self.bytes_sent = 0
         self.frames_sent = 0
         self._config = config
@@ -183,30 +154,46 @@ class Exchange:
 
     def get_info(self) -> Steps[dict[str, Any]]:
         """Asks the present server what it is, now."""
+        return (yield from self._retrying(self._check))
 
-        def get(server: _Server, timeout_s: float) -> Steps[dict[str, Any]]:
-            return (yield from self._check(server, timeout_s))
-
-        return (yield from self._retrying(get))
+    def look(self) -> Steps[dict[str, Any]]:
+        """`get_info` that waits for no lost server, only for one that answers that it is loading or busy."""
+        for server in self._servers[:-1]:
+            try:
+                return (yield from self._retrying(self._check, only=server, retried=_WAITING))
+            except RETRIED:
+                continue
+        return (yield from self._retrying(self._check, only=self._servers[-1], retried=_WAITING))
 
     def switch(self, action: str) -> Steps[None]:
-        """`sleep` or `wake`, at every server."""
+        """`sleep` or `wake`, at every server; one that fails keeps no other from it, and is named at the end."""
+        errors: list[VlacGymError] = []
         for server in self._servers:
+            post = partial(self._post_switch, action)
+            try:
+                yield from self._retrying(post, only=server)
+            except VlacGymError as e:
+                errors.append(e)
+        if errors:
+            raise errors[0]
 
-            def post(_: _Server, timeout_s: float, server: _Server = server) -> Steps[None]:
-                yield from self._call(server, "POST", f"/v1/{action}", b"", timeout_s)
-
-            yield from self._retrying(post)
+    def _post_switch(self, action: str, server: _Server, timeout_s: float) -> Steps[None]:
+        yield from self._call(server, "POST", f"/v1/{action}", b"", timeout_s)
 
     # Retries and fail-over
 
     def _retrying(
-        self, attempt: Callable[[_Server, float], Steps[_T]], deadline: float | None = None
+        self,
+        attempt: Callable[[_Server, float], Steps[_T]],
+        deadline: float | None = None,
+        only: _Server | None = None,
+        retried: tuple[type[CriticError], ...] = RETRIED,
     ) -> Steps[_T]:
+        """Attempts until one succeeds, fails for good, or time or number run out; at `only` this server or at any."""
         if deadline is None:
             deadline = self._clock() + self._config.deadline_s
         for number in range(1, self._config.max_attempts + 1):
-            server = self._pick()
+            server = only or self._pick()
             wait_s = server.not_before - self._clock()
             if wait_s > 0:
                 yield Pause(min(wait_s, max(0.0, deadline - self._clock())))
@@ -217,10 +204,19 @@ class Exchange:
                 answer = yield from attempt(server, timeout_s)
             except RETRIED as e:
                 self._failed(server, e)
-                is_last = number == self._config.max_attempts or self._pick().not_before >= deadline
-                if is_last or timeout_s <= 0:
-                    raise self._final(e, number) from e
+                following = only or self._pick()
+                is_last = number == self._config.max_attempts or following.not_before >= deadline
+                if is_last or timeout_s <= 0 or not isinstance(e, retried):
+                    raise self._final(e, number, self._servers if only is None else [only]) from e
                 self.retries += 1
+                logger.warning(
+                    "critic: %s (attempt %d of %d); next at %s in %.1f s",
+                    e,
+                    number,
+                    self._config.max_attempts,
+                    following.url,
+                    max(0.0, following.not_before - self._clock()),
+                )
             else:
                 server.failures = 0
                 return answer
@@ -238,14 +234,15 @@ class Exchange:
         pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**server.failures) * (0.5 + 0.5 * self._jitter())
         if isinstance(error, CriticOverloadedError) and error.retry_after_s is not None:
             pause_s = max(pause_s, error.retry_after_s)
+        self.failures += 1
         server.failures += 1
         server.not_before = self._clock() + pause_s
         if isinstance(error, CriticConnectionError):
             # It may have restarted: whether it still holds a frame is known again after its next reply.
             server.known.clear()
 
-    def _final(self, error: CriticError, attempts: int) -> CriticError:
-        where = ", ".join(server.url for server in self._servers)
+    def _final(self, error: CriticError, attempts: int, asked: Sequence[_Server]) -> CriticError:
+        where = ", ".join(server.url for server in asked)
         text = (
             f"{error} (attempt {attempts} of {self._config.max_attempts}; servers: {where}). "
             "Is `vlac-gym serve` running? See /readyz."
@@ -312,14 +309,14 @@ class Exchange:
         self, server: _Server, question: Question, attached: Sequence[bytes], deadline: float
     ) -> Steps[FloatArray]:
         encoded = {digest: question.encoded(digest) for digest in attached}
-        room = int(_UPLOAD_SHARE * server.limits.max_body_bytes)
-        while sum(len(frame.data) for frame in encoded.values()) > room and len(encoded) > 1:
-            yield from self._upload(server, _take_until(encoded, room), deadline)
+        *ahead, beside = _bodies(encoded, server.limits)
+        for part in ahead:
+            yield from self._upload(server, part, deadline)
         timeout_s = max(0.001, deadline - self._clock())
         # A little earlier than the client gives up, so that the server's reason arrives and not a silence.
-        deadline_ms = max(1, int(1000 * (timeout_s - min(_EARLIER_S, 0.1 * timeout_s))))
-        body = encode_request(question.to_request(encoded, deadline_ms))
-        self.frames_sent += len(encoded)
+        earlier_s = min(timeout_s - min(_EARLIER_S, 0.1 * timeout_s), server.limits.max_deadline_s)
+        body = encode_request(question.to_request(beside, max(1, int(1000 * earlier_s))))
+        self.frames_sent += len(beside)
         path = f"/v1/{question.operation}"
         reply = yield from self._call(server, "POST", path, body, timeout_s)
         try:
@@ -349,17 +346,22 @@ class Exchange:
         return reply
 
 
-def _take_until(encoded: dict[bytes, EncodedFrame], room: int) -> dict[bytes, EncodedFrame]:
-    """Moves frames of at most `room` bytes, and at least one, out of `encoded`."""
-    part: dict[bytes, EncodedFrame] = {}
-    used = 0
-    for digest in list(encoded):
-        size = len(encoded[digest].data)
-        if part and used + size > room:
-            break
-        part[digest] = encoded.pop(digest)
-        used += size
-    return part
+def _bodies(frames: Mapping[bytes, EncodedFrame], limits: Limits) -> list[dict[bytes, EncodedFrame]]:
+    """Frames in parts that fit into one body each, by its size and by what the server unpacks from it.
+
+    The last part, which may be empty, goes beside the question.
+    """
+    room = int(_UPLOAD_SHARE * limits.max_body_bytes)
+    parts: list[dict[bytes, EncodedFrame]] = [{}]
+    body_bytes = decoded_bytes = 0
+    for digest, frame in frames.items():
+        body_bytes += len(frame.data)
+        decoded_bytes += frame.decoded_bytes
+        if parts[-1] and (body_bytes > room or decoded_bytes > limits.max_decoded_bytes):
+            parts.append({})
+            body_bytes, decoded_bytes = len(frame.data), frame.decoded_bytes
+        parts[-1][digest] = frame
+    return parts
 
 
 def _checked(values: FloatArray, question: Question, url: str) -> FloatArray:

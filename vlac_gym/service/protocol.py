@@ -123,6 +123,11 @@ class EncodedFrame:
     width: int
     data: bytes
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of the frame after decompression."""
+        return self.height * self.width * 3
+
 
 @dataclass(frozen=True)
 class JudgeRequest:
@@ -348,7 +353,7 @@ def _pixels_from_wire(items: Any, count: int, limits: Limits) -> dict[int, Encod
         if index in pixels:
             raise WireFormatError(f"{where} repeats index {index}.")
         pixels[index] = _encoded_frame(item, where, limits)
-        decoded_bytes += pixels[index].height * pixels[index].width * 3
+        decoded_bytes += pixels[index].decoded_bytes
     if decoded_bytes > limits.max_decoded_bytes:
         raise WireFormatError(
             f"Expected at most {limits.max_decoded_bytes} bytes of decoded frames, got {decoded_bytes}.",
@@ -372,9 +377,10 @@ def _encoded_frame(item: Mapping[str, Any], where: str, limits: Limits) -> Encod
             f"Expected {where} of at most {limits.max_frame_pixels} pixels, got {height} x {width}.",
             "too_large",
         )
-    if encoding == "raw" and len(data) != height * width * 3:
-        raise WireFormatError(f"Expected {height * width * 3} raw bytes in {where}, got {len(data)}.")
-    return EncodedFrame(encoding, height, width, data)
+    frame = EncodedFrame(encoding, height, width, data)
+    if encoding == "raw" and len(data) != frame.decoded_bytes:
+        raise WireFormatError(f"Expected {frame.decoded_bytes} raw bytes in {where}, got {len(data)}.")
+    return frame
 
 
 def _check_version(message: Mapping[str, Any]) -> None:

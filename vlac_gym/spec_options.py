@@ -1,35 +1,109 @@
-"""The options in a spec such as ``noisy_oracle:tpr=0.8,fpr=0.05``: `parse_options`."""
+"""The grammar of spec strings, ``NAME:TARGET?key=value,key=value``: `split_spec`, `read_argument`, `option_types`.
 
-__all__ = ["parse_options"]
+Where there is no target, the options may follow the colon at once: ``noisy_oracle:tpr=0.8``.
+"""
 
-from collections.abc import Mapping
-from typing import Any
+__all__ = ["option_types", "parse_options", "read_argument", "split_spec"]
+
+import inspect
+import types
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
 
 from vlac_gym.errors import ConfigError, unknown_name
 
+_SIMPLE = (bool, int, float, str)
+_BOOLS = {"true": True, "false": False}
 
-def parse_options(argument: str, types: Mapping[str, type], where: str) -> dict[str, Any]:
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """Name and argument of a spec: `nano`, `nano?reading=plain` and `transformers:PATH?device=cpu` alike."""
+    text = spec.strip()
+    end = min((at for at in (text.find(":"), text.find("?")) if at >= 0), default=len(text))
+    return text[:end], text[end:].removeprefix(":")
+
+
+def read_argument(
+    argument: str,
+    options: Mapping[str, type],
+    where: str,
+    *,
+    given: Mapping[str, Any] | None = None,
+    has_target: bool = True,
+) -> tuple[str, dict[str, Any]]:
+    """Target and options of a spec's argument.
+
+    Args:
+        argument: What follows the name. An existing path is a target as a whole, question marks included.
+        options: Option -> type of its value: bool, int, float or str; see `option_types`.
+        where: The spec's form for messages, e.g. ``"transformers:PATH"``.
+        given: Options given beside the spec, which are added.
+        has_target: Whether something must stand before the options.
+
+    Raises:
+        ConfigError: There is no target, or an option does not fit or is given twice.
+    """
+    given = given or {}
+    if has_target:
+        target, _, query = (argument, "", "") if Path(argument).exists() else argument.partition("?")
+        if not target.strip():
+            raise ConfigError(f"Expected a spec {where}, got nothing after the colon.")
+    else:
+        target, query = "", argument.removeprefix("?")
+    found = parse_options(query, options, where)
+    if twice := sorted(found.keys() & given.keys()):
+        raise ConfigError(f"Option {twice[0]!r} is given in the spec and as a keyword. Drop one.")
+    return target.strip(), {**found, **given}
+
+
+def parse_options(text: str, options: Mapping[str, type], where: str) -> dict[str, Any]:
     """Parses `key=value,key=value`.
 
     Args:
-        argument: The text; empty for no options.
-        types: Key -> type of its value: int, float or str.
+        text: The options; empty for none.
+        options: Key -> type of its value: bool, int, float or str.
         where: What the options belong to, for error messages.
 
     Raises:
         ConfigError: A key is unknown, repeated or has no value, or a value does not parse.
     """
-    options: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in argument.split(","))):
-        key, equals, text = (piece.strip() for piece in item.partition("="))
-        if not equals or not text:
+    found: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (piece.strip() for piece in item.partition("="))
+        if not equals or not value:
             raise ConfigError(f"Expected {where} options as key=value, got {item!r}.")
-        if key not in types:
-            raise unknown_name(f"{where} option", key, types)
-        if key in options:
+        if key not in options:
+            raise unknown_name(f"{where} option", key, options)
+        if key in found:
             raise ConfigError(f"{where} option {key!r} is given twice.")
+        kind = options[key]
         try:
-            options[key] = types[key](text)
-        except ValueError as e:
-            raise ConfigError(f"Expected {where} option {key} as {types[key].__name__}, got {text!r}.") from e
-    return options
+            found[key] = _BOOLS[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError) as e:
+            expected = "true or false" if kind is bool else kind.__name__
+            raise ConfigError(f"Expected {where} option {key} as {expected}, got {value!r}.") from e
+    return found
+
+
+def option_types(maker: Callable[..., Any], *, without: Collection[str] = ()) -> dict[str, type]:
+    """The parameters of a class or function that a spec can give, with their types, from its annotations.
+
+    Those are numbers, texts, choices of texts and true or false, also where None is allowed beside them.
+
+    Args:
+        maker: What the options are for, e.g. a config dataclass.
+        without: Parameters that no spec may give, e.g. keys: specs end up in logs.
+    """
+    parameters = inspect.signature(maker, eval_str=True).parameters
+    found = {name: _simple_type(p.annotation) for name, p in parameters.items() if name not in without}
+    return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _simple_type(hint: Any) -> type | None:
+    if get_origin(hint) in (Union, types.UnionType):
+        rest = [part for part in get_args(hint) if part is not type(None)]
+        return _simple_type(rest[0]) if len(rest) == 1 else None
+    if get_origin(hint) is Literal:
+        return str if all(isinstance(choice, str) for choice in get_args(hint)) else None
+    return hint if hint in _SIMPLE else None

@@ -17,6 +17,7 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticProtocolError, CriticTimeoutError
 from vlac_gym.service.client import AsyncRemoteCritic, RemoteCritic
+from vlac_gym.service.served import describe_served
 from vlac_gym.types import CriticKnowledge
 
 
@@ -85,13 +86,73 @@ def test_jpeg_is_judged_as_jpeg_and_only_when_asked_for(server, connect, fakes, 
 def test_a_remote_critic_is_a_critic_and_not_privileged(critic, random_frames):
     assert isinstance(critic, Critic)
     assert not isinstance(critic, PrivilegedCritic)
-    before = critic.describe()
-    assert (before.name, before.device, before.prompt_version) == ("remote", "remote", "none")
-    assert not before.is_privileged
-    critic.success_prob(random_frames(1), ["t"])
-    after = critic.describe()
-    assert after.prompt_version == "1"
-    assert after.details["server"]["info"]["name"] == "brightness"
+    assert not critic.describe().is_privileged
+
+
+def test_it_is_described_as_the_critic_that_is_served(server, connect, fakes):
+    critic, served = connect(server.url), fakes.BrightnessCritic().describe()
+    found = critic.describe()
+    for name in ("name", "model", "prompt_version", "device", "knows", "inputs", "fingerprint"):
+        assert getattr(found, name) == getattr(served, name), name
+    assert found.details["scale"] == 255  # the served critic's own details
+    assert found.details["urls"] == [server.url]
+    assert found.details["server"]["critic"] == critic.server_info()["critic"]
+
+
+def test_servers_of_earlier_and_later_versions_are_described_too():
+    info = {"name": "nano", "model": "m", "prompt_version": "v", "device": "cuda:0"}
+    found = describe_served({"critic": "c1", "info": info}, ["http://h:1"])
+    assert (found.name, found.device, found.fingerprint, found.details["urls"]) == (
+        "nano",
+        "cuda:0",
+        "c1",
+        ["http://h:1"],
+    )
+    later = info | {"knows": {"tasks": ["lift"], "moods": ["good"]}}
+    assert describe_served({"critic": "c1", "info": later}, ["http://h:1"]).knows.tasks == ("lift",)
+
+
+def test_a_description_waits_while_the_server_loads(start_server, connect):
+    assert connect(start_server("--load-s", "1").url).describe().name == "brightness"
+
+
+def test_nobody_at_the_address_is_described_as_unknown_at_once(connect, caplog):
+    critic = connect("http://127.0.0.1:1")
+    started_at = time.monotonic()
+    found = critic.describe()
+    assert time.monotonic() - started_at < 2.0
+    assert (found.name, found.model, found.device) == ("remote", "http://127.0.0.1:1", "remote")
+    assert (
+        "which critic is served is unknown: No connection to the critic at http://127.0.0.1:1" in caplog.text
+    )
+    with pytest.raises(CriticConnectionError, match="attempt 1 of 10"):
+        critic.server_info(retry=False)
+    assert critic.statistics["failures"] == 2
+
+
+def test_options_may_follow_the_url_in_a_spec(server):
+    critic = make_critic(f"{server.url}?timeout_s=1.5,encoding=png,max_attempts=3", deadline_s=9)
+    config = critic._config
+    assert (config.timeout_s, config.encoding, config.max_attempts, config.deadline_s) == (1.5, "png", 3, 9)
+    assert critic.describe().name == "brightness"
+    critic.close()
+    several = make_critic("https://one:1,http://two:2?timeout_s=2")
+    assert repr(several) == "RemoteCritic('https://one:1,http://two:2')"
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("http://h:1?token=secret-token", "Unknown http://HOST:PORT option 'token'.*token_file"),
+        ("http://h:1?timeout_s=soon", "option timeout_s as float, got 'soon'"),
+        ("http://h:1?timeout_s=-1", "timeout_s above 0"),
+        ("http://h:1?encoding=jpg", "Unknown frame encoding 'jpg'"),
+        ("http:?timeout_s=1", "Expected a critic's URL"),
+    ],
+)
+def test_options_in_a_spec_are_checked_at_once(spec, text):
+    with pytest.raises(ConfigError, match=text):
+        make_critic(spec)
 
 
 def test_what_the_served_critic_knows_and_is_reaches_the_client(start_server, connect, random_frames):

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlac_gym.critic.base import check_frame, check_same_length, check_tasks, frame_digest
 from vlac_gym.errors import ConfigError, CriticResponseError
-from vlac_gym.spec_options import parse_options
+from vlac_gym.spec_options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 
@@ -161,8 +161,10 @@ class NoisyOracleCritic(OracleCritic):
     @classmethod
     def from_spec(cls, argument: str, **options: Any) -> "NoisyOracleCritic":
         """Builds `noisy_oracle:tpr=0.8,fpr=0.05,delay=2,autocorrelation=0.5,seed=1`; every part is optional."""
-        types = {"tpr": float, "fpr": float, "delay": int, "autocorrelation": float, "seed": int}
-        return cls(**parse_options(argument, types, "noisy_oracle"), **options)
+        _, options = read_argument(
+            argument, option_types(cls), "noisy_oracle", given=options, has_target=False
+        )
+        return cls(**options)
 
     def begin_episode(self, env_index: int = 0) -> None:
         """Forgets the episode of environment `env_index` and starts its next stream of draws."""

@@ -17,7 +17,7 @@ from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
 from vlac_gym.policies.planner import plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
 from vlac_gym.policies.waypoints import OPEN
-from vlac_gym.spec_options import parse_options
+from vlac_gym.spec_options import option_types, read_argument
 
 _STALE_TURN_RAD = 0.15
 _STILL = "stop"
@@ -70,7 +70,8 @@ class ExpertPolicy:
         Raises:
             ConfigError: An unknown option or a value that does not fit.
         """
-        return cls(ExpertOptions(**parse_options(argument, {"noise": float, "fail": str}, "expert")))
+        _, options = read_argument(argument, option_types(ExpertOptions), "expert", has_target=False)
+        return cls(ExpertOptions(**options))
 
     def __reduce__(self) -> tuple[type["ExpertPolicy"], tuple[ExpertOptions]]:
         return type(self), (self.options,)

@@ -2,7 +2,6 @@
 
 __all__ = ["NUM_REFERENCES", "ReferencePicker", "reads_references", "require_references"]
 
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -57,12 +56,8 @@ class ReferencePicker:
 
 
 def reads_references(info: CriticInfo) -> bool:
-    """Whether a critic says that it takes reference frames: `num_references` in its details, or its server's."""
-    details = info.details or {}
-    server = details.get("server")
-    facts = server.get("info") if isinstance(server, Mapping) else None
-    served = facts.get("details") if isinstance(facts, Mapping) else None
-    return "num_references" in details or (isinstance(served, Mapping) and "num_references" in served)
+    """Whether a critic says that it takes reference frames: `num_references` in its details."""
+    return "num_references" in (info.details or {})
 
 
 def require_references(info: CriticInfo) -> None:

@@ -6,17 +6,18 @@ Frames are sent as they are, never scaled: which scaling leaves an answer unchan
 __all__ = ["AsyncRemoteCritic", "RemoteCritic"]
 
 import asyncio
+import logging
 import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-from vlac_gym.critic.knowledge import parse_knowledge
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.service.client_config import ClientConfig
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
+from vlac_gym.service.served import describe_served
 from vlac_gym.service.token_file import read_token
 from vlac_gym.service.transport import (
     base_urls,
@@ -26,9 +27,15 @@ from vlac_gym.service.transport import (
     mapped_error,
     no_reply,
 )
+from vlac_gym.spec_options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 _T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
+_SPEC_OPTIONS = option_types(ClientConfig, without=("token",)) | {"token_file": str}
+"""What may follow the `?` of a spec; a token must not: specs end up in logs and configs."""
 
 
 class _RemoteBase:
@@ -63,9 +70,19 @@ class _RemoteBase:
         self._exchanges: dict[int, Exchange] = {}
 
     @classmethod
-    def from_spec(cls, spec: str, **options: Any) -> Self:
-        """Builds a client from `http://host:8400` or `http://one:8400,http://two:8400`."""
-        return cls(spec, **options)
+    def from_http(cls, argument: str, **options: Any) -> Self:
+        """Builds a client from what follows `http:`, as in `http://one:8400,http://two:8400?timeout_s=5`."""
+        return cls._from_spec(f"http:{argument}", options)
+
+    @classmethod
+    def from_https(cls, argument: str, **options: Any) -> Self:
+        """Builds a client from what follows `https:`."""
+        return cls._from_spec(f"https:{argument}", options)
+
+    @classmethod
+    def _from_spec(cls, spec: str, given: Mapping[str, Any]) -> Self:
+        urls, options = read_argument(spec, _SPEC_OPTIONS, "http://HOST:PORT", given=given)
+        return cls(urls, **options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({','.join(self._urls)!r})"
@@ -76,25 +93,6 @@ class _RemoteBase:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._exchanges = {}
-
-    def describe(self) -> CriticInfo:
-        """The remote critic; its own facts are in `details["server"]` once it has answered."""
-        info = self._exchange.server_info
-        details: dict[str, Any] = {"urls": list(self._urls)}
-        if info is None:
-            return CriticInfo("remote", model=self._urls[0], device="remote", details=details)
-        details["server"] = info
-        said = info["info"]
-        return CriticInfo(
-            "remote",
-            model=self._urls[0],
-            prompt_version=str(said["prompt_version"]),
-            device="remote",
-            details=details,
-            knows=parse_knowledge(said.get("knows") or {}, f"{self._urls[0]}/v1/info"),
-            inputs=tuple(said.get("inputs") or ()),
-            fingerprint=str(info["critic"]),
-        )
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -187,9 +185,28 @@ class RemoteCritic(_RemoteBase):
         question = value_question(episodes, tasks, references, config.encoding, config.jpeg_quality)
         return question.cut(self._drive(self._exchange.ask(question)))
 
-    def server_info(self) -> dict[str, Any]:
-        """What the server says of itself now: critic, protocol, limits, state."""
-        return self._drive(self._exchange.get_info())
+    def describe(self) -> CriticInfo:
+        """The critic that the server serves, with the URLs in `details["urls"]` and all it says in `details["server"]`.
+
+        Asks the server once, and waits while that loads its model. A server that can't be reached is told by
+        `name="remote"`, and asked again by the next call.
+        """
+        server = self._exchange.server_info
+        if server is None:
+            try:
+                server = self.server_info(retry=False)
+            except (CriticError, ConfigError) as e:
+                logger.warning("which critic is served is unknown: %s", e)
+        return describe_served(server, self._urls)
+
+    def server_info(self, *, retry: bool = True) -> dict[str, Any]:
+        """What the server says of itself now: critic, protocol, limits, state.
+
+        Args:
+            retry: False raises a lost connection or a timeout of the last server at once; servers that are
+                loading or busy are waited for all the same.
+        """
+        return self._drive(self._exchange.get_info() if retry else self._exchange.look())
 
     def gpu_memory_bytes(self) -> float | None:
         """GPU memory that torch holds in the server's process now, bytes; 0 without a GPU, None from old servers."""
@@ -231,8 +248,7 @@ class RemoteCritic(_RemoteBase):
                 else:
                     step = steps.send(reply)
         except StopIteration as stop:
-            answer: _T = stop.value
-            return answer
+            return cast(_T, stop.value)
 
     def _send(self, call: HttpCall) -> HttpReply:
         deadline = time.monotonic() + call.timeout_s
@@ -307,6 +323,10 @@ class AsyncRemoteCritic(_RemoteBase):
         question = value_question(episodes, tasks, references, config.encoding, config.jpeg_quality)
         return question.cut(await self._drive(self._exchange.ask(question)))
 
+    def describe(self) -> CriticInfo:
+        """As `RemoteCritic.describe` once a server has answered; before that `name="remote"`."""
+        return describe_served(self._exchange.server_info, self._urls)
+
     async def server_info(self) -> dict[str, Any]:
         """What the server says of itself now: critic, protocol, limits, state."""
         return await self._drive(self._exchange.get_info())
@@ -349,8 +369,7 @@ class AsyncRemoteCritic(_RemoteBase):
                 else:
                     step = steps.send(reply)
         except StopIteration as stop:
-            answer: _T = stop.value
-            return answer
+            return cast(_T, stop.value)
 
     async def _send(self, call: HttpCall) -> HttpReply:
         client = self._clients.get(self._key())

@@ -16,7 +16,13 @@ FRAME = np.zeros((4, 4, 3), np.uint8)
 class StandIn(ScriptedEngine):
     """Takes what the real constructors take and remembers it."""
 
-    def __init__(self, target, device=None, dtype=None, max_gpu_memory_gb=None):
+    def __init__(
+        self,
+        target,
+        device: str | None = None,
+        dtype: str | None = None,
+        max_gpu_memory_gb: float | None = None,
+    ):
         super().__init__(["1"])
         self.given = {
             "target": target,
@@ -30,7 +36,7 @@ class StandIn(ScriptedEngine):
 
 
 class StandInServer(ScriptedEngine):
-    def __init__(self, base_url, model, *, timeout_s=30.0):
+    def __init__(self, base_url, model, *, timeout_s: float = 30.0):
         super().__init__(["1"])
         self.given = {"base_url": base_url, "served": model, "timeout_s": timeout_s}
 
@@ -104,7 +110,7 @@ def test_openai_takes_url_and_model():
         ("openai:http://host#", "openai:URL#MODEL"),
         ("transformers:ckpt?divice=cpu", "'divice'.*Did you mean 'device'"),
         ("transformers:ckpt?reading=poor", "Unknown reading 'poor'"),
-        ("transformers:ckpt?timeout_s=3", "Unknown TransformersEngine option 'timeout_s'"),
+        ("transformers:ckpt?timeout_s=3", "Unknown transformers:PATH option 'timeout_s'"),
     ],
 )
 def test_bad_spec_is_refused(spec, message):

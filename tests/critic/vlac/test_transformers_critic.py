@@ -17,7 +17,7 @@ from vlac_gym.critic.engines.openai import OpenAIEngine
 from vlac_gym.critic.engines.swift import SwiftEngine
 from vlac_gym.critic.engines.transformers import TransformersEngine
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
-from vlac_gym.critic.vlac.factories import SPEC_OPTIONS
+from vlac_gym.critic.vlac.factories import spec_options
 from vlac_gym.critic.vlac.tiny_checkpoint import make_tiny_checkpoint
 from vlac_gym.errors import ConfigError, CriticError, CriticResponseError
 
@@ -112,11 +112,22 @@ def test_path_that_is_no_checkpoint_is_refused(spec, tmp_path):
         make_critic(spec.format(tmp_path))
 
 
-def test_every_spec_option_is_taken_by_config_or_an_engine():
-    taken = {field.name for field in fields(VLACConfig)}
-    for engine in (TransformersEngine, SwiftEngine, OpenAIEngine):
-        taken |= inspect.signature(engine).parameters.keys()
-    assert SPEC_OPTIONS.keys() <= taken
+@pytest.mark.parametrize(
+    ("engine", "some"),
+    [
+        (TransformersEngine, {"dtype": str, "max_gpu_memory_gb": float, "image_preparation": str}),
+        (SwiftEngine, {"device": str, "max_batch_size": int}),
+        (OpenAIEngine, {"timeout_s": float, "max_concurrency": int}),
+    ],
+)
+def test_spec_options_are_those_of_config_and_engine_and_never_keys_or_code(engine, some):
+    options = spec_options(engine)
+    own = {"reading": str, "thinking": bool, "max_thinking_tokens": int, "unfinished_value_limit": float}
+    assert options.items() >= (some | own).items()
+    assert options.keys() <= inspect.signature(engine).parameters.keys() | {
+        f.name for f in fields(VLACConfig)
+    }
+    assert not options.keys() & {"api_key", "allow_remote_code", "path", "model", "extra_body", "transport"}
 
 
 def test_openai_spec_builds_the_engine_and_connects_to_nothing():

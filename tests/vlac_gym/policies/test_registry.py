@@ -8,6 +8,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.policies import Policy, known_policies, make_policy, register_policy
 from vlac_gym.policies.expert import ExpertPolicy
 from vlac_gym.policies.simple import RandomPolicy, ZeroPolicy
+from vlac_gym.registry import Registry
 
 
 def test_specs_name_their_policies():
@@ -49,10 +50,11 @@ def test_wrong_specs_are_refused_before_anything_is_made(spec, message):
 
 
 def test_a_registered_policy_is_made_and_names_stay_unique(monkeypatch):
-    monkeypatch.setattr("vlac_gym.policies.registry._FACTORIES", dict(known_policies()))
+    fresh = Registry("policy", "'expert'", known_policies())
+    monkeypatch.setattr("vlac_gym.policies.registry._POLICIES", fresh)
     register_policy("still", "vlac_gym.policies.simple:ZeroPolicy.from_spec")
     assert isinstance(make_policy("still"), ZeroPolicy)
-    with pytest.raises(ConfigError, match="'still' is registered already"):
+    with pytest.raises(ConfigError, match="Policy 'still' exists already"):
         register_policy("still", "a:b")
     with pytest.raises(ConfigError, match="letters, digits and underscores"):
         register_policy("no-dash", "a:b")

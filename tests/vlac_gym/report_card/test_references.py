@@ -90,8 +90,6 @@ def test_a_reference_without_the_judged_view_is_refused(dataset: EpisodeDataset)
         ({"reading": "exact"}, False),
         ({"num_references": 0}, True),
         ({"urls": ["http://host:8400"]}, False),
-        ({"server": {"info": {"details": {"num_references": 0}}}}, True),
-        ({"server": {"info": {"details": None}}}, False),
     ],
 )
 def test_a_critic_says_whether_it_reads_references(details: Any, expected: bool) -> None:

@@ -40,6 +40,4 @@ def from_package(argument: str, **options: Any) -> VLACCritic:
             f"The critic 'nano' takes options behind '?' only, got {argument!r}. "
             "Another checkpoint is transformers:PATH."
         )
-    in_spec = {pair.partition("=")[0].strip() for pair in argument.removeprefix("?").split(",")}
-    defaults = {name: value for name, value in _DEFAULTS.items() if name not in in_spec}
-    return from_transformers(f"{CHECKPOINT}{argument}", name="nano", **{**defaults, **options})
+    return from_transformers(f"{CHECKPOINT}{argument}", _DEFAULTS, name="nano", **options)

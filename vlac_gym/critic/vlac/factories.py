@@ -1,53 +1,37 @@
 """VLAC from a spec string: `from_transformers`, `from_swift`, `from_openai`, as `make_critic` calls them.
 
-A spec is `NAME:ARGUMENT` or `NAME:ARGUMENT?key=value,key=value`; the keys are `SPEC_OPTIONS`. Engines are
-imported here on first use, so that this module loads without torch, ms-swift or httpx.
+A spec is `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; the keys are the fields of `VLACConfig` and the engine's
+own parameters. Engines are imported here on first use, so that this module loads without torch, ms-swift or httpx.
 """
 
-__all__ = ["SPEC_OPTIONS", "from_openai", "from_swift", "from_transformers"]
+__all__ = ["from_openai", "from_swift", "from_transformers", "spec_options"]
 
 import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from vlac_gym.critic.engines.base import Engine
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.spec_options import parse_options
+from vlac_gym.spec_options import option_types, read_argument
 
-SPEC_OPTIONS: dict[str, type] = {
-    "reading": str,
-    "value_rule": str,
-    "unfinished_value_limit": float,
-    "out_of_scale": str,
-    "max_thinking_tokens": int,
-    "device": str,
-    "dtype": str,
-    "max_gpu_memory_gb": float,
-    "vision_cache_mb": int,
-    "max_batch_tokens": int,
-    "max_batch_size": int,
-    "max_concurrency": int,
-    "timeout_s": float,
-}
-"""Option -> type of what may follow the `?` of a spec: numbers and texts of `VLACConfig` and of the engines.
-
-Keys and permission to run a checkpoint's code are keywords only: a spec ends up in logs and configs.
-"""
+_NOT_IN_SPECS = ("path", "base_url", "model", "api_key", "allow_remote_code")
+"""Parameters of engines that no spec's options give: its target does, or only a keyword may, since specs end up in
+logs and configs."""
 
 _CONFIG_FIELDS = frozenset(field.name for field in fields(VLACConfig))
 _PICTURE_OPTIONS = ("references", "goal_image")
 _CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name")
 
 
-def from_transformers(argument: str, **options: Any) -> VLACCritic:
+def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, **options: Any) -> VLACCritic:
     """VLAC on a checkpoint directory in the native Hugging Face InternVL format.
 
     Args:
         argument: `PATH` or `PATH?key=value,…`.
+        defaults: Options that hold unless the spec or a keyword says otherwise.
         **options: Fields of `VLACConfig`, `references`, `goal_image`, and what `TransformersEngine` takes,
             e.g. `device`, `dtype`, `max_gpu_memory_gb`.
 
@@ -55,8 +39,9 @@ def from_transformers(argument: str, **options: Any) -> VLACCritic:
         ConfigError: No path, an unknown option, or a path that is not a checkpoint.
         DependencyNotInstalled: torch or transformers is missing.
     """
-    path, options = _split(argument, options, "transformers:PATH")
-    return _build("vlac_gym.critic.engines.transformers:TransformersEngine", (path,), options)
+    engine_class = _load("vlac_gym.critic.engines.transformers:TransformersEngine", options)
+    path, options = _read(argument, engine_class, "transformers:PATH", options)
+    return _build(engine_class, (path,), {**(defaults or {}), **options})
 
 
 def from_swift(argument: str, **options: Any) -> VLACCritic:
@@ -70,8 +55,9 @@ def from_swift(argument: str, **options: Any) -> VLACCritic:
         ConfigError: No path, an unknown option, or a path that is not a checkpoint.
         DependencyNotInstalled: ms-swift is missing.
     """
-    path, options = _split(argument, options, "swift:PATH")
-    return _build("vlac_gym.critic.engines.swift:SwiftEngine", (path,), options)
+    engine_class = _load("vlac_gym.critic.engines.swift:SwiftEngine", options)
+    path, options = _read(argument, engine_class, "swift:PATH", options)
+    return _build(engine_class, (path,), options)
 
 
 def from_openai(argument: str, **options: Any) -> VLACCritic:
@@ -85,38 +71,46 @@ def from_openai(argument: str, **options: Any) -> VLACCritic:
         ConfigError: No URL or model, or an unknown option.
         DependencyNotInstalled: httpx is missing.
     """
-    target, options = _split(argument, options, "openai:URL#MODEL")
+    engine_class = _load("vlac_gym.critic.engines.openai:OpenAIEngine", options)
+    target, options = _read(argument, engine_class, "openai:URL#MODEL", options)
     url, _, model = target.rpartition("#")
     if not url.startswith(("http://", "https://")) or not model:
         raise ConfigError(
             f"Expected a spec openai:URL#MODEL, e.g. openai:http://host:8000/v1#vlac-2b, got {argument!r}."
         )
-    return _build("vlac_gym.critic.engines.openai:OpenAIEngine", (url, model), options)
+    return _build(engine_class, (url, model), options)
 
 
-def _split(argument: str, options: Mapping[str, Any], form: str) -> tuple[str, dict[str, Any]]:
-    """Splits `TARGET?key=value` unless the whole of it is an existing path."""
-    target, _, query = (argument, "", "") if Path(argument).exists() else argument.partition("?")
-    if not target.strip():
-        raise ConfigError(f"Expected a spec {form}, got nothing after the colon.")
-    from_spec = parse_options(query, SPEC_OPTIONS, form)
-    twice = sorted(from_spec.keys() & options.keys())
-    if twice:
-        raise ConfigError(f"Option {twice[0]!r} is given in the spec and as a keyword. Drop one.")
-    return target.strip(), {**from_spec, **options}
+def spec_options(engine_class: type) -> dict[str, type]:
+    """Option -> type of what may follow the `?` of a spec for this engine."""
+    return option_types(VLACConfig) | option_types(engine_class, without=_NOT_IN_SPECS)
 
 
-def _build(target: str, arguments: tuple[str, ...], options: Mapping[str, Any]) -> VLACCritic:
+def _load(target: str, options: Mapping[str, Any]) -> type:
+    """The class of an engine; what can be refused without it is."""
+    check_pictures(**_pictures(options))
+    module_name, _, class_name = target.partition(":")
+    engine_class: type = getattr(importlib.import_module(module_name), class_name)
+    return engine_class
+
+
+def _read(
+    argument: str, engine_class: type, form: str, given: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    return read_argument(argument, spec_options(engine_class), form, given=given)
+
+
+def _build(engine_class: type, arguments: tuple[str, ...], options: Mapping[str, Any]) -> VLACCritic:
     config = VLACConfig(**{name: value for name, value in options.items() if name in _CONFIG_FIELDS})
-    pictures = {name: options[name] for name in _PICTURE_OPTIONS if name in options}
-    check_pictures(**pictures)
     own = _CONFIG_FIELDS.union(_CRITIC_OPTIONS)
     rest = {name: value for name, value in options.items() if name not in own}
-    module_name, _, class_name = target.partition(":")
-    engine_class = getattr(importlib.import_module(module_name), class_name)
     accepted = list(inspect.signature(engine_class).parameters)[len(arguments) :]
     for name in rest:
         if name not in accepted:
-            raise unknown_name(f"{class_name} option", name, own.union(accepted))
+            raise unknown_name(f"{engine_class.__name__} option", name, own.union(accepted))
     engine: Engine = engine_class(*arguments, **rest)
-    return VLACCritic(engine, config, **pictures, name=options.get("name"))
+    return VLACCritic(engine, config, **_pictures(options), name=options.get("name"))
+
+
+def _pictures(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in _PICTURE_OPTIONS if name in options}

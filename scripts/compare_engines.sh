@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compares all engines on one tiny checkpoint, ms-swift and vLLM included, on the CPU.
+# Compares all engines on one tiny checkpoint, ms-swift and vLLM included, on the CPU, and fine-tunes that checkpoint
+# with ms-swift on an exported folder.
 #
 #   scripts/compare_engines.sh DIR [pip options …]
 #
@@ -24,4 +25,5 @@ for engine in swift vllm; do
 done
 cd "$root"
 VLAC_SWIFT_PYTHON="$dir/swift/bin/python" VLAC_VLLM_PYTHON="$dir/vllm/bin/python" \
-  "${PYTHON:-.venv/bin/python}" -m pytest -q -rP -m "slow or not slow" tests/critic/engines/test_agreement.py
+  "${PYTHON:-.venv/bin/python}" -m pytest -q -rP -m "slow or not slow" tests/critic/engines/test_agreement.py \
+  tests/vlac_gym/data/test_swift_sft.py

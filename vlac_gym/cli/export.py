@@ -2,6 +2,7 @@
 
 __all__ = ["Args", "run"]
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -81,7 +82,9 @@ def run(args: Args) -> int:
     for name, kinds in counts.items():
         shown = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
         print(f"{args.out / name}: {sum(kinds.values())} prompts ({shown})")
-    print(f"Fine-tune with: swift sft --dataset {args.out / 'train.jsonl'} …")
+    folder = shlex.quote(str(args.out.resolve()))
+    validation = f" --val_dataset {folder}/val.jsonl" if held_out else ""
+    print(f"Fine-tune with: ROOT_IMAGE_DIR={folder} swift sft --dataset {folder}/train.jsonl{validation} …")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Fine-tuning data for VLAC in ms-swift's format: `export_ms_swift`, `SwiftOptions`.
 
 Writes `train.jsonl` (and `val.jsonl`) beside `images/`. A line holds `messages` (system, user, assistant) and
-`images`; the prompts are the very texts that the critic is asked with, so `swift sft` trains what will be used.
+`images`; the prompts are the very texts that the critic is asked with, so `swift sft` trains what will be used. Paths
+of images are relative to the folder, which ms-swift is told in the variable `ROOT_IMAGE_DIR`: the folder can be moved.
 """
 
 __all__ = ["SwiftOptions", "export_ms_swift"]
@@ -21,6 +22,7 @@ from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.files import write_bytes, write_text
+from vlac_gym.reporting.output_folder import claim_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def export_ms_swift(
 
     Args:
         dataset: Recorded episodes.
-        out: Folder, made if it is not there. Image paths in the lines are absolute.
+        out: A folder that is new or empty. Image paths in the lines are relative to it.
         options: What to draw.
         held_out_init_states: Episodes from these go to `val.jsonl`, and none of their frames to `train.jsonl`.
 
@@ -84,7 +86,9 @@ def export_ms_swift(
         For each file, how many prompts of each kind and answer it holds, e.g. `done/1`, `pair/+`.
 
     Raises:
-        ConfigError: A split would be empty, or mismatched instructions are asked for with a single task.
+        ConfigError: A split would be empty or give no prompt, mismatched instructions are asked for with a single
+            task, an episode lacks the camera, or the folder holds files or can't be written to; nothing is written.
+        DependencyNotInstalled: filelock is missing; nothing is written.
     """
     options = options or SwiftOptions()
     tasks = sorted(set(dataset.tasks().values()))
@@ -96,14 +100,28 @@ def export_ms_swift(
     if held_out_init_states:
         train, held_out = dataset.split_by_init_state(held_out_init_states)
         parts = {"train.jsonl": train, "val.jsonl": held_out}
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    counts = {}
-    for name, part in parts.items():
-        rng = np.random.default_rng((options.seed, len(name)))
-        samples = [(e, sample) for e in range(len(part)) for sample in _draw(part[e], tasks, options, rng)]
-        kept = _balance(samples, part, rng)
-        counts[name] = _write(kept, part, out, name, options.camera)
-    return counts
+    with claim_folder(out):
+        kept = {name: _samples(part, tasks, options, name) for name, part in parts.items()}
+        (out / "images").mkdir()
+        return {name: _write(kept[name], part, out, name, options.camera) for name, part in parts.items()}
+
+
+def _samples(
+    part: EpisodeDataset, tasks: Sequence[str], options: SwiftOptions, name: str
+) -> list[tuple[int, _Sample]]:
+    """The prompts of a split, each with its episode's index, drawn, balanced and shuffled."""
+    rng = np.random.default_rng((options.seed, len(name)))
+    samples = []
+    for index, episode in enumerate(part):
+        episode.view(options.camera)  # raises where the camera is missing
+        samples += [(index, sample) for sample in _draw(episode, tasks, options, rng)]
+    kept = _balance(samples, part, rng)
+    if not kept:
+        raise ConfigError(
+            f"{name} would be empty: {len(part)} episodes of {part.root} give no prompt with {options}. "
+            "Done prompts need frames with and without success of one task, pairs need two frames of an episode."
+        )
+    return kept
 
 
 def _draw(episode: Episode, tasks: Sequence[str], options: SwiftOptions, rng: Generator) -> Iterator[_Sample]:
@@ -162,7 +180,7 @@ def _write(
     lines = []
     for index, sample in samples:
         wanted.setdefault(index, set()).update(sample.frames)
-        images = [str(_image(out, part, index, frame).resolve()) for frame in sample.frames]
+        images = [_image(part, index, frame) for frame in sample.frames]
         messages = [
             {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": sample.prompt},
@@ -175,12 +193,13 @@ def _write(
     for index, frames in wanted.items():
         view = part[index].view(camera)
         for frame in frames:
-            write_bytes(_image(out, part, index, frame), view.encoded(frame))
+            write_bytes(out / _image(part, index, frame), view.encoded(frame))
     write_text(out / name, "".join(f"{line}\n" for line in lines))
     return dict(sorted(counts.items()))
 
 
-def _image(out: Path, part: EpisodeDataset, index: int, frame: int) -> Path:
+def _image(part: EpisodeDataset, index: int, frame: int) -> str:
+    """Where a frame lies below the folder, with forward slashes."""
     meta = part.entries[index].meta
     suffix = "jpg" if meta.encoding == "jpeg" else "png"
-    return out / "images" / f"{meta.episode_id}-{frame:04d}.{suffix}"
+    return f"images/{meta.episode_id}-{frame:04d}.{suffix}"

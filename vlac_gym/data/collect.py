@@ -1,9 +1,4 @@
-"""Collecting episodes with worker processes: `collect`, `Outcome`, `CollectReport`.
-
-Also a command without further packages, for machines that have numpy, a simulator and little else:
-
-    python -m vlac_gym.data.collect --task-suite libero_spatial --episodes-per-task 40 --out DIR
-"""
+"""Collecting episodes with worker processes: `collect`, `Outcome`, `CollectReport`."""
 
 __all__ = ["CollectReport", "Outcome", "collect"]
 
@@ -230,30 +225,3 @@ def _env(task_suite: str, settings: RecordSettings) -> Any:
 def _close_env() -> None:
     while _envs:
         _envs.popitem()[1].close()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line without tyro; `vlac-gym collect` is the same with more comfort."""
-    import argparse
-    import logging
-
-    from vlac_gym.data.collect_options import add_arguments, from_arguments, run_collection
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(prog="python -m vlac_gym.data.collect", description=__doc__)
-    add_arguments(parser)
-    options = from_arguments(parser.parse_args(argv))
-    log = logging.getLogger(__name__)
-
-    def show(outcome: Outcome, done: int, total: int) -> None:
-        if done % 20 == 0 or done == total or outcome.error:
-            log.info("%d/%d %s %s", done, total, outcome.episode_id, outcome.error or outcome.num_steps)
-
-    report = run_collection(options, show)
-    recorded = len(report.outcomes) - len(report.lost)
-    log.info("%d recorded, %d were there before, %d lost", recorded, report.skipped, len(report.lost))
-    return 1 if report.lost else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

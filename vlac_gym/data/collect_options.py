@@ -1,10 +1,8 @@
-"""What the collect commands take: `CollectOptions`, `run_collection`, `parse_ids` and an argparse form of them."""
+"""What `vlac-gym collect` takes: `CollectOptions`, `run_collection`, `parse_ids`."""
 
-__all__ = ["CollectOptions", "add_arguments", "from_arguments", "parse_ids", "run_collection"]
+__all__ = ["CollectOptions", "parse_ids", "run_collection"]
 
-import argparse
 import dataclasses
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,26 +116,3 @@ def parse_ids(text: str, count: int, what: str) -> list[int]:
     if not ids or max(ids) >= count:
         raise ConfigError(f"Expected {what} below {count}, got {text!r}.")
     return sorted(ids)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds an option for every field of `CollectOptions`; names and defaults are the same."""
-    hints = typing.get_type_hints(CollectOptions)
-    for field in dataclasses.fields(CollectOptions):
-        flag = f"--{field.name.replace('_', '-')}"
-        hint = hints[field.name]
-        if typing.get_origin(hint) is tuple:
-            parser.add_argument(flag, nargs="+", default=field.default)
-        elif field.default is dataclasses.MISSING:
-            parser.add_argument(flag, type=hint, required=True)
-        else:
-            is_int = isinstance(field.default, int) or field.default is None
-            parser.add_argument(flag, type=int if is_int else str, default=field.default)
-
-
-def from_arguments(arguments: argparse.Namespace) -> CollectOptions:
-    """The options behind parsed arguments."""
-    values: dict[str, typing.Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in vars(arguments).items()
-    }
-    return CollectOptions(**values)

@@ -18,7 +18,6 @@ from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.critic.engines.torch_threads import limit_torch_threads
-from vlac_gym.critic_round import checked_answers
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.libero_tasks import LiberoTask, get_task
 from vlac_gym.errors import ConfigError, CriticError, DependencyNotInstalled, VlacGymError
@@ -26,6 +25,7 @@ from vlac_gym.policies import Policy, make_policy
 from vlac_gym.reporting.reading import read_summary
 from vlac_gym.reporting.run_folder import RunFolder, RunStatus
 from vlac_gym.reporting.trace import EpisodeTrace
+from vlac_gym.rule.round import checked_answers
 from vlac_gym.types import Mode
 from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
 

@@ -15,13 +15,11 @@ __all__ = [
     "value_lists",
 ]
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.checks import check_frame, check_frames, frame_digest
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 
@@ -115,26 +113,6 @@ class PrivilegedCritic(Critic, Protocol):
         ...
 
 
-def check_frame(frame: object, where: str = "frame") -> None:
-    """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array with H, W >= 1."""
-    if not isinstance(frame, np.ndarray):
-        raise ConfigError(
-            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
-            "Convert it with np.asarray."
-        )
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise ConfigError(
-            f"Expected {where} as uint8 (H, W, 3) with H, W >= 1, got {frame.dtype} {frame.shape}. "
-            "Use RGB, channels last, 0..255."
-        )
-
-
-def check_frames(frames: Sequence[Frame], where: str = "frames") -> None:
-    """Raises `ConfigError`, naming the index, unless every frame is uint8 (H, W, 3)."""
-    for i, frame in enumerate(frames):
-        check_frame(frame, f"{where}[{i}]")
-
-
 def check_tasks(tasks: Sequence[str]) -> None:
     """Raises `ConfigError` unless `tasks` is a sequence of non-empty texts (not one text)."""
     if isinstance(tasks, str):
@@ -150,12 +128,6 @@ def check_same_length(**sequences: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         got = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ConfigError(f"Expected the same number of each, got {got}.")
-
-
-def frame_digest(frame: Frame) -> bytes:
-    """BLAKE2b-128 of a frame's dtype, shape and bytes: equal digests mean equal pictures."""
-    head = f"{frame.dtype.str}{frame.shape}".encode()
-    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=head[:64]).digest()
 
 
 def value_lists(

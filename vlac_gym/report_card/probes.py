@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vlac_gym.data.episodes import Episode
-from vlac_gym.data.frame_codec import decode_frame, encode_frame
+from vlac_gym.frames.codec import decode_frame, encode_frame
 from vlac_gym.progress_metrics import value_order_correlation
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.judging import JudgedEpisode, value_indices

@@ -6,8 +6,8 @@ import pytest
 from vlac_gym.critic.nano.labels import FrameTable, Sampler, pair_percent
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.data.episodes import Episode, EpisodeMeta
-from vlac_gym.data.frame_codec import EncodedFrames, encode_frame
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import EncodedFrames, encode_frame
 
 
 def episode(progress: list[float], task: str = "stack", init_state_id: int = 0) -> Episode:

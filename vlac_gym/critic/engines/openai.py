@@ -17,7 +17,6 @@ from vlac_gym.critic.base import frame_digest
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.chat_completions import read_reply, request_body
 from vlac_gym.critic.engines.chat_prompts import check_request
-from vlac_gym.critic.engines.data_urls import check_side, png_data_url
 from vlac_gym.critic.engines.retries import RetryPolicy, call_with_retries
 from vlac_gym.errors import (
     ConfigError,
@@ -29,6 +28,7 @@ from vlac_gym.errors import (
     CriticTimeoutError,
     DependencyNotInstalled,
 )
+from vlac_gym.frames.codec import png_data_url
 
 _QUOTED_CHARS = 300
 _MAX_REPLY_BYTES = 1 << 26
@@ -90,7 +90,8 @@ class OpenAIEngine:
             raise ConfigError(
                 f"Expected timeout_s > 0 and max_concurrency >= 1, got {timeout_s} and {max_concurrency}."
             )
-        check_side(image_size)
+        if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
+            raise ConfigError(f"Expected image_size as a number of pixels >= 1 or None, got {image_size!r}.")
         self._retries = RetryPolicy(max_tries=max_tries, backoff_s=backoff_s, deadline_s=timeout_s)
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model

@@ -219,7 +219,7 @@ def test_a_closed_engine_is_no_engine_that_another_try_could_reach(tiny_checkpoi
     engine = TransformersEngine(tiny_checkpoint, device="cpu")
     engine.close()
     for use in (lambda: engine.generate(mixed), lambda: engine.warm_up(mixed), engine.wake):
-        with pytest.raises(ConfigError, match="closed. Build another one"):
+        with pytest.raises(ConfigError, match="closed"):
             use()
     engine.sleep()
 

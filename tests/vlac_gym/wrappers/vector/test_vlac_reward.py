@@ -37,7 +37,7 @@ def _held_back_by_the_value(stride: int) -> dict[str, Any]:
     return {
         "lengths": [9, 7], "autoreset": "NextStep", "preset": "vlac", "interval": 2, "stride": stride,
         "limit": None, "on_sim_terminated": "ignore", "mode": "train", "done_share": 0.9, "patience": 1,
-        "min_steps": 0, "min_value": 1.0,
+        "min_steps": 0, "min_value": 1.0, "as_terminal": False,
     }  # fmt: skip
 
 
@@ -57,6 +57,7 @@ def _held_back_by_the_value(stride: int) -> dict[str, Any]:
     patience=st.integers(1, 2),
     min_steps=st.sampled_from([0, 3]),
     min_value=st.sampled_from([None, 0.75]),
+    as_terminal=st.booleans(),
 )
 def test_n_envs_equal_n_single_envs(
     lengths,
@@ -71,6 +72,7 @@ def test_n_envs_equal_n_single_envs(
     patience,
     min_steps,
     min_value,
+    as_terminal,
 ):
     options = {
         "preset": preset,
@@ -83,6 +85,7 @@ def test_n_envs_equal_n_single_envs(
         "done_patience": patience,
         "min_steps": min_steps,
         "min_value": min_value,
+        "truncate_as_terminal": as_terminal,
     }
     env_fns = [
         partial(ShadedEnv, shade=i, max_episode_steps=length, success_steps=[2 + i])
@@ -146,6 +149,18 @@ def test_the_critics_verdict_ends_one_env_and_the_sims_success_none():
     assert (rewards.tolist(), terminations.tolist()) == ([0.0, 0.0], [False, True])
     assert critic.calls == [CriticCall("success_prob", 2), CriticCall("success_prob", 1)]
     assert infos["critic"]["_checked"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("autoreset", AUTORESETS)
+def test_end_at_the_limit_is_terminal_on_demand_and_a_lost_episode_is_not(autoreset):
+    critic = ScriptedCritic(success_probs=[0.1], values=[[0.0, 0.5]])
+    env_fns = [partial(ShadedEnv, max_episode_steps=1), partial(FaultyEnv, "physics", at_step=1)]
+    env = build(env_fns, critic, autoreset, truncate_as_terminal=True)
+    env.reset(seed=0)
+    _, rewards, terminations, truncations, _ = env.step(actions(2))
+    assert rewards.tolist() == [0.5, 0.0]
+    assert terminations.tolist() == [True, False]
+    assert truncations.tolist() == [False, True]
 
 
 def test_masked_reset_starts_one_env_anew():

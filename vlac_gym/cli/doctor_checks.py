@@ -27,7 +27,6 @@ import numpy as np
 
 from vlac_gym import __version__
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import PrivilegedCritic
 from vlac_gym.envs.gl import EGL_HINT, OSMESA_HINT
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
 from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_suites
@@ -195,7 +194,7 @@ def check_critic(spec: str) -> Check:
     try:
         critic = make_critic(spec)
         try:
-            if isinstance(critic, PrivilegedCritic):
+            if critic.describe().is_privileged:
                 return Check(
                     name, "ok", f"{spec} is privileged: it reads the simulator, there is nothing to reach"
                 )

@@ -1,11 +1,11 @@
-"""The critic protocol: `Critic`, its privileged kind `PrivilegedCritic`, and the checks all critics share.
+"""The critic protocol: `Critic`, and the checks all critics share.
 
-Critics see pictures and task texts. They are batch first, deterministic, and never change a frame.
+Critics see pictures and task texts. They are batch first, deterministic, and never change a frame. Privileged ones read
+the simulator beside the picture: `vlac_gym.critic.signals`.
 """
 
 __all__ = [
     "Critic",
-    "PrivilegedCritic",
     "check_frame",
     "check_frames",
     "check_same_length",
@@ -15,8 +15,8 @@ __all__ = [
     "value_lists",
 ]
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.checks import check_frame, check_frames, frame_digest
@@ -78,38 +78,14 @@ class Critic(Protocol):
         ...
 
     def describe(self) -> CriticInfo:
-        """What this critic is; never fails and loads nothing."""
+        """What this critic is; never fails and loads nothing.
+
+        With `is_privileged`, frames bring the simulator's signals along; see `vlac_gym.critic.signals`.
+        """
         ...
 
     def close(self) -> None:
         """Frees what the critic holds; safe to call twice."""
-        ...
-
-
-@runtime_checkable
-class PrivilegedCritic(Critic, Protocol):
-    """A critic that reads the simulator's signals beside each frame.
-
-    Whoever drives the episode calls `begin_episode` at reset and `observe` for each frame before it is
-    judged. It can't be served: pictures alone do not carry what it needs.
-    """
-
-    def begin_episode(self, env_index: int = 0) -> None:
-        """Forgets the episode that environment `env_index` was in."""
-        ...
-
-    def observe(self, frame: Frame, info: Mapping[str, Any], env_index: int = 0) -> None:
-        """Takes the simulator's signals that belong to `frame`.
-
-        Args:
-            frame: The frame that may be judged later.
-            info: The env's own `info`: `success` (bool) and, if the env has it, `goal_progress`
-                (float in [0, 1], 1 exactly at success).
-            env_index: Which environment of a vector env.
-
-        Raises:
-            ConfigError: `info` has no `success`.
-        """
         ...
 
 

@@ -32,6 +32,11 @@ def check_frames(frames: Sequence[Frame], where: str = "frames") -> None:
 
 
 def frame_digest(frame: Frame) -> bytes:
-    """BLAKE2b-128 of a frame's dtype, shape and bytes: equal digests mean equal pictures."""
+    """BLAKE2b-128 of a frame's dtype, shape and bytes: equal digests mean equal pictures.
+
+    Frames with signals (`vlac_gym.critic.signals`) of different moments differ, too, so that a cache may go by digests.
+    """
     head = f"{frame.dtype.str}{frame.shape}".encode()
+    if (signals := getattr(frame, "signals", None)) is not None:
+        head += f"{signals.episode.env_index}/{signals.episode.episode}/{signals.number}".encode()
     return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=head[:64]).digest()

@@ -43,7 +43,7 @@ class FrameBuffer:
         Raises:
             ConfigError: The bound is passed.
         """
-        kept = np.array(frame)
+        kept = np.array(frame, subok=True)  # with the signals that a privileged critic needs
         kept.setflags(write=False)
         self._frames[step] = kept
         self.num_bytes += kept.nbytes

@@ -5,14 +5,16 @@ __all__ = ["VLACRewardWrapper"]
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, SupportsFloat, TypeVar, Unpack
 
 import gymnasium as gym
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
+from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.errors import ConfigError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.rule.episode import Verdict
@@ -89,6 +91,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         rule: The training rule.
         critic_failures: Steps, since the beginning, in which the critic gave no usable answer.
         critic_latency_ms: Time of the critic's calls in the last training step, in ms; None if it was not asked.
+        num_episodes: Training episodes begun so far. A privileged critic knows the next one by this number; set it
+            to go on where another process stopped.
 
     Raises:
         ConfigError: An argument does not fit; raised before the env is started.
@@ -165,7 +169,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             sim_success_weight=sim_success_weight,
         )
         self._episode: TrainingEpisode | None = None
-        self._privileged: PrivilegedCritic | None = None
+        self.num_episodes = 0
+        self._signals: EpisodeSignals | None = None
         self._info: dict[str, Any] = {}
         self._is_running = False
         self._episode_mode: Mode | None = None  # of the last reset, whether or not its episode is over
@@ -280,19 +285,19 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     def _begin(self, info: dict[str, Any]) -> dict[str, Any]:
         weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
         self.critic_latency_ms = None
-        # Once per episode: asking whether an object has a protocol's methods takes longer than judging a step.
-        self._privileged = self.critic if isinstance(self.critic, PrivilegedCritic) else None
-        if self._privileged is not None:
-            self._privileged.begin_episode()
+        self._signals = EpisodeSignals(episode=self.num_episodes) if self._is_privileged else None
+        self.num_episodes += 1
         settings = replace(self._settings, sim_success_weight=weight)
         self._episode = TrainingEpisode(settings, self._look(info), info)
         return self._episode.begin_info(info, self.critic_failures)
 
     def _look(self, info: dict[str, Any]) -> Frame:
         frame = self._steps.frame(self._frames, info)
-        if self._privileged is not None:
-            self._privileged.observe(frame, info)
-        return frame
+        return frame if self._signals is None else self._signals.attach(frame, info)
+
+    @cached_property
+    def _is_privileged(self) -> bool:
+        return self.critic.describe().is_privileged
 
     def _judged(self, step: OpenStep, num_steps: int) -> Verdict:
         ask_round(self.critic, [step], self._references)

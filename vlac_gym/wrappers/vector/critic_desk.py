@@ -12,7 +12,8 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic
+from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
@@ -63,6 +64,8 @@ class CriticDesk:
         self._first_env_index = first_env_index
         self.episodes: list[TrainingEpisode | None] = [None] * env.num_envs
         self.failures = [0] * env.num_envs
+        self._num_episodes = [0] * env.num_envs
+        self._signals: list[EpisodeSignals | None] = [None] * env.num_envs
         self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     @property
@@ -72,19 +75,20 @@ class CriticDesk:
 
     def begin(self, index: int, info: dict[str, Any], settings: EpisodeSettings) -> dict[str, Any]:
         """Begins the episode of an env that was reset; returns its info."""
-        if (critic := self._privileged) is not None:
-            with self.lock:
-                critic.begin_episode(self._first_env_index + index)
+        if self._is_privileged:
+            number = self._num_episodes[index]
+            self._signals[index] = EpisodeSignals(self._first_env_index + index, number)
+        self._num_episodes[index] += 1
         episode = self.episodes[index] = TrainingEpisode(settings, self.look(index, info), info)
         return episode.begin_info(info, self.failures[index])
 
     def look(self, index: int, info: dict[str, Any]) -> Frame:
-        """The env's frame of this step; a privileged critic is told what goes with it."""
-        frame = self._frame(index, info)
-        if (critic := self._privileged) is not None:
-            with self.lock:
-                critic.observe(frame, info, self._first_env_index + index)
-        return frame
+        """The frame that the critic sees of the env now; a privileged one also what the simulator says of it."""
+        env = cast("gym.Env[Any, Any]", self._one_env)
+        # A copy: the row is overwritten by the env's next order.
+        frame = np.array(self._reader.read(env, self._env.observation(index), info))
+        signals = self._signals[index]
+        return frame if signals is None else signals.attach(frame, info)
 
     def ask(self, steps: Mapping[int, OpenStep]) -> None:
         """Asks the critic about these envs' steps in one round, whereupon each has its verdict.
@@ -109,12 +113,5 @@ class CriticDesk:
         return episode
 
     @cached_property
-    def _privileged(self) -> PrivilegedCritic | None:
-        # Asking whether an object has a protocol's methods takes longer than judging a step.
-        critic = self._critic()
-        return critic if isinstance(critic, PrivilegedCritic) else None
-
-    def _frame(self, index: int, info: Mapping[str, Any]) -> Frame:
-        env = cast("gym.Env[Any, Any]", self._one_env)
-        # A copy: the row is overwritten by the env's next order.
-        return np.array(self._reader.read(env, self._env.observation(index), info))
+    def _is_privileged(self) -> bool:
+        return self._critic().describe().is_privileged

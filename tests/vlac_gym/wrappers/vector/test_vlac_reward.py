@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, as_singles, digest, per_env
 
-from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticResponseError
@@ -277,30 +276,6 @@ def test_mode_switches_between_episodes_only():
     env.reset(options=options)
     assert options == {"mode": "train"}
     assert "sim_success" in env.step(actions(2))[4]
-
-
-def test_privileged_critic_is_told_which_env():
-    told = []
-
-    class Told(OracleCritic):
-        def begin_episode(self, env_index=0):
-            told.append(("begin", env_index))
-            super().begin_episode(env_index)
-
-        def observe(self, frame, info, env_index=0):
-            told.append((info["elapsed_steps"], env_index))
-            super().observe(frame, info, env_index)
-
-    env_fns = [partial(ShadedEnv, shade=i, success_steps=[1 + i]) for i in range(2)]
-    env = build(env_fns, Told(), first_env_index=4)
-    env.reset(seed=0)
-    assert env.step(actions(2))[1].tolist() == [1.0, 0.0]
-    assert env.step(actions(2))[1].tolist() == [0.0, 1.0]
-    assert told == [
-        ("begin", 4), (0, 4), ("begin", 5), (0, 5),
-        (1, 4), (1, 5),
-        ("begin", 4), (0, 4), (2, 5),
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("autoreset", AUTORESETS)

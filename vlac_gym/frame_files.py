@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.reporting.mp4 import ANNOTATED_MARK
 from vlac_gym.types import Frame
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -42,7 +43,8 @@ def read_frames(path: Path | str, *, every: int = 1, max_frames: int = 3000) -> 
         max_frames: Refuse more than this instead of filling the memory.
 
     Raises:
-        ConfigError: Nothing there, not a video or picture, no frames, or too many.
+        ConfigError: Nothing there, not a video or picture, no frames, too many, or annotated pictures: a video or
+            plot that this package drew, which shows curves beside the frames.
         DependencyNotInstalled: imageio-ffmpeg or pillow is missing.
     """
     path = Path(path)
@@ -85,6 +87,8 @@ def _read_folder(path: Path, every: int) -> Iterator[Frame]:
     for file in pictures[::every]:
         try:
             with Image.open(file) as image:
+                if image.info.get("Comment") == ANNOTATED_MARK:
+                    raise _annotated(file)
                 yield np.array(ImageOps.exif_transpose(image).convert("RGB"))
         except (UnidentifiedImageError, OSError) as e:
             raise ConfigError(f"Expected a picture, but {str(file)!r} can't be read: {e}") from e
@@ -113,8 +117,17 @@ def _read_video(path: Path, every: int, max_frames: int) -> tuple[list[Frame], f
         raise ConfigError(
             f"Expected a video that ffmpeg reads, got {str(path)!r} ({len(frames)} frames read): {_last_line(said)}"
         )
+    if re.search(rf"^\s*comment\s*: {re.escape(ANNOTATED_MARK)}\s*$", said, re.MULTILINE):
+        raise _annotated(path)
     rate = re.search(r"Video: .*?(\d+(?:\.\d+)?) fps", said)
     return frames, float(rate.group(1)) / every if rate else None
+
+
+def _annotated(path: Path) -> ConfigError:
+    return ConfigError(
+        f"Expected a recording, got {str(path)!r}, which vlac-gym drew: its curves and texts are no camera's picture. "
+        "Give the recording itself: `vlac-gym rollout` keeps it as episode-NNN.raw.mp4."
+    )
 
 
 def _read_ppm(stream: IO[bytes], every: int) -> Iterator[Frame]:

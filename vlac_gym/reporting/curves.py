@@ -15,6 +15,7 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.files import write_bytes
+from vlac_gym.reporting.mp4 import ANNOTATED_MARK
 from vlac_gym.reporting.trace import EpisodeTrace
 from vlac_gym.types import Frame
 
@@ -106,7 +107,7 @@ def save_curves_png(trace: EpisodeTrace, path: Path, *, title: str = "") -> None
     _label_marks(axes, trace)
     _add_legend(figure, trace)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Comment": ANNOTATED_MARK})
     write_bytes(path, buffer.getvalue())
 
 

@@ -14,7 +14,8 @@ from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.curves import COLORS, CurvePanel
 from vlac_gym.reporting.drawing import load_font, paste_frame
-from vlac_gym.reporting.files import partial_path, write_bytes
+from vlac_gym.reporting.files import write_bytes
+from vlac_gym.reporting.mp4 import ANNOTATED_MARK, write_mp4
 from vlac_gym.types import Frame
 
 _DPI = 100
@@ -48,14 +49,14 @@ def save_score_png(score: EpisodeScore, frames: Sequence[Frame], path: Path, *, 
     _add_strip(figure, frames, width, height)
     _add_curves(figure, score, (0.045, 0.245, 0.94, 0.35), (0.045, 0.085, 0.94, 0.12), with_curves=True)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Comment": ANNOTATED_MARK})
     write_bytes(path, buffer.getvalue())
 
 
 def write_score_video(
     score: EpisodeScore, frames: Sequence[Frame], path: Path, *, fps: float = 20.0, subtitle: str = ""
 ) -> None:
-    """Writes one mp4 (H.264), whole or not at all: each frame beside the curves up to it.
+    """Writes one mp4 (H.264), whole or not at all, marked as annotated: each frame beside the curves up to it.
 
     Args:
         score: The critic's answers about `frames`.
@@ -71,27 +72,7 @@ def write_score_video(
     """
     if not fps > 0:
         raise ConfigError(f"Expected fps above 0, got {fps!r}.")
-    try:
-        import imageio_ffmpeg
-    except ImportError as e:
-        raise DependencyNotInstalled('Videos need imageio-ffmpeg. Run: pip install "vlac-gym[video]"') from e
-    pictures = score_pictures(score, frames, subtitle=subtitle)
-    picture = next(pictures)
-    partial = partial_path(path)
-    try:
-        writer = imageio_ffmpeg.write_frames(str(partial), _VIDEO_SIZE, fps=fps, quality=8)
-        writer.send(None)
-        try:
-            writer.send(picture)
-            for picture in pictures:
-                writer.send(picture)
-            for _ in range(round(_HOLD_S * fps)):
-                writer.send(picture)
-        finally:
-            writer.close()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_mp4(score_pictures(score, frames, subtitle=subtitle), path, fps=fps, hold_s=_HOLD_S)
 
 
 def score_pictures(score: EpisodeScore, frames: Sequence[Frame], *, subtitle: str = "") -> Iterator[Frame]:

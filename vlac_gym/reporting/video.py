@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.curves import COLORS, CurvePanel, draw_panel
 from vlac_gym.reporting.drawing import load_font, paste_frame
-from vlac_gym.reporting.files import partial_path
+from vlac_gym.reporting.mp4 import write_mp4
 from vlac_gym.reporting.trace import EpisodeTrace
 from vlac_gym.types import Frame
 
@@ -29,7 +29,7 @@ _HOLD_S = 1.5  # the last picture stands still for this long, so that the end ca
 
 
 def write_video(trace: EpisodeTrace, path: Path, *, subtitle: str = "", fps: int = 20) -> None:
-    """Writes one mp4 (H.264, yuv420p), whole or not at all.
+    """Writes one mp4 (H.264, yuv420p), whole or not at all, marked as annotated.
 
     Args:
         trace: A finished episode with frames.
@@ -46,32 +46,7 @@ def write_video(trace: EpisodeTrace, path: Path, *, subtitle: str = "", fps: int
         raise ConfigError("Expected a trace with frames, got none. Record frames, or leave the video out.")
     if fps < 1:
         raise ConfigError(f"Expected fps >= 1, got {fps}.")
-    try:
-        import imageio_ffmpeg
-    except ImportError as e:
-        raise DependencyNotInstalled('Videos need imageio-ffmpeg. Run: pip install "vlac-gym[video]"') from e
-    pictures = compose_frames(trace, subtitle=subtitle)
-    picture = next(pictures)
-    partial = partial_path(path)
-    try:
-        # ffmpeg runs in its own process group there, so Ctrl-C in a terminal does not reach it.
-        writer = imageio_ffmpeg.write_frames(str(partial), VIDEO_SIZE, fps=fps, quality=8)
-        writer.send(None)
-        try:
-            writer.send(picture)
-            for picture in pictures:
-                writer.send(picture)
-            for _ in range(round(_HOLD_S * fps)):
-                writer.send(picture)
-        finally:
-            writer.close()
-        expected = len(trace.frames) + round(_HOLD_S * fps)
-        written, _ = imageio_ffmpeg.count_frames_and_secs(str(partial))
-        if written != expected:
-            raise OSError(f"ffmpeg wrote {written} of {expected} pictures to {path}. Is the disk full?")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_mp4(compose_frames(trace, subtitle=subtitle), path, fps=fps, hold_s=_HOLD_S)
 
 
 def compose_frames(trace: EpisodeTrace, *, subtitle: str = "") -> Iterator[Frame]:

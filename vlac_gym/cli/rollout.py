@@ -3,7 +3,6 @@
 __all__ = ["Args", "run"]
 
 import dataclasses
-import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,19 +15,22 @@ from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import Critic, PrivilegedCritic
 from vlac_gym.critic.engines.torch_threads import limit_torch_threads
-from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.critic.registry import check_critic
+from vlac_gym.critic_round import checked_answers
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.libero_tasks import LiberoTask, get_task
-from vlac_gym.errors import ConfigError, CriticError, DependencyNotInstalled, VlacGymError
+from vlac_gym.errors import ConfigError, CriticError, VlacGymError
 from vlac_gym.policies import Policy, make_policy
+from vlac_gym.reporting.mp4 import require_video_packages
+from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.reporting.reading import read_summary
-from vlac_gym.reporting.run_folder import RunFolder, RunStatus
+from vlac_gym.reporting.run_folder import RUN_FILES, RunFolder, RunStatus, recorded_episodes
 from vlac_gym.reporting.trace import EpisodeTrace
-from vlac_gym.rule.round import checked_answers
-from vlac_gym.types import Frame, Mode
+from vlac_gym.types import Mode
 from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
+from vlac_gym.wrappers.rule_setup import resolve_rule
 
 _RULE_OPTIONS = ("done_threshold", "done_patience", "done_interval", "min_steps", "min_value", "value_stride")
 
@@ -42,7 +44,7 @@ class Args:
     """What to run, and where to write."""
 
     out: Path
-    """Folder for the run; one that holds finished episodes is refused, unless --resume."""
+    """Folder for the run, new or empty, unless --resume."""
     task_suite: str = "libero_spatial"
     """See `vlac-gym tasks`."""
     task_id: int = 0
@@ -52,7 +54,8 @@ class Args:
     policy: str = "expert"
     """What drives the arm: expert, random, zero, replay:FILE, expert:noise=0.1, …"""
     critic: str = "oracle"
-    """Who judges: oracle, noisy_oracle:tpr=0.8, transformers:PATH, http://host:8400, …"""
+    """Who judges: nano, transformers:PATH, http://host:8400, …; oracle and noisy_oracle:tpr=0.8 are privileged: they
+    read the simulator, so that the default shows what a perfect critic would do."""
     mode: Mode = "train"
     """train: the critic pays and stops. eval: the simulator does, and the critic is not called."""
     episodes: int = 1
@@ -60,7 +63,9 @@ class Args:
     seed: int = 0
     """Episode i resets env and policy with seed + i."""
     video: bool = True
-    """Write an mp4 per episode."""
+    """Write an mp4 per episode, with the critic's curves beside the frames."""
+    frames: bool = True
+    """Keep each episode's frames as they were, in an mp4 without loss that `vlac-gym score` reads."""
     resume: bool = False
     """Continue the run that --out holds, with the same settings."""
     max_episode_steps: int | None = None
@@ -70,7 +75,7 @@ class Args:
     preset: str = "vlac"
     """Training rule: vlac, dense, pbrs, evolve."""
     calibration: str | None = None
-    """JSON file with thresholds, as the report card writes it."""
+    """JSON file with thresholds, as the report card writes it, or nano."""
     done_threshold: float | None = None
     """success_prob that counts as done, [0, 1]; default: the preset's, like all that follow."""
     done_patience: int | None = None
@@ -92,7 +97,7 @@ class Args:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a run needs, checked; the simulator is not started and nothing is written."""
+    """What a run needs; the simulator is not started."""
 
     task: LiberoTask
     policy: Policy
@@ -103,13 +108,32 @@ class _Plan:
 
 def run(args: Args) -> int:
     """Runs the command; see `vlac-gym rollout --help`."""
-    plan = _prepare(args)
+    _check(args)
+    task, policy, env = get_task(args.task_suite, args.task_id), make_policy(args.policy), _make_env(args)
     settings = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(args)
         if field.name not in _NOT_SETTINGS
     }
-    folder = RunFolder(args.out, run=settings, critic=plan.critic.describe(), resume=args.resume)
+    with claim_folder(args.out, resume=True, ours=RUN_FILES) as path:
+        recorded_episodes(path, settings, resume=args.resume)
+        critic = make_critic(args.critic)
+        limit_torch_threads(args.torch_threads, renders_in_software=renders_in_software())
+        judged: VLACRewardWrapper[Any, Any] = VLACRewardWrapper(
+            env,
+            critic,
+            mode=args.mode,
+            preset=args.preset,
+            calibration=args.calibration,
+            **cast(Any, _rule_options(args)),
+        )
+        recorded = EpisodeVideoWrapper(judged, critic_info=critic.describe())
+        plan = _Plan(task, policy, critic, recorded, judged.rule.value_stride)
+        folder = RunFolder(path, run=settings, critic=critic.describe(), resume=args.resume)
+        return _run(args, plan, folder)
+
+
+def _run(args: Args, plan: _Plan, folder: RunFolder) -> int:
     status: RunStatus = "failed"
     error: str | None = None
     try:
@@ -130,19 +154,26 @@ def run(args: Args) -> int:
     return 0
 
 
-def _prepare(args: Args) -> _Plan:
+def _check(args: Args) -> None:
+    """What can be checked before a critic is loaded: a wrong argument must not cost minutes."""
     if args.episodes < 1 or args.seed < 0:
         raise ConfigError(f"Expected --episodes >= 1 and --seed >= 0, got {args.episodes} and {args.seed}.")
     if args.torch_threads is not None and args.torch_threads < 1:
         raise ConfigError(f"Expected --torch-threads >= 1, got {args.torch_threads}.")
     if args.max_episode_steps is not None and args.max_episode_steps < 1:
         raise ConfigError(f"Expected --max-episode-steps >= 1, got {args.max_episode_steps}.")
-    _require_video_packages()
+    check_critic(args.critic)
+    resolve_rule(args.preset, args.calibration, _rule_options(args), args.max_episode_steps)
+    require_video_packages()
+
+
+def _rule_options(args: Args) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in _RULE_OPTIONS if getattr(args, name) is not None}
+
+
+def _make_env(args: Args) -> gym.Env[Any, Any]:
     task = get_task(args.task_suite, args.task_id)
-    policy = make_policy(args.policy)
-    critic = make_critic(args.critic)
-    limit_torch_threads(args.torch_threads, renders_in_software=renders_in_software())
-    env: gym.Env[Any, Any] = gym.make(
+    return gym.make(
         LIBERO_ENV_ID,
         # Ours and not the env's own: this one also holds in eval mode, for every suite.
         max_episode_steps=args.max_episode_steps or task.max_episode_steps,
@@ -153,28 +184,12 @@ def _prepare(args: Args) -> _Plan:
         cameras=("agentview",),
         image_size=args.image_size,
     )
-    options = {name: getattr(args, name) for name in _RULE_OPTIONS if getattr(args, name) is not None}
-    judged: VLACRewardWrapper[Any, Any] = VLACRewardWrapper(
-        env, critic, mode=args.mode, preset=args.preset, calibration=args.calibration, **cast(Any, options)
-    )
-    recorded = EpisodeVideoWrapper(judged, critic_info=critic.describe())
-    return _Plan(task, policy, critic, recorded, judged.rule.value_stride)
-
-
-def _require_video_packages() -> None:
-    missing = [
-        name for name in ("matplotlib", "PIL", "imageio_ffmpeg") if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise DependencyNotInstalled(
-            f'Plots and videos need {", ".join(missing)}. Run: pip install "vlac-gym[video]"'
-        )
 
 
 def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
-    plan.env.set_wrapper_attr(
-        "num_episodes", folder.num_episodes
-    )  # a privileged critic's errors go on with them
+    if isinstance(plan.critic, PrivilegedCritic):
+        for _ in range(folder.num_episodes):  # A continued run draws what an uncut one would.
+            plan.critic.begin_episode()
     limit = args.max_episode_steps or plan.task.max_episode_steps
     with RolloutProgress(args.episodes, limit) as progress:
         for number in range(folder.num_episodes, args.episodes):
@@ -183,42 +198,38 @@ def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
             if args.init_state_id is not None:
                 init_state_id = args.init_state_id
             progress.begin_episode(number)
-            start, trace = _play(plan, seed, init_state_id, progress.step)
+            trace = _play(plan, seed, init_state_id, progress.step)
             progress.write_files()
             if args.plot_values:
-                trace = _with_plot_values(trace, start, plan.critic, plan.value_stride)
+                trace = _with_plot_values(trace, plan.critic, plan.value_stride)
             with interrupts_held():
-                folder.add_episode(trace, with_video=args.video, extra={"seed": seed})
+                folder.add_episode(
+                    trace, with_video=args.video, with_frames=args.frames, extra={"seed": seed}
+                )
             progress.end_episode(trace)
 
 
 def _play(
     plan: _Plan, seed: int, init_state_id: int, on_step: Callable[[int, float | None], None]
-) -> tuple[dict[str, Any], EpisodeTrace]:
-    """Plays an episode; returns the info of its reset, and what happened."""
-    observation, start = plan.env.reset(seed=seed, options={"init_state_id": init_state_id})
+) -> EpisodeTrace:
+    observation, info = plan.env.reset(seed=seed, options={"init_state_id": init_state_id})
     plan.policy.reset(plan.env, seed=seed)
-    info, step, is_over = start, 0, False
+    step, is_over = 0, False
     while not is_over:
         observation, _, terminated, truncated, info = plan.env.step(plan.policy.act(observation, info))
         step, is_over = step + 1, terminated or truncated
         on_step(step, info.get("critic", {}).get("success_prob"))
     assert plan.env.last_episode is not None
-    return start, plan.env.last_episode
+    return plan.env.last_episode
 
 
-def _with_plot_values(
-    trace: EpisodeTrace, start: dict[str, Any], critic: Critic, stride: int
-) -> EpisodeTrace:
+def _with_plot_values(trace: EpisodeTrace, critic: Critic, stride: int) -> EpisodeTrace:
     """Adds the value curve of an episode whose reward did not need one."""
     if trace.mode == "eval" or trace.critic.values or trace.critic.stopped_by == "critic_error":
         return trace
     steps = [*range(0, trace.num_steps, stride), trace.num_steps]
-    frames = [trace.frames[step] for step in steps]
-    if critic.describe().is_privileged:
-        frames = _with_signals(frames, trace, start, steps)
     try:
-        answers = critic.value(frames, trace.task)
+        answers = critic.value([trace.frames[step] for step in steps], trace.task)
         values = checked_answers(answers, len(steps), 0.0, "value")
     except CriticError as e:
         # The episode is finished and paid; only a curve of its plot is missing.
@@ -233,22 +244,13 @@ def _with_plot_values(
     return dataclasses.replace(trace, critic=judged)
 
 
-def _with_signals(
-    frames: list[Frame], trace: EpisodeTrace, start: dict[str, Any], steps: list[int]
-) -> list[Frame]:
-    said = [(start["sim_success"], start.get("sim_goal_progress"))]
-    said += [(step.sim_success, step.goal_progress) for step in trace.steps]
-    infos = [
-        {"success": success} | ({} if progress is None else {"goal_progress": progress})
-        for success, progress in said
-    ]
-    signals = EpisodeSignals()
-    return [signals.attach(frame, infos[step]) for frame, step in zip(frames, steps, strict=True)]
-
-
 def _report(folder: RunFolder) -> str:
     lines = ["", *read_summary(folder.summary), ""]
     for episode in folder.summary["episodes"][-3:]:
-        lines += [f"{kind:8} {folder.path / episode[kind]}" for kind in ("video", "plot") if episode[kind]]
+        lines += [
+            f"{kind:8} {folder.path / episode[kind]}"
+            for kind in ("video", "frames", "plot")
+            if episode.get(kind)
+        ]
     lines += [f"{'summary':8} {folder.path / 'summary.json'}", f"{'page':8} {folder.path / 'index.html'}"]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from vlac_gym.metrics import METRIC_NAMES
-from vlac_gym.reporting.reading import read_summary
+from vlac_gym.reporting.reading import is_paid_wrongly, read_summary
 from vlac_gym.reporting.trace import PRIVILEGED_NOTE
 
 _STYLE = """
@@ -70,9 +70,13 @@ def render_page(summary: Mapping[str, Any]) -> str:
 def _subtitle(summary: Mapping[str, Any]) -> str:
     run = summary["run"]
     done = f"{len(summary['episodes'])} of {run['episodes']} episodes"
+    critic = summary["critic"]
+    judge = critic["title"]
+    if critic["prompt_version"] != "none":
+        judge += f", prompts {critic['prompt_version']}"
     return (
-        f"{done}, {summary['status']} · policy {run['policy']} · critic {run['critic']} · seed {run['seed']} · "
-        f"vlac-gym {summary['vlac_gym']}"
+        f"{done}, {summary['status']} · policy {run['policy']} · critic {judge}, fingerprint {critic['fingerprint']} · "
+        f"seed {run['seed']} · vlac-gym {summary['vlac_gym']}"
     )
 
 
@@ -112,7 +116,7 @@ def _table(summary: Mapping[str, Any]) -> str:
             "–" if e["init_state_id"] is None else e["init_state_id"],
             e["steps"],
             "terminated" if e["terminated"] else "truncated",
-            f"{e['return']:.3f}",
+            _paid(e),
             _critic_verdict(e),
             _simulator_verdict(e),
             f"{e['wall_s']:.1f} s",
@@ -132,18 +136,27 @@ def _episode(summary: Mapping[str, Any], episode: Mapping[str, Any]) -> str:
         name = escape(episode["plot"])
         media.append(f'<img src="{name}" alt="Curves of episode {number}" loading="lazy">')
     critic = episode["critic"]
-    who = f"{critic['name']} ({PRIVILEGED_NOTE})" if critic["is_privileged"] else critic["name"]
+    who = summary["critic"]["title"] + (f" ({PRIVILEGED_NOTE})" if critic["is_privileged"] else "")
     values = ", ".join(
         f"{at}: {value:.3f}" for at, value in zip(critic["value_frame_steps"], critic["values"])
     )
     origin = {"reward": "paid as reward", "plot": "asked for after the episode; not in the reward"}
     asked_for = origin.get(critic["values_for"], "not asked")
+    kept = ""
+    if episode.get("frames"):
+        name = escape(episode["frames"])
+        kept = f'<p class="muted">The frames as they were, without loss: <a href="{name}">{name}</a></p>'
     details = f"<pre>critic  {escape(who)}\nvalues  {escape(asked_for)}\n{values}</pre>"
     return (
         f'<section class="episode" id="episode-{number}"><h2>Episode {number}: {escape(episode["task"])}</h2>'
         f"<p>{_critic_verdict(episode)} · {_simulator_verdict(episode)}</p>{''.join(media)}"
-        f"<details><summary>Critic's values</summary>{details}</details></section>"
+        f"{kept}<details><summary>Critic's values</summary>{details}</details></section>"
     )
+
+
+def _paid(episode: Mapping[str, Any]) -> str:
+    text = f"{episode['return']:.3f}"
+    return f'<span class="bad">{text}</span>' if is_paid_wrongly(episode) else text
 
 
 def _critic_verdict(episode: Mapping[str, Any]) -> str:

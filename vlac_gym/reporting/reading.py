@@ -1,12 +1,15 @@
-"""Says in five lines what a run's summary means: `read_summary`."""
+"""Says in five lines what a run's summary means: `read_summary`, `is_paid_wrongly`."""
 
-__all__ = ["read_summary"]
+__all__ = ["is_paid_wrongly", "read_summary"]
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlac_gym.reporting.trace import PRIVILEGED_NOTE
+
+_HALF = 0.5
+"""Of the return of a success; a failure that is paid more, or a success that is paid less, teaches the wrong thing."""
 
 
 def read_summary(summary: Mapping[str, Any]) -> list[str]:
@@ -51,7 +54,23 @@ def _reward_line(episodes: Sequence[Mapping[str, Any]], *, is_eval: bool) -> str
     ]
     if failed:
         endings.append(f"{failed} because the critic failed")
-    return f"Reward: the critic's; mean return {mean:.2f}. Of {_count(len(episodes), 'episode')}, {', '.join(endings)}."
+    paid = _paid_by_success(episodes)
+    shares = f"Of {_count(len(episodes), 'episode')}, {', '.join(endings)}."
+    return f"Reward: the critic's; mean return {mean:.2f}{paid}. {shares}"
+
+
+def _paid_by_success(episodes: Sequence[Mapping[str, Any]]) -> str:
+    failed = [e["return"] for e in episodes if not e["success"]]
+    if not failed:
+        return ""
+    mean = sum(failed) / len(failed)
+    most = f", at most {max(failed):.2f}" if len(failed) > 1 else ""
+    return f"; {_count(len(failed), 'episode')} without success paid {mean:.2f}{' on average' if most else ''}{most}"
+
+
+def is_paid_wrongly(episode: Mapping[str, Any]) -> bool:
+    """Whether the critic paid a failure half of a success or more, or a success less than that."""
+    return bool(episode["mode"] != "eval" and (episode["return"] >= _HALF) != episode["success"])
 
 
 def _simulator_line(episodes: Sequence[Mapping[str, Any]]) -> str:
@@ -64,7 +83,7 @@ def _simulator_line(episodes: Sequence[Mapping[str, Any]]) -> str:
 
 def _critic_line(summary: Mapping[str, Any], episodes: Sequence[Mapping[str, Any]], *, is_eval: bool) -> str:
     critic = summary["critic"]
-    name = f"{critic['name']} ({PRIVILEGED_NOTE})" if critic["is_privileged"] else critic["name"]
+    name = critic["title"] + (f" ({PRIVILEGED_NOTE})" if critic["is_privileged"] else "")
     if is_eval:
         return f"Critic {name}: received no call, as eval mode promises."
     calls = sum(e["critic"]["calls"] for e in episodes)
@@ -80,14 +99,22 @@ def _verdict(episodes: Sequence[Mapping[str, Any]], *, is_eval: bool) -> str:
         return f"Reading: the policy solved {solved} of {len(episodes)}, judged by the simulator alone."
     wrong = [e["episode"] for e in episodes if e["critic_done_step"] is not None and not e["success"]]
     missed = [e["episode"] for e in episodes if e["critic_done_step"] is None and e["success"]]
-    if not wrong and not missed:
-        return "Reading: critic and simulator agree about every episode."
-    parts = []
-    if wrong:
-        parts.append(f"the critic said done without success in {_episodes(wrong)}")
-    if missed:
-        parts.append(f"the critic missed the success in {_episodes(missed)}")
-    return f"Reading: critic and simulator disagree: {' and '.join(parts)}; look at the videos."
+    paid_wrongly = [e for e in episodes if is_paid_wrongly(e) and e["episode"] not in [*wrong, *missed]]
+    lured = [e["episode"] for e in paid_wrongly if not e["success"]]
+    starved = [e["episode"] for e in paid_wrongly if e["success"]]
+    parts = [
+        f"{what} {_episodes(which)}"
+        for what, which in (
+            ("the critic said done without success in", wrong),
+            ("the critic missed the success in", missed),
+            ("it paid half of a success or more without one in", lured),
+            ("it paid less than half for a success in", starved),
+        )
+        if which
+    ]
+    if not parts:
+        return "Reading: critic and simulator agree about every episode, in stops and in reward."
+    return f"Reading: critic and simulator disagree: {'; '.join(parts)}; look at the videos."
 
 
 def _episodes(numbers: Sequence[int]) -> str:

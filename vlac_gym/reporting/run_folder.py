@@ -1,9 +1,9 @@
-"""A folder that holds one run: `RunFolder` writes summary.json, steps.jsonl, videos, plots and index.html.
+"""A folder that holds one run: `RunFolder` writes summary.json, steps.jsonl, recordings, videos, plots, index.html.
 
 Every file is whole or absent at any moment, so a run that is cut keeps each episode it finished.
 """
 
-__all__ = ["RunFolder", "RunStatus"]
+__all__ = ["RUN_FILES", "RunFolder", "RunStatus", "recorded_episodes"]
 
 import json
 from collections.abc import Mapping
@@ -13,8 +13,10 @@ from typing import Any, Literal
 from vlac_gym import __version__
 from vlac_gym.errors import ConfigError
 from vlac_gym.metrics import EpisodeMetrics
+from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.curves import save_curves_png
 from vlac_gym.reporting.files import append_text, write_json, write_text
+from vlac_gym.reporting.mp4 import write_mp4
 from vlac_gym.reporting.page import render_page
 from vlac_gym.reporting.trace import PRIVILEGED_NOTE, EpisodeTrace
 from vlac_gym.reporting.video import write_video
@@ -22,8 +24,12 @@ from vlac_gym.types import CriticInfo
 
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
+RUN_FILES = ("summary.json", "steps.jsonl", "index.html", "episode-*")
+"""Names (shell patterns) of all that such a folder holds."""
+
 _FORMAT = 1
-_MAY_CHANGE = ("episodes", "video")  # settings that may differ between a run and its continuation
+_FPS = 20  # LIBERO's control rate, Hz
+_MAY_CHANGE = ("episodes", "video", "frames")  # settings that may differ between a run and its continuation
 
 
 class RunFolder:
@@ -44,10 +50,11 @@ class RunFolder:
         self, path: Path, *, run: Mapping[str, Any], critic: CriticInfo, resume: bool = False
     ) -> None:
         self.path = path
-        # Through JSON, so that settings compare equal to what an earlier run wrote (tuples, paths).
-        self._run = json.loads(json.dumps(dict(run)))
+        self._run = _as_written(run)
         self._critic = critic
-        self._episodes = self._load_episodes(resume=resume)
+        self._episodes = recorded_episodes(path, run, resume=resume)
+        if self._episodes:
+            self._check_same_critic()
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._trim_steps()
@@ -65,12 +72,15 @@ class RunFolder:
         """Content of `summary.json` as of the last write."""
         return self._summary
 
-    def add_episode(self, trace: EpisodeTrace, *, with_video: bool, extra: Mapping[str, Any]) -> None:
-        """Records a finished episode: video and plot first, then steps, then the summary that names them.
+    def add_episode(
+        self, trace: EpisodeTrace, *, with_video: bool, with_frames: bool = False, extra: Mapping[str, Any]
+    ) -> None:
+        """Records a finished episode: pictures first, then steps, then the summary that names them.
 
         Args:
             trace: The episode.
-            with_video: Write an mp4; needs frames.
+            with_video: Write an annotated mp4; needs frames.
+            with_frames: Write the frames themselves, without loss, as `episode-NNN.raw.mp4`; needs frames.
             extra: More facts for the episode's entry in the summary.
         """
         number = self.num_episodes
@@ -79,10 +89,14 @@ class RunFolder:
         video = f"{stem}.mp4" if with_video else None
         if video is not None:
             write_video(trace, self.path / video, subtitle=subtitle)
+        frames = f"{stem}.raw.mp4" if with_frames else None
+        if frames is not None:
+            write_mp4(trace.frames, self.path / frames, fps=_FPS, is_recording=True)
         save_curves_png(trace, self.path / f"{stem}.png", title=subtitle)
         rows = [json.dumps({"episode": number, **row}, allow_nan=False) for row in trace.step_rows()]
         append_text(self._steps_path, "\n".join(rows) + "\n")
-        entry = {"episode": number, **extra, **trace.summary(), "video": video, "plot": f"{stem}.png"}
+        files = {"video": video, "frames": frames, "plot": f"{stem}.png"}
+        entry = {"episode": number, **extra, **trace.summary(), **files}
         self._episodes.append(entry)
         self.finish("running")
 
@@ -95,11 +109,7 @@ class RunFolder:
             "error": error,
             "run": self._run,
             "critic": {
-                "name": self._critic.name,
-                "model": self._critic.model,
-                "prompt_version": self._critic.prompt_version,
-                "device": self._critic.device,
-                "is_privileged": self._critic.is_privileged,
+                **critic_facts(self._critic),
                 "note": PRIVILEGED_NOTE if self._critic.is_privileged else None,
             },
             "metrics": _metrics(self._episodes),
@@ -113,46 +123,22 @@ class RunFolder:
         return self.path / "steps.jsonl"
 
     def _subtitle(self, trace: EpisodeTrace) -> str:
-        parts = [f"{trace.mode} mode", f"critic {trace.critic.label}", f"policy {self._run['policy']}"]
+        critic = critic_title(self._critic)
+        if self._critic.is_privileged:
+            critic += f" ({PRIVILEGED_NOTE})"
+        parts = [f"{trace.mode} mode", f"critic {critic}", f"policy {self._run['policy']}"]
         if trace.init_state_id is not None:
             parts.append(f"init state {trace.init_state_id}")
         return " · ".join(parts)
 
-    def _load_episodes(self, *, resume: bool) -> list[dict[str, Any]]:
-        if self.path.exists() and not self.path.is_dir():
+    def _check_same_critic(self) -> None:
+        """A spec such as a URL can lead to another critic than before."""
+        before = json.loads((self.path / "summary.json").read_text())["critic"]
+        now = critic_facts(self._critic)
+        if before.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
             raise ConfigError(
-                f"Expected a folder for the run, got the file {self.path}. Choose another --out."
-            )
-        found = self.path / "summary.json"
-        if not found.exists():
-            if any(self.path.glob("episode-*")) or self._steps_path.exists():
-                raise ConfigError(f"{self.path} holds episodes without a summary.json. Choose another --out.")
-            return []
-        try:
-            before = json.loads(found.read_text())
-            episodes, run = list(before["episodes"]), dict(before["run"])
-        except (ValueError, KeyError, TypeError) as e:
-            raise ConfigError(f"{found} is not a summary of a run: {e}. Choose another --out.") from e
-        if not episodes:
-            return []
-        if not resume:
-            raise ConfigError(
-                f"{self.path} holds a run with {len(episodes)} finished episode(s), which are never overwritten. "
-                "Continue it with --resume, or choose another --out."
-            )
-        self._check_same_run(run)
-        return episodes
-
-    def _check_same_run(self, before: Mapping[str, Any]) -> None:
-        keys = sorted((before.keys() | self._run.keys()) - set(_MAY_CHANGE))
-        changed = [
-            f"{k} was {before.get(k)!r}, is {self._run.get(k)!r}"
-            for k in keys
-            if before.get(k) != self._run.get(k)
-        ]
-        if changed:
-            raise ConfigError(
-                f"Can't continue the run in {self.path} with other settings: {'; '.join(changed)}."
+                f"Can't continue the run in {self.path} with another critic: it was {before['title']} "
+                f"(fingerprint {before['fingerprint']}), now it is {now['title']} ({now['fingerprint']})."
             )
 
     def _trim_steps(self) -> None:
@@ -163,6 +149,48 @@ class RunFolder:
         kept = [line for line in lines if json.loads(line)["episode"] < self.num_episodes]
         if len(kept) != len(lines):
             write_text(self._steps_path, "".join(line + "\n" for line in kept))
+
+
+def recorded_episodes(path: Path, run: Mapping[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    """The finished episodes that `path` holds, if a run with the settings `run` may be written there.
+
+    Raises:
+        ConfigError: The folder holds a run and `resume` is off, or its settings differ.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"Expected a folder for the run, got the file {path}. Choose another --out.")
+    found = path / "summary.json"
+    if not found.exists():
+        if any(path.glob("episode-*")) or (path / "steps.jsonl").exists():
+            raise ConfigError(f"{path} holds episodes without a summary.json. Choose another --out.")
+        return []
+    try:
+        before = json.loads(found.read_text())
+        episodes, settings = list(before["episodes"]), dict(before["run"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"{found} is not a summary of a run: {e}. Choose another --out.") from e
+    if not episodes:
+        return []
+    if not resume:
+        raise ConfigError(
+            f"{path} holds a run with {len(episodes)} finished episode(s), which are never overwritten. "
+            "Continue it with --resume, or choose another --out."
+        )
+    _check_same_run(path, settings, _as_written(run))
+    return episodes
+
+
+def _check_same_run(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    keys = sorted((before.keys() | now.keys()) - set(_MAY_CHANGE))
+    changed = [f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys if before.get(k) != now.get(k)]
+    if changed:
+        raise ConfigError(f"Can't continue the run in {path} with other settings: {'; '.join(changed)}.")
+
+
+def _as_written(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Through JSON, so that settings compare equal to what an earlier run wrote (tuples, paths)."""
+    written: dict[str, Any] = json.loads(json.dumps(dict(run)))
+    return written
 
 
 def _metrics(episodes: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -1,10 +1,12 @@
 import json
 
+import numpy as np
 import pytest
 
 from vlac_gym.cli import main, rollout
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.errors import CriticTimeoutError
+from vlac_gym.frame_files import read_frames
 
 
 @pytest.fixture(autouse=True)
@@ -40,11 +42,42 @@ def test_train_episode_ends_when_the_oracle_says_done(scripted_libero, tmp_path)
     )
     assert (episode["success"], episode["critic_done_step"], episode["sim_success_step"]) == (True, 4, 4)
     assert (episode["video"], episode["plot"]) == (None, "episode-000.png")
+    assert episode["frames"] == "episode-000.raw.mp4"
     assert episode["critic"]["is_privileged"] is True
     assert episode["critic"]["calls"] == 4  # the plot's value curve is not a call of the reward
     assert episode["critic"]["values_for"] == "plot"
     assert episode["critic"]["values"] == [0.0, 1.0]
     assert episode["critic"]["value_frame_steps"] == [0, 4]
+
+
+def test_kept_frames_are_the_very_pictures_that_the_critic_saw(scripted_libero, tmp_path, monkeypatch):
+    seen = []
+    answer = OracleCritic.success_prob
+
+    def watch(self, frames, tasks):
+        seen.extend(frame.copy() for frame in frames)
+        return answer(self, frames, tasks)
+
+    monkeypatch.setattr(OracleCritic, "success_prob", watch)
+    assert _rollout(tmp_path) == 0
+    kept = read_frames(tmp_path / "episode-000.raw.mp4")
+    assert (len(kept.frames), kept.fps) == (5, 20.0)
+    np.testing.assert_array_equal(kept.frames[1:], seen)
+    assert _rollout(tmp_path, "--resume", "--episodes", "2", "--no-frames") == 0
+    assert [e["frames"] for e in _summary(tmp_path)["episodes"]] == ["episode-000.raw.mp4", None]
+    assert not (tmp_path / "episode-001.raw.mp4").exists()
+
+
+def test_arguments_and_folder_are_checked_before_the_critic_is_made(
+    scripted_libero, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(rollout, "make_critic", lambda spec: pytest.fail("the critic was made"))
+    assert _rollout(tmp_path / "run", "--done-threshold", "2") == 2
+    assert _rollout(tmp_path / "run", "--calibration", str(tmp_path / "absent.json")) == 2
+    (tmp_path / "notes.txt").touch()
+    assert _rollout(tmp_path) == 2
+    assert "new or empty folder for --out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_value_curve_can_be_left_unasked(scripted_libero, tmp_path):
@@ -67,7 +100,7 @@ def test_eval_mode_reports_the_simulator_and_calls_no_critic(scripted_libero, tm
     def forbidden(self, *args, **kwargs):
         raise AssertionError("the critic was called in eval mode")
 
-    for method in ("success_prob", "progress", "value"):
+    for method in ("success_prob", "progress", "value", "observe"):
         monkeypatch.setattr(OracleCritic, method, forbidden)
     assert _rollout(tmp_path, "--mode", "eval") == 0
 
@@ -157,9 +190,9 @@ def test_run_ends_with_a_reading_and_the_paths(scripted_libero, tmp_path, capsys
     assert _rollout(tmp_path) == 0
 
     lines = capsys.readouterr().out.strip().splitlines()
-    assert lines[4] == "Reading: critic and simulator agree about every episode."
+    assert lines[4] == "Reading: critic and simulator agree about every episode, in stops and in reward."
     assert "privileged" in lines[3]
-    assert [line.split()[0] for line in lines[6:]] == ["plot", "summary", "page"]
+    assert [line.split()[0] for line in lines[6:]] == ["frames", "plot", "summary", "page"]
 
 
 @pytest.mark.parametrize(

@@ -24,22 +24,27 @@ def test_folders_made_in_vain_go_again_and_others_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("resume", "mend"),
-    [(None, r"overwritten\. Choose another\."), (False, "Continue it with --resume")],
+    ("held", "options", "mend"),
+    [
+        ("notes.txt", {}, r"holds notes\.txt; nothing is overwritten\. Choose another\."),
+        ("notes.txt", {"ours": ("card-*",)}, r"holds notes\.txt; nothing is overwritten\. Choose another\."),
+        ("notes.txt", {"ours": ("card-*",), "resume": True}, r"holds notes\.txt; .* Choose another\."),
+        ("card-1", {"ours": ("card-*",)}, r"holds card-1; .* Continue it with --resume"),
+    ],
 )
-def test_folder_with_files_is_refused_and_untouched(tmp_path, resume, mend):
-    (tmp_path / "notes.txt").write_text("mine")
-    message = rf"new or empty folder for --to, .* holds notes\.txt; .*{mend}"
-    with pytest.raises(ConfigError, match=message), claim_folder(tmp_path, resume=resume, option="--to"):
+def test_folder_with_files_is_refused_and_untouched(tmp_path, held, options, mend):
+    (tmp_path / held).write_text("mine")
+    message = rf"new or empty folder for --to, .* {mend}"
+    with pytest.raises(ConfigError, match=message), claim_folder(tmp_path, what="--to", **options):
         pass
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_resumed_folder_may_hold_files(tmp_path):
-    (tmp_path / "episode").touch()
-    with claim_folder(tmp_path, resume=True):
+def test_resumed_folder_may_hold_files_of_the_command(tmp_path):
+    (tmp_path / "card-1").touch()
+    with claim_folder(tmp_path, resume=True, ours=("card-*",)):
         pass
-    assert os.listdir(tmp_path) == ["episode"]
+    assert os.listdir(tmp_path) == ["card-1"]
 
 
 def test_second_claim_is_refused_until_the_first_is_over(tmp_path):

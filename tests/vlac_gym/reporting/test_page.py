@@ -72,7 +72,7 @@ def test_reading_has_five_lines_that_name_the_agreement(summary):
         "Simulator: success in 1 of 1 episode, first seen at step 3.",
         "Critic oracle (privileged: it reads the simulator's state, not only pictures): 4 calls, 2.0 ms per check, "
         "0 failures.",
-        "Reading: critic and simulator agree about every episode.",
+        "Reading: critic and simulator agree about every episode, in stops and in reward.",
     ]
 
 
@@ -93,9 +93,28 @@ def test_reading_points_at_episodes_where_they_disagree(summary):
     lines = read_summary({**fine, "episodes": [episode, false_stop, missed, again]})
 
     assert lines[4] == (
-        "Reading: critic and simulator disagree: the critic said done without success in episodes 1, 3 and "
+        "Reading: critic and simulator disagree: the critic said done without success in episodes 1, 3; "
         "the critic missed the success in episode 2; look at the videos."
     )
+
+
+def test_failure_that_is_paid_like_a_success_is_no_agreement(summary):
+    fine = summary()
+    success = fine["episodes"][0]
+    failure = {**success, "success": False, "critic_done_step": None}
+    failed = [{**failure, "episode": 1, "return": 0.95}, {**failure, "episode": 2, "return": 0.25}]
+    told = {**fine, "episodes": [success, *failed]}
+    lines = read_summary(told)
+
+    assert "mean return 0.73; 2 episodes without success paid 0.60 on average, at most 0.95." in lines[1]
+    assert lines[4] == (
+        "Reading: critic and simulator disagree: it paid half of a success or more without one in episode 1; "
+        "look at the videos."
+    )
+    page = render_page(told)
+    assert '<td><span class="bad">0.950</span></td>' in page
+    assert "<td>0.250</td>" in page
+    assert "; 1 episode without success paid 0.25." in read_summary({**fine, "episodes": failed[1:]})[1]
 
 
 def test_reading_of_nothing_says_so(summary):

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.reporting import run_folder
 from vlac_gym.reporting.run_folder import RunFolder
 from vlac_gym.types import CriticInfo
 
@@ -96,3 +98,44 @@ def test_folders_that_are_not_ours_are_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="Expected a folder for the run, got the file"):
         _folder(tmp_path / "summary.json")
+
+
+SERVED = CriticInfo(
+    name="transformers",
+    model="/checkpoints/vlac-2b",
+    prompt_version="vlac-v3",
+    device="cuda:0",
+    details={"urls": ["http://critic-host:8400"]},
+    fingerprint="00c0ffee00c0ffee",
+)
+
+
+def test_served_critic_is_told_from_others_in_summary_plot_and_page(train_trace, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(run_folder, "save_curves_png", lambda trace, path, title: titles.append(title))
+    run = {**RUN, "critic": "http://critic-host:8400"}
+    folder = RunFolder(tmp_path, run=run, critic=SERVED)
+    folder.add_episode(train_trace(is_privileged=False), with_video=False, extra={})
+    facts = json.loads((tmp_path / "summary.json").read_text())["critic"]
+    assert facts["title"] == "transformers vlac-2b at http://critic-host:8400"
+    assert (facts["name"], facts["model"], facts["prompt_version"], facts["fingerprint"]) == (
+        "transformers",
+        "/checkpoints/vlac-2b",
+        "vlac-v3",
+        "00c0ffee00c0ffee",
+    )
+    assert "critic transformers vlac-2b at http://critic-host:8400" in titles[0]
+    page = (tmp_path / "index.html").read_text()
+    assert "transformers vlac-2b at http://critic-host:8400" in page
+    assert "prompts vlac-v3" in page
+    assert "fingerprint 00c0ffee00c0ffee" in page
+
+
+def test_resume_refuses_an_address_where_another_critic_answers_now(train_trace, tmp_path):
+    RunFolder(tmp_path, run=RUN, critic=SERVED).add_episode(train_trace(), with_video=False, extra={})
+    other = dataclasses.replace(SERVED, model="/checkpoints/vlac-8b", fingerprint="0123456789abcdef")
+    with pytest.raises(
+        ConfigError, match=r"another critic: it was transformers vlac-2b .*00c0ffee.*0123456789abcdef"
+    ):
+        RunFolder(tmp_path, run=RUN, critic=other, resume=True)
+    assert RunFolder(tmp_path, run=RUN, critic=SERVED, resume=True).num_episodes == 1

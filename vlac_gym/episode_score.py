@@ -3,9 +3,9 @@
 No simulator is involved: this is how to look at a critic, or to rank demonstrations, from pictures alone.
 """
 
-__all__ = ["EpisodeScore", "score_episode"]
+__all__ = ["EpisodeScore", "check_score_options", "score_episode"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,7 @@ def score_episode(
     value_stride: int = 5,
     check_stride: int = 1,
     done_threshold: float = 0.9,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> EpisodeScore:
     """Asks a critic about every frame and every pair of an episode.
 
@@ -105,6 +106,7 @@ def score_episode(
         value_stride: Distance of the frames of a pair; the last pair may be closer. Default 5, as in training.
         check_stride: `success_prob` is asked at every so many frames, and at the last.
         done_threshold: What counts as done, [0, 1]. Default 0.9, as in training.
+        on_progress: Called with how many questions are answered, and how many there are.
 
     Raises:
         ConfigError: The critic reads the simulator, there are no frames, or a number is out of range.
@@ -117,17 +119,21 @@ def score_episode(
         )
     if not len(frames):
         raise ConfigError("Expected one or more frames to score, got none.")
-    if not 0.0 <= done_threshold <= 1.0:
-        raise ConfigError(f"Expected done_threshold in [0, 1], got {done_threshold!r}.")
+    check_score_options(value_stride=value_stride, check_stride=check_stride, done_threshold=done_threshold)
     check_frames(frames)
-    checked = _every(len(frames), check_stride, "check_stride")
-    judged = _every(len(frames), value_stride, "value_stride")
+    checked, judged = _every(len(frames), check_stride), _every(len(frames), value_stride)
+    total = len(checked) + len(judged)
+    tell = on_progress or (lambda done, total: None)
+    tell(0, total)
     values, progress = value_and_progress(critic, [frames[i] for i in judged], task, references)
+    success_prob = _success_prob(
+        critic, [frames[i] for i in checked], task, lambda done: tell(len(judged) + done, total)
+    )
     return EpisodeScore(
         task=task,
         num_frames=len(frames),
         check_frames=checked,
-        success_prob=_success_prob(critic, [frames[i] for i in checked], task),
+        success_prob=success_prob,
         value_frames=judged,
         progress=progress,
         values=values,
@@ -135,17 +141,27 @@ def score_episode(
     )
 
 
-def _every(count: int, stride: int, where: str) -> tuple[int, ...]:
+def check_score_options(*, value_stride: int, check_stride: int, done_threshold: float) -> None:
+    """Raises `ConfigError` unless these options of `score_episode` are in range."""
+    for name, stride in (("value_stride", value_stride), ("check_stride", check_stride)):
+        if stride < 1:
+            raise ConfigError(f"Expected {name} >= 1, got {stride!r}.")
+    if not 0.0 <= done_threshold <= 1.0:
+        raise ConfigError(f"Expected done_threshold in [0, 1], got {done_threshold!r}.")
+
+
+def _every(count: int, stride: int) -> tuple[int, ...]:
     """Numbers 0, stride, … below `count`, and always the last."""
-    if stride < 1:
-        raise ConfigError(f"Expected {where} >= 1, got {stride!r}.")
     numbers = list(range(0, count, stride))
     return tuple(numbers if numbers[-1] == count - 1 else [*numbers, count - 1])
 
 
-def _success_prob(critic: Critic, frames: list[Frame], task: str) -> FloatArray:
+def _success_prob(
+    critic: Critic, frames: list[Frame], task: str, on_done: Callable[[int], None]
+) -> FloatArray:
     parts = []
     for start in range(0, len(frames), _FRAMES_PER_CALL):
         part = frames[start : start + _FRAMES_PER_CALL]
         parts.append(critic.success_prob(part, [task] * len(part)))
+        on_done(start + len(part))
     return np.concatenate(parts)

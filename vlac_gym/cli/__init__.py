@@ -3,10 +3,12 @@
 __all__ = ["COMMANDS", "main"]
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
-from vlac_gym.errors import CriticError, DependencyNotInstalled, SimulatorError, VlacGymError, unknown_name
+from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError, unknown_name
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("vlac_gym.cli.rollout", "Run episodes with a critic; write mp4, plots, summary and a page."),
@@ -47,28 +49,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)
-        return _run(args[0], args[1:])
-    except (CriticError, SimulatorError) as e:
-        print(f"vlac-gym {args[0]}: {e}", file=sys.stderr)
-        return 1
-    except (VlacGymError, DependencyNotInstalled) as e:
-        print(f"vlac-gym {args[0]}: {e}", file=sys.stderr)
-        return 2
+        status = _run(args[0], args[1:])
+        sys.stdout.flush()
+        return status
+    except (ConfigError, DependencyNotInstalled) as e:
+        return _fail(args[0], e, 2)
+    except BrokenPipeError as e:
+        if not _reader_is_gone():
+            return _fail(args[0], e, 1)
+        return 128 + signal.SIGPIPE
+    except (VlacGymError, OSError) as e:
+        return _fail(args[0], e, 1)
     except KeyboardInterrupt:
         print(f"vlac-gym {args[0]}: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
 
 
 def _run(command: str, args: Sequence[str]) -> int:
-    try:
-        import tyro
-    except ImportError as e:
-        raise DependencyNotInstalled('The command line needs tyro. Run: pip install "vlac-gym[cli]"') from e
+    from vlac_gym.cli.parsing import parse_arguments
+
     module_name, help_line = COMMANDS[command]
     module = importlib.import_module(module_name)
-    parsed = tyro.cli(module.Args, args=args, prog=f"vlac-gym {command}", description=help_line)
+    parsed = parse_arguments(module.Args, args, prog=f"vlac-gym {command}", description=help_line)
     status: int = module.run(parsed)
     return status
+
+
+def _fail(command: str, error: Exception, status: int) -> int:
+    text = " ".join(str(error).split())  # one line, whatever a library put into its message
+    print(f"vlac-gym {command}: {text or type(error).__name__}", file=sys.stderr)
+    return status
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout's reader left, as `| head` does; what is still to be written is then thrown away."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _overview() -> str:

@@ -13,13 +13,16 @@ from vlac_gym.data.dataset import EpisodeDataset
 def run(args: Args) -> int:
     """Runs the command; see `vlac-gym collect --help`. Returns 1 if the simulator lost episodes, else 0."""
     report = collect_with_progress(args)
-    counts = EpisodeDataset.open(args.out).summary()
-    width = max(map(len, counts))
-    print("\n".join(f"{name:<{width}}  {count:>7}" for name, count in counts.items()))
     recorded = len(report.outcomes) - len(report.lost)
+    if recorded or report.skipped:
+        counts = EpisodeDataset.open(args.out).summary()
+        width = max(map(len, counts))
+        print("\n".join(f"{name:<{width}}  {count:>7}" for name, count in counts.items()))
     print(f"{recorded} episodes recorded now, {report.skipped} were there before: {args.out}")
     if report.lost:
-        print(f"{len(report.lost)} lost; run the same command again to retry them.", file=sys.stderr)
+        print(
+            f"{len(report.lost)} lost; run the same command with --resume to try them again.", file=sys.stderr
+        )
     return 1 if report.lost else 0
 
 

@@ -2,20 +2,25 @@
 
 __all__ = ["Args", "run"]
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlac_gym.cli.collect import collect_with_progress
+from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
-from vlac_gym.data.collect_options import CollectOptions, parse_ids
+from vlac_gym.critic.registry import check_critic
+from vlac_gym.data.collect_options import CollectOptions, check_collection, parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.report_card.card import CardConfig, ReportCard, described, make_card, write_card
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.references import require_references
+from vlac_gym.reporting.mp4 import require_video_packages
+from vlac_gym.reporting.output_folder import claim_folder
 
 _ANY = 1_000_000  # larger than any id
 
@@ -25,9 +30,11 @@ class Args:
     """Whom to measure, on what, and where to write."""
 
     critic: str
-    """oracle, noisy_oracle:tpr=0.8,fpr=0.05, nano, transformers:PATH, http://host:8400, …"""
+    """nano, transformers:PATH, http://host:8400, oracle, noisy_oracle:tpr=0.8,fpr=0.05, …"""
     out: Path
-    """Folder for card.json and index.html."""
+    """Folder for card.json and index.html; new or empty, unless --resume."""
+    resume: bool = False
+    """Go on collecting into OUT/collected, where an earlier call was cut short."""
     episodes: Path | None = None
     """Folder of `vlac-gym collect`; give this or --collect."""
     collect: tuple[str, ...] = ()
@@ -86,44 +93,66 @@ def run(args: Args) -> int:
         cost_repeats=args.cost_repeats,
         seed=args.seed,
     )
-    if (args.episodes is None) == (not args.collect):
-        raise ConfigError("Expected either --episodes DIR or --collect SUITE, not both and not neither.")
-    if args.references is not None and not args.one_shot:
-        raise ConfigError("Expected --references with --one-shot, got it alone. Add --one-shot.")
-    critic = make_critic(args.critic)
-    try:
-        if args.one_shot:
-            require_references(described(critic))
+    _check(args)
+    require_video_packages()
+    with claim_folder(args.out, resume=args.resume, ours=("collected",)):
         references = None if args.references is None else EpisodeDataset.open(args.references)
-        dataset = _dataset(args)
-        if args.one_shot and references is None:
-            references = EpisodeDataset.open(dataset.root)
-        card = _judge(args, config, dataset, critic, references)
-    finally:
-        critic.close()
-    card_file, page = write_card(card, args.out)
+        dataset = None if args.episodes is None else _chosen(args, args.episodes)
+        critic = make_critic(args.critic)
+        try:
+            if args.one_shot:
+                require_references(described(critic))
+            if dataset is None:
+                dataset = _collected(args)
+            if args.one_shot and references is None:
+                references = EpisodeDataset.open(dataset.root)
+            card = _judge(args, config, dataset, critic, references)
+        finally:
+            critic.close()
+        card_file, page = write_card(card, args.out)
     print(_reading(card))
     print(f"{card_file}\n{page}")
     return 0
 
 
-def _dataset(args: Args) -> EpisodeDataset:
-    folder = args.episodes
-    if folder is None:
-        folder = args.out / "collected"
-        options = CollectOptions(
-            out=folder,
-            task_suite=args.collect,
-            task_ids=args.collect_task_ids,
-            init_states=args.collect_init_states,
-            episodes=args.collect_episodes,
-            cameras=args.collect_cameras,
-            workers=args.workers,
-            seed=args.seed,
-        )
-        collect_with_progress(options)
-    dataset = EpisodeDataset.open(folder)
-    kept = dataset.select(
+def _check(args: Args) -> None:
+    """What can be checked before a critic is loaded, and before episodes are collected."""
+    if (args.episodes is None) == (not args.collect):
+        raise ConfigError("Expected either --episodes DIR or --collect SUITE, not both and not neither.")
+    if args.references is not None and not args.one_shot:
+        raise ConfigError("Expected --references with --one-shot, got it alone. Add --one-shot.")
+    if args.resume and args.episodes is not None:
+        raise ConfigError("Expected --resume with --collect, whose episodes are all that can be continued.")
+    check_critic(args.critic)
+    for text, what in ((args.init_states, "initial states"), (args.task_ids, "task ids")):
+        if text is not None:
+            parse_ids(text, _ANY, what)
+    if args.collect:
+        check_collection(_collect_options(args))
+
+
+def _collected(args: Args) -> EpisodeDataset:
+    options = _collect_options(args)
+    collect_with_progress(options)
+    return _chosen(args, options.out)
+
+
+def _collect_options(args: Args) -> CollectOptions:
+    return CollectOptions(
+        out=args.out / "collected",
+        resume=args.resume,
+        task_suite=args.collect,
+        task_ids=args.collect_task_ids,
+        init_states=args.collect_init_states,
+        episodes=args.collect_episodes,
+        cameras=args.collect_cameras,
+        workers=args.workers,
+        seed=args.seed,
+    )
+
+
+def _chosen(args: Args, folder: Path) -> EpisodeDataset:
+    kept = EpisodeDataset.open(folder).select(
         lambda e: (
             _is_in(e.meta.init_state_id, args.init_states, "initial states")
             and _is_in(e.meta.task_id, args.task_ids, "task ids")
@@ -145,15 +174,11 @@ def _judge(
     critic: Critic,
     references: EpisodeDataset | None,
 ) -> ReportCard:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("judging", total=len(dataset))
+    with counting("judging") as on_progress:
+        done = itertools.count(1)
 
         def advance(_: JudgedEpisode) -> None:
-            progress.advance(bar)
+            on_progress(next(done), len(dataset))
 
         return make_card(critic, args.critic, dataset, config, advance, references)
 

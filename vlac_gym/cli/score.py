@@ -2,20 +2,26 @@
 
 __all__ = ["Args", "run"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
+from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.vlac.prompts import check_task, sample_references
-from vlac_gym.episode_score import EpisodeScore, score_episode
+from vlac_gym.episode_score import EpisodeScore, check_score_options, score_episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.frame_files import FrameFile, read_frames
+from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.files import write_json
+from vlac_gym.reporting.mp4 import require_video_packages
+from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.reporting.score_pictures import save_score_png, write_score_video
-from vlac_gym.types import CriticInfo
+from vlac_gym.types import CriticInfo, Frame
 
 _FORMAT = "vlac_gym.score/1"
 _FOLDER_FPS = 10.0
@@ -26,14 +32,15 @@ class Args:
     """Options of `vlac-gym score`."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A video, or a folder of pictures in natural order."""
+    """A recording: a video, as `vlac-gym rollout` keeps in episode-000.raw.mp4, or a folder of pictures in natural
+    order. Annotated videos and plots are refused."""
     task: str
     """Instruction text that the critic judges against."""
     critic: str
-    """Critic spec, e.g. transformers:PATH, openai:http://host:8000/v1#MODEL or http://host:8400; options go
+    """Critic spec, e.g. nano, transformers:PATH, openai:http://host:8000/v1#MODEL or http://host:8400; options go
     behind a question mark: transformers:PATH?device=cuda:0,reading=exact."""
     out: Path
-    """Folder for score.json, score.png and score.mp4; made if absent, must not hold a score already."""
+    """Folder for score.json, score.png and score.mp4; new or empty."""
     reference: Path | None = None
     """Video or folder of a successful episode, shown to the critic as an example (in-context one-shot)."""
     reference_count: int = 9
@@ -54,55 +61,55 @@ class Args:
 
 def run(args: Args) -> int:
     """Scores, writes the files and prints the numbers that sum them up."""
-    if (args.out / "score.json").exists() or (args.out.exists() and not args.out.is_dir()):
-        raise ConfigError(
-            f"Expected a folder without a score for --out, got {str(args.out)!r}. Choose another."
-        )
-    if args.fps is not None and not args.fps > 0:
-        raise ConfigError(f"Expected --fps above 0, got {args.fps!r}.")
-    check_task(args.task)
-    source = read_frames(args.source, every=args.every)
-    references = None
-    if args.reference is not None:
-        reference = read_frames(args.reference, every=args.every)
-        references = sample_references(reference.frames, args.reference_count)
-    critic = make_critic(args.critic)
-    try:
-        info = critic.describe()
-        score = score_episode(
-            critic,
-            source.frames,
-            args.task,
-            references=references,
-            value_stride=args.value_stride,
-            check_stride=args.check_stride,
-            done_threshold=args.done_threshold,
-        )
-    finally:
-        critic.close()
-    _write(args, source, score, info, num_references=len(references or ()))
+    _check(args)
+    with claim_folder(args.out):
+        source = read_frames(args.source, every=args.every)
+        references = None
+        if args.reference is not None:
+            reference = read_frames(args.reference, every=args.every)
+            references = sample_references(reference.frames, args.reference_count)
+        score, info = _ask(args, source, references)
+        _write(args, source, score, info, num_references=len(references or ()))
     _print_summary(args, score)
     return 0
+
+
+def _check(args: Args) -> None:
+    if args.fps is not None and not args.fps > 0:
+        raise ConfigError(f"Expected --fps above 0, got {args.fps!r}.")
+    check_score_options(
+        value_stride=args.value_stride, check_stride=args.check_stride, done_threshold=args.done_threshold
+    )
+    check_task(args.task)
+    check_critic(args.critic)
+    require_video_packages()
+
+
+def _ask(
+    args: Args, source: FrameFile, references: Sequence[Frame] | None
+) -> tuple[EpisodeScore, CriticInfo]:
+    critic = make_critic(args.critic)
+    try:
+        with counting("scoring") as on_progress:
+            score = score_episode(
+                critic,
+                source.frames,
+                args.task,
+                references=references,
+                value_stride=args.value_stride,
+                check_stride=args.check_stride,
+                done_threshold=args.done_threshold,
+                on_progress=on_progress,
+            )
+        return score, critic.describe()
+    finally:
+        critic.close()
 
 
 def _write(
     args: Args, source: FrameFile, score: EpisodeScore, info: CriticInfo, *, num_references: int
 ) -> None:
     fps = args.fps or source.fps or _FOLDER_FPS
-    args.out.mkdir(parents=True, exist_ok=True)
-    parts = [f"critic {info.name}", info.model if info.model != "none" else "", source.path.name]
-    parts.append(f"{num_references} reference frames" if num_references else "")
-    subtitle = " · ".join(filter(None, parts))
-    save_score_png(score, source.frames, args.out / "score.png", subtitle=subtitle)
-    if args.video:
-        write_score_video(score, source.frames, args.out / "score.mp4", fps=fps, subtitle=subtitle)
-    critic: dict[str, Any] = {
-        "name": info.name,
-        "model": info.model,
-        "prompt_version": info.prompt_version,
-        "device": info.device,
-        "details": info.details,
-    }
     write_json(
         args.out / "score.json",
         {
@@ -112,10 +119,16 @@ def _write(
             "fps": fps,
             "reference": None if args.reference is None else str(args.reference),
             "num_references": num_references,
-            "critic": critic,
+            "critic": critic_facts(info),
             **score.as_json(),
         },
     )
+    parts = [f"critic {critic_title(info)}", source.path.name]
+    parts.append(f"{num_references} reference frames" if num_references else "")
+    subtitle = " · ".join(filter(None, parts))
+    save_score_png(score, source.frames, args.out / "score.png", subtitle=subtitle)
+    if args.video:
+        write_score_video(score, source.frames, args.out / "score.mp4", fps=fps, subtitle=subtitle)
 
 
 def _print_summary(args: Args, score: EpisodeScore) -> None:

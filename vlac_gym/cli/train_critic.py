@@ -2,10 +2,10 @@
 
 __all__ = ["Args", "run"]
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlac_gym.cli.progress import training_progress
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.errors import DependencyNotInstalled
 
@@ -17,7 +17,9 @@ class Args:
     data: Path
     """Folder of episodes, as `vlac-gym collect` writes them."""
     out: Path
-    """Folder of the run; an interrupted run there is resumed."""
+    """Folder of the run, new or empty, unless --resume."""
+    resume: bool = False
+    """Continue the run that --out holds, with the same recipe; its number of steps may rise."""
     device: str | None = None
     """`cuda` or `cpu`; the first GPU by default."""
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
@@ -32,7 +34,11 @@ def run(args: Args) -> int:
         raise DependencyNotInstalled(
             'Training needs torch and transformers. Run: pip install "vlac-gym[vlac]"'
         ) from e
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    checkpoint = train_nano(args.data, args.out, args.recipe, device=args.device)
-    print(f'Trained. Use it with make_critic("transformers:{checkpoint}").')
+    with training_progress(args.recipe.steps) as on_step:
+        checkpoint = train_nano(
+            args.data, args.out, args.recipe, device=args.device, resume=args.resume, on_step=on_step
+        )
+    print(
+        f'Trained. Use it with --critic "transformers:{checkpoint}?reading=exact", or that spec in make_critic.'
+    )
     return 0

@@ -1,6 +1,6 @@
 """Collecting episodes with worker processes: `collect`, `Outcome`, `CollectReport`."""
 
-__all__ = ["CollectReport", "Outcome", "collect"]
+__all__ = ["CollectReport", "Outcome", "check_plans", "collect"]
 
 import functools
 import multiprocessing
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlac_gym.data.episodes import write_episode
+from vlac_gym.data.episodes import read_episode, write_episode
 from vlac_gym.data.plans import EpisodePlan
 from vlac_gym.data.recording import RecordSettings, record_episode
 from vlac_gym.errors import ConfigError, SimulatorError
@@ -56,7 +56,7 @@ class CollectReport:
 
     @property
     def lost(self) -> list[Outcome]:
-        """Episodes that the simulator lost; running again tries them again."""
+        """Episodes that the simulator lost; resuming tries them again."""
         return [outcome for outcome in self.outcomes if outcome.error]
 
 
@@ -70,6 +70,8 @@ def collect(
 ) -> CollectReport:
     """Runs plans and writes each episode when it is finished; episodes that exist are skipped.
 
+    What is in the folder already must have been recorded with the same settings.
+
     An interrupted collection continues when it is called again: every file is whole, and the same plan has
     the same file name.
 
@@ -82,11 +84,12 @@ def collect(
 
     Raises:
         ConfigError: Two plans have the same id, a plan names an unknown suite, task or policy, or the
-            settings an unknown view.
+            settings an unknown view, or `out` holds episodes recorded with other settings.
         SimulatorError: A worker process died; what was finished is kept.
     """
     settings = settings or RecordSettings()
-    _check(plans, settings, workers)
+    check_plans(plans, settings, workers)
+    _check_continued(out, settings)
     waiting = [plan for plan in plans if not plan.is_recorded(out)]
     report = CollectReport(skipped=len(plans) - len(waiting))
     (out / "episodes").mkdir(parents=True, exist_ok=True)
@@ -99,7 +102,12 @@ def collect(
     return report
 
 
-def _check(plans: Sequence[EpisodePlan], settings: RecordSettings, workers: int) -> None:
+def check_plans(plans: Sequence[EpisodePlan], settings: RecordSettings, workers: int) -> None:
+    """Checks all that `collect` can check before a simulator starts.
+
+    Raises:
+        ConfigError: See `collect`.
+    """
     from vlac_gym.envs.libero_tasks import get_task
     from vlac_gym.envs.lighting import split_view
 
@@ -113,8 +121,15 @@ def _check(plans: Sequence[EpisodePlan], settings: RecordSettings, workers: int)
         raise ConfigError(f"Two plans have the id {twice!r}. Give them different seeds.")
     for suite, task_id in sorted({(plan.task_suite, plan.task_id) for plan in plans}):
         get_task(suite, task_id)
+    for suite in sorted({plan.task_suite for plan in plans}):
+        _make_env(suite, settings).close()  # checks its arguments; the simulator starts on the first reset
     for policy in sorted({plan.policy for plan in plans}):
         make_policy(policy)
+
+
+def _check_continued(out: Path, settings: RecordSettings) -> None:
+    for path in sorted((out / "episodes").glob("*.npz"))[:1]:  # one stands for all, each of which was checked
+        settings.check_match(read_episode(path))
 
 
 def _chunks(plans: Sequence[EpisodePlan], workers: int) -> list[list[EpisodePlan]]:
@@ -156,8 +171,8 @@ def _run_in_workers(
     except BrokenProcessPool as e:
         raise SimulatorError(
             "A collecting process died (out of memory, the simulator crashed, or a script calls this without "
-            "`if __name__ == '__main__':`). Finished episodes are kept: run the same command again, with fewer "
-            "workers if memory was short."
+            "`if __name__ == '__main__':`). Finished episodes are kept: run the same command with --resume, and "
+            "with fewer workers if memory was short."
         ) from e
     finally:
         stop.set()
@@ -206,20 +221,24 @@ _envs: dict[str, Any] = {}
 
 
 def _env(task_suite: str, settings: RecordSettings) -> Any:
-    from vlac_gym.envs.libero import LiberoEnv
-    from vlac_gym.envs.lighting import split_view
-
     key = f"{task_suite} {settings}"
     if key not in _envs:
         _close_env()
-        _envs[key] = LiberoEnv(
-            task_suite,
-            cameras=tuple(dict.fromkeys(split_view(view)[0] for view in settings.cameras)),
-            image_size=settings.image_size,
-            max_episode_steps=settings.max_episode_steps,
-            max_compiled_models=1,
-        )
+        _envs[key] = _make_env(task_suite, settings)
     return _envs[key]
+
+
+def _make_env(task_suite: str, settings: RecordSettings) -> Any:
+    from vlac_gym.envs.libero import LiberoEnv
+    from vlac_gym.envs.lighting import split_view
+
+    return LiberoEnv(
+        task_suite,
+        cameras=tuple(dict.fromkeys(split_view(view)[0] for view in settings.cameras)),
+        image_size=settings.image_size,
+        max_episode_steps=settings.max_episode_steps,
+        max_compiled_models=1,
+    )
 
 
 def _close_env() -> None:

@@ -1,18 +1,19 @@
 """What `vlac-gym collect` takes: `CollectOptions`, `run_collection`, `parse_ids`."""
 
-__all__ = ["CollectOptions", "parse_ids", "run_collection"]
+__all__ = ["CollectOptions", "check_collection", "parse_ids", "run_collection"]
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlac_gym.data.collect import CollectReport, Outcome, collect
-from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.data.collect import CollectReport, Outcome, check_plans, collect
+from vlac_gym.data.dataset import DATASET_FILES, EpisodeDataset
+from vlac_gym.data.frame_codec import FrameEncoding
 from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings
 from vlac_gym.errors import ConfigError
-from vlac_gym.frames.codec import FrameEncoding
+from vlac_gym.reporting.output_folder import claim_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,9 @@ class CollectOptions:
     """Which episodes to collect, and where to write them."""
 
     out: Path
-    """Dataset folder; episodes that it holds already are skipped, so the same command continues."""
+    """Dataset folder, new or empty, unless --resume."""
+    resume: bool = False
+    """Add to the episodes that --out holds, which are skipped; they must have been recorded with the same settings."""
     task_suite: tuple[str, ...] = ("libero_spatial",)
     """One or more suites; see `vlac-gym tasks`."""
     task_ids: str = "all"
@@ -36,7 +39,7 @@ class CollectOptions:
     workers: int = 1
     """Processes, each with its own simulator."""
     seed: int = 0
-    """Another seed makes other episodes; collect again with one to add to a folder."""
+    """Another seed makes other episodes; --resume with one adds to a folder."""
     cameras: tuple[str, ...] = ("agentview",)
     """Views to keep: agentview, wrist; with @diffuse, @direction, @specular or @shadow under another light."""
     image_size: int = 256
@@ -76,16 +79,39 @@ class CollectOptions:
         )
 
 
+def check_collection(options: CollectOptions) -> None:
+    """Checks all that can be checked before a simulator starts.
+
+    Raises:
+        ConfigError: An option does not fit.
+    """
+    check_plans(options.plans(), options.settings(), options.workers)
+
+
 def run_collection(
     options: CollectOptions, on_progress: Callable[[Outcome, int, int], None] | None = None
 ) -> CollectReport:
-    """Collects what the options ask for and writes the folder's index.
+    """Collects what the options ask for and writes the folder's index; nobody else may write there meanwhile.
 
     Args:
         options: What to collect.
         on_progress: Called after each episode with its outcome, how many are done and how many there are.
+
+    Raises:
+        ConfigError: An option does not fit, or `out` is in use; raised before a simulator starts.
+        SimulatorError: A worker process died; what was finished is kept.
     """
     settings, plans = options.settings(), options.plans()
+    with claim_folder(options.out, resume=options.resume, ours=DATASET_FILES):
+        return _collect(options, settings, plans, on_progress)
+
+
+def _collect(
+    options: CollectOptions,
+    settings: RecordSettings,
+    plans: list[EpisodePlan],
+    on_progress: Callable[[Outcome, int, int], None] | None,
+) -> CollectReport:
     done = sum(plan.is_recorded(options.out) for plan in plans)
 
     def count(outcome: Outcome) -> None:
@@ -95,7 +121,8 @@ def run_collection(
             on_progress(outcome, done, len(plans))
 
     report = collect(plans, options.out, settings, workers=options.workers, on_outcome=count)
-    EpisodeDataset.open(options.out).write_manifest()
+    if len(report.lost) < len(plans):
+        EpisodeDataset.open(options.out).write_manifest()
     return report
 
 
@@ -110,9 +137,9 @@ def parse_ids(text: str, count: int, what: str) -> list[int]:
     ids: set[int] = set()
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"Expected {what} as 'all', '0-4' or '0,3,5-7', got {text!r}.")
+        if not int(first) <= int(last or first) < count:
+            raise ConfigError(f"Expected {what} in rising order and below {count}, got {text!r}.")
         ids.update(range(int(first), int(last or first) + 1))
-    if not ids or max(ids) >= count:
-        raise ConfigError(f"Expected {what} below {count}, got {text!r}.")
     return sorted(ids)

@@ -4,7 +4,7 @@ The folder holds `episodes/*.npz` and, once somebody asked for it, `manifest.jso
 of the episode files finds. Files are the truth; a missing or stale manifest costs time and nothing else.
 """
 
-__all__ = ["EpisodeDataset", "EpisodeEntry"]
+__all__ = ["DATASET_FILES", "EpisodeDataset", "EpisodeEntry"]
 
 import dataclasses
 import json
@@ -18,6 +18,9 @@ import numpy as np
 
 from vlac_gym.data.episodes import EPISODE_FORMAT, Episode, EpisodeMeta, read_episode, read_meta
 from vlac_gym.errors import ConfigError
+
+DATASET_FILES = ("episodes", "manifest.json", ".manifest.json.*.tmp")
+"""Names (shell patterns) of all that such a folder holds."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from vlac_gym.data.episodes import Episode
+from vlac_gym.data.frame_codec import FRAME_ENCODINGS, FrameEncoding
 from vlac_gym.data.plans import EpisodePlan
 from vlac_gym.data.recorder import EpisodeRecorder
 from vlac_gym.data.sequels import History, make_sequel
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.frames.codec import FRAME_ENCODINGS, FrameEncoding
 from vlac_gym.policies import Policy, StagedPolicy
 from vlac_gym.types import FloatArray, Frame
 
@@ -57,6 +57,27 @@ class RecordSettings:
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"Expected quality from 1 to 100, got {self.quality}.")
 
+    def check_match(self, episode: Episode) -> None:
+        """Raises `ConfigError` unless `episode` was recorded with these settings."""
+        meta, (view, *_) = episode.meta, episode.frames.values()
+        found: dict[str, Any] = {
+            "cameras": tuple(episode.frames),
+            "image_size": view[0].shape[0],
+            "frame_stride_steps": meta.frame_stride_steps,
+            "encoding": meta.encoding,
+            **{name: meta.details[name] for name in ("quality", "max_episode_steps") if name in meta.details},
+        }
+        wrong = [
+            f"{name} was {had!r}, is {getattr(self, name)!r}"
+            for name, had in found.items()
+            if had != getattr(self, name)
+        ]
+        if wrong:
+            raise ConfigError(
+                f"Expected the settings that episode {meta.episode_id} was recorded with: {'; '.join(wrong)}. "
+                "Ask for the same, or collect into another folder."
+            )
+
 
 class RecordableEnv(Protocol):
     """What recording needs of an env; `vlac_gym.envs.libero.LiberoEnv` has it."""
@@ -93,7 +114,8 @@ def record_episode(
 
     `details["wall_s"]` of the episode's meta data is the time in seconds that the policy, the physics, the
     simulator's labels and the rendering of the first view took, much as in a rollout; the reset, further views and
-    compression are not in it.
+    compression are not in it. `details["max_episode_steps"]` and, of JPEG frames, `details["quality"]` are those of
+    the settings.
 
     Args:
         env: An env of the plan's suite that no wrapper hides.
@@ -128,7 +150,10 @@ def record_episode(
         if frames is not None:
             frames |= _frames(env, settings.cameras[1:])
         recorder.add(env.proprioception(), info, frames, stage, action)
-    return recorder.finish(wall_s=round(wall_s, 4))
+    facts = {"wall_s": round(wall_s, 4), "max_episode_steps": settings.max_episode_steps}
+    if settings.encoding == "jpeg":
+        facts["quality"] = settings.quality
+    return recorder.finish(**facts)
 
 
 class _Script:

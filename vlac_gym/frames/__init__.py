@@ -1,1 +1,1 @@
-"""Pictures: what is asked of them (`checks`), which way up they are (`convention`), their compressed form (`codec`)."""
+"""Pictures: which way up they are (`convention`)."""

@@ -11,8 +11,8 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
+from vlac_gym.data.frame_codec import EncodedFrames, encode_frame
 from vlac_gym.errors import ConfigError
-from vlac_gym.frames.codec import EncodedFrames, encode_frame
 
 torch = pytest.importorskip("torch")
 
@@ -70,12 +70,27 @@ def test_training_learns_saves_and_resumes(tmp_path):
 
     write_data(tmp_path / "data")
     train_nano(tmp_path / "data", tmp_path / "run", recipe(50), sizes=SIZES, device="cpu")
-    checkpoint = train_nano(tmp_path / "data", tmp_path / "run", recipe(150), sizes=SIZES, device="cpu")
+    with pytest.raises(ConfigError, match=r"holds checkpoint, log\.jsonl, state\.pt; .*--resume"):
+        train_nano(tmp_path / "data", tmp_path / "run", recipe(150), sizes=SIZES, device="cpu")
+    other = dataclasses.replace(recipe(150), learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"another recipe: learning_rate was 0\.003, is 0\.1"):
+        train_nano(tmp_path / "data", tmp_path / "run", other, sizes=SIZES, device="cpu", resume=True)
+    steps = []
+    checkpoint = train_nano(
+        tmp_path / "data",
+        tmp_path / "run",
+        recipe(150),
+        sizes=SIZES,
+        device="cpu",
+        resume=True,
+        on_step=steps.append,
+    )
+    assert steps == list(range(50, 151))
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [50, 100, 150]
     assert log[-1]["done_loss"] < log[0]["done_loss"]
     with pytest.raises(ConfigError, match="other sizes"):
-        train_nano(tmp_path / "data", tmp_path / "run", recipe(151), device="cpu")
+        train_nano(tmp_path / "data", tmp_path / "run", recipe(151), device="cpu", resume=True)
 
     critic = make_critic(f"transformers:{checkpoint}", device="cpu")
     probs = critic.success_prob([frame(0.0), frame(0.4), frame(1.0)], [TASK] * 3)

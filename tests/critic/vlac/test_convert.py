@@ -341,7 +341,7 @@ def test_a_target_in_use_is_refused(source, tmp_path):
     target = tmp_path / "native"
     target.mkdir()
     convert_checkpoint(source, target)  # an empty directory is taken
-    with pytest.raises(ConfigError, match="new or empty directory"):
+    with pytest.raises(ConfigError, match="new or empty folder"):
         convert_checkpoint(source, target)
 
 

@@ -78,7 +78,7 @@ def test_config_is_the_native_format_without_remote_code(tmp_path):
 
 def test_a_directory_with_files_in_it_is_refused_and_left_as_it_was(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(ConfigError, match="new or empty directory"):
+    with pytest.raises(ConfigError, match="new or empty folder"):
         make_tiny_checkpoint(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -2,15 +2,16 @@
 
 import json
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
 from vlac_gym.cli import main
+from vlac_gym.cli import score as score_command
 from vlac_gym.critic import registry
 from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.vlac.critic import VLACCritic
-from vlac_gym.frame_files import read_frames
 
 TASK = "open the drawer"
 made: list[tuple[VLACCritic, ScriptedEngine]] = []
@@ -30,8 +31,8 @@ def brightness_critic(argument, **options):
 
 @pytest.fixture(autouse=True)
 def brightness(monkeypatch):
-    monkeypatch.setitem(registry._FACTORIES, "brightness", f"{__name__}:brightness_critic")
-    monkeypatch.setattr(registry, "_load", lambda target: brightness_critic)
+    monkeypatch.setitem(registry._CRITICS._factories, "brightness", f"{__name__}:brightness_critic")
+    monkeypatch.setattr(score_command, "make_critic", lambda spec: brightness_critic(""))
     made.clear()
 
 
@@ -63,8 +64,7 @@ def test_folder_is_scored_into_three_files(folder, tmp_path, capsys):
     # 0.2, 0.36, 0.296, 0.5072, 0.60576 by v += (1 - v) c
     assert document["final_value"] == pytest.approx(0.60576, abs=1e-6)
     assert document["value_order_correlation"] == pytest.approx(33 / 35)  # one swap: 1 - 6 * 2 / 210
-    assert len(read_frames(out / "score.mp4").frames) == 6 + 15
-    assert read_frames(out / "score.mp4").fps == 10.0
+    assert imageio_ffmpeg.count_frames_and_secs(str(out / "score.mp4")) == (6 + 15, 2.1)  # 10 a second
     assert "first done               frame 5" in capsys.readouterr().out
     assert made[0][1].is_closed
 
@@ -91,6 +91,7 @@ def test_every_thins_the_source(folder, tmp_path):
         (["--fps", "0"], "--fps above 0"),
         (["--reference", "absent.mp4"], "does not exist"),
         (["--value-stride", "0"], "value_stride >= 1"),
+        (["--done-threshold", "2"], "done_threshold in [0, 1], got 2"),
         (["--critic", "brightnes"], "Did you mean 'brightness'"),
     ],
 )
@@ -111,14 +112,37 @@ def test_score_is_never_overwritten(folder, tmp_path, capsys):
     assert score(folder, out, "--no-video") == 0
     before = (out / "score.json").read_bytes()
     assert score(folder, out, "--no-video") == 2
-    assert "Expected a folder without a score" in capsys.readouterr().err
+    assert "Expected a new or empty folder for --out" in capsys.readouterr().err
     assert (out / "score.json").read_bytes() == before
 
 
 def test_failing_critic_is_closed_and_leaves_nothing(folder, tmp_path, capsys, monkeypatch):
     engine = ScriptedEngine(["no idea"] * 10)
-    monkeypatch.setattr(registry, "_load", lambda target: lambda argument: VLACCritic(engine))
+    monkeypatch.setattr(score_command, "make_critic", lambda spec: VLACCritic(engine))
     assert score(folder, tmp_path / "out") == 1
     assert "got 'no idea'" in capsys.readouterr().err
     assert engine.is_closed
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_this_package_drew_is_no_recording(folder, tmp_path, capsys):
+    assert score(folder, tmp_path / "first") == 0
+    for drawn in (tmp_path / "first" / "score.mp4", tmp_path / "first"):
+        assert score(drawn, tmp_path / "second") == 2
+        assert "which vlac-gym drew: its curves and texts are no camera's picture" in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+
+
+def test_arguments_are_checked_before_the_critic_is_made(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_command, "make_critic", lambda spec: pytest.fail("the critic was made"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    for more in (
+        ["--done-threshold", "2"],
+        ["--check-stride", "0"],
+        ["--every", "0"],
+        ["--reference-count", "99"],
+    ):
+        assert score(folder, tmp_path / "out", *more, "--reference", str(folder)) == 2
+    assert score(folder, tmp_path / "mine") == 2
     assert not (tmp_path / "out").exists()

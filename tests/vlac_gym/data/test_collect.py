@@ -1,5 +1,6 @@
 """Collecting: the same plan makes the same episode, labels follow the simulator, nothing finished is redone."""
 
+import dataclasses
 import functools
 import os
 import types
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vlac_gym.cli import main
 from vlac_gym.data import EpisodeDataset, read_episode
 from vlac_gym.data import collect as collect_module
 from vlac_gym.data.collect import Outcome, collect
-from vlac_gym.data.collect_options import CollectOptions, parse_ids
+from vlac_gym.data.collect_options import CollectOptions, parse_ids, run_collection
 from vlac_gym.data.plans import DEFAULT_MIX, RECIPES, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings, record_episode
 from vlac_gym.data.sequels import SEQUELS, History, make_sequel
@@ -242,6 +244,57 @@ def test_collecting_again_runs_only_what_is_missing(tmp_path: Path, point_envs: 
     assert point_envs[0].resets == 3
     dataset = EpisodeDataset.open(tmp_path)
     assert sorted(e.meta.init_state_id for e in dataset.entries) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"image_size": 32}, "image_size was 16, is 32"),
+        ({"cameras": ("wrist",)}, r"cameras was \('agentview',\), is \('wrist',\)"),
+        ({"frame_stride_steps": 2}, "frame_stride_steps was 4, is 2"),
+        ({"encoding": "png"}, "encoding was 'jpeg', is 'png'"),
+        ({"quality": 50}, "quality was 95, is 50"),
+        ({"max_episode_steps": 9}, "max_episode_steps was None, is 9"),
+    ],
+)
+def test_a_folder_never_mixes_settings(
+    tmp_path: Path, point_envs: list[PointEnv], other: dict[str, Any], told: str
+) -> None:
+    settings = dataclasses.replace(SETTINGS, encoding="jpeg")
+    collect([plan()], tmp_path, settings)
+    for again in (plan(), plan(init_state_id=1)):  # one that is there, one that is not
+        with pytest.raises(ConfigError, match=told):
+            collect([again], tmp_path, dataclasses.replace(settings, **other))
+    assert point_envs[0].resets == 1
+    assert len(EpisodeDataset.open(tmp_path)) == 1
+
+
+def test_collecting_into_a_folder_with_episodes_wants_to_be_asked_for(
+    tmp_path: Path, point_envs: list[PointEnv]
+) -> None:
+    options = CollectOptions(
+        out=tmp_path / "bank", task_ids="0", init_states="0-1", episodes=2, imperfect="none", image_size=16
+    )
+    assert len(run_collection(options).outcomes) == 2
+    with pytest.raises(ConfigError, match=r"holds episodes, manifest\.json; .*Continue it with --resume"):
+        run_collection(options)
+    report = run_collection(dataclasses.replace(options, resume=True))
+    assert (len(report.outcomes), report.skipped) == (0, 2)
+    (tmp_path / "bank" / "card.json").touch()
+    with pytest.raises(ConfigError, match=r"holds card\.json; nothing is overwritten\. Choose another"):
+        run_collection(dataclasses.replace(options, resume=True))
+
+
+def test_a_collection_whose_every_episode_is_lost_says_so(
+    tmp_path: Path, point_envs: list[PointEnv], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def fail(**_: Any) -> Any:
+        raise SimulatorError("unstable")
+
+    monkeypatch.setattr(point_envs[0], "reset", fail)
+    arguments = ["--task-ids", "0", "--episodes", "2", "--image-size", "16"]
+    assert main(["collect", "--out", str(tmp_path / "bank"), *arguments]) == 1
+    assert "2 lost; run the same command with --resume to try them again." in capsys.readouterr().err
 
 
 def test_an_episode_that_the_simulator_loses_is_reported_and_not_written(

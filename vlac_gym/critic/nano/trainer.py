@@ -8,6 +8,8 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,13 @@ from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes, build_config, save_
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
+from vlac_gym.reporting.output_folder import claim_folder
 
 logger = logging.getLogger(__name__)
+
+_FILES = ("checkpoint", "log.jsonl", "state.pt", ".state.pt.tmp")
+_MAY_CHANGE = ("steps", "max_seconds", "save_every_s", "validate_every")
+"""Settings that may differ between a run and its continuation."""
 
 
 def train_nano(
@@ -38,29 +45,38 @@ def train_nano(
     *,
     sizes: ModelSizes = NANO_SIZES,
     device: str | None = None,
+    resume: bool = False,
+    on_step: Callable[[int], None] | None = None,
 ) -> Path:
-    """Trains on every episode in `data` but the validation init states; resumes what `out` holds.
+    """Trains on every episode in `data` but the validation init states.
 
     Writes `log.jsonl`, `state.pt` (to resume) and `checkpoint/`, the best validated weights in the native
     InternVL format, float16.
 
     Args:
         data: Folder of episodes, as `vlac-gym collect` writes them.
-        out: Folder of the run.
+        out: Folder of the run, new or empty unless `resume`; nobody else may write there meanwhile.
         recipe: Settings; the defaults are those of the shipped critic's first stage.
         sizes: Sizes of the model.
         device: `cuda`, `cpu`; the first GPU by default.
+        resume: Continue the run that `out` holds. Only its length and how often it is saved may change.
+        on_step: Called after each step with the steps done so far, and once before the first.
 
     Returns:
         The checkpoint's folder.
 
     Raises:
-        ConfigError: No episodes, or a split that leaves a part empty.
+        ConfigError: No episodes, a split that leaves a part empty, a device that is not there, an `out` in use, or a
+            run to resume that was begun with another recipe.
     """
     recipe = recipe or TrainRecipe()
+    chosen = _device(device)
+    if recipe.start_from is not None and not Path(recipe.start_from).is_dir():
+        raise ConfigError(f"Expected start_from as a checkpoint folder, got {recipe.start_from!r}.")
     train, val = EpisodeDataset.open(data).split_by_init_state(recipe.val_init_states)
-    trainer = _Trainer(list(train), list(val), Path(out), recipe, sizes, _device(device))
-    trainer.run()
+    with claim_folder(Path(out), resume=resume, ours=_FILES) as folder:
+        trainer = _Trainer(list(train), list(val), folder, recipe, sizes, chosen)
+        trainer.run(on_step or (lambda _: None))
     return trainer.checkpoint_folder
 
 
@@ -78,7 +94,6 @@ class _Trainer:
     ) -> None:
         self._recipe, self._out, self._device = recipe, out, device
         self.checkpoint_folder = out / "checkpoint"
-        out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed)
         self._train_table, self._val_table = FrameTable.build(train), FrameTable.build(val)
         self._tokenizer, model = _start(recipe.start_from, self._train_table.tasks, sizes)
@@ -110,13 +125,15 @@ class _Trainer:
             self._step,
         )
 
-    def run(self) -> None:
+    def run(self, on_step: Callable[[int], None]) -> None:
         """Trains to the last step, or until the time is up."""
         start = saved = time.monotonic()
+        on_step(self._step)
         losses: list[tuple[float, float]] = []
         while self._step < self._recipe.steps:
             losses.append(self._train_step())
             self._step += 1
+            on_step(self._step)
             now = time.monotonic()
             if self._step % self._recipe.validate_every == 0 or self._step == self._recipe.steps:
                 self._validate(losses, now - start)
@@ -187,6 +204,7 @@ class _Trainer:
 
     def _save_state(self) -> None:
         state = {
+            "recipe": json.dumps(asdict(self._recipe)),
             "step": self._step,
             "best": self._best,
             "model": self._model.state_dict(),
@@ -205,6 +223,7 @@ class _Trainer:
         if not path.exists():
             return
         state = torch.load(path, map_location=self._device, weights_only=True)
+        self._check_same_recipe(json.loads(state["recipe"]))
         try:
             self._model.load_state_dict(state["model"])
         except RuntimeError as e:
@@ -215,6 +234,18 @@ class _Trainer:
         self._wordings.restore(json.loads(state["wordings"]))
         self._bank.restore(state["augmentation"])
         self._step, self._best = state["step"], state["best"]
+
+    def _check_same_recipe(self, before: dict[str, Any]) -> None:
+        now = json.loads(json.dumps(asdict(self._recipe)))
+        changed = [
+            f"{name} was {before.get(name)!r}, is {value!r}"
+            for name, value in now.items()
+            if name not in _MAY_CHANGE and before.get(name) != value
+        ]
+        if changed:
+            raise ConfigError(
+                f"Can't continue the training in {self._out} with another recipe: {'; '.join(changed)}."
+            )
 
 
 def _start(folder: str | None, tasks: tuple[str, ...], sizes: ModelSizes) -> tuple[Any, Any]:
@@ -254,4 +285,11 @@ def _schedule(step: int, recipe: TrainRecipe) -> float:
 
 
 def _device(name: str | None) -> torch.device:
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:  # torch says it differently with and without CUDA
+        raise ConfigError(
+            f"Expected a device that torch can use, got {name!r}: {str(e).splitlines()[0]}"
+        ) from e
+    return device

@@ -21,6 +21,7 @@ from vlac_gym.critic.vlac.convert_shards import ShardWriter, TensorEntry, file_d
 from vlac_gym.critic.vlac.convert_tokenizer import ConvertedTokenizer, convert_tokenizer
 from vlac_gym.critic.vlac.tiny_checkpoint import processor_files
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.reporting.output_folder import claim_folder
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -49,8 +50,8 @@ class Conversion:
 def convert_checkpoint(source: str | Path, target: str | Path) -> Conversion:
     """Writes the native form of an InternVL2 chat checkpoint; the same input gives the same bytes.
 
-    The target appears at once when everything is there: a conversion that fails or is interrupted leaves
-    nothing behind. `conversion.json` in it holds the SHA-256 of every file read and written.
+    Files are moved to the target when all of them are there, config.json last: a conversion that fails or is
+    interrupted leaves nothing behind. `conversion.json` in it holds the SHA-256 of every file read and written.
 
     Args:
         source: Directory with `config.json`, safetensors shards and a tokenizer.
@@ -62,22 +63,25 @@ def convert_checkpoint(source: str | Path, target: str | Path) -> Conversion:
     """
     origin, goal = Path(source).expanduser(), Path(target).expanduser()
     config = _read_config(origin)
-    _check_target(goal)
+    with claim_folder(goal, what="the checkpoint"):
+        return _convert(origin, goal, config)
+
+
+def _convert(origin: Path, goal: Path, config: Mapping[str, Any]) -> Conversion:
     layout = read_layout(config)
     entries = _collect_tensors(origin)
     dtype = _check_tensors(entries, layout)
     tokenizer = convert_tokenizer(origin, layout.vocab_size)
     native = _native_config(layout, tokenizer, dtype)
     _check_architecture(native, layout)
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(goal.parent, sum(entry.num_bytes for entry in entries.values()))
-    with tempfile.TemporaryDirectory(prefix=f".{goal.name}-", dir=goal.parent) as scratch:
-        done = Path(scratch) / "checkpoint"
-        done.mkdir()
+    _check_space(goal, sum(entry.num_bytes for entry in entries.values()))
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=goal) as scratch:
+        done = Path(scratch)
         _write_weights(done, entries, layout)
         _write_rest(done, native, tokenizer)
         conversion = _write_report(done, goal, entries, layout, tokenizer, origin)
-        done.rename(goal)  # takes the place of an empty directory, too
+        for file in sorted(done.iterdir(), key=lambda file: file.name == "config.json"):
+            file.rename(goal / file.name)
     return conversion
 
 
@@ -94,19 +98,10 @@ def _read_config(origin: Path) -> Mapping[str, Any]:
     return config
 
 
-def _check_target(goal: Path) -> None:
-    if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
-        raise ConfigError(
-            f"Expected a new or empty directory for the checkpoint, got {str(goal)!r}. Choose another."
-        )
-
-
-def _check_space(parent: Path, needed: int) -> None:
-    free = shutil.disk_usage(parent).free
+def _check_space(goal: Path, needed: int) -> None:
+    free = shutil.disk_usage(goal).free
     if free < needed * 1.01:
-        raise ConfigError(
-            f"Expected {needed / 1e9:.1f} GB of free disk at {parent}, got {free / 1e9:.1f} GB."
-        )
+        raise ConfigError(f"Expected {needed / 1e9:.1f} GB of free disk at {goal}, got {free / 1e9:.1f} GB.")
 
 
 def _collect_tensors(origin: Path) -> dict[str, TensorEntry]:

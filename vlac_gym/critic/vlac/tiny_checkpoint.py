@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.reporting.output_folder import claim_folder
 
 NUMBER_LIMIT = 1000
 """Whole numbers 0..999 are single tokens, as in VLAC's own tokenizer."""
@@ -271,25 +272,23 @@ def make_tiny_checkpoint(directory: str | Path, *, seed: int = 0, sizes: ModelSi
 
     Args:
         directory: Where to; created, must be absent or empty.
-        seed: Seed of the weights.
+        seed: Seed of the weights, in [0, 2^63).
         sizes: Sizes of the model; tiny by default.
 
     Returns:
         The directory.
 
     Raises:
-        ConfigError: The directory exists and is not empty, or is a file.
+        ConfigError: The directory is not empty, is in use, can't be written to, or is a file.
         DependencyNotInstalled: torch or transformers is missing.
     """
-    path = Path(directory)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(
-            f"Expected a new or empty directory for the checkpoint, got {str(path)!r}. Choose another."
-        )
-    tokenizer = train_tokenizer()
-    model = build_model(build_config(sizes or ModelSizes(), tokenizer), seed)
-    favour_reply_tokens(model, tokenizer)
-    save_checkpoint(path, model, tokenizer)
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"Expected a seed in [0, 2^63), got {seed}.")
+    with claim_folder(Path(directory), what="the checkpoint") as path:
+        tokenizer = train_tokenizer()
+        model = build_model(build_config(sizes or ModelSizes(), tokenizer), seed)
+        favour_reply_tokens(model, tokenizer)
+        save_checkpoint(path, model, tokenizer)
     return path
 
 

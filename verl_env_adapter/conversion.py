@@ -2,7 +2,7 @@
 
 `GripperConvention`: what a trainer's policy expects, as an explicit enum; `convert_gripper` translates, as
 `vlac_gym.frames.convention` does for pictures. `check_actions`, `stack_images`, `stack_vectors`, `rename_keys`: shape
-and dtype checked on the way. `chunk_columns`, `mark_truncation_terminal`: the per-step columns of an action chunk.
+and dtype checked on the way. `chunk_columns`: the per-step columns of an action chunk.
 """
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "chunk_columns",
     "check_actions",
     "convert_gripper",
-    "mark_truncation_terminal",
     "rename_keys",
     "stack_images",
     "stack_vectors",
@@ -183,20 +182,6 @@ def chunk_columns(
     row[:executed] = rewards
     since_end = np.arange(num_columns) >= max(executed - 1, 0)
     return ChunkColumns(row, since_end & terminated, since_end & truncated)
-
-
-def mark_truncation_terminal(*, terminated: bool, truncated: bool, is_paid: bool) -> bool:
-    """`terminated` for trainers that bootstrap from every state that is not terminal.
-
-    The value paid at the step limit already stands for the rest of the episode; a TD target
-    ``reward + gamma * Q(next)`` would count it twice.
-
-    Args:
-        terminated: The critic's done.
-        truncated: The step limit was reached.
-        is_paid: Did the critic pay a value there? False in eval mode and after a failed critic.
-    """
-    return terminated or (truncated and is_paid)
 
 
 def _check_one_shape(arrays: Sequence[NDArray[Any]], where: str) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vlac_gym  # noqa: F401 (registers the LIBERO id)
-from verl_env_adapter.conversion import mark_truncation_terminal
 from verl_env_adapter.settings import AdapterSettings
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
@@ -23,6 +22,7 @@ from vlac_gym.wrappers import ActionChunk, VLACRewardWrapper
 from vlac_gym.wrappers.sim_signals import reported_success
 
 _CRITIC_DONE = ("success_prob", "value")
+_LIMITS = ("step_limit", "sim_terminated")
 
 
 class _RememberingWrapper(VLACRewardWrapper[Any, Any]):
@@ -64,7 +64,7 @@ class EnvReport:
         rewards: float32 (executed steps,): what the wrapper paid; empty after a reset and after the end.
         terminated: Gymnasium's, latched until the reset; with `truncate_as_terminal` also where the critic paid
             at the step limit.
-        truncated: Gymnasium's, latched until the reset.
+        truncated: Was the episode cut, by its limit or a lost critic? Latched until the reset.
         sim_success: Has the simulator seen success in this episode? None if it never says.
         critic_done: Did the critic end the episode as done? Always False in eval mode.
         critic_failed: Was the episode cut because the critic failed? Mask it: its reward says nothing.
@@ -110,7 +110,7 @@ def build_env(settings: AdapterSettings, critic: Critic | str, mode: Mode) -> Ac
         frame=settings.env.frame,
         on_sim_terminated=settings.env.on_sim_terminated,
         on_critic_error=settings.critic.on_error,
-        **settings.rule.options,
+        **settings.rule_options,
     )
     return ActionChunk(wrapped, settings.env.chunk)
 
@@ -224,9 +224,7 @@ class EpisodeEnv:
         critic = info.get("critic", {})
         rewards = np.asarray(info["chunk"]["rewards"], dtype=np.float64)
         failed = bool(critic.get("failed", False))
-        is_paid = self._mode != "eval" and not failed
-        if self._settings.truncate_as_terminal:
-            terminated = mark_truncation_terminal(terminated=terminated, truncated=truncated, is_paid=is_paid)
+        truncated = truncated or critic.get("stopped_by") in _LIMITS
         values = critic.get("values")
         self._report = EnvReport(
             observation=observation,

@@ -232,7 +232,7 @@ class RolloutEnv:
             frame=settings.env.frame,
             on_sim_terminated=settings.env.on_sim_terminated,
             on_critic_error=settings.critic.on_error,
-            **settings.rule.options,
+            **settings.rule_options,
         )
 
     def _next_start(self, env_id: int) -> EpisodeStart | None:
@@ -269,7 +269,6 @@ class RolloutEnv:
                 terminated=bool(result.terminations[i]),
                 truncated=bool(result.truncations[i]),
                 info=info,
-                truncate_as_terminal=self.options.settings.truncate_as_terminal,
             )
         return episodes
 

@@ -58,7 +58,6 @@ class Episode:
         terminated: bool,
         truncated: bool,
         info: Mapping[str, Any],
-        truncate_as_terminal: bool,
     ) -> None:
         """Takes what the env said after the executed steps of a chunk.
 
@@ -67,7 +66,6 @@ class Episode:
             terminated: Gymnasium's, after the last of them.
             truncated: Likewise.
             info: The wrapper's, after the last of them; empty for an env that idles.
-            truncate_as_terminal: Turn a paid truncation into a termination.
         """
         critic = info.get("critic", {})
         self.executed_steps += len(rewards)
@@ -76,10 +74,6 @@ class Episode:
         self.is_lost |= "lost_reason" in info
         self.critic_done |= critic.get("stopped_by") in _CRITIC_DONE
         self.sim_success |= bool(reported_success(info))
-        is_paid = self.mode != "eval" and not self.critic_failed and not self.is_lost
-        if truncate_as_terminal and truncated and not terminated and is_paid:
-            # RLinf adds gamma * V(last state) wherever it sees a truncation, terminated or not.
-            terminated, truncated = True, False
         self.terminated, self.truncated = terminated, truncated
 
 

@@ -216,6 +216,11 @@ class AdapterSettings:
                 f"Expected truncate_as_terminal as true or false, got {self.truncate_as_terminal!r}."
             )
 
+    @property
+    def rule_options(self) -> dict[str, Any]:
+        """The fields of `TrainingRule` that the wrapper is given beside the preset and the calibration."""
+        return {**self.rule.options, "truncate_as_terminal": self.truncate_as_terminal}
+
     def mode_in(self, phase: Phase) -> Mode:
         """The wrapper's mode in a phase of the trainer.
 
@@ -340,7 +345,9 @@ def _parse_text(text: str, file: Path) -> Any:
 
 def _parse_rule(fields: dict[str, Any]) -> RuleSettings:
     own = {"preset", "calibration"}
-    known = own | {item.name for item in dataclasses.fields(TrainingRule)}
+    known = own | {item.name for item in dataclasses.fields(TrainingRule)} - {"truncate_as_terminal"}
+    if "truncate_as_terminal" in fields:
+        raise ConfigError("Expected truncate_as_terminal beside rule, got it in rule. Move it one level up.")
     for name in fields:
         if name not in known:
             raise unknown_name("key in rule", str(name), known)

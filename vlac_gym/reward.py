@@ -1,6 +1,6 @@
 """The training rule as data and pure functions: `TrainingRule`, `PRESETS`, `training_rule`, `advance_value`.
 
-Nothing here knows an env or a critic; `vlac_gym.episode_judge` applies the rule step by step.
+Nothing here knows an env or a critic; `vlac_gym.rule.episode` applies the rule step by step.
 """
 
 __all__ = [
@@ -44,6 +44,10 @@ class TrainingRule:
             Default 64: EVOLVE-VLA (arXiv 2512.14666), `D_m`.
         value_threshold: `milestone` stops when the value exceeds this; [0, 1]. Default 0.9: ours, the paper
             gives no number.
+        truncate_as_terminal: Report the end at the step limit (and by ``on_sim_terminated="truncate"``) as
+            `terminated` instead of `truncated`, for trainers that add gamma * V(s') after a truncation: the value
+            that the critic pays there would count twice. `pbrs` then has the potential 0 there, as at done. Default
+            False: Gymnasium's meaning of a step limit.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -59,6 +63,7 @@ class TrainingRule:
     gamma: float = 1.0
     milestone_interval: int = 64
     value_threshold: float = 0.9
+    truncate_as_terminal: bool = False
 
     def __post_init__(self) -> None:
         if self.reward not in ("terminal", "dense", "pbrs", "milestone"):
@@ -70,6 +75,10 @@ class TrainingRule:
             _check_unit(name, getattr(self, name))
         if self.min_value is not None:
             _check_unit("min_value", self.min_value)
+        if not isinstance(self.truncate_as_terminal, bool):
+            raise ConfigError(
+                f"Expected truncate_as_terminal as True or False, got {self.truncate_as_terminal!r}."
+            )
         if not _is_number(self.gamma) or not 0.0 < self.gamma <= 1.0:
             raise ConfigError(f"Expected gamma in (0, 1], got {self.gamma!r}.")
         if self.reward == "milestone" and self.milestone_interval % self.done_interval:
@@ -92,6 +101,7 @@ class RuleOptions(TypedDict, total=False):
     gamma: float
     milestone_interval: int
     value_threshold: float
+    truncate_as_terminal: bool
 
 
 def training_rule(preset: str = "vlac", **options: Any) -> TrainingRule:

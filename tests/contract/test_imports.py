@@ -41,7 +41,18 @@ BARRED = {
     "vlac_gym/": ("verl_env_adapter",),
     "vlac_gym/envs/": ("vlac_gym.critic", "vlac_gym.wrappers", "vlac_gym.service", "vlac_gym.policies"),
     "vlac_gym/critic/": ("vlac_gym.envs", "vlac_gym.wrappers", "vlac_gym.service", "vlac_gym.policies"),
+    "vlac_gym/rule/": ("vlac_gym.envs", "vlac_gym.wrappers", "vlac_gym.service", "vlac_gym.policies"),
     "vlac_gym/wrappers/": ("vlac_gym.critic.engines", "vlac_gym.critic.vlac", "vlac_gym.service"),
+    "vlac_gym/frames/": tuple(
+        f"vlac_gym.{name}"
+        for name in ("critic", "data", "envs", "policies", "reporting", "service", "wrappers")
+    ),
+    "vlac_gym/data/": (
+        "vlac_gym.critic.nano",
+        "vlac_gym.critic.engines",
+        "vlac_gym.wrappers",
+        "vlac_gym.service",
+    ),
     "vlac_gym/service/": ("vlac_gym.envs", "vlac_gym.wrappers"),
 }
 

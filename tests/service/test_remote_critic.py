@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticProtocolError, CriticTimeoutError
 from vlac_gym.service.client import AsyncRemoteCritic, RemoteCritic
 from vlac_gym.service.served import describe_served
@@ -85,7 +85,6 @@ def test_jpeg_is_judged_as_jpeg_and_only_when_asked_for(server, connect, fakes, 
 
 def test_a_remote_critic_is_a_critic_and_not_privileged(critic, random_frames):
     assert isinstance(critic, Critic)
-    assert not isinstance(critic, PrivilegedCritic)
     assert not critic.describe().is_privileged
 
 

@@ -152,8 +152,8 @@ def _draw(frame: np.ndarray) -> float:
 
 
 def plain(info: dict[str, Any]) -> dict[str, Any]:
-    """An info without what is None, the critic's latency, and the keys that only vector infos have."""
-    dropped = ("latency_ms", "lost", "chunk")
+    """An info without what is None and the keys that only vector infos have."""
+    dropped = ("lost", "chunk")
     return {
         key: plain(value) if isinstance(value, dict) and key != "options" else value
         for key, value in info.items()

@@ -8,7 +8,6 @@ from verl_env_adapter.conversion import (
     check_actions,
     chunk_columns,
     convert_gripper,
-    mark_truncation_terminal,
     rename_keys,
     stack_images,
     stack_vectors,
@@ -122,16 +121,3 @@ def test_whole_chunk_of_a_running_episode_ends_nowhere():
 def test_columns_that_can_not_be_right_are_refused(rewards):
     with pytest.raises(AdapterContractError, match="Expected 2 executed steps"):
         chunk_columns(rewards, terminated=False, truncated=False, num_columns=2)
-
-
-@pytest.mark.parametrize(
-    ("terminated", "truncated", "is_paid", "expected"),
-    [
-        (True, False, True, True),
-        (False, True, True, True),
-        (False, True, False, False),
-        (False, False, True, False),
-    ],
-)
-def test_only_a_paid_truncation_becomes_terminal(terminated, truncated, is_paid, expected):
-    assert mark_truncation_terminal(terminated=terminated, truncated=truncated, is_paid=is_paid) is expected

@@ -12,29 +12,13 @@ def episode(mode="train"):
     return Episode(start, mode, "put the bowl on the plate")
 
 
-def take(running, rewards=(0.5,), *, terminated=False, truncated=False, info=None, as_terminal=True):
+def take(running, rewards=(0.5,), *, terminated=False, truncated=False, info=None):
     running.take(
         np.array(rewards),
         terminated=terminated,
         truncated=truncated,
         info=info or {},
-        truncate_as_terminal=as_terminal,
     )
-
-
-@pytest.mark.parametrize(
-    ("mode", "info", "expected"),
-    [
-        ("train", {"critic": {"stopped_by": "step_limit"}}, (True, False)),
-        ("train", {"critic": {"failed": True}}, (False, True)),
-        ("train", {"lost_reason": "the worker died"}, (False, True)),
-        ("eval", {"success": False}, (False, True)),
-    ],
-)
-def test_only_a_truncation_that_a_critic_paid_becomes_terminal(mode, info, expected):
-    running = episode(mode)
-    take(running, truncated=True, info=info)
-    assert (running.terminated, running.truncated) == expected
 
 
 @pytest.mark.parametrize("info", [{"critic": {"failed": True}}, {"lost_reason": "the worker died"}])
@@ -45,12 +29,6 @@ def test_unpaid_end_stays_unpaid_while_the_env_waits_for_its_reset(info):
     assert (running.terminated, running.truncated) == (False, True)
     assert running.critic_failed == ("critic" in info)
     assert running.is_lost == ("lost_reason" in info)
-
-
-def test_truncation_stays_one_unless_asked():
-    running = episode()
-    take(running, truncated=True, as_terminal=False)
-    assert (running.terminated, running.truncated) == (False, True)
 
 
 def test_steps_and_return_add_up_and_successes_stay():
@@ -84,7 +62,7 @@ def test_critics_done_and_simulators_success_are_told_apart():
 def test_end_flags_begin_at_the_ending_step_and_cover_chunks_after_it():
     ended, before, running = episode(), episode(), episode()
     take(ended, [0.0, 1.0], terminated=True)
-    take(before, [], truncated=True, as_terminal=False)
+    take(before, [], truncated=True)
     terminations, truncations = end_flags(
         [ended, before, running], [2, 0, 3], 3, step_limit=None, in_last_column=False
     )

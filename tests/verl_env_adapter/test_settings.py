@@ -51,6 +51,7 @@ def test_empty_block_has_defaults():
         ({"env": {"tasks": []}}, "an empty list"),
         ({"env": {"cameras": [1]}}, r"env\.cameras as a list of names"),
         ({"env": []}, "env as a mapping"),
+        ({"rule": {"truncate_as_terminal": True}}, "beside rule"),
         ({"rule": {"done_threshold": 1.5}}, r"done_threshold in \[0, 1\]"),
         ({"rule": {"preset": "vlca"}}, "Did you mean 'vlac'"),
         ({"critic": {"timeout_s": 5}}, "for critic servers"),

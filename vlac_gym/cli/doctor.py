@@ -13,8 +13,7 @@ from vlac_gym.cli.doctor_checks import (
     check_torch,
     check_video,
 )
-from vlac_gym.critic import known_critics
-from vlac_gym.errors import unknown_name
+from vlac_gym.critic.registry import check_critic as check_spec
 
 _MARKS = {"ok": "ok      ", "note": "note    ", "broken": "BROKEN  "}
 
@@ -29,14 +28,15 @@ class Args:
 
 def run(args: Args) -> int:
     """Prints every check; returns 0 if nothing is broken, else 1. `vlac-gym doctor --help` says more."""
-    if args.critic is not None and args.critic.partition(":")[0] not in known_critics():
-        raise unknown_name("critic", args.critic.partition(":")[0], known_critics())
+    if args.critic is not None:
+        check_spec(args.critic)
     checks = [check_packages, check_rendering, check_libero, check_torch, check_video]
     results = []
     for check in checks:
         results.append(check())
         _show(results[-1])
     if args.critic is not None:
+        print(f"asking {args.critic} …", flush=True)
         results.append(check_critic(args.critic))
         _show(results[-1])
     broken = [result.name for result in results if result.status == "broken"]

@@ -21,13 +21,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
 from vlac_gym import __version__
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import PrivilegedCritic
 from vlac_gym.envs.gl import EGL_HINT, OSMESA_HINT
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
 from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_suites
@@ -41,6 +40,10 @@ from vlac_gym.errors import (
     DependencyNotInstalled,
     VlacGymError,
 )
+from vlac_gym.spec_options import split_spec
+
+if TYPE_CHECKING:
+    from vlac_gym.service.client import RemoteCritic
 
 _TIMEOUT_S = 120.0
 
@@ -191,10 +194,13 @@ def check_critic(spec: str) -> Check:
     try:
         critic = make_critic(spec)
         try:
-            if isinstance(critic, PrivilegedCritic):
+            if critic.describe().is_privileged:
                 return Check(
                     name, "ok", f"{spec} is privileged: it reads the simulator, there is nothing to reach"
                 )
+            if split_spec(spec)[0] in ("http", "https"):
+                # A lost server is told at once, and not after all the retries of a question.
+                cast("RemoteCritic", critic).server_info(retry=False)
             picture = np.full((64, 64, 3), 127, dtype=np.uint8)
             prob = float(critic.success_prob([picture], ["put the bowl on the plate"])[0])
             info = critic.describe()

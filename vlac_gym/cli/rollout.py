@@ -15,10 +15,10 @@ from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.torch_threads import limit_torch_threads
 from vlac_gym.critic.registry import check_critic
-from vlac_gym.critic_round import checked_answers
+from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.libero_tasks import LiberoTask, get_task
 from vlac_gym.errors import ConfigError, CriticError, VlacGymError
@@ -28,7 +28,8 @@ from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.reporting.reading import read_summary
 from vlac_gym.reporting.run_folder import RUN_FILES, RunFolder, RunStatus, recorded_episodes
 from vlac_gym.reporting.trace import EpisodeTrace
-from vlac_gym.types import Mode
+from vlac_gym.rule.round import checked_answers
+from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
 from vlac_gym.wrappers.rule_setup import resolve_rule
 
@@ -187,9 +188,9 @@ def _make_env(args: Args) -> gym.Env[Any, Any]:
 
 
 def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
-    if isinstance(plan.critic, PrivilegedCritic):
-        for _ in range(folder.num_episodes):  # A continued run draws what an uncut one would.
-            plan.critic.begin_episode()
+    plan.env.set_wrapper_attr(
+        "num_episodes", folder.num_episodes
+    )  # a privileged critic's errors go on with them
     limit = args.max_episode_steps or plan.task.max_episode_steps
     with RolloutProgress(args.episodes, limit) as progress:
         for number in range(folder.num_episodes, args.episodes):
@@ -198,10 +199,10 @@ def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
             if args.init_state_id is not None:
                 init_state_id = args.init_state_id
             progress.begin_episode(number)
-            trace = _play(plan, seed, init_state_id, progress.step)
+            start, trace = _play(plan, seed, init_state_id, progress.step)
             progress.write_files()
             if args.plot_values:
-                trace = _with_plot_values(trace, plan.critic, plan.value_stride)
+                trace = _with_plot_values(trace, start, plan.critic, plan.value_stride)
             with interrupts_held():
                 folder.add_episode(
                     trace, with_video=args.video, with_frames=args.frames, extra={"seed": seed}
@@ -211,25 +212,31 @@ def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
 
 def _play(
     plan: _Plan, seed: int, init_state_id: int, on_step: Callable[[int, float | None], None]
-) -> EpisodeTrace:
-    observation, info = plan.env.reset(seed=seed, options={"init_state_id": init_state_id})
+) -> tuple[dict[str, Any], EpisodeTrace]:
+    """Plays an episode; returns the info of its reset, and what happened."""
+    observation, start = plan.env.reset(seed=seed, options={"init_state_id": init_state_id})
     plan.policy.reset(plan.env, seed=seed)
-    step, is_over = 0, False
+    info, step, is_over = start, 0, False
     while not is_over:
         observation, _, terminated, truncated, info = plan.env.step(plan.policy.act(observation, info))
         step, is_over = step + 1, terminated or truncated
         on_step(step, info.get("critic", {}).get("success_prob"))
     assert plan.env.last_episode is not None
-    return plan.env.last_episode
+    return start, plan.env.last_episode
 
 
-def _with_plot_values(trace: EpisodeTrace, critic: Critic, stride: int) -> EpisodeTrace:
+def _with_plot_values(
+    trace: EpisodeTrace, start: dict[str, Any], critic: Critic, stride: int
+) -> EpisodeTrace:
     """Adds the value curve of an episode whose reward did not need one."""
     if trace.mode == "eval" or trace.critic.values or trace.critic.stopped_by == "critic_error":
         return trace
     steps = [*range(0, trace.num_steps, stride), trace.num_steps]
+    frames = [trace.frames[step] for step in steps]
+    if critic.describe().is_privileged:
+        frames = _with_signals(frames, trace, start, steps)
     try:
-        answers = critic.value([trace.frames[step] for step in steps], trace.task)
+        answers = critic.value(frames, trace.task)
         values = checked_answers(answers, len(steps), 0.0, "value")
     except CriticError as e:
         # The episode is finished and paid; only a curve of its plot is missing.
@@ -242,6 +249,19 @@ def _with_plot_values(trace: EpisodeTrace, critic: Critic, stride: int) -> Episo
         values_for="plot",
     )
     return dataclasses.replace(trace, critic=judged)
+
+
+def _with_signals(
+    frames: list[Frame], trace: EpisodeTrace, start: dict[str, Any], steps: list[int]
+) -> list[Frame]:
+    said = [(start["sim_success"], start.get("sim_goal_progress"))]
+    said += [(step.sim_success, step.goal_progress) for step in trace.steps]
+    infos = [
+        {"success": success} | ({} if progress is None else {"goal_progress": progress})
+        for success, progress in said
+    ]
+    signals = EpisodeSignals()
+    return [signals.attach(frame, infos[step]) for frame, step in zip(frames, steps, strict=True)]
 
 
 def _report(folder: RunFolder) -> str:

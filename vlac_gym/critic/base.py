@@ -1,11 +1,11 @@
-"""The critic protocol: `Critic`, its privileged kind `PrivilegedCritic`, and the checks all critics share.
+"""The critic protocol: `Critic`, and the checks all critics share.
 
-Critics see pictures and task texts. They are batch first, deterministic, and never change a frame.
+Critics see pictures and task texts. They are batch first, deterministic, and never change a frame. Privileged ones read
+the simulator beside the picture: `vlac_gym.critic.signals`.
 """
 
 __all__ = [
     "Critic",
-    "PrivilegedCritic",
     "check_frame",
     "check_frames",
     "check_same_length",
@@ -15,13 +15,11 @@ __all__ = [
     "value_lists",
 ]
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.checks import check_frame, check_frames, frame_digest
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 
@@ -80,59 +78,15 @@ class Critic(Protocol):
         ...
 
     def describe(self) -> CriticInfo:
-        """What this critic is; never fails and loads nothing."""
+        """What this critic is; never fails and loads nothing.
+
+        With `is_privileged`, frames bring the simulator's signals along; see `vlac_gym.critic.signals`.
+        """
         ...
 
     def close(self) -> None:
         """Frees what the critic holds; safe to call twice."""
         ...
-
-
-@runtime_checkable
-class PrivilegedCritic(Critic, Protocol):
-    """A critic that reads the simulator's signals beside each frame.
-
-    Whoever drives the episode calls `begin_episode` at reset and `observe` for each frame before it is
-    judged. It can't be served: pictures alone do not carry what it needs.
-    """
-
-    def begin_episode(self, env_index: int = 0) -> None:
-        """Forgets the episode that environment `env_index` was in."""
-        ...
-
-    def observe(self, frame: Frame, info: Mapping[str, Any], env_index: int = 0) -> None:
-        """Takes the simulator's signals that belong to `frame`.
-
-        Args:
-            frame: The frame that may be judged later.
-            info: The env's own `info`: `success` (bool) and, if the env has it, `goal_progress`
-                (float in [0, 1], 1 exactly at success).
-            env_index: Which environment of a vector env.
-
-        Raises:
-            ConfigError: `info` has no `success`.
-        """
-        ...
-
-
-def check_frame(frame: object, where: str = "frame") -> None:
-    """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array with H, W >= 1."""
-    if not isinstance(frame, np.ndarray):
-        raise ConfigError(
-            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
-            "Convert it with np.asarray."
-        )
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise ConfigError(
-            f"Expected {where} as uint8 (H, W, 3) with H, W >= 1, got {frame.dtype} {frame.shape}. "
-            "Use RGB, channels last, 0..255."
-        )
-
-
-def check_frames(frames: Sequence[Frame], where: str = "frames") -> None:
-    """Raises `ConfigError`, naming the index, unless every frame is uint8 (H, W, 3)."""
-    for i, frame in enumerate(frames):
-        check_frame(frame, f"{where}[{i}]")
 
 
 def check_tasks(tasks: Sequence[str]) -> None:
@@ -150,12 +104,6 @@ def check_same_length(**sequences: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         got = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ConfigError(f"Expected the same number of each, got {got}.")
-
-
-def frame_digest(frame: Frame) -> bytes:
-    """BLAKE2b-128 of a frame's dtype, shape and bytes: equal digests mean equal pictures."""
-    head = f"{frame.dtype.str}{frame.shape}".encode()
-    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=head[:64]).digest()
 
 
 def value_lists(

@@ -7,23 +7,17 @@ make demos and tests possible without weights, and must not be mistaken for a le
 __all__ = ["NoisyOracleCritic", "OracleCritic"]
 
 import math
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from vlac_gym.critic.base import check_frame, check_same_length, check_tasks, frame_digest
-from vlac_gym.errors import ConfigError, CriticResponseError
+from vlac_gym.critic.base import check_same_length, check_tasks
+from vlac_gym.critic.signals import EpisodeSignals, FrameSignals, signals_of
+from vlac_gym.errors import ConfigError
 from vlac_gym.spec_options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
-
-
-@dataclass(frozen=True)
-class _Signal:
-    success: bool
-    goal_progress: float
 
 
 class OracleCritic:
@@ -33,14 +27,11 @@ class OracleCritic:
     (in [0, 1]; 1 where the env reports success and 0 elsewhere if the env has none), the value of frame t
     is ``(g_t - g_0) / (1 - g_0)`` clipped to [0, 1], and the progress of a pair is
     ``(g_after - g_before) / (1 - g_before)`` clipped to [-1, 1], so that accumulating progress gives the
-    value while nothing is lost. Signals are remembered per frame content and forgotten at the next episode.
-
-    Raises:
-        CriticResponseError: A frame was never observed (`observe`), so that nothing is known about it.
+    value while nothing is lost. It judges frames with signals (`vlac_gym.critic.signals`) and refuses others with
+    `ConfigError`.
     """
 
-    def __init__(self) -> None:
-        self._signals: dict[int, dict[bytes, _Signal]] = {}
+    _name = "oracle"
 
     @classmethod
     def from_spec(cls, argument: str, **options: Any) -> "OracleCritic":
@@ -49,20 +40,11 @@ class OracleCritic:
             raise ConfigError(f"The critic 'oracle' takes no argument, got {argument!r}.")
         return cls(**options)
 
-    def begin_episode(self, env_index: int = 0) -> None:
-        """Forgets the episode of environment `env_index`."""
-        self._signals[env_index] = {}
-
-    def observe(self, frame: Frame, info: Mapping[str, Any], env_index: int = 0) -> None:
-        """Remembers the simulator's signals of `frame`; `info` needs `success` or `is_success`."""
-        check_frame(frame)
-        self._signals.setdefault(env_index, {})[frame_digest(frame)] = self._read(info, env_index)
-
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """1.0 where the goal predicates hold, else 0.0; the task texts are not read."""
         check_tasks(tasks)
         check_same_length(frames=frames, tasks=tasks)
-        return np.array([self._signal(frame).success for frame in frames], dtype=np.float32)
+        return np.array([self._is_done(signals_of(frame, self._name)) for frame in frames], dtype=np.float32)
 
     def progress(
         self,
@@ -74,8 +56,8 @@ class OracleCritic:
         """Share of the remaining distance that was covered (or, negative, lost); references are not read."""
         check_tasks(tasks)
         check_same_length(before=before, after=after, tasks=tasks)
-        starts = [self._signal(frame).goal_progress for frame in before]
-        ends = [self._signal(frame).goal_progress for frame in after]
+        starts = [signals_of(frame, self._name).goal_progress for frame in before]
+        ends = [signals_of(frame, self._name).goal_progress for frame in after]
         return np.array([_share(a, b) for a, b in zip(starts, ends, strict=True)], dtype=np.float32)
 
     def value(
@@ -83,38 +65,19 @@ class OracleCritic:
     ) -> FloatArray:
         """Completion relative to the first frame."""
         check_tasks([task])
-        completions = [self._signal(frame).goal_progress for frame in frames]
+        completions = [signals_of(frame, self._name).goal_progress for frame in frames]
         shares = [max(0.0, _share(completions[0], g)) for g in completions]
         return np.array(shares, dtype=np.float32)
 
     def describe(self) -> CriticInfo:
         """Names it, and says that it is privileged."""
-        return CriticInfo(name="oracle", model="simulator", is_privileged=True)
+        return CriticInfo(name=self._name, model="simulator", is_privileged=True)
 
     def close(self) -> None:
-        """Forgets everything."""
-        self._signals.clear()
+        """Does nothing."""
 
-    def _read(self, info: Mapping[str, Any], env_index: int) -> _Signal:
-        key = next((key for key in ("success", "is_success") if key in info), None)
-        if key is None:
-            raise ConfigError(
-                f"The privileged critic {self.describe().name!r} needs info['success'] from the env, got the keys "
-                f"{sorted(info)}. Use a critic that looks at frames, or an env that reports success."
-            )
-        success = bool(info[key])
-        return _Signal(success, float(info.get("goal_progress", success)))
-
-    def _signal(self, frame: Frame) -> _Signal:
-        check_frame(frame)
-        digest = frame_digest(frame)
-        for signals in self._signals.values():
-            if digest in signals:
-                return signals[digest]
-        raise CriticResponseError(
-            f"The privileged critic {self.describe().name!r} knows nothing of this {frame.shape} frame: it reads "
-            "the simulator and not pictures, so each frame must be given to observe() first."
-        )
+    def _is_done(self, signals: FrameSignals) -> bool:
+        return signals.success
 
 
 class NoisyOracleCritic(OracleCritic):
@@ -123,14 +86,14 @@ class NoisyOracleCritic(OracleCritic):
     A check says 1.0 with probability `tpr` where the (delayed) simulator says success and `fpr` elsewhere,
     else 0.0. The draws of one episode come from a Gaussian copula: a latent AR(1) process with coefficient
     `autocorrelation`, mapped to a uniform by the normal distribution function, so that the rates hold
-    exactly at every step whatever the autocorrelation. There is one draw per observed frame, and asking
-    again about a frame gives the same answer. Values and progress are the oracle's.
+    exactly at every step whatever the autocorrelation. There is one draw per frame that signals were attached to,
+    and asking again about a frame gives the same answer. Values and progress are the oracle's.
 
     Args:
         tpr: True-positive rate per check, [0, 1].
         fpr: False-positive rate per check, [0, 1].
-        delay: Observed frames by which success is seen late (and its loss, too), >= 0.
-        autocorrelation: Of the latent process between neighbouring observed frames, [0, 1).
+        delay: Frames with signals by which success is seen late (and its loss, too), >= 0.
+        autocorrelation: Of the latent process between neighbouring frames with signals, [0, 1).
         seed: Of the draws; episode k of environment i has its own stream.
 
     Raises:
@@ -145,7 +108,6 @@ class NoisyOracleCritic(OracleCritic):
         autocorrelation: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         for name, rate in (("tpr", tpr), ("fpr", fpr)):
             if not 0.0 <= rate <= 1.0:
                 raise ConfigError(f"Expected noisy_oracle {name} in [0, 1], got {rate!r}.")
@@ -155,8 +117,9 @@ class NoisyOracleCritic(OracleCritic):
             raise ConfigError(f"Expected noisy_oracle autocorrelation in [0, 1), got {autocorrelation!r}.")
         self._tpr, self._fpr = tpr, fpr
         self._delay, self._autocorrelation, self._seed = delay, autocorrelation, seed
-        self._episodes: dict[int, int] = {}
-        self._streams: dict[int, _NoiseStream] = {}
+        self._streams: WeakKeyDictionary[EpisodeSignals, _NoiseStream] = WeakKeyDictionary()
+
+    _name = "noisy_oracle"
 
     @classmethod
     def from_spec(cls, argument: str, **options: Any) -> "NoisyOracleCritic":
@@ -165,14 +128,6 @@ class NoisyOracleCritic(OracleCritic):
             argument, option_types(cls), "noisy_oracle", given=options, has_target=False
         )
         return cls(**options)
-
-    def begin_episode(self, env_index: int = 0) -> None:
-        """Forgets the episode of environment `env_index` and starts its next stream of draws."""
-        super().begin_episode(env_index)
-        episode = self._episodes.get(env_index, -1) + 1
-        self._episodes[env_index] = episode
-        rng = np.random.default_rng((self._seed, env_index, episode))
-        self._streams[env_index] = _NoiseStream(rng, self._autocorrelation, self._delay)
 
     def describe(self) -> CriticInfo:
         """Names it with its parameters, and says that it is privileged."""
@@ -183,33 +138,31 @@ class NoisyOracleCritic(OracleCritic):
             "autocorrelation": self._autocorrelation,
             "seed": self._seed,
         }
-        return CriticInfo(name="noisy_oracle", model="simulator", is_privileged=True, details=details)
+        return CriticInfo(name=self._name, model="simulator", is_privileged=True, details=details)
 
-    def _read(self, info: Mapping[str, Any], env_index: int) -> _Signal:
-        truth = super()._read(info, env_index)
-        if env_index not in self._streams:
-            self.begin_episode(env_index)
-        seen, uniform = self._streams[env_index].draw(truth.success)
-        return _Signal(uniform < (self._tpr if seen else self._fpr), truth.goal_progress)
+    def _is_done(self, signals: FrameSignals) -> bool:
+        episode = signals.episode
+        if episode not in self._streams:
+            rng = np.random.default_rng((self._seed, episode.env_index, episode.episode))
+            self._streams[episode] = _NoiseStream(rng, self._autocorrelation)
+        seen_at = signals.number - self._delay
+        seen = seen_at >= 0 and episode.successes[seen_at]
+        return self._streams[episode].uniform(signals.number) < (self._tpr if seen else self._fpr)
 
 
 class _NoiseStream:
-    """Delayed success and a uniform in (0, 1) for each frame of one episode."""
+    """A uniform in (0, 1) for each frame of one episode."""
 
-    def __init__(self, rng: np.random.Generator, autocorrelation: float, delay: int) -> None:
+    def __init__(self, rng: np.random.Generator, autocorrelation: float) -> None:
         self._rng = rng
         self._autocorrelation = autocorrelation
-        self._latent = rng.standard_normal()
-        self._is_first = True
-        self._successes = deque([False] * delay, maxlen=delay + 1)
+        self._latents = [float(rng.standard_normal())]
 
-    def draw(self, success: bool) -> tuple[bool, float]:
-        if not self._is_first:
+    def uniform(self, number: int) -> float:
+        while len(self._latents) <= number:
             fresh = math.sqrt(1.0 - self._autocorrelation**2) * self._rng.standard_normal()
-            self._latent = self._autocorrelation * self._latent + fresh
-        self._is_first = False
-        self._successes.append(success)
-        return self._successes[0], 0.5 * (1.0 + math.erf(self._latent / math.sqrt(2.0)))
+            self._latents.append(self._autocorrelation * self._latents[-1] + fresh)
+        return 0.5 * (1.0 + math.erf(self._latents[number] / math.sqrt(2.0)))
 
 
 def _share(start: float, end: float) -> float:

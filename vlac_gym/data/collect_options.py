@@ -9,10 +9,10 @@ from pathlib import Path
 
 from vlac_gym.data.collect import CollectReport, Outcome, check_plans, collect
 from vlac_gym.data.dataset import DATASET_FILES, EpisodeDataset
-from vlac_gym.data.frame_codec import FrameEncoding
 from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import FrameEncoding
 from vlac_gym.reporting.output_folder import claim_folder
 
 

@@ -41,8 +41,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.data.frame_codec import EncodedFrames
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import EncodedFrames
 from vlac_gym.types import FloatArray
 
 EPISODE_FORMAT = 1

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
-from vlac_gym.data.frame_codec import EncodedFrames, FrameEncoding, encode_frame
 from vlac_gym.data.lerobot_stats import PixelStats, vector_stats
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.frames.codec import EncodedFrames, FrameEncoding, encode_frame
 from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.reporting.files import partial_path, write_json
 from vlac_gym.reporting.output_folder import claim_folder

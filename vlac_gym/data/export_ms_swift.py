@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from vlac_gym.critic.nano.labels import pair_percent
 from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
+from vlac_gym.data.labels import pair_percent
 from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.files import write_bytes, write_text
 from vlac_gym.reporting.output_folder import claim_folder

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from vlac_gym.data.episodes import Episode, EpisodeMeta
-from vlac_gym.data.frame_codec import EncodedFrames, FrameEncoding, encode_frame
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import EncodedFrames, FrameEncoding, encode_frame
 from vlac_gym.types import FloatArray, Frame
 
 

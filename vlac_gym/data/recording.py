@@ -10,11 +10,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from vlac_gym.data.episodes import Episode
-from vlac_gym.data.frame_codec import FRAME_ENCODINGS, FrameEncoding
 from vlac_gym.data.plans import EpisodePlan
 from vlac_gym.data.recorder import EpisodeRecorder
 from vlac_gym.data.sequels import History, make_sequel
 from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.frames.codec import FRAME_ENCODINGS, FrameEncoding
 from vlac_gym.policies import Policy, StagedPolicy
 from vlac_gym.types import FloatArray, Frame
 

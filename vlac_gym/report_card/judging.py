@@ -1,9 +1,16 @@
-"""What a critic says about recorded episodes: `judge_episode`, `judge_episodes`, `JudgedEpisode`.
+"""What a critic says about recorded episodes: `judge_episode`, `judge_episodes`, `JudgedEpisode`, `shown_frames`.
 
-A privileged critic gets the simulator's signals of each frame first, frame by frame, as in a running episode.
+A privileged critic gets frames with the simulator's signals, as in a running episode.
 """
 
-__all__ = ["JudgedEpisode", "check_indices", "judge_episode", "judge_episodes", "value_indices"]
+__all__ = [
+    "JudgedEpisode",
+    "check_indices",
+    "judge_episode",
+    "judge_episodes",
+    "shown_frames",
+    "value_indices",
+]
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.critic.base import PrivilegedCritic
+from vlac_gym.critic.base import Critic
+from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.data.episodes import Episode, EpisodeMeta
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.references import ReferencePicker
@@ -114,16 +122,12 @@ def judge_episode(
         value_stride: Least number of steps between two frames of the value list.
         references: Finds one-shot references for values and pairs; None judges without.
     """
-    view, task = episode.view(camera), episode.meta.task
-    frames: dict[int, Frame] = {}
+    task = episode.meta.task
     at_checks = check_indices(episode, check_interval)
     at_values = value_indices(episode, value_stride)
-    for i in sorted({*at_checks.tolist(), *at_values.tolist()}):
-        frames[i] = view[i]
-    if isinstance(asked.critic, PrivilegedCritic):
-        probs = _ask_privileged(asked, asked.critic, episode, frames, at_checks)
-    else:
-        probs = asked.success_prob([frames[i] for i in at_checks], [task] * len(at_checks))
+    indices = sorted({*at_checks.tolist(), *at_values.tolist()})
+    frames = shown_frames(asked.critic, episode, indices, camera=camera, index=index)
+    probs = asked.success_prob([frames[i] for i in at_checks], [task] * len(at_checks))
     listed = [frames[i] for i in at_values]
     tasks = [task] * (len(listed) - 1)
     shown = None if references is None else references.frames_for(episode.meta)
@@ -177,22 +181,23 @@ def judge_episodes(
         yield judged
 
 
-def _ask_privileged(
-    asked: AskedCritic,
-    critic: PrivilegedCritic,
-    episode: Episode,
-    frames: dict[int, Frame],
-    at_checks: NDArray[np.int64],
-) -> Array:
-    """One question per observed frame: two frames that look the same may belong to different signals."""
-    critic.begin_episode()
-    checked = set(at_checks.tolist())
-    probs = []
-    for i, frame in frames.items():
-        critic.observe(frame, episode.info_at(int(episode.frame_steps[i])))
-        if i in checked:
-            probs.append(asked.success_prob([frame], [episode.meta.task]))
-    return np.concatenate(probs)
+def shown_frames(
+    critic: Critic, episode: Episode, indices: Iterable[int], *, camera: str | None, index: int = 0
+) -> dict[int, Frame]:
+    """Recorded frames as the critic is shown them: a privileged one with the simulator's signals.
+
+    Args:
+        critic: Who will be asked.
+        episode: The recording.
+        indices: Which frames, in order.
+        camera: Of which camera.
+        index: The episode's position in the dataset, which errors on purpose depend on.
+    """
+    view = episode.view(camera)
+    if not critic.describe().is_privileged:
+        return {i: view[i] for i in indices}
+    signals = EpisodeSignals(episode=index)
+    return {i: signals.attach(view[i], episode.info_at(int(episode.frame_steps[i]))) for i in indices}
 
 
 def _thin(steps: NDArray[np.int32], interval: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlac_gym.data.episodes import Episode
-from vlac_gym.data.frame_codec import encode_frame
+from vlac_gym.frames.codec import encode_frame
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.termination import Stop, StopRule, apply_rule
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vlac_gym.data.episodes import Episode
-from vlac_gym.data.frame_codec import decode_frame, encode_frame
+from vlac_gym.frames.codec import decode_frame, encode_frame
 from vlac_gym.progress_metrics import value_order_correlation
 from vlac_gym.report_card.asking import AskedCritic
-from vlac_gym.report_card.judging import JudgedEpisode, value_indices
+from vlac_gym.report_card.judging import JudgedEpisode, shown_frames, value_indices
 from vlac_gym.report_card.references import ReferencePicker
 from vlac_gym.report_card.statistics import Array
 from vlac_gym.types import Frame
@@ -124,13 +124,13 @@ class ProbeRunner:
             return
         self._left -= 1
         self.results.probed += 1
-        frames = episode.view(self._camera)[:]
-        listed = [frames[i] for i in value_indices(episode, self._value_stride)]
+        at_values = value_indices(episode, self._value_stride).tolist()
+        listed = list(shown_frames(self._asked.critic, episode, at_values, camera=self._camera).values())
         shown = None if self._references is None else self._references.frames_for(episode.meta)
         self._clock(listed, episode.meta.task, shown)
         self._pairs(listed, judged, episode.meta.task, shown)
         if not self._is_privileged:
-            self._words_and_pictures(episode, judged, frames[-1])
+            self._words_and_pictures(episode, judged, listed[-1])
             self._other_views(episode, judged)
 
     def _clock(self, listed: Sequence[Frame], task: str, references: Sequence[Frame] | None) -> None:

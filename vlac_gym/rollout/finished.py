@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from vlac_gym.metrics import EpisodeMetrics
@@ -27,7 +27,8 @@ class FinishedEpisode:
         info: The info of its last step, for `task_id`, `init_state_id`, `critic` and the like.
         sim_success: Whether the simulator saw success at a step whose info the log was given (in train mode: at any
             step); None if it gave no verdict, as for an env that has none.
-        latency_ms: Mean latency of the critic's checks that were seen, or None if there were none.
+        latency_ms: Mean latency of the critic's checks that were seen, or None if there were none. In a pipelined
+            rollout, whose groups run ahead, that of a neighbouring step may be taken.
     """
 
     env_index: int
@@ -82,6 +83,7 @@ class EpisodeLog:
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         self._num_envs = env.num_envs
+        self._judged = _judged(env)
         self._resets_at_once = env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
         self.begin()
 
@@ -110,6 +112,7 @@ class EpisodeLog:
         executed = chunk["executed_steps"] if chunk else np.ones(self._num_envs, np.int64)
         lost = infos.get("lost", np.zeros(self._num_envs, np.bool_))
         singles = unstack_infos(infos, self._num_envs)
+        latency_ms = None if self._judged is None else self._judged.critic_latency_ms
         ended = []
         # An env that was over before this step was reset by it, or idled.
         acted = np.flatnonzero(~self._is_over).tolist()
@@ -120,9 +123,8 @@ class EpisodeLog:
             self._returns[i] += rewards[i]
             if (success := reported_success(info)) is not None:
                 self._successes[i] = success or bool(self._successes[i])
-            critic = info.get("critic", {})
-            if critic.get("checked"):
-                self._latencies[i].append(float(critic["latency_ms"]))
+            if latency_ms is not None and not np.isnan(latency_ms[i]):
+                self._latencies[i].append(float(latency_ms[i]))
             if is_last:
                 ended.append(self._finish(i, info, is_lost=bool(lost[i])))
         if not self._resets_at_once:
@@ -149,3 +151,12 @@ class EpisodeLog:
         self._returns[i] = 0.0
         self._latencies[i] = []
         self._successes[i] = None
+
+
+def _judged(env: VectorEnv[Any, Any, Any]) -> Any | None:
+    """The reward wrapper in `env`, which knows how long the critic took; None if there is none."""
+    while isinstance(env, VectorWrapper):
+        if hasattr(env, "critic_latency_ms"):
+            return env
+        env = env.env
+    return None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.batching import Batcher
@@ -127,7 +127,7 @@ class CriticService:
     def _load_critic(self) -> Critic:
         critic = self._make_critic()
         info = critic.describe()
-        if info.is_privileged or isinstance(critic, PrivilegedCritic):
+        if info.is_privileged:
             critic.close()
             raise ConfigError(
                 f"Critic {info.name!r} reads the simulator's state, which no request carries, so it can't be "

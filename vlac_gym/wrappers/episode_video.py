@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """Records frames and curves of each episode; changes nothing that `reset` and `step` return.
 
-    Put it directly outside of `VLACRewardWrapper`, whose ``info["critic"]`` it reads, and inside of
+    Put it directly outside of `VLACRewardWrapper`, whose ``info["critic"]`` and latency it reads, and inside of
     `ActionChunk`, so that it sees every env step (and renders each). Without a critic it records the
     simulator's signals alone. An episode that is left by `reset` or by an exception is dropped. There is no
     vector counterpart: wrap one env.
@@ -105,8 +105,9 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
         observation, reward, terminated, truncated, info = self.env.step(action)
         if self._frames:
             self._frames.append(np.array(self._reader.read(self.env, observation, info)))
+            latency_ms = self.env.get_wrapper_attr("critic_latency_ms") if "critic" in info else None
             self._steps.append(
-                _step_trace(len(self._frames) - 1, action, reward, terminated, truncated, info)
+                _step_trace(len(self._frames) - 1, action, reward, terminated, truncated, info, latency_ms)
             )
             if terminated or truncated:
                 self._finish(info)
@@ -176,6 +177,7 @@ def _step_trace(
     terminated: bool,
     truncated: bool,
     info: dict[str, Any],
+    latency_ms: float | None,
 ) -> StepTrace:
     critic = info.get("critic", {})
     progress = info.get("goal_progress", info.get("sim_goal_progress"))
@@ -186,7 +188,7 @@ def _step_trace(
         terminated=bool(terminated),
         truncated=bool(truncated),
         success_prob=critic.get("success_prob"),
-        latency_ms=critic["latency_ms"] if critic.get("checked") else None,
+        latency_ms=latency_ms,
         sim_success=bool(reported_success(info)),
         goal_progress=None if progress is None else float(progress),
     )

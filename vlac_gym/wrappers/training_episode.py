@@ -2,13 +2,15 @@
 
 __all__ = ["EpisodeSettings", "TrainingEpisode"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from vlac_gym.episode_judge import EpisodeJudge, StoppedBy, Verdict
 from vlac_gym.errors import ConfigError
 from vlac_gym.reward import TrainingRule
+from vlac_gym.rule.episode import Episode, Step
+from vlac_gym.rule.report import StoppedBy
+from vlac_gym.rule.round import OpenStep
 from vlac_gym.types import Frame
 from vlac_gym.wrappers.sim_signals import hide_sim_signals, sim_success
 
@@ -35,7 +37,7 @@ class EpisodeSettings:
 
 
 class TrainingEpisode:
-    """An `EpisodeJudge`, the episode's limit, and the simulator's signals kept for audit.
+    """An `Episode` of the rule, with its limit, and the simulator's signals kept for audit.
 
     Args:
         settings: What holds for every episode.
@@ -52,56 +54,64 @@ class TrainingEpisode:
             raise ConfigError(
                 f"Expected a task text in info['task'] or as task=, got {task!r}. The critic judges a task."
             )
-        self.judge = EpisodeJudge(settings.rule, task, frame, settings.max_buffer_bytes)
+        self._episode = Episode(settings.rule, task, frame, settings.max_buffer_bytes)
         self._settings = settings
         self._sim_success = sim_success(info)
-        self._bonus = 0.0
+
+    @property
+    def num_steps(self) -> int:
+        """Env steps so far."""
+        return self._episode.num_steps
 
     @property
     def steps_to_frame(self) -> int:
         """Env steps until the critic's frame is next needed, unless the env itself ends the episode before."""
-        left = self.judge.steps_to_frame
+        left = self._episode.steps_to_frame
         if self._settings.max_episode_steps is not None:
-            left = min(left, self._settings.max_episode_steps - self.judge.step)
+            left = min(left, self._settings.max_episode_steps - self.num_steps)
         return left
 
-    def advance(self, terminated: bool, truncated: bool, success: bool | None) -> None:
-        """Takes the outcome of the next env step, as the env returned it."""
-        self.judge.advance(self._limit(terminated, truncated))
-        self._bonus = 0.0
+    def step(
+        self, terminated: bool, truncated: bool, success: bool | None, look: Callable[[], Frame]
+    ) -> OpenStep:
+        """Takes the outcome of the next env step, as the env returned it.
+
+        Args:
+            terminated: The env's.
+            truncated: The env's.
+            success: The simulator's verdict, or None if it gives none.
+            look: Returns the critic's frame of this step; called now, if it is needed.
+        """
+        bonus = 0.0
         if success is not None:
             if success and not self._sim_success:
-                self._bonus = self._settings.sim_success_weight
+                bonus = self._settings.sim_success_weight
             self._sim_success = bool(self._sim_success) or success
-
-    def verdict(self, error: Exception | None = None) -> Verdict:
-        """Decides the step: by the critic's answers, or because it failed."""
-        verdict = self.judge.verdict() if error is None else self.judge.fail()
-        return replace(verdict, reward=verdict.reward + self._bonus)
+        limit = self._limit(terminated, truncated)
+        return OpenStep(self._with_bonus(limit, look, bonus), self._episode.task)
 
     def begin_info(self, info: Mapping[str, Any], failures: int) -> dict[str, Any]:
         """The reset's info without the simulator's signals, and with the critic's."""
         report = hide_sim_signals(info, self._sim_success)
-        report["critic"] = self.judge.info() | {"failures": failures}
+        report["critic"] = self._episode.report(failures).as_info()
         return report
 
     def step_info(
-        self,
-        info: Mapping[str, Any],
-        env_reward: float,
-        env_terminated: bool,
-        stopped_by: StoppedBy | None,
-        failures: int,
+        self, info: Mapping[str, Any], env_reward: float, env_terminated: bool, failures: int
     ) -> dict[str, Any]:
-        """The step's info without the simulator's signals, and with the critic's."""
+        """The last step's info without the simulator's signals, and with the critic's."""
         report = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
-        report["critic"] = self.judge.info(stopped_by) | {"failures": failures}
+        report["critic"] = self._episode.report(failures).as_info()
         return report
+
+    def _with_bonus(self, limit: StoppedBy | None, look: Callable[[], Frame], bonus: float) -> Step:
+        verdict = yield from self._episode.step(limit, look)
+        return replace(verdict, reward=verdict.reward + bonus)
 
     def _limit(self, terminated: bool, truncated: bool) -> StoppedBy | None:
         is_last = truncated
         if self._settings.max_episode_steps is not None:
-            is_last = self.judge.step + 1 >= self._settings.max_episode_steps
+            is_last = self.num_steps + 1 >= self._settings.max_episode_steps
         if is_last:
             return "step_limit"
         return "sim_terminated" if terminated and self._settings.on_sim_terminated == "truncate" else None

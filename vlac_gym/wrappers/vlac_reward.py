@@ -5,18 +5,20 @@ __all__ = ["VLACRewardWrapper"]
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, SupportsFloat, TypeVar, Unpack
 
 import gymnasium as gym
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
-from vlac_gym.critic_round import ask_round
-from vlac_gym.episode_judge import Verdict
-from vlac_gym.errors import ConfigError, CriticError
+from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.errors import ConfigError
 from vlac_gym.reward import RuleOptions
+from vlac_gym.rule.episode import Verdict
+from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.actions import check_action
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
@@ -45,6 +47,9 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
        list over frames 0, `value_stride`, 2 `value_stride`, … and the last, in [0, 1].
     3. Else the reward is 0.0 and the episode goes on.
 
+    ``truncate_as_terminal=True`` reports the end of 2. as `terminated`, for trainers that bootstrap after a
+    truncation; see `TrainingRule`.
+
     The simulator's reward, termination and success never reach the policy: observation, reward, terminated
     and truncated do not depend on them. The observation is the wrapped env's, unchanged. In eval mode
     everything is what the wrapped env returned and the critic is never called.
@@ -57,8 +62,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     `sim_terminated` are for audit only. ``info["critic"]`` holds, after `reset` and at every step:
 
     - `checked` (bool), `success_prob` (float in [0, 1], None if not asked), `consecutive_done` (int),
-      `calls` (critic calls in this episode), `latency_ms` (of this step's calls), `buffered_frames`,
-      `buffered_bytes`; and, at the end of the episode only,
+      `calls` (critic calls in this episode), `buffered_frames`, `buffered_bytes`, `failures` (of the critic, since
+      the wrapper was made); and, at the end of the episode only,
     - `values` (list of floats in [0, 1], empty if not asked), `value_frame_steps` (env step of each),
       `failed` (bool), `stopped_by` (`success_prob`, `value`, `step_limit`, `sim_terminated`,
       `critic_error`).
@@ -81,6 +86,13 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         max_buffer_bytes: Bound of the buffered frames' bytes.
         sim_success_weight: The bonus of ``mode="shaping"``.
         **options: Fields of `TrainingRule` that replace the preset's.
+
+    Attributes:
+        rule: The training rule.
+        critic_failures: Steps, since the beginning, in which the critic gave no usable answer.
+        critic_latency_ms: Time of the critic's calls in the last training step, in ms; None if it was not asked.
+        num_episodes: Training episodes begun so far. A privileged critic knows the next one by this number; set it
+            to go on where another process stopped.
 
     Raises:
         ConfigError: An argument does not fit; raised before the env is started.
@@ -140,6 +152,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         )
         self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
         self.critic_failures = 0
+        self.critic_latency_ms: float | None = None
         self._frames = FrameReader(env, frame)
         self._steps = QuietSteps(env)
         self._critic_spec = critic
@@ -156,7 +169,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             sim_success_weight=sim_success_weight,
         )
         self._episode: TrainingEpisode | None = None
-        self._privileged: PrivilegedCritic | None = None
+        self.num_episodes = 0
+        self._signals: EpisodeSignals | None = None
         self._info: dict[str, Any] = {}
         self._is_running = False
         self._episode_mode: Mode | None = None  # of the last reset, whether or not its episode is over
@@ -241,11 +255,9 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         check_action(action, self.env.action_space)
         self._is_running = False  # Whatever raises below leaves an episode that can't go on.
         env_reward, env_terminated, env_truncated, info = self._steps.step(action)
-        episode.advance(env_terminated, env_truncated, sim_success(info))
-        verdict = self._verdict(episode, info)
-        self._info = episode.step_info(
-            info, env_reward, env_terminated, verdict.stopped_by, self.critic_failures
-        )
+        step = episode.step(env_terminated, env_truncated, sim_success(info), lambda: self._look(info))
+        verdict = self._judged(step, episode.num_steps)
+        self._info = episode.step_info(info, env_reward, env_terminated, self.critic_failures)
         self._is_running = verdict.stopped_by is None
         return verdict.reward, verdict.terminated, verdict.truncated
 
@@ -271,29 +283,28 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             raise ResetNeeded(f"The last episode was one of mode {self._episode_mode!r}. Call reset() first.")
 
     def _begin(self, info: dict[str, Any]) -> dict[str, Any]:
-        frame = self._steps.frame(self._frames, info)
         weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
-        self._episode = TrainingEpisode(replace(self._settings, sim_success_weight=weight), frame, info)
-        # Once per episode: asking whether an object has a protocol's methods takes longer than judging a step.
-        self._privileged = self.critic if isinstance(self.critic, PrivilegedCritic) else None
-        if self._privileged is not None:
-            self._privileged.begin_episode()
-            self._privileged.observe(frame, info)
+        self.critic_latency_ms = None
+        self._signals = EpisodeSignals(episode=self.num_episodes) if self._is_privileged else None
+        self.num_episodes += 1
+        settings = replace(self._settings, sim_success_weight=weight)
+        self._episode = TrainingEpisode(settings, self._look(info), info)
         return self._episode.begin_info(info, self.critic_failures)
 
-    def _verdict(self, episode: TrainingEpisode, info: dict[str, Any]) -> Verdict:
-        judge = episode.judge
-        if judge.wants_frame:
-            frame = self._steps.frame(self._frames, info)
-            judge.take_frame(frame)
-            if self._privileged is not None:
-                self._privileged.observe(frame, info)
-        try:
-            ask_round(self.critic, [judge], self._references)
-        except CriticError as e:
+    def _look(self, info: dict[str, Any]) -> Frame:
+        frame = self._steps.frame(self._frames, info)
+        return frame if self._signals is None else self._signals.attach(frame, info)
+
+    @cached_property
+    def _is_privileged(self) -> bool:
+        return self.critic.describe().is_privileged
+
+    def _judged(self, step: OpenStep, num_steps: int) -> Verdict:
+        ask_round(self.critic, [step], self._references)
+        self.critic_latency_ms = step.latency_ms
+        if step.error is not None:
             self.critic_failures += 1
             if self._on_critic_error == "raise":
-                raise
-            logger.warning("critic failed at step %d, episode truncated: %s", judge.step, e)
-            return episode.verdict(e)
-        return episode.verdict()
+                raise step.error
+            logger.warning("critic failed at step %d, episode truncated: %s", num_steps, step.error)
+        return step.verdict

@@ -5,6 +5,8 @@ import pickle
 import random
 import threading
 import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from vlac_gym.critic.engines import retries
 from vlac_gym.critic.engines.base import EngineRequest
 from vlac_gym.critic.engines.openai import OpenAIEngine
+from vlac_gym.critic.vlac.parsing import read_done
 from vlac_gym.errors import (
     ConfigError,
     CriticConnectionError,
@@ -122,6 +125,89 @@ def test_reply_holds_text_tokens_and_sorted_candidates():
     (token,) = reply.tokens
     assert (token.token, token.logprob) == ("7", -0.5)
     assert [(one.token, one.logprob) for one in token.candidates] == [("7", -0.5), ("0", -1.5)]
+
+
+def logprobs(said, logprob, *listed):
+    top = [{"token": token, "logprob": one} for token, one in listed]
+    token = {"token": said, "logprob": logprob, "bytes": None, "top_logprobs": top}
+    return {"choices": [{"message": {"content": said}, "logprobs": {"content": [token]}}]}
+
+
+@pytest.mark.parametrize(
+    ("said", "logprob", "listed", "done"),
+    [
+        # 0.6 for "1", 0.4 for "0": the token said stands twice in the list, as vLLM writes it.
+        ("1", np.log(0.6), [("1", np.log(0.6)), ("1", np.log(0.6)), ("0", np.log(0.4))], 0.6),
+        # Said and, at 0.75, far likelier than what is listed, but not listed itself.
+        ("0", np.log(0.75), [("1", np.log(0.25))], 0.25),
+        (
+            "0",
+            np.log(0.75),
+            [(chr(97 + i), np.log(0.02)) for i in range(9)] + [("1", np.log(0.07))],
+            0.07 / 0.82,
+        ),
+        # Ten likelier ones, none a number: the one said takes the last place.
+        ("1", np.log(0.01), [(chr(97 + i), np.log(0.09)) for i in range(10)], 1.0),
+    ],
+    ids=["twice", "missing", "missing among ten", "eleventh"],
+)
+def test_the_token_said_counts_exactly_once(said, logprob, listed, done):
+    (reply,) = make_engine(Server(logprobs(said, logprob, *listed))).generate([DONE])
+    tokens = [one.token for one in reply.tokens[0].candidates]
+    assert len(tokens) == len(set(tokens)) <= 10
+    assert read_done(reply, "exact") == pytest.approx(done, abs=1e-9)
+
+
+@pytest.mark.parametrize("logprob", [-9999.0, -1e5])
+def test_a_token_said_without_a_probability_is_not_read_as_its_opposite(logprob):
+    (reply,) = make_engine(Server(logprobs("0", logprob, ("1", np.log(0.9))))).generate([DONE])
+    for reading in ("rich", "exact"):
+        with pytest.raises(CriticResponseError, match="the token '0' among its own candidates"):
+            read_done(reply, reading)
+    assert read_done(reply, "plain") == 0.0
+
+
+class Recording(BaseHTTPRequestHandler):
+    """Answers every POST with `server.answer`, and notes the request lines."""
+
+    def do_POST(self):
+        self.server.lines.append(self.requestline)
+        self.rfile.read(int(self.headers["content-length"]))
+        status, body = self.server.answer
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def recording(status, body):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recording) as server:
+        server.lines, server.answer = [], (status, body)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_frames_pass_no_proxy_but_the_one_that_was_given(monkeypatch):
+    with recording(200, json.dumps(completion()).encode()) as model, recording(503, b"busy") as proxy:
+        url, proxy_url = (f"http://127.0.0.1:{one.server_port}" for one in (model, proxy))
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy_url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        engine = OpenAIEngine(f"{url}/v1", "vlac")
+        assert engine.generate([DONE])[0].text == "1"
+        engine.close()
+        assert (len(model.lines), proxy.lines) == (1, [])
+        given = OpenAIEngine(f"{url}/v1", "vlac", proxy=proxy_url, max_tries=1)
+        with pytest.raises(CriticOverloadedError, match=f"through the proxy {proxy_url} answered 503"):
+            given.generate([DONE])
+        given.close()
+        assert proxy.lines == [f"POST {url}/v1/chat/completions HTTP/1.1"]
 
 
 def test_a_frame_of_several_requests_is_compressed_once(monkeypatch):

@@ -215,6 +215,15 @@ def test_close_twice_is_safe(tiny_checkpoint):
     assert engine.describe()["name"] == "transformers"
 
 
+def test_a_closed_engine_is_no_engine_that_another_try_could_reach(tiny_checkpoint, mixed):
+    engine = TransformersEngine(tiny_checkpoint, device="cpu")
+    engine.close()
+    for use in (lambda: engine.generate(mixed), lambda: engine.warm_up(mixed), engine.wake):
+        with pytest.raises(ConfigError, match="closed"):
+            use()
+    engine.sleep()
+
+
 def test_warm_up_changes_no_answer(fresh_engine, mixed, done, frames):
     before = fresh_engine.generate(mixed)
     report = fresh_engine.warm_up([done(frames[0])])

@@ -8,8 +8,8 @@ import pytest
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
 from vlac_gym.data.episodes import Episode, EpisodeMeta
-from vlac_gym.data.frame_codec import EncodedFrames, encode_frame
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import EncodedFrames, encode_frame
 
 torch = pytest.importorskip("torch")
 

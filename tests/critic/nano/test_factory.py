@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.calibration import load_calibration
-from vlac_gym.critic import Critic, PrivilegedCritic, make_critic
+from vlac_gym.critic import Critic, make_critic
 from vlac_gym.critic.nano.factory import CALIBRATION, CHECKPOINT
 from vlac_gym.errors import ConfigError
 
@@ -72,7 +72,6 @@ def test_nano_answers_the_same_alone_and_in_a_batch_and_again(nano: Critic) -> N
 
 
 def test_nano_sees_pictures_and_texts_only(nano: Critic) -> None:
-    assert not isinstance(nano, PrivilegedCritic)
     info = nano.describe()
     assert not info.is_privileged
     assert (info.name, info.model, info.details["reading"]) == ("nano", str(CHECKPOINT), "exact")

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from vlac_gym.critic.nano.labels import FrameTable, Sampler, pair_percent
+from vlac_gym.critic.nano.labels import FrameTable, Sampler
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.data.episodes import Episode, EpisodeMeta
-from vlac_gym.data.frame_codec import EncodedFrames, encode_frame
+from vlac_gym.data.labels import pair_percent
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import EncodedFrames, encode_frame
 
 
 def episode(progress: list[float], task: str = "stack", init_state_id: int = 0) -> Episode:
@@ -23,13 +24,6 @@ def episode(progress: list[float], task: str = "stack", init_state_id: int = 0) 
         frame_steps=np.arange(len(values), dtype=np.int32),
         frames={"agentview": EncodedFrames.from_bytes(frames)},
     )
-
-
-def test_pair_answers_are_shares_of_what_was_left_and_antisymmetric():
-    before = np.array([0.0, 0.5, 0.2, 1.0, 0.5, 1.0, 0.0], np.float32)
-    after = np.array([0.25, 0.75, 1.0, 0.2, 0.5, 1.0, 0.001], np.float32)
-    assert pair_percent(before, after).tolist() == [25, 50, 100, -100, 0, 0, 0]
-    assert pair_percent(after, before).tolist() == [-25, -50, -100, 100, 0, 0, 0]
 
 
 def test_table_knows_tasks_episodes_and_hard_frames():

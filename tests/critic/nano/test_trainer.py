@@ -11,8 +11,8 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
-from vlac_gym.data.frame_codec import EncodedFrames, encode_frame
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import EncodedFrames, encode_frame
 
 torch = pytest.importorskip("torch")
 

@@ -1,5 +1,6 @@
 import importlib.util
 import subprocess
+import time
 
 import pytest
 
@@ -72,6 +73,23 @@ def test_hanging_check_has_a_deadline(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", hang)
     assert check_rendering().found == "no answer in 120 s"
+
+
+def test_a_lost_server_is_told_at_once(capsys):
+    started_at = time.monotonic()
+    result = check_critic("http://127.0.0.1:1")
+    assert time.monotonic() - started_at < 5.0
+    assert result.status == "broken"
+    assert "No connection to the critic at http://127.0.0.1:1" in result.found
+    assert "vlac-gym serve" in result.mend
+
+
+def test_who_is_asked_is_said_before_the_answer_is_waited_for(monkeypatch, capsys):
+    monkeypatch.setattr("vlac_gym.cli.doctor.check_critic", lambda spec: pytest.fail(capsys.readouterr().out))
+    for check in ("packages", "rendering", "libero", "torch", "video"):
+        monkeypatch.setattr(f"vlac_gym.cli.doctor.check_{check}", lambda: doctor_checks.Check("x", "ok", ""))
+    with pytest.raises(pytest.fail.Exception, match=r"asking scripted:0.25 …"):
+        main(["doctor", "--critic", "scripted:0.25"])
 
 
 @pytest.mark.parametrize(

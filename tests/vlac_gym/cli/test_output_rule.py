@@ -16,8 +16,8 @@ from vlac_gym.cli import COMMANDS, main, report_card, rollout, score
 from vlac_gym.critic.nano import trainer
 from vlac_gym.critic.vlac import convert, tiny_checkpoint
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
-from vlac_gym.data.frame_codec import EncodedFrames, encode_frame
 from vlac_gym.envs.libero import LiberoEnv
+from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.reporting.output_folder import claim_folder
 
 OUT_OPTIONS = {"make-tiny-checkpoint": "--to", "convert": "--to"}  # --out elsewhere

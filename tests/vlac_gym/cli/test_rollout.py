@@ -100,7 +100,7 @@ def test_eval_mode_reports_the_simulator_and_calls_no_critic(scripted_libero, tm
     def forbidden(self, *args, **kwargs):
         raise AssertionError("the critic was called in eval mode")
 
-    for method in ("success_prob", "progress", "value", "observe"):
+    for method in ("success_prob", "progress", "value"):
         monkeypatch.setattr(OracleCritic, method, forbidden)
     assert _rollout(tmp_path, "--mode", "eval") == 0
 

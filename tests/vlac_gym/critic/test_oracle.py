@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic, PrivilegedCritic
+from vlac_gym.critic.base import Critic, frame_digest
 from vlac_gym.critic.oracle import NoisyOracleCritic, OracleCritic
+from vlac_gym.critic.signals import EpisodeSignals, signals_of
 from vlac_gym.envs.scripted import ScriptedEnv
-from vlac_gym.errors import ConfigError, CriticResponseError
+from vlac_gym.errors import ConfigError
 from vlac_gym.wrappers import VLACRewardWrapper
 
 TASK = "stack the cubes"
@@ -19,61 +20,74 @@ def frame(number: int) -> np.ndarray:
     return np.full((2, 2, 3), number, np.uint8)
 
 
-def observe(critic: OracleCritic, progresses: list[float]) -> list[np.ndarray]:
-    critic.begin_episode()
-    frames = [frame(i) for i in range(len(progresses))]
-    for picture, progress in zip(frames, progresses):
-        critic.observe(picture, {"success": progress == 1.0, "goal_progress": progress})
-    return frames
+def episode(progresses: list[float]) -> list[np.ndarray]:
+    """One frame per `goal_progress`; all look the same."""
+    signals = EpisodeSignals()
+    return [
+        signals.attach(frame(0), {"success": progress == 1.0, "goal_progress": progress})
+        for progress in progresses
+    ]
+
+
+def failures(count: int, env_index: int = 0, number: int = 0) -> list[np.ndarray]:
+    signals = EpisodeSignals(env_index, number)
+    return [signals.attach(frame(0), {"success": False}) for _ in range(count)]
 
 
 def test_value_is_the_share_of_the_way_that_was_left_at_the_start():
     critic = OracleCritic()
-    frames = observe(critic, [0.2, 0.6, 0.4, 0.1, 1.0])
+    frames = episode([0.2, 0.6, 0.4, 0.1, 1.0])
     assert critic.value(frames, TASK).tolist() == pytest.approx([0.0, 0.5, 0.25, 0.0, 1.0])
     assert critic.success_prob(frames, [TASK] * 5).tolist() == [0.0, 0.0, 0.0, 0.0, 1.0]
 
 
 def test_progress_of_pairs_accumulates_to_the_value():
     critic = OracleCritic()
-    frames = observe(critic, [0.2, 0.6, 1.0, 0.5])
+    frames = episode([0.2, 0.6, 1.0, 0.5])
     progress = critic.progress(frames[:-1], frames[1:], [TASK] * 3)
     assert progress.tolist() == pytest.approx([0.5, 1.0, -0.5])
 
 
-def test_unobserved_frame_is_an_error():
-    critic = OracleCritic()
-    observe(critic, [0.0])
-    with pytest.raises(CriticResponseError, match="observe"):
-        critic.success_prob([frame(9)], [TASK])
+def test_picture_alone_is_refused_and_the_message_says_what_a_wrapping_critic_must_do():
+    for critic in (OracleCritic(), NoisyOracleCritic()):
+        with pytest.raises(
+            ConfigError, match=r"privileged critic '\w+' can't judge\. .*is_privileged=True in describe"
+        ):
+            critic.success_prob([frame(9)], [TASK])
+        with pytest.raises(ConfigError, match="with the simulator's signals"):
+            critic.value([frame(9)], TASK)
 
 
-def test_the_last_episode_is_forgotten():
-    critic = OracleCritic()
-    frames = observe(critic, [0.0, 0.5])
-    critic.begin_episode()
-    with pytest.raises(CriticResponseError):
-        critic.success_prob([frames[1]], [TASK])
+def test_copies_carry_the_signals_and_the_picture_stays_as_it_was():
+    picture = frame(3)
+    seen = EpisodeSignals().attach(picture, {"success": True})
+    assert type(picture) is np.ndarray
+    assert np.shares_memory(seen, picture)
+    for copy in (seen, seen.copy(), np.array(seen, subok=True)):
+        assert OracleCritic().success_prob([copy], [TASK]).tolist() == [1.0]
+        np.testing.assert_array_equal(copy, picture)
 
 
-def test_episodes_of_different_envs_do_not_mix():
-    critic = OracleCritic()
-    critic.observe(frame(1), {"success": True}, env_index=0)
-    critic.observe(frame(2), {"success": False}, env_index=1)
-    critic.begin_episode(env_index=1)
-    assert critic.success_prob([frame(1)], [TASK]).tolist() == [1.0]
+def test_a_digest_tells_moments_apart_that_look_the_same():
+    frames = [*failures(2), *failures(1, env_index=1), *failures(1, number=1)]
+    assert len({frame_digest(seen) for seen in frames}) == 4
+    assert frame_digest(frames[0].copy()) == frame_digest(frames[0])
+
+
+def test_gymnasium_robotics_name_for_success_counts():
+    seen = EpisodeSignals().attach(frame(0), {"is_success": 1.0})
+    assert (signals_of(seen, "oracle").success, signals_of(seen, "oracle").goal_progress) == (True, 1.0)
 
 
 def test_env_without_success_is_refused():
     with pytest.raises(ConfigError, match=r"info\['success'\]"):
-        OracleCritic().observe(frame(0), {"task": TASK})
+        EpisodeSignals().attach(frame(0), {"task": TASK})
 
 
 def test_oracles_are_critics_and_say_that_they_are_privileged():
     for spec in ("oracle", "noisy_oracle:tpr=0.8,fpr=0.05,delay=2,autocorrelation=0.5,seed=3"):
         critic = make_critic(spec)
         assert isinstance(critic, Critic)
-        assert isinstance(critic, PrivilegedCritic)
         assert critic.describe().is_privileged is True
 
 
@@ -82,12 +96,11 @@ def test_measured_rates_are_the_chosen_ones(autocorrelation):
     checks = 2000
     critic = NoisyOracleCritic(tpr=0.8, fpr=0.05, autocorrelation=autocorrelation, seed=7)
     answers = {True: [], False: []}
-    for episode in range(2 * checks // 10):
-        critic.begin_episode()
-        success = episode % 2 == 0
-        for _ in range(10):
-            critic.observe(frame(0), {"success": success})
-            answers[success].append(float(critic.success_prob([frame(0)], [TASK])[0]))
+    for number in range(2 * checks // 10):
+        signals = EpisodeSignals(episode=number)
+        success = number % 2 == 0
+        frames = [signals.attach(frame(0), {"success": success}) for _ in range(10)]
+        answers[success] += critic.success_prob(frames, [TASK] * 10).tolist()
     # Neighbouring checks of an episode agree more often, so that the standard error grows by at most
     # sqrt((1 + r) / (1 - r)) for latent correlation r.
     inflation = math.sqrt((1 + autocorrelation) / (1 - autocorrelation))
@@ -100,11 +113,7 @@ def test_measured_rates_are_the_chosen_ones(autocorrelation):
 def test_autocorrelation_makes_neighbouring_answers_agree():
     def agreement(autocorrelation: float) -> float:
         critic = NoisyOracleCritic(tpr=1.0, fpr=0.5, autocorrelation=autocorrelation)
-        critic.begin_episode()
-        answers = []
-        for _ in range(2000):
-            critic.observe(frame(0), {"success": False})
-            answers.append(float(critic.success_prob([frame(0)], [TASK])[0]))
+        answers = critic.success_prob(failures(2000), [TASK] * 2000)
         return float(np.mean(np.equal(answers[1:], answers[:-1])))
 
     # For a latent correlation r and rate 1/2: P(agree) = 1/2 + arcsin(r) / pi.
@@ -124,24 +133,22 @@ def test_delay_is_in_observed_frames():
 
 
 def test_same_seed_gives_the_same_noise_and_another_seed_another():
-    def draws(seed: int) -> list[float]:
+    def draws(seed: int, env_index: int = 0, number: int = 0) -> list[float]:
         critic = NoisyOracleCritic(fpr=0.5, seed=seed)
-        critic.begin_episode()
-        answers = []
-        for i in range(40):
-            critic.observe(frame(i), {"success": False})
-            answers.append(float(critic.success_prob([frame(i)], [TASK])[0]))
-        return answers
+        return critic.success_prob(failures(40, env_index, number), [TASK] * 40).tolist()
 
     assert draws(1) == draws(1)
     assert draws(1) != draws(2)
+    assert draws(1) != draws(1, env_index=1)
+    assert draws(1) != draws(1, number=1)
 
 
-def test_asking_twice_about_a_frame_gives_the_same_answer():
+def test_asking_again_in_any_order_gives_the_same_answers():
     critic = NoisyOracleCritic(fpr=0.5)
-    critic.observe(frame(0), {"success": False})
-    first = critic.success_prob([frame(0)] * 5, [TASK] * 5)
-    assert len(set(first.tolist())) == 1
+    frames = failures(20)
+    first = critic.success_prob(frames, [TASK] * 20).tolist()
+    assert NoisyOracleCritic(fpr=0.5).success_prob(frames[::-1], [TASK] * 20).tolist() == first[::-1]
+    assert critic.success_prob([frames[7]] * 5, [TASK] * 5).tolist() == [first[7]] * 5
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from vlac_gym.data import Episode, EpisodeDataset, EpisodeMeta, read_episode, write_episode
-from vlac_gym.data import frame_codec as codec
-from vlac_gym.data.frame_codec import EncodedFrames, decode_frame, encode_frame
 from vlac_gym.data.recorder import EpisodeRecorder
 from vlac_gym.errors import ConfigError
 
@@ -104,43 +102,6 @@ def test_another_format_version_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("vlac_gym.data.episodes.EPISODE_FORMAT", 1)
     with pytest.raises(ConfigError, match="Expected episode format 1, got 2"):
         read_episode(path)
-
-
-@pytest.mark.parametrize("backend", ["opencv", "pillow"])
-def test_both_codecs_keep_png_exact_and_jpeg_close(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pair = {
-        "opencv": lambda cv2: (
-            lambda frame, encoding, quality: codec._encode_opencv(cv2, frame, encoding, quality),
-            lambda data: codec._decode_opencv(cv2, data),
-        ),
-        "pillow": lambda _: (codec._encode_pillow, codec._decode_pillow),
-    }[backend](pytest.importorskip("cv2") if backend == "opencv" else None)
-    monkeypatch.setattr(codec, "_codec", lambda: pair)
-    frame = gradient_frame(33)
-    np.testing.assert_array_equal(decode_frame(encode_frame(frame, "png")), frame)
-    error = np.abs(decode_frame(encode_frame(frame, "jpeg", quality=95)).astype(int) - frame.astype(int))
-    assert error.mean() < 3
-    with pytest.raises(ConfigError, match="4 bytes that are neither"):
-        decode_frame(b"nope")
-
-
-def test_encoding_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'jpeg'"):
-        encode_frame(gradient_frame(), "jpg")
-    with pytest.raises(ConfigError, match="quality from 1 to 100, got 0"):
-        encode_frame(gradient_frame(), quality=0)
-    with pytest.raises(ConfigError, match="float64"):
-        encode_frame(np.zeros((4, 4, 3)))
-
-
-def test_encoded_frames_slice_and_refuse_bad_offsets() -> None:
-    frames = EncodedFrames.from_bytes([encode_frame(gradient_frame(i), "png") for i in range(3)])
-    assert [frame[0, 0, 2] for frame in frames] == [0, 1, 2]
-    assert [frame[0, 0, 2] for frame in frames[1:]] == [1, 2]
-    with pytest.raises(IndexError):
-        frames[3]
-    with pytest.raises(ConfigError, match="rise from 0 to 4"):
-        EncodedFrames(np.zeros(4, np.uint8), np.array([0, 3, 3, 4]))
 
 
 def test_recording_needs_the_reset_first() -> None:

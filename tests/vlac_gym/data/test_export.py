@@ -12,9 +12,9 @@ from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.data import EpisodeDataset, EpisodeMeta, write_episode
 from vlac_gym.data.export_lerobot import export_lerobot
 from vlac_gym.data.export_ms_swift import SwiftOptions, export_ms_swift
-from vlac_gym.data.frame_codec import FrameEncoding, decode_frame
 from vlac_gym.data.recorder import EpisodeRecorder
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.codec import FrameEncoding, decode_frame
 from vlac_gym.frames.convention import ImageConvention
 
 TASKS = ("put the bowl on the plate", "open the drawer")

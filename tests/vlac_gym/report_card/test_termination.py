@@ -1,9 +1,8 @@
-"""Online stopping on episodes worked by hand, and against the judge that the reward wrapper uses."""
+"""Online stopping on episodes worked by hand, and against the rule that the reward wrapper uses."""
 
 import numpy as np
 import pytest
 
-from vlac_gym.episode_judge import EpisodeJudge
 from vlac_gym.report_card.termination import (
     Checks,
     StopRule,
@@ -13,6 +12,8 @@ from vlac_gym.report_card.termination import (
     termination_metrics,
 )
 from vlac_gym.reward import TrainingRule
+from vlac_gym.rule.episode import Episode
+from vlac_gym.rule.round import OpenStep
 
 
 def checks(
@@ -41,7 +42,7 @@ PROBS = [0.1, 0.95, 0.2, 0.9, 0.91, 0.99]  # at steps 2 4 6 8 10 12
         (StopRule(1.0), None),
     ],
 )
-def test_a_rule_stops_where_the_training_judge_stops(rule: StopRule, stop: int | None) -> None:
+def test_a_rule_stops_where_the_training_rule_stops(rule: StopRule, stop: int | None) -> None:
     recorded = checks(PROBS, first_success=9)
     assert apply_rule(recorded, rule).step == stop
 
@@ -49,14 +50,13 @@ def test_a_rule_stops_where_the_training_judge_stops(rule: StopRule, stop: int |
     training = TrainingRule(
         done_threshold=rule.threshold, done_patience=rule.patience, done_interval=2, min_steps=rule.min_steps
     )
-    judge = EpisodeJudge(training, "task", frame, max_buffer_bytes=10**6)
+    episode = Episode(training, "task", frame, max_buffer_bytes=10**6)
     stopped = None
     for step in range(1, 13):
-        judge.advance(None)
-        judge.take_frame(frame)
-        if judge.asks_done():
-            judge.take_done(PROBS[step // 2 - 1])
-        if judge.verdict().terminated:
+        taken = OpenStep(episode.step(None, look=lambda: frame), "task")
+        if taken.question is not None:
+            taken.answer(PROBS[step // 2 - 1])
+        if taken.verdict.terminated:
             stopped = step
             break
     assert stopped == stop

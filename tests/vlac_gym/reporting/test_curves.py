@@ -1,11 +1,17 @@
 import sys
+from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.curves import COLORS, draw_panel, save_curves_png
+
+
+def read_picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def _count(picture: np.ndarray, name: str) -> int:
@@ -42,7 +48,7 @@ def test_drawing_leaves_pyplot_alone(train_trace, tmp_path):
 
 def test_png_shows_the_frames_and_both_marks(train_trace, tmp_path):
     save_curves_png(train_trace(), tmp_path / "plot.png", title="train mode")
-    picture = iio.imread(tmp_path / "plot.png")[:, :, :3]
+    picture = read_picture(tmp_path / "plot.png")[:, :, :3]
 
     assert picture.shape == (680, 1100, 3)
     assert picture[168, 40].tolist() == [0, 0, 0]  # the reset frame is the first of the strip
@@ -55,7 +61,7 @@ def test_png_without_frames_is_lower(train_trace, tmp_path):
 
     save_curves_png(dataclasses.replace(train_trace(), frames=()), tmp_path / "plot.png")
 
-    assert iio.imread(tmp_path / "plot.png").shape[:2] == (430, 1100)
+    assert read_picture(tmp_path / "plot.png").shape[:2] == (430, 1100)
 
 
 def test_tiny_panel_is_refused(train_trace):

@@ -11,6 +11,7 @@ import pytest
     [
         "vlac_gym.rollout.finished",
         "vlac_gym.rollout.pipelined",
+        "vlac_gym.rule.episode",
         "vlac_gym.vector.rollout_env",
         "vlac_gym.wrappers.vector.vlac_reward",
     ],

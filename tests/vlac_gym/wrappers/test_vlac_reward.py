@@ -271,6 +271,30 @@ def test_shaping_adds_the_sims_success_once():
     assert [reward for reward, *_ in play(env)] == [0.0, 0.5, 0.0, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_episode_steps": 2}, (0.5, True, False)),
+        ({"on_sim_terminated": "truncate"}, (0.5, True, False)),
+        ({"max_episode_steps": 2, "mode": "eval"}, (1.0, True, False)),
+    ],
+)
+def test_end_at_the_limit_is_terminal_on_demand(options, expected):
+    critic = ScriptedCritic(success_probs=[0.0, 0.0], values=[[0.0, 0.5]])
+    env = VLACRewardWrapper(ScriptedEnv(success_steps=[2]), critic, truncate_as_terminal=True, **options)
+    assert outcome(play(env)) == [(0.0, False, False), expected]
+
+
+def test_in_eval_and_without_an_answer_a_truncation_stays_one():
+    def build(critic, **options):
+        env = ScriptedEnv(max_episode_steps=1)
+        return VLACRewardWrapper(env, critic, truncate_as_terminal=True, **options)
+
+    assert outcome(play(build(ScriptedCritic(), mode="eval"))) == [(0.0, False, True)]
+    failing = ScriptedCritic(success_probs=[CriticConnectionError("gone")])
+    assert outcome(play(build(failing, on_critic_error="truncate"))) == [(0.0, False, True)]
+
+
 def test_dense_pays_value_differences_whose_sum_is_the_terminal_value():
     critic = ScriptedCritic(success_probs=[0.0] * 3, progresses=[0.5, 0.5, -0.5])
     history = play(VLACRewardWrapper(ScriptedEnv(max_episode_steps=3), critic, preset="dense"))

@@ -14,6 +14,8 @@ TOP_LOGPROBS = 10
 
 _IMAGE_MARK = "<image>"
 _QUOTED_CHARS = 300
+_NO_LOGPROB = -9999.0
+"""What servers say of a token whose log-probability they do not know, as OpenAI's API defines it."""
 
 
 def request_body(request: EngineRequest, model: str, image_urls: Sequence[str]) -> dict[str, Any]:
@@ -77,9 +79,24 @@ def read_reply(body: Any) -> EngineReply:
 
 
 def _token(entry: Mapping[str, Any]) -> EngineToken:
-    candidates = sorted(map(_candidate, entry["top_logprobs"]), key=lambda one: -one.logprob)
+    """A token with its candidates, each once and the token itself among them.
+
+    Servers list the token beside the most likely ones, hence twice if it is one of those (as vLLM does), or not at
+    all if it is none, e.g. under a grammar.
+    """
     said = _candidate(entry)
-    return EngineToken(said.token, said.logprob, tuple(candidates[:TOP_LOGPROBS]))
+    listed = list(map(_candidate, entry["top_logprobs"]))
+    if said.logprob > _NO_LOGPROB and said.token not in {one.token for one in listed}:
+        listed.append(said)
+    # A text is one token: byte-level vocabularies, which these models have, hold no text twice.
+    distinct: dict[str, TokenCandidate] = {}
+    for one in sorted(listed, key=lambda one: -one.logprob):
+        distinct.setdefault(one.token, one)
+    candidates = list(distinct.values())
+    kept = candidates[:TOP_LOGPROBS]
+    if said.token in distinct and distinct[said.token] not in kept:
+        kept[-1] = distinct[said.token]
+    return EngineToken(said.token, said.logprob, tuple(kept))
 
 
 def _candidate(entry: Mapping[str, Any]) -> TokenCandidate:

@@ -17,7 +17,6 @@ from vlac_gym.critic.base import frame_digest
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.chat_completions import read_reply, request_body
 from vlac_gym.critic.engines.chat_prompts import check_request
-from vlac_gym.critic.engines.data_urls import check_side, png_data_url
 from vlac_gym.critic.engines.retries import RetryPolicy, call_with_retries
 from vlac_gym.errors import (
     ConfigError,
@@ -29,6 +28,7 @@ from vlac_gym.errors import (
     CriticTimeoutError,
     DependencyNotInstalled,
 )
+from vlac_gym.frames.codec import png_data_url
 
 _QUOTED_CHARS = 300
 _MAX_REPLY_BYTES = 1 << 26
@@ -57,6 +57,7 @@ class OpenAIEngine:
         backoff_s: float = 0.2,
         max_concurrency: int = 16,
         image_size: int | None = 448,
+        proxy: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         transport: Any = None,
     ) -> None:
@@ -72,6 +73,8 @@ class OpenAIEngine:
             max_concurrency: Requests under way at once; the server forms batches of them.
             image_size: Frames are sent as squares of so many pixels, which is one tile for models of this
                 family; None sends them as they are.
+            proxy: URL of an HTTP proxy on the way to the server. Proxies named in the environment are not used: they
+                are meant for the web, and would get the frames of a server next door.
             extra_body: Fields that only this server knows, added to every request.
             transport: An `httpx` transport, for tests.
 
@@ -90,13 +93,17 @@ class OpenAIEngine:
             raise ConfigError(
                 f"Expected timeout_s > 0 and max_concurrency >= 1, got {timeout_s} and {max_concurrency}."
             )
-        check_side(image_size)
+        if proxy is not None and not proxy.startswith(("http://", "https://")):
+            raise ConfigError(f"Expected proxy as an http(s) URL, got {proxy!r}.")
+        if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
+            raise ConfigError(f"Expected image_size as a number of pixels >= 1 or None, got {image_size!r}.")
         self._retries = RetryPolicy(max_tries=max_tries, backoff_s=backoff_s, deadline_s=timeout_s)
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
         self._api_key = api_key
         self._max_concurrency = max_concurrency
         self._image_size = image_size
+        self._proxy = proxy
         self._extra_body = dict(extra_body or {})
         self._transport = transport
         self._client: Any = None
@@ -161,7 +168,14 @@ class OpenAIEngine:
         if self._client is None:
             limits = self._httpx.Limits(max_connections=self._max_concurrency)
             headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-            self._client = self._httpx.Client(limits=limits, headers=headers, transport=self._transport)
+            self._client = self._httpx.Client(
+                limits=limits,
+                headers=headers,
+                transport=self._transport,
+                proxy=self._proxy,
+                trust_env=False,
+                verify=self._httpx.create_ssl_context(),  # reads SSL_CERT_FILE, which trust_env=False leaves out
+            )
         return self._client
 
     def _bodies(self, requests: Sequence[EngineRequest]) -> list[dict[str, Any]]:
@@ -224,7 +238,8 @@ class OpenAIEngine:
     def _error(self, response: Any, text: str) -> Exception:
         """The error for a status other than 200."""
         status = response.status_code
-        got = f"{self._url} answered {status}: {text!r}."
+        through = f" through the proxy {self._proxy}" if self._proxy else ""
+        got = f"{self._url}{through} answered {status}: {text!r}."
         if status in (401, 403):
             return ConfigError(f"{got} Pass the server's api_key.")
         if status == 404:

@@ -16,8 +16,8 @@ from typing import Any
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.chat_completions import TOP_LOGPROBS, read_reply
 from vlac_gym.critic.engines.chat_prompts import check_request
-from vlac_gym.critic.engines.data_urls import square_picture
 from vlac_gym.errors import ConfigError, CriticServerError, DependencyNotInstalled, unknown_name
+from vlac_gym.frames.codec import square_picture
 
 _KINDS = {"internvl_chat": ("internvl_chat", "internvl2"), "internvl": ("internvl", "internvl_hf")}
 """`model_type` of config.json -> ms-swift's model type and template."""

@@ -154,7 +154,7 @@ class TransformersEngine:
             _bound_allocator(self._device, max_gpu_memory_gb)
         self._build(image_preparation)
         self._requests = 0
-        self._is_asleep = False
+        self._is_asleep = self._is_closed = False
         self._is_compiled = False
         self._recorder: GraphRecorder | None = None
         self._warm_up_call: tuple[tuple[EngineRequest, ...], tuple[int, ...]] | None = None
@@ -166,10 +166,12 @@ class TransformersEngine:
 
         Raises:
             ConfigError: A request is malformed; none was run.
+            ConfigError: The engine is closed.
             CriticOverloadedError: The engine is asleep.
             CriticServerError: The device ran out of memory; caches were dropped.
         """
         with self._lock, torch.inference_mode():
+            self._check_open()
             if self._is_asleep:
                 raise CriticOverloadedError("The engine is asleep. Call wake() first.")
             items = self._encode(requests)
@@ -267,6 +269,7 @@ class TransformersEngine:
     def wake(self) -> None:
         """Moves the weights back."""
         with self._lock:
+            self._check_open()
             if not self._is_asleep:
                 return
             self._move(self._device)
@@ -277,8 +280,13 @@ class TransformersEngine:
     def close(self) -> None:
         """Sleeps for good: frees device memory and ends threads."""
         self.sleep()
+        self._is_closed = True
         self._preparer.close()
         self._digest_threads.shutdown(wait=True)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ConfigError("This TransformersEngine is closed. Build another one.")
 
     def _build(self, image_preparation: ImagePreparation) -> None:
         facts, plan = self._facts, self.memory_plan

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from vlac_gym.critic.nano.batches import FrameBank, PromptBook
-from vlac_gym.critic.nano.labels import FrameTable, pair_percent
+from vlac_gym.critic.nano.labels import FrameTable
 from vlac_gym.critic.nano.losses import reply_logits
+from vlac_gym.data.labels import pair_percent
 
 THRESHOLD = 0.9
 _BATCH = 512

@@ -118,6 +118,12 @@ def _weighted_text(reply: EngineReply, reading: Reading, thinking: bool) -> str:
 
 def _weighted_number(reply: EngineReply, token: EngineToken, reading: Reading) -> str:
     candidates = token.candidates[:TOP_CANDIDATES]
+    if candidates and token.token not in {one.token for one in candidates}:
+        raise _no_number(
+            reply,
+            f"the token {token.token!r} among its own candidates",
+            f"Got {', '.join(repr(one.token) for one in candidates)}.",
+        )
     cutoff = (
         MIN_RELATIVE_PROBABILITY * _probability(candidates[0]) if candidates and reading == "rich" else 0.0
     )

@@ -12,9 +12,9 @@ from typing import Any, cast
 import gymnasium as gym
 import numpy as np
 
-from vlac_gym.critic.base import Critic, PrivilegedCritic
-from vlac_gym.critic_round import try_round
-from vlac_gym.episode_judge import Verdict
+from vlac_gym.critic.base import Critic
+from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
@@ -64,6 +64,8 @@ class CriticDesk:
         self._first_env_index = first_env_index
         self.episodes: list[TrainingEpisode | None] = [None] * env.num_envs
         self.failures = [0] * env.num_envs
+        self._num_episodes = [0] * env.num_envs
+        self._signals: list[EpisodeSignals | None] = [None] * env.num_envs
         self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     @property
@@ -73,38 +75,36 @@ class CriticDesk:
 
     def begin(self, index: int, info: dict[str, Any], settings: EpisodeSettings) -> dict[str, Any]:
         """Begins the episode of an env that was reset; returns its info."""
-        frame = self._frame(index, info)
-        episode = self.episodes[index] = TrainingEpisode(settings, frame, info)
-        if (critic := self._privileged) is not None:
-            with self.lock:
-                critic.begin_episode(self._first_env_index + index)
-                critic.observe(frame, info, self._first_env_index + index)
+        if self._is_privileged:
+            number = self._num_episodes[index]
+            self._signals[index] = EpisodeSignals(self._first_env_index + index, number)
+        self._num_episodes[index] += 1
+        episode = self.episodes[index] = TrainingEpisode(settings, self.look(index, info), info)
         return episode.begin_info(info, self.failures[index])
 
-    def look(self, index: int, info: dict[str, Any]) -> None:
-        """Gives the env's frame of this step to its episode."""
-        frame = self._frame(index, info)
-        self.episode(index).judge.take_frame(frame)
-        if (critic := self._privileged) is not None:
-            with self.lock:
-                critic.observe(frame, info, self._first_env_index + index)
+    def look(self, index: int, info: dict[str, Any]) -> Frame:
+        """The frame that the critic sees of the env now; a privileged one also what the simulator says of it."""
+        env = cast("gym.Env[Any, Any]", self._one_env)
+        # A copy: the row is overwritten by the env's next order.
+        frame = np.array(self._reader.read(env, self._env.observation(index), info))
+        signals = self._signals[index]
+        return frame if signals is None else signals.attach(frame, info)
 
-    def judge(self, indices: Sequence[int]) -> dict[int, Verdict]:
-        """Asks the critic about these envs in one round; returns the verdicts by env index.
+    def ask(self, steps: Mapping[int, OpenStep]) -> None:
+        """Asks the critic about these envs' steps in one round, whereupon each has its verdict.
 
         Raises:
             CriticError: If the desk raises.
         """
-        judges = [self.episode(i).judge for i in indices]
         with self.lock:
-            errors = try_round(self._critic(), judges, self._references)
-        for position, error in errors.items():
-            self.failures[indices[position]] += 1
+            ask_round(self._critic(), list(steps.values()), self._references)
+        errors = {index: step.error for index, step in steps.items() if step.error is not None}
+        for index, error in errors.items():
+            self.failures[index] += 1
             if not self._raises:
-                logger.warning("critic failed, episode of env %d truncated: %s", indices[position], error)
+                logger.warning("critic failed, episode of env %d truncated: %s", index, error)
         if errors and self._raises:
             raise next(iter(errors.values()))
-        return {i: self.episode(i).verdict(errors.get(position)) for position, i in enumerate(indices)}
 
     def episode(self, index: int) -> TrainingEpisode:
         """The episode of an env that has one."""
@@ -113,12 +113,5 @@ class CriticDesk:
         return episode
 
     @cached_property
-    def _privileged(self) -> PrivilegedCritic | None:
-        # Asking whether an object has a protocol's methods takes longer than judging a step.
-        critic = self._critic()
-        return critic if isinstance(critic, PrivilegedCritic) else None
-
-    def _frame(self, index: int, info: Mapping[str, Any]) -> Frame:
-        env = cast("gym.Env[Any, Any]", self._one_env)
-        # A copy: the row is overwritten by the env's next order.
-        return np.array(self._reader.read(env, self._env.observation(index), info))
+    def _is_privileged(self) -> bool:
+        return self._critic().describe().is_privileged

@@ -5,7 +5,11 @@ __all__ = ["JudgedStep"]
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlac_gym.episode_judge import Verdict
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.rule.round import OpenStep
+from vlac_gym.types import Frame
 from vlac_gym.vector.orders import Lost, Order, Report, ResetOrder, ResetReport, StepOrder, StepReport
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.vector.step_result import VectorStep
@@ -26,6 +30,9 @@ class JudgedStep:
         actions: T actions by index of a running env.
         resets: Orders of the envs that begin an episode in this step instead.
         width: T.
+
+    Attributes:
+        latency_ms: float64 (N,), of the critic's calls for each env's last step; NaN where it was not asked.
     """
 
     def __init__(
@@ -43,10 +50,11 @@ class JudgedStep:
         self._left = {i: list(rows) for i, rows in actions.items()}
         self._resets = resets
         self._orders: dict[int, StepOrder] = {}
-        self._last: dict[int, tuple[StepReport, Verdict]] = {}
-        self._to_judge: dict[int, StepReport] = {}
+        self._last: dict[int, StepReport] = {}
+        self._to_judge: dict[int, OpenStep] = {}
         self._stale: set[int] = set()
         self._step = VectorStep(env.num_envs, width)
+        self.latency_ms: NDArray[np.float64] = np.full(env.num_envs, np.nan)
 
     def submit(self) -> None:
         """Sends the envs off."""
@@ -71,12 +79,10 @@ class JudgedStep:
                 break
             reports = self._env.execute(orders)
         self._refresh()
-        for i, (report, verdict) in self._last.items():
-            episode, reward = self._desk.episode(i), float(report.rewards[-1])
-            self._step.infos[i] = episode.step_info(
-                report.info, reward, report.terminated, verdict.stopped_by, self._desk.failures[i]
+        for i, report in self._last.items():
+            self._step.infos[i] = self._desk.episode(i).step_info(
+                report.info, float(report.rewards[-1]), report.terminated, self._desk.failures[i]
             )
-            self._step.end(i, terminated=verdict.terminated, truncated=verdict.truncated)
         return self._step
 
     def _next_orders(self) -> dict[int, StepOrder]:
@@ -101,6 +107,7 @@ class JudgedStep:
         elif isinstance(report, Lost):
             self._left[i] = []
             self._last.pop(i, None)
+            self.latency_ms[i] = np.nan
             self._step.lose(i, report.reason)
         elif isinstance(report, StepReport):
             self._take_steps(i, report)
@@ -112,24 +119,30 @@ class JudgedStep:
         is_whole = order.key is None or count < len(order.actions)
         (self._stale.discard if is_whole else self._stale.add)(i)
         for success in report.successes[:-1]:
-            episode.advance(terminated=False, truncated=False, success=success)
-            self._step.pay(i, episode.verdict().reward)
-        episode.advance(report.terminated, report.truncated, report.successes[-1])
-        if episode.judge.wants_frame:
-            self._desk.look(i, report.info)
-        if episode.judge.is_checked:
-            self._to_judge[i] = report
+            self._settle(i, episode.step(False, False, success, look=_not_looked_at))
+        step = episode.step(
+            report.terminated,
+            report.truncated,
+            report.successes[-1],
+            look=lambda: self._desk.look(i, report.info),
+        )
+        self._last[i] = report
+        if step.question is None:
+            self._settle(i, step)
         else:
-            self._settle(i, report, episode.verdict())
+            self._to_judge[i] = step
 
     def _judge(self) -> None:
         waiting, self._to_judge = self._to_judge, {}
-        for i, verdict in self._desk.judge(list(waiting)).items():
-            self._settle(i, waiting[i], verdict)
+        self._desk.ask(waiting)
+        for i, step in waiting.items():
+            self._settle(i, step)
 
-    def _settle(self, i: int, report: StepReport, verdict: Verdict) -> None:
+    def _settle(self, i: int, step: OpenStep) -> None:
+        verdict = step.verdict
         self._step.pay(i, verdict.reward)
-        self._last[i] = report, verdict
+        self._step.end(i, terminated=verdict.terminated, truncated=verdict.truncated)
+        self.latency_ms[i] = np.nan if step.latency_ms is None else step.latency_ms
         if verdict.stopped_by is not None:
             self._left[i] = []
 
@@ -139,3 +152,7 @@ class JudgedStep:
         if stale:
             # An env that is lost here had already ended: its verdict stands.
             self._env.execute({i: StepOrder(()) for i in stale})
+
+
+def _not_looked_at() -> Frame:
+    raise AssertionError("an env went past a step whose frame is needed")

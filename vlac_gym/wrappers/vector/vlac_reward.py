@@ -69,6 +69,11 @@ class VLACRewardWrapper(
         first_env_index: Where this group's envs begin among the envs that share the critic.
         **options: Fields of `TrainingRule` that replace the preset's.
 
+    Attributes:
+        rule: The training rule.
+        critic_latency_ms: float64 (N,), time of the critic's calls for each env's last executed step, in ms; NaN
+            where it was not asked. Not in the infos, which are the same for equal episodes.
+
     Raises:
         ConfigError: An argument does not fit.
 
@@ -161,6 +166,7 @@ class VLACRewardWrapper(
         self._truncations = np.zeros(env.num_envs, np.bool_)
         self._is_running = False
         self._pending: JudgedStep | None = None
+        self.critic_latency_ms: NDArray[np.float64] = np.full(env.num_envs, np.nan)
 
     @property
     def mode(self) -> Mode:
@@ -291,7 +297,9 @@ class VLACRewardWrapper(
             raise NoAsyncCallError("Call step_async or step_chunk_async first.", "step")
         pending, self._pending = self._pending, None
         self._is_running = False  # Whatever raises below leaves episodes that can't go on.
-        result = self._finish(pending.finish())
+        step = pending.finish()
+        self.critic_latency_ms = pending.latency_ms
+        result = self._finish(step)
         self._is_running = True
         return result
 

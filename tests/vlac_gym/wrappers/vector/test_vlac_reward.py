@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, as_singles, digest, per_env
 
-from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticResponseError
@@ -37,7 +36,7 @@ def _held_back_by_the_value(stride: int) -> dict[str, Any]:
     return {
         "lengths": [9, 7], "autoreset": "NextStep", "preset": "vlac", "interval": 2, "stride": stride,
         "limit": None, "on_sim_terminated": "ignore", "mode": "train", "done_share": 0.9, "patience": 1,
-        "min_steps": 0, "min_value": 1.0,
+        "min_steps": 0, "min_value": 1.0, "as_terminal": False,
     }  # fmt: skip
 
 
@@ -57,6 +56,7 @@ def _held_back_by_the_value(stride: int) -> dict[str, Any]:
     patience=st.integers(1, 2),
     min_steps=st.sampled_from([0, 3]),
     min_value=st.sampled_from([None, 0.75]),
+    as_terminal=st.booleans(),
 )
 def test_n_envs_equal_n_single_envs(
     lengths,
@@ -71,6 +71,7 @@ def test_n_envs_equal_n_single_envs(
     patience,
     min_steps,
     min_value,
+    as_terminal,
 ):
     options = {
         "preset": preset,
@@ -83,6 +84,7 @@ def test_n_envs_equal_n_single_envs(
         "done_patience": patience,
         "min_steps": min_steps,
         "min_value": min_value,
+        "truncate_as_terminal": as_terminal,
     }
     env_fns = [
         partial(ShadedEnv, shade=i, max_episode_steps=length, success_steps=[2 + i])
@@ -146,6 +148,18 @@ def test_the_critics_verdict_ends_one_env_and_the_sims_success_none():
     assert (rewards.tolist(), terminations.tolist()) == ([0.0, 0.0], [False, True])
     assert critic.calls == [CriticCall("success_prob", 2), CriticCall("success_prob", 1)]
     assert infos["critic"]["_checked"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("autoreset", AUTORESETS)
+def test_end_at_the_limit_is_terminal_on_demand_and_a_lost_episode_is_not(autoreset):
+    critic = ScriptedCritic(success_probs=[0.1], values=[[0.0, 0.5]])
+    env_fns = [partial(ShadedEnv, max_episode_steps=1), partial(FaultyEnv, "physics", at_step=1)]
+    env = build(env_fns, critic, autoreset, truncate_as_terminal=True)
+    env.reset(seed=0)
+    _, rewards, terminations, truncations, _ = env.step(actions(2))
+    assert rewards.tolist() == [0.5, 0.0]
+    assert terminations.tolist() == [True, False]
+    assert truncations.tolist() == [False, True]
 
 
 def test_masked_reset_starts_one_env_anew():
@@ -262,30 +276,6 @@ def test_mode_switches_between_episodes_only():
     env.reset(options=options)
     assert options == {"mode": "train"}
     assert "sim_success" in env.step(actions(2))[4]
-
-
-def test_privileged_critic_is_told_which_env():
-    told = []
-
-    class Told(OracleCritic):
-        def begin_episode(self, env_index=0):
-            told.append(("begin", env_index))
-            super().begin_episode(env_index)
-
-        def observe(self, frame, info, env_index=0):
-            told.append((info["elapsed_steps"], env_index))
-            super().observe(frame, info, env_index)
-
-    env_fns = [partial(ShadedEnv, shade=i, success_steps=[1 + i]) for i in range(2)]
-    env = build(env_fns, Told(), first_env_index=4)
-    env.reset(seed=0)
-    assert env.step(actions(2))[1].tolist() == [1.0, 0.0]
-    assert env.step(actions(2))[1].tolist() == [0.0, 1.0]
-    assert told == [
-        ("begin", 4), (0, 4), ("begin", 5), (0, 5),
-        (1, 4), (1, 5),
-        ("begin", 4), (0, 4), (2, 5),
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("autoreset", AUTORESETS)

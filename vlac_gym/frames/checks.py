@@ -1,0 +1,42 @@
+"""What every part asks of a picture: `check_frame`, `check_frames`, and its name by content, `frame_digest`."""
+
+__all__ = ["check_frame", "check_frames", "frame_digest"]
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlac_gym.errors import ConfigError
+from vlac_gym.types import Frame
+
+
+def check_frame(frame: object, where: str = "frame") -> None:
+    """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array with H, W >= 1."""
+    if not isinstance(frame, np.ndarray):
+        raise ConfigError(
+            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
+            "Convert it with np.asarray."
+        )
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise ConfigError(
+            f"Expected {where} as uint8 (H, W, 3) with H, W >= 1, got {frame.dtype} {frame.shape}. "
+            "Use RGB, channels last, 0..255."
+        )
+
+
+def check_frames(frames: Sequence[Frame], where: str = "frames") -> None:
+    """Raises `ConfigError`, naming the index, unless every frame is uint8 (H, W, 3)."""
+    for i, frame in enumerate(frames):
+        check_frame(frame, f"{where}[{i}]")
+
+
+def frame_digest(frame: Frame) -> bytes:
+    """BLAKE2b-128 of a frame's dtype, shape and bytes: equal digests mean equal pictures.
+
+    Frames with signals (`vlac_gym.critic.signals`) of different moments differ, too, so that a cache may go by digests.
+    """
+    head = f"{frame.dtype.str}{frame.shape}".encode()
+    if (signals := getattr(frame, "signals", None)) is not None:
+        head += f"{signals.episode.env_index}/{signals.episode.episode}/{signals.number}".encode()
+    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=head[:64]).digest()

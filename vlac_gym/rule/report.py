@@ -1,0 +1,61 @@
+"""What ``info["critic"]`` holds: `CriticReport`, `EpisodeEnd`."""
+
+__all__ = ["CriticReport", "EpisodeEnd", "StoppedBy"]
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+StoppedBy = Literal["success_prob", "value", "step_limit", "sim_terminated", "critic_error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeEnd:
+    """What is told at the end of an episode only.
+
+    Attributes:
+        values: The value list, each in [0, 1]; empty if it was not asked for.
+        value_frame_steps: Env step of each value's frame; 0 is the reset.
+        failed: The critic gave no usable answer: the reward says nothing, mask it.
+        stopped_by: Which rule ended the episode.
+    """
+
+    values: list[float]
+    value_frame_steps: list[int]
+    failed: bool
+    stopped_by: StoppedBy
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticReport:
+    """The critic's part in one step. Equal episodes give equal reports: nothing here depends on the clock.
+
+    Attributes:
+        checked: Was the critic asked about this step?
+        success_prob: Its answer, in [0, 1]; None if it was not asked for.
+        consecutive_done: Done checks in a row, up to this step.
+        calls: Critic calls in this episode.
+        buffered_frames: Frames kept for later questions.
+        buffered_bytes: Their bytes.
+        failures: Critic failures since the wrapper was made.
+        end: At the end of an episode only.
+    """
+
+    checked: bool
+    success_prob: float | None
+    consecutive_done: int
+    calls: int
+    buffered_frames: int
+    buffered_bytes: int
+    failures: int
+    end: EpisodeEnd | None
+
+    def as_info(self) -> dict[str, Any]:
+        """A flat dict; the fields of `end` are there at the end only."""
+        info = {name: getattr(self, name) for name in _STEP_FIELDS}
+        if self.end is not None:
+            info |= {name: getattr(self.end, name) for name in _END_FIELDS}
+        return info
+
+
+_STEP_FIELDS = tuple(field.name for field in fields(CriticReport) if field.name != "end")
+_END_FIELDS = tuple(field.name for field in fields(EpisodeEnd))

@@ -3,6 +3,7 @@
 import os
 import time
 import zlib
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -31,7 +32,7 @@ class ShadedEnv(ScriptedEnv):
     def reset(self, *, seed=None, options=None):
         _, info = super().reset(seed=seed)
         self.start = {"draw": int(self.np_random.integers(10**6)), "options": dict(options or {})}
-        return self.observe(), info | self.start
+        return self.observe(), info | deepcopy(self.start)
 
     def step(self, action):
         reward, terminated, truncated = self.step_unrendered(action)
@@ -45,7 +46,7 @@ class ShadedEnv(ScriptedEnv):
         return float(succeeds), succeeds, is_last
 
     def current_info(self):
-        return self._info(self._step) | self.start
+        return self._info(self._step) | deepcopy(self.start)
 
     def observe(self):
         self.rendered.append(self._step)

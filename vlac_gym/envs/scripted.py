@@ -12,6 +12,9 @@ from gymnasium.error import ResetNeeded
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Frame
 
+_MAX_STEP = 2**24
+"""Up to here float32 counts exactly."""
+
 
 class ScriptedEnv(gym.Env[dict[str, Any], Any]):
     """LIBERO's interface with a script for a simulator; every frame names its episode and step.
@@ -53,7 +56,7 @@ class ScriptedEnv(gym.Env[dict[str, Any], Any]):
         self.observation_space = gym.spaces.Dict(
             {
                 "agentview_image": gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
-                "state": gym.spaces.Box(0, np.inf, (1,), np.float32),
+                "state": gym.spaces.Box(0, _MAX_STEP, (1,), np.float32),
             }
         )
         self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)

@@ -9,13 +9,16 @@ Two halves of the envs take turns: while one half moves, the other's frames are 
 import argparse
 
 import numpy as np
-from tqdm import tqdm
 
 import vlac_gym
 from vlac_gym.critic import make_critic
+from vlac_gym.extras import needs
 from vlac_gym.metrics import EpisodeMetrics
 from vlac_gym.rollout import EpisodeLog, PipelinedRollout
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
+
+with needs("This example", "demo"):
+    from tqdm import tqdm
 
 
 class RandomChunks:

@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from vlac_gym.extras import needs
 from vlac_gym.wrappers import VLACRewardWrapper
 
 TASKS = {
@@ -30,8 +31,9 @@ def camera_frame(observation: Mapping[str, Any], info: Mapping[str, Any]) -> np.
 
 def make(env_id: str, critic: str, max_episode_steps: int) -> VLACRewardWrapper:
     """One ManiSkill env on the CPU simulator, with NumPy observations, under the critic."""
-    import mani_skill.envs  # noqa: F401 (registers the ids)
-    from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
+    with needs("This example", get='Run: pip install "mani-skill>=3" torch'):
+        import mani_skill.envs  # noqa: F401 (registers the ids)
+        from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper
 
     env = gym.make(
         env_id,

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from verl_env_adapter.env_process import EnvProcess
 from verl_env_adapter.episode_env import EnvReport, EpisodeEnv
 from verl_env_adapter.settings import AdapterSettings
-from vlac_gym.errors import DependencyNotInstalled, SimulatorError
+from vlac_gym.errors import SimulatorError
+from vlac_gym.extras import needs
 from vlac_gym.types import Mode
 
 
@@ -69,12 +70,8 @@ class RayEnv:
     """An env in a Ray actor, on whichever node has the resource `placement.env_resource`."""
 
     def __init__(self, settings: AdapterSettings) -> None:
-        try:
+        with needs("placement.env_resource", "ray"):
             import ray
-        except ImportError as e:
-            raise DependencyNotInstalled(
-                'placement.env_resource needs Ray. Run: pip install "vlac-gym[ray]"'
-            ) from e
         self._ray = ray
         self._placement = settings.placement
         self._started: set[int | None] = set()

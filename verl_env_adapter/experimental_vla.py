@@ -21,7 +21,9 @@ from typing import Any
 from verl_env_adapter.import_hooks import after_import, replace_class
 from verl_env_adapter.libero_loader import preserved_init_state_loader
 from verl_env_adapter.settings import Phase
+from verl_env_adapter.sources import EXPERIMENTAL_VLA
 from vlac_gym.errors import AdapterContractError
+from vlac_gym.extras import needs
 
 _PACKAGE = "verl.experimental.vla"
 _MARK = "_vlac_gym"
@@ -96,7 +98,8 @@ def _class(module: Any, name: str, *methods: str) -> Any:
 def _keeping_rewards(collate: Any) -> Any:
     @functools.wraps(collate)
     def with_rewards(self: Any, trajectories: Any, *args: Any, **kwargs: Any) -> Any:
-        import torch
+        with needs("The experimental/vla adapter", get=EXPERIMENTAL_VLA):
+            import torch
 
         # Before the original, which concatenates the stages in place.
         stages = [trajectories[stage] for stage in range(self.stage_num)]

@@ -22,15 +22,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from verl_env_adapter.env_pool import EnvPool
 from verl_env_adapter.episode_env import EnvReport
 from verl_env_adapter.policy_view import host_settings, policy_images, policy_state, refuse_env_resource
 from verl_env_adapter.settings import AdapterSettings, Phase
+from verl_env_adapter.sources import EXPERIMENTAL_VLA
 from verl_env_adapter.start_states import StartPlan, libero_counts
 from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.extras import needs
+
+with needs("The experimental/vla adapter", get=EXPERIMENTAL_VLA):
+    import torch
 
 logger = logging.getLogger(__name__)
 

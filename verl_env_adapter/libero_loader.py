@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vlac_gym.envs.libero_install import find_libero
+from vlac_gym.extras import needs
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def preserved_init_state_loader() -> Iterator[None]:
     """
     find_libero().prepare_import()
     # By name: trainers' adapters are the only ones outside `envs` that may touch LIBERO, and only here.
-    benchmark: Any = importlib.import_module("libero.libero.benchmark").Benchmark
+    with needs("The trainer's LIBERO env", "libero"):
+        benchmark: Any = importlib.import_module("libero.libero.benchmark").Benchmark
     own = benchmark.get_task_init_states
     try:
         yield

@@ -47,8 +47,10 @@ from collections.abc import Callable
 from typing import Any
 
 from verl_env_adapter.rlinf_options import BLOCK, SUITE
+from verl_env_adapter.sources import RLINF
 from vlac_gym.critic.registry import known_critics, register_critic
 from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.extras import needs
 
 _MARK = "_vlac_gym"
 _CRITIC = "rlinf_reward_worker"
@@ -65,7 +67,8 @@ def register() -> None:
         AdapterContractError: This RLinf has no `get_env_cls` where 0.3.0 has it.
     """
     for name in _MODULES:
-        module = importlib.import_module(name)
+        with needs("The RLinf adapter", get=RLINF):
+            module = importlib.import_module(name)
         find = getattr(module, "get_env_cls", None)
         if not callable(find):
             raise AdapterContractError(

@@ -17,7 +17,9 @@ from typing import Any
 
 from verl_env_adapter.rlinf_options import BLOCK, check_config
 from verl_env_adapter.settings import to_plain
-from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError
+from verl_env_adapter.sources import RLINF
+from vlac_gym.errors import ConfigError, VlacGymError
+from vlac_gym.extras import needs
 
 
 def compose(folder: Path, name: str, overrides: Sequence[str]) -> Any:
@@ -27,11 +29,9 @@ def compose(folder: Path, name: str, overrides: Sequence[str]) -> Any:
         ConfigError: hydra can't compose it.
         DependencyNotInstalled: hydra is missing.
     """
-    try:
+    with needs("Composing RLinf's config", get=RLINF):
         import hydra
         from hydra.errors import HydraException
-    except ImportError as e:
-        raise DependencyNotInstalled("Composing RLinf's config needs hydra. Run: pip install rlinf") from e
     try:
         with hydra.initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             return hydra.compose(name, overrides=list(overrides))

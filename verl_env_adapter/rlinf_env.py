@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
@@ -21,14 +20,19 @@ from verl_env_adapter.episode_env import make_env
 from verl_env_adapter.rlinf_episodes import Episode, end_flags, episode_metrics
 from verl_env_adapter.rlinf_options import RolloutOptions, read_options
 from verl_env_adapter.rlinf_starts import EpisodeStart, ResetStates, task_trials
+from verl_env_adapter.sources import RLINF
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.frames.convention import ImageConvention
 from vlac_gym.vector.infos import unstack_infos
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.vector.step_result import ChunkResult
 from vlac_gym.wrappers.vector import VLACRewardWrapper
+
+with needs("The RLinf adapter", get=RLINF):
+    import torch
 
 _IMAGES = {"main_images": "agentview_image", "wrist_images": "wrist_image"}
 """RLinf's name -> this package's; the wrist only where the env shows it."""

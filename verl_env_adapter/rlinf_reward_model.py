@@ -4,12 +4,15 @@ __all__ = ["CriticRewardModel"]
 
 from typing import Any
 
-import torch
-from rlinf.models.embodiment.reward import BaseRewardModel
-
 from verl_env_adapter.settings import to_plain
+from verl_env_adapter.sources import RLINF
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import AdapterContractError
+from vlac_gym.extras import needs
+
+with needs("The RLinf adapter", get=RLINF):
+    import torch
+    from rlinf.models.embodiment.reward import BaseRewardModel
 
 METHODS = ("success_prob", "progress", "value")
 

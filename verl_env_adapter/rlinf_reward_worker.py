@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from verl_env_adapter.sources import RLINF
 from vlac_gym.critic.base import check_frames, check_same_length, check_tasks
 from vlac_gym.errors import (
     ConfigError,
@@ -17,6 +18,7 @@ from vlac_gym.errors import (
     CriticServerError,
     CriticTimeoutError,
 )
+from vlac_gym.extras import needs
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 _TIMEOUT_S = 120.0
@@ -106,7 +108,7 @@ class RewardWorkerCritic:
     def _ask(self, method: str, count: int, **arguments: Any) -> FloatArray:
         if count == 0:
             return np.zeros(0, dtype=np.float32)
-        ray: Any = importlib.import_module("ray")
+        ray = _import("ray")
         if self._worker is None:
             self._worker = _worker(self._critic, self._gpu)
         question = {"method": method, "arguments": arguments}
@@ -134,7 +136,7 @@ def _worker(critic: str, gpu: int | None) -> Any:
     key = f"{gpu}:{critic}"
     if key not in _WORKERS:
         actor = _launch(critic, gpu)
-        ray: Any = importlib.import_module("ray")
+        ray = _import("ray")
         # Not through the group, whose failures end this process with a signal and no word.
         try:
             ray.get(actor.init_worker.remote(), timeout=_START_TIMEOUT_S)
@@ -146,9 +148,8 @@ def _worker(critic: str, gpu: int | None) -> Any:
 
 def _launch(critic: str, gpu: int | None) -> Any:
     """Starts the worker as `EmbodiedRewardWorker.launch_for_realworld` does, which 0.3.0 gives no ``runner``."""
-    scheduler: Any = importlib.import_module("rlinf.scheduler")
-    config: Any = importlib.import_module("omegaconf").OmegaConf
-    reward_worker: Any = importlib.import_module("rlinf.workers.reward.reward_worker").EmbodiedRewardWorker
+    scheduler, config = _import("rlinf.scheduler"), _import("omegaconf").OmegaConf
+    reward_worker = _import("rlinf.workers.reward.reward_worker").EmbodiedRewardWorker
     host = scheduler.Worker.current_worker
     if gpu is None:
         placement = scheduler.NodePlacementStrategy([host._cluster_node_rank])
@@ -162,3 +163,8 @@ def _launch(critic: str, gpu: int | None) -> Any:
         name=f"VLACGymCritic-{host._rank}-{len(_WORKERS)}",
     )
     return group.worker_info_list[0].worker
+
+
+def _import(name: str) -> Any:
+    with needs("The critic rlinf_reward_worker", get=RLINF):
+        return importlib.import_module(name)

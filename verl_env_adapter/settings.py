@@ -33,7 +33,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vlac_gym import LIBERO_ENV_ID
-from vlac_gym.errors import ConfigError, DependencyNotInstalled, unknown_name
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.extras import needs
 from vlac_gym.reward import TrainingRule
 from vlac_gym.types import Mode
 from vlac_gym.wrappers.rule_setup import resolve_rule
@@ -331,10 +332,8 @@ def _parse_text(text: str, file: Path) -> Any:
     try:
         if file.suffix == ".json":
             return json.loads(text)
-        try:
+        with needs(f"Reading {file}", get="Run: pip install pyyaml"):
             import yaml
-        except ImportError as e:
-            raise DependencyNotInstalled(f"Reading {file} needs PyYAML. Run: pip install pyyaml") from e
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as e:

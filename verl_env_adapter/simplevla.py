@@ -19,16 +19,12 @@ from typing import Any
 
 from verl_env_adapter.settings import settings_from_environment
 from verl_env_adapter.simplevla_worker import check_settings, env_worker
-from vlac_gym.errors import AdapterContractError, DependencyNotInstalled
+from verl_env_adapter.sources import SIMPLEVLA
+from vlac_gym.errors import AdapterContractError
+from vlac_gym.extras import needs
 
-try:
+with needs("verl_env_adapter.simplevla", get=SIMPLEVLA):
     from verl.workers.rollout import rob_rollout
-except ImportError as e:
-    raise DependencyNotInstalled(
-        "verl_env_adapter.simplevla needs SimpleVLA-RL (proven with commit 7c51662), whose own `verl` has "
-        "verl.workers.rollout.rob_rollout. Get it from https://github.com/PRIME-RL/SimpleVLA-RL, put it first on "
-        "PYTHONPATH and install its requirements."
-    ) from e
 
 _MARK = "_vlac_gym_rewards"
 
@@ -55,7 +51,8 @@ def install(module: Any = rob_rollout) -> None:
 def _with_rewards(prepare: Any) -> Any:
     @functools.wraps(prepare)
     def prepare_with_rewards(self: Any, vla_history: Any, task_records: Any, batch_size: int) -> Any:
-        import torch
+        with needs("The SimpleVLA-RL adapter", get=SIMPLEVLA):
+            import torch
 
         output = prepare(self, vla_history, task_records, batch_size)
         paid = [float(record["complete"]) for record in task_records]

@@ -19,8 +19,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
-
 from verl_env_adapter.action_text import ActionTokenizer, make_action_tokenizer
 from verl_env_adapter.env_workers import shared_workers
 from verl_env_adapter.settings import (
@@ -41,6 +39,10 @@ from verl_env_adapter.verl_episode import (
 )
 from verl_env_adapter.verl_phase import current_phase
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
+
+with needs("The verl adapter", "verl"):
+    from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput
 
 
 class VLACAgentLoop(AgentLoopBase):  # type: ignore[misc]

@@ -15,7 +15,8 @@ from typing import Any
 
 from verl_env_adapter.verl_phase import AGENT_NAME
 from vlac_gym.envs.libero_tasks import LiberoTask, get_task, list_tasks
-from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError
+from vlac_gym.errors import ConfigError, VlacGymError
+from vlac_gym.extras import needs
 
 
 def build_rows(
@@ -51,11 +52,9 @@ def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         DependencyNotInstalled: pyarrow is missing.
     """
-    try:
+    with needs("A parquet file", "verl"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as e:
-        raise DependencyNotInstalled('Parquet files need pyarrow. Run: pip install "vlac-gym[verl]"') from e
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows)), path)
 

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from verl_env_adapter.action_text import ActionTokenizer
 from verl_env_adapter.episode_env import EnvReport
 from verl_env_adapter.verl_episode import PolicySettings, user_text
 from vlac_gym.critic.base import check_frame
 from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.frames.convention import convert_image
 from vlac_gym.types import Frame
+
+with needs("The verl adapter", "verl"):
+    from PIL import Image
 
 
 @dataclass

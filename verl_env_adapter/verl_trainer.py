@@ -8,10 +8,6 @@ __all__ = ["TRAINER_MODE", "SleepingCriticTrainer", "find_settings"]
 
 from typing import Any
 
-from omegaconf import OmegaConf
-from verl.trainer.ppo.v1.trainer_base import register_trainer
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-
 from verl_env_adapter.settings import (
     SETTINGS_VARIABLE,
     AdapterSettings,
@@ -20,6 +16,12 @@ from verl_env_adapter.settings import (
 )
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
+
+with needs("The verl adapter", "verl"):
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.v1.trainer_base import register_trainer
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 TRAINER_MODE = "vlac_gym_sync"
 """Value of `trainer.v1.trainer_mode`."""

@@ -35,15 +35,12 @@ from verl_env_adapter.import_hooks import after_import, replace_class
 from verl_env_adapter.libero_loader import preserved_init_state_loader
 from verl_env_adapter.policy_view import host_settings
 from verl_env_adapter.settings import AdapterSettings, to_plain
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from verl_env_adapter.sources import VERL_VLA
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 
-try:
+with needs("verl_env_adapter.verl_vla", get=VERL_VLA):
     from verl_vla.envs.libero.config import LiberoSimulatorConfig
-except ImportError as e:
-    raise DependencyNotInstalled(
-        "verl_env_adapter.verl_vla needs verl-vla, which is not on PyPI. Install it from "
-        "https://github.com/verl-project/verl-vla (proven with commit 8a18e3f) with verl==0.7.1."
-    ) from e
 
 _HOST_FIELDS = {
     "suite": "task_suite_name",

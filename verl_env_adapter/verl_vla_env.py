@@ -9,15 +9,19 @@ __all__ = ["VLACLiberoEnv"]
 from typing import Any
 
 import numpy as np
-import torch
-from omegaconf import OmegaConf
-from verl_vla.envs.action_executor import ExecutedStep
-from verl_vla.envs.base import BaseEnv
 
 from verl_env_adapter.env_pool import ChunkBatch
+from verl_env_adapter.sources import VERL_VLA
 from verl_env_adapter.start_states import StartPlan, libero_counts
 from verl_env_adapter.verl_vla_simulator import VerlVLASimulator, first_chunk_safe
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
+
+with needs("The verl-vla adapter", get=VERL_VLA):
+    import torch
+    from omegaconf import OmegaConf
+    from verl_vla.envs.action_executor import ExecutedStep
+    from verl_vla.envs.base import BaseEnv
 
 _STATE_ID = "info.reset_state_id"
 

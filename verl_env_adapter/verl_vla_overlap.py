@@ -10,7 +10,11 @@ import asyncio
 import functools
 from typing import Any
 
-from verl_vla.workers.env.env_worker import EnvWorker
+from verl_env_adapter.sources import VERL_VLA
+from vlac_gym.extras import needs
+
+with needs("The verl-vla adapter", get=VERL_VLA):
+    from verl_vla.workers.env.env_worker import EnvWorker
 
 _MARK = "_vlac_gym_overlap"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.curriculum import Assignment, CurriculumConfig, CurriculumManager, EpisodeResult
-from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError
+from vlac_gym.errors import ConfigError, VlacGymError
+from vlac_gym.extras import needs
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +299,5 @@ def _rebuild(handle: Any, limits: dict[str, Any]) -> RayCurriculum:
 
 
 def _ray() -> Any:
-    try:
+    with needs("RayCurriculum", "ray"):
         return importlib.import_module("ray")
-    except ImportError as e:
-        raise DependencyNotInstalled('RayCurriculum needs ray. Run: pip install "vlac-gym[ray]"') from e

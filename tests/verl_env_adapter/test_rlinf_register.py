@@ -9,6 +9,7 @@ import pytest
 from verl_env_adapter import rlinf
 from vlac_gym.critic import registry
 from vlac_gym.errors import AdapterContractError
+from vlac_gym.registry import Registry
 
 NAMES = ["rlinf", "rlinf.envs", "rlinf.workers", "rlinf.workers.env", "rlinf.workers.env.env_worker"]
 MODELS = ["rlinf.models", "rlinf.models.embodiment", "rlinf.models.embodiment.reward"]
@@ -31,7 +32,7 @@ def modules(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("rlinf.envs", "rlinf.workers.env.env_worker"):
         found[name].get_env_cls = own_env
-    monkeypatch.setattr(registry, "_FACTORIES", dict(registry._FACTORIES))
+    monkeypatch.setattr(registry, "_CRITICS", Registry("critic", "'oracle'", registry.known_critics()))
     monkeypatch.delitem(sys.modules, "verl_env_adapter.rlinf_reward_model", raising=False)
     yield found
     sys.modules.pop("verl_env_adapter.rlinf_reward_model", None)

@@ -8,6 +8,7 @@ from vlac_gym.data.collect import CollectReport, Outcome
 from vlac_gym.data.collect_options import CollectOptions as Args
 from vlac_gym.data.collect_options import run_collection
 from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.extras import needs
 
 
 def run(args: Args) -> int:
@@ -28,8 +29,9 @@ def run(args: Args) -> int:
 
 def collect_with_progress(options: Args) -> CollectReport:
     """Collects, with a progress bar on stderr where that is a terminal, and a line for each lost episode."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with needs("The command line", "cli"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     plans = options.plans()
     console = Console(stderr=True, highlight=False)

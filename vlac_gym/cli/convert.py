@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from vlac_gym.critic.vlac.convert import convert_checkpoint
+from vlac_gym.extras import needs
+
+with needs("The command line", "cli"):
+    import tyro
 
 
 @dataclass(frozen=True)

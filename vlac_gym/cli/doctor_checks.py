@@ -40,6 +40,7 @@ from vlac_gym.errors import (
     DependencyNotInstalled,
     VlacGymError,
 )
+from vlac_gym.extras import needs
 from vlac_gym.spec_options import split_spec
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def check_video() -> Check:
     ]
     if missing:
         return Check("video", "broken", f"not installed: {', '.join(missing)}", mend)
-    import imageio_ffmpeg
+    with needs("A video", "video"):
+        import imageio_ffmpeg
 
     try:
         program = imageio_ffmpeg.get_ffmpeg_exe()

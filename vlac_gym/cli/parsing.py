@@ -8,7 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 
 ArgsType = TypeVar("ArgsType")
 
@@ -25,10 +26,8 @@ def parse_arguments(kind: type[ArgsType], args: Sequence[str], *, prog: str, des
         DependencyNotInstalled: tyro is missing.
         SystemExit: Help was asked for, and printed.
     """
-    try:
+    with needs("The command line", "cli"):
         import tyro
-    except ImportError as e:
-        raise DependencyNotInstalled('The command line needs tyro. Run: pip install "vlac-gym[cli]"') from e
     _refuse_empty(args)
     complaint = io.StringIO()
     try:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.extras import needs
 
 
 @contextmanager
@@ -16,11 +16,9 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     Raises:
         DependencyNotInstalled: rich is missing.
     """
-    try:
+    with needs("The command line", "cli"):
         from rich.console import Console
         from rich.progress import Progress
-    except ImportError as e:
-        raise DependencyNotInstalled('The command line needs rich. Run: pip install "vlac-gym[cli]"') from e
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(what, total=None)

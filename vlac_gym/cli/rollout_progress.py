@@ -4,7 +4,7 @@ __all__ = ["RolloutProgress"]
 
 from types import TracebackType
 
-from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.extras import needs
 from vlac_gym.reporting.trace import EpisodeTrace
 
 
@@ -20,13 +20,9 @@ class RolloutProgress:
     """
 
     def __init__(self, num_episodes: int, max_episode_steps: int) -> None:
-        try:
+        with needs("The command line", "cli"):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        except ImportError as e:
-            raise DependencyNotInstalled(
-                'The command line needs rich. Run: pip install "vlac-gym[cli]"'
-            ) from e
         self._num_episodes = num_episodes
         self._limit = max_episode_steps
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.vlac.prompts import check_task, sample_references
 from vlac_gym.episode_score import EpisodeScore, check_score_options, score_episode
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.frame_files import FrameFile, read_frames
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.files import write_json
@@ -22,6 +21,9 @@ from vlac_gym.reporting.mp4 import require_video_packages
 from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.reporting.score_pictures import save_score_png, write_score_video
 from vlac_gym.types import CriticInfo, Frame
+
+with needs("The command line", "cli"):
+    import tyro
 
 _FORMAT = "vlac_gym.score/1"
 _FOLDER_FPS = 10.0

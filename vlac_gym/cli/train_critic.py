@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vlac_gym.cli.progress import training_progress
 from vlac_gym.critic.nano.recipe import TrainRecipe
-from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.extras import needs
 
 
 @dataclass
@@ -28,12 +28,8 @@ class Args:
 
 def run(args: Args) -> int:
     """Trains, and prints where the checkpoint is."""
-    try:
+    with needs("Training", "vlac"):
         from vlac_gym.critic.nano.trainer import train_nano
-    except ImportError as e:
-        raise DependencyNotInstalled(
-            'Training needs torch and transformers. Run: pip install "vlac-gym[vlac]"'
-        ) from e
     with training_progress(args.recipe.steps) as on_step:
         checkpoint = train_nano(
             args.data, args.out, args.recipe, device=args.device, resume=args.resume, on_step=on_step

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.data.lerobot_stats import PixelStats, vector_stats
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.frames.codec import EncodedFrames, FrameEncoding, encode_frame
 from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.reporting.files import partial_path, write_json
@@ -81,13 +82,9 @@ def export_lerobot(
             to; nothing is written.
         DependencyNotInstalled: pyarrow or filelock is missing; nothing is written.
     """
-    try:
+    with needs("LeRobot export", "lerobot"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as e:
-        raise DependencyNotInstalled(
-            'LeRobot export needs pyarrow. Run: pip install "vlac-gym[lerobot]"'
-        ) from e
     demos = demonstrations(dataset)
     texts = sorted(set(demos.tasks().values()))
     with claim_folder(out):

@@ -5,6 +5,8 @@ __all__ = ["are_fingers_near"]
 from collections.abc import Sequence
 from typing import Any
 
+from vlac_gym.extras import needs
+
 _MOST_GAP_M = 0.003
 """Fingers that slip along a bowl's rim missed it by 0 to 0.4 mm for one or two steps, once by 2.6 mm (expert's
 episodes on libero_spatial)."""
@@ -18,7 +20,8 @@ def are_fingers_near(sim: Any, fingers: Sequence[Sequence[str]], geoms: Sequence
         fingers: Names of each finger's geoms.
         geoms: Names of the object's collision geoms.
     """
-    import mujoco
+    with needs("LIBERO", "libero"):
+        import mujoco
 
     model, data = sim.model._model, sim.data._data
     object_ids = [sim.model.geom_name2id(name) for name in geoms]

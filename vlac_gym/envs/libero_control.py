@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.errors import SimulatorError
+from vlac_gym.extras import needs
 
 _KEPT_ALIVE = ("sim", "update")
 
@@ -29,7 +30,8 @@ class ArmControl:
     """
 
     def __init__(self, mujoco: Any, domain: Any) -> None:
-        from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
+        with needs("LIBERO", "libero"):
+            from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
         self._nullspace_torques = nullspace_torques
         self._opspace_matrices = opspace_matrices

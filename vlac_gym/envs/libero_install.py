@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.extras import needs
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -123,7 +124,8 @@ def _default_paths(package: Path) -> dict[str, str]:
 
 
 def _read_config(file: Path) -> dict[str, str]:
-    import yaml
+    with needs("LIBERO", "libero"):
+        import yaml
 
     content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     if not isinstance(content, dict):

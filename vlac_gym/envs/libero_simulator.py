@@ -34,6 +34,7 @@ from vlac_gym.envs.libero_models import CompiledModel, acquire_model, free_build
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.envs.lighting import relit
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
+from vlac_gym.extras import needs
 from vlac_gym.types import FloatArray, Frame
 
 _LOGGER = logging.getLogger(__name__)
@@ -329,7 +330,8 @@ class _ModelStart:
         self.compiled: Any = None
 
     def __call__(self, xml_string: str | None = None) -> None:
-        from robosuite.utils.binding_utils import MjSim
+        with needs("LIBERO", "libero"):
+            from robosuite.utils.binding_utils import MjSim
 
         domain = self._domain
         self.compiled = acquire_model(self._mujoco, xml_string or domain.model.get_xml())

@@ -20,7 +20,8 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled, unknown_name
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.extras import needs
 from vlac_gym.frames.checks import check_frame
 from vlac_gym.types import Frame
 
@@ -174,10 +175,6 @@ def png_data_url(frame: Frame, side: int | None) -> str:
 
 
 def _pillow() -> Any:
-    try:
+    with needs("Compressed frames", "client"):
         from PIL import Image
-    except ImportError as e:
-        raise DependencyNotInstalled(
-            'Compressed frames need pillow. Run: pip install "vlac-gym[client]"'
-        ) from e
     return Image

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.extras import needs
 from vlac_gym.report_card.asking import Call
 from vlac_gym.report_card.detection import reliability_bins, threshold_curve
 from vlac_gym.report_card.judging import JudgedEpisode
@@ -62,7 +62,8 @@ def plot_reliability(scores: Array, success: Array) -> str:
 def plot_values(judged: Sequence[JudgedEpisode]) -> str:
     """Value curves over the share of the episode, by outcome at its end, and the dense truth's means, dashed."""
     figure, (left, right) = _figure(2, sharey=True)
-    from matplotlib.lines import Line2D
+    with needs("A picture", "video"):
+        from matplotlib.lines import Line2D
 
     grid = np.linspace(0, 1, 60)
     for axes, flag, colour, title in (
@@ -156,10 +157,8 @@ def plot_batches(timed: Sequence[Call]) -> str:
 
 
 def _figure(columns: int, *, sharey: bool = False) -> tuple[Any, Any]:
-    try:
+    with needs("The page", "video"):
         from matplotlib.figure import Figure
-    except ImportError as e:
-        raise DependencyNotInstalled('The page needs matplotlib. Run: pip install "vlac-gym[video]"') from e
     width = 4.6 if columns == 1 else 6.0
     figure = Figure(figsize=(width * columns, 3.5), layout="constrained")
     panels = figure.subplots(1, columns, sharey=sharey, squeeze=False)[0]

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.files import write_bytes
 from vlac_gym.reporting.mp4 import ANNOTATED_MARK
 from vlac_gym.reporting.trace import EpisodeTrace
@@ -112,11 +113,9 @@ def save_curves_png(trace: EpisodeTrace, path: Path, *, title: str = "") -> None
 
 
 def _new_figure(width: int, height: int) -> Any:
-    try:
+    with needs("A plot", "video"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as e:
-        raise DependencyNotInstalled('Plots need matplotlib. Run: pip install "vlac-gym[video]"') from e
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
@@ -200,7 +199,8 @@ def _label_marks(axes: Any, trace: EpisodeTrace) -> None:
 
 
 def _add_legend(figure: Any, trace: EpisodeTrace, *, is_short: bool = False) -> None:
-    from matplotlib.lines import Line2D
+    with needs("A picture", "video"):
+        from matplotlib.lines import Line2D
 
     unpaid = ", not in the reward" if trace.critic.values_for == "plot" else ""
     judge = "privileged critic" if trace.critic.is_privileged else "critic"

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from vlac_gym.extras import needs
 from vlac_gym.types import Frame
 
 
 def paste_frame(picture: Frame, frame: Frame, box: tuple[int, int, int]) -> None:
     """Scales `frame` into the square `box` (left, top, side; pixels) of `picture`, centred, its proportions kept."""
-    from PIL import Image
+    with needs("A picture", "video"):
+        from PIL import Image
 
     left, top, size = box
     height, width = frame.shape[:2]
@@ -27,8 +29,9 @@ def paste_frame(picture: Frame, frame: Frame, box: tuple[int, int, int]) -> None
 @lru_cache(maxsize=32)
 def load_font(size: int, *, is_bold: bool = False) -> Any:
     """DejaVu Sans as matplotlib ships it, `size` pixels high."""
-    import matplotlib
-    from PIL import ImageFont
+    with needs("A picture", "video"):
+        import matplotlib
+        from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)

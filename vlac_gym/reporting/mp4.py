@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vlac_gym.errors import DependencyNotInstalled
+from vlac_gym.extras import needs
 from vlac_gym.reporting.files import partial_path
 from vlac_gym.types import Frame
 
@@ -44,10 +45,8 @@ def write_mp4(
         DependencyNotInstalled: imageio-ffmpeg is missing.
         OSError: ffmpeg failed, or wrote fewer pictures than it was given.
     """
-    try:
+    with needs("A video", "video"):
         import imageio_ffmpeg
-    except ImportError as e:
-        raise DependencyNotInstalled('Videos need imageio-ffmpeg. Run: pip install "vlac-gym[video]"') from e
     codec, pixels, options = _IS_EXACT if is_recording else _LOOKS_GOOD
     if not is_recording:
         options = [*options, "-metadata", f"comment={ANNOTATED_MARK}"]

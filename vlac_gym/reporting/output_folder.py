@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 
 _LOCK = ".vlac-gym.lock"
 _LEFTOVERS = (_LOCK, ".partial-")
@@ -39,12 +40,8 @@ def claim_folder(
         >>> with claim_folder(Path("runs/card")) as folder:  # doctest: +SKIP
         ...     write_card(card, folder)
     """
-    try:
+    with needs("Writing results", "cli"):
         from filelock import FileLock, Timeout
-    except ImportError as e:
-        raise DependencyNotInstalled(
-            'Writing results needs filelock. Run: pip install "vlac-gym[cli]"'
-        ) from e
     made = _make(path, what)
     lock = FileLock(path / _LOCK)
     try:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.episode_score import EpisodeScore
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.curves import COLORS, CurvePanel
 from vlac_gym.reporting.drawing import load_font, paste_frame
 from vlac_gym.reporting.files import write_bytes
@@ -86,7 +87,8 @@ def score_pictures(score: EpisodeScore, frames: Sequence[Frame], *, subtitle: st
 
 
 def _compose(score: EpisodeScore, panel: CurvePanel, background: Frame, number: int, frame: Frame) -> Frame:
-    from PIL import Image, ImageDraw
+    with needs("A picture", "video"):
+        from PIL import Image, ImageDraw
 
     picture = background.copy()
     paste_frame(picture, frame, _FRAME_BOX)
@@ -188,7 +190,8 @@ def _plot(upper: Any, lower: Any, score: EpisodeScore) -> None:
 
 
 def _add_legend(figure: Any) -> None:
-    from matplotlib.lines import Line2D
+    with needs("A picture", "video"):
+        from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], label="success_prob", color=COLORS["success_prob"], linewidth=2.2),
@@ -220,18 +223,17 @@ def _add_strip(figure: Any, frames: Sequence[Frame], width: int, height: int) ->
 
 
 def _figure(width: int, height: int) -> Any:
-    try:
+    with needs("A plot", "video"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as e:
-        raise DependencyNotInstalled('Plots need matplotlib. Run: pip install "vlac-gym[video]"') from e
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _background(score: EpisodeScore, subtitle: str) -> Frame:
-    from PIL import Image, ImageDraw
+    with needs("A picture", "video"):
+        from PIL import Image, ImageDraw
 
     image = Image.new("RGB", _VIDEO_SIZE, "white")
     draw = ImageDraw.Draw(image)

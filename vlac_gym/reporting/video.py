@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.curves import COLORS, CurvePanel, draw_panel
 from vlac_gym.reporting.drawing import load_font, paste_frame
 from vlac_gym.reporting.mp4 import write_mp4
@@ -67,7 +68,8 @@ def compose_frames(trace: EpisodeTrace, *, subtitle: str = "") -> Iterator[Frame
 
 
 def _compose(trace: EpisodeTrace, panel: CurvePanel, background: Frame, step: int, frame: Frame) -> Frame:
-    from PIL import Image, ImageDraw
+    with needs("A picture", "video"):
+        from PIL import Image, ImageDraw
 
     picture = background.copy()
     paste_frame(picture, frame, _FRAME_BOX)
@@ -83,7 +85,8 @@ def _compose(trace: EpisodeTrace, panel: CurvePanel, background: Frame, step: in
 
 
 def _background(trace: EpisodeTrace, subtitle: str) -> Frame:
-    from PIL import Image, ImageDraw
+    with needs("A picture", "video"):
+        from PIL import Image, ImageDraw
 
     image = Image.new("RGB", VIDEO_SIZE, "white")
     draw = ImageDraw.Draw(image)

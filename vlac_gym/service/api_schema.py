@@ -4,6 +4,7 @@ __all__ = ["INFO", "QUESTIONS", "STATE", "UPLOAD", "error_responses", "question"
 
 from typing import Any
 
+from vlac_gym.extras import needs
 from vlac_gym.service.protocol import (
     CONTENT_TYPE,
     DIGEST_BYTES,
@@ -116,7 +117,8 @@ def _error_response(status: int) -> dict[str, Any]:
 
 
 def _route(body: dict[str, Any] | None, reply: dict[str, Any], *statuses: int) -> dict[str, Any]:
-    from fastapi import Response
+    with needs("A critic server", "serve"):
+        from fastapi import Response
 
     content = {CONTENT_TYPE: {"schema": reply}}
     if reply is not _REPLY:

@@ -9,11 +9,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-
 from vlac_gym import __version__
+from vlac_gym.extras import needs
 from vlac_gym.service.api_schema import INFO, QUESTIONS, STATE, UPLOAD, error_responses, question
 from vlac_gym.service.core import CriticService
 from vlac_gym.service.gate import Gate, error_headers, wants_json
@@ -26,6 +23,11 @@ from vlac_gym.service.protocol import (
     pack,
 )
 from vlac_gym.service.wire_errors import ServiceError, classify, encode_error
+
+with needs("A critic server", "serve"):
+    from fastapi import FastAPI, Request, Response
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,11 @@ __all__ = [
 from collections.abc import Mapping
 from typing import Any
 
-import msgpack
-
 from vlac_gym.errors import CriticProtocolError
+from vlac_gym.extras import needs
+
+with needs("A critic server's client", "client"):
+    import msgpack
 
 MALFORMED = "malformed"
 

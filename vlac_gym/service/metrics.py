@@ -4,7 +4,10 @@ __all__ = ["ServiceMetrics"]
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from vlac_gym.extras import needs
+
+with needs("A critic server", "serve"):
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _LATENCY_BUCKETS_S = (
     0.001,

@@ -15,16 +15,15 @@ from typing import Any
 
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.engines.cuda_memory import limit_cuda_memory
-from vlac_gym.errors import ConfigError, CriticServerError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError, CriticServerError
+from vlac_gym.extras import needs
 from vlac_gym.service.app import create_app
 from vlac_gym.service.core import CriticService
 from vlac_gym.service.server import ServerConfig
 
-try:
+with needs("Ray Serve", "ray"):
     import ray
     from ray import serve
-except ImportError as e:
-    raise DependencyNotInstalled('Ray Serve needs ray. Run: pip install "vlac-gym[ray]"') from e
 
 logger = logging.getLogger(__name__)
 

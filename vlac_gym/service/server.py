@@ -15,15 +15,17 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-import h11
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import limit_cuda_memory
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.service.app import create_app
 from vlac_gym.service.core import CriticService, ServiceConfig
+
+with needs("A critic server", "serve"):
+    import h11
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 logger = logging.getLogger(__name__)
 

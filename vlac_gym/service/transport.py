@@ -15,16 +15,12 @@ from vlac_gym.errors import (
     CriticError,
     CriticProtocolError,
     CriticTimeoutError,
-    DependencyNotInstalled,
 )
+from vlac_gym.extras import needs
 from vlac_gym.service.exchange import HttpCall
 
-try:
+with needs("A critic server's client", "client"):
     import httpx
-except ImportError as e:
-    raise DependencyNotInstalled(
-        'A critic server\'s client needs httpx. Run: pip install "vlac-gym[client]"'
-    ) from e
 
 _CHUNK_BYTES = 2**18
 """Between two chunks of a body the deadline is checked."""

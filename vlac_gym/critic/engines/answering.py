@@ -5,10 +5,12 @@ __all__ = ["HostPick", "Pick", "TokenPicker", "build_reply"]
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from vlac_gym.critic.engines.base import AnswerKind, EngineReply, EngineToken, TokenCandidate
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder, ReplyTokens
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
 
 _NUM_CANDIDATES = 10
 """The reference asks for the ten most likely tokens."""

@@ -4,10 +4,13 @@ __all__ = ["KeysValues", "attend_one", "attend_prompt", "fuse_linears", "with_pr
 
 from collections.abc import Sequence
 
-import torch
-from torch import nn
-from torch.nn.attention.bias import causal_lower_right
-from torch.nn.functional import scaled_dot_product_attention
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
+    from torch import nn
+    from torch.nn.attention.bias import causal_lower_right
+    from torch.nn.functional import scaled_dot_product_attention
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (B, key heads, tokens, head width)."""

@@ -5,7 +5,6 @@ __all__ = ["BatchRunner"]
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from vlac_gym.critic.engines.answering import Pick, TokenPicker
 from vlac_gym.critic.engines.attention import KeysValues
@@ -13,6 +12,10 @@ from vlac_gym.critic.engines.byte_bounded_cache import ByteBoundedCache
 from vlac_gym.critic.engines.cuda_graphs import GraphedChecks
 from vlac_gym.critic.engines.request_plan import Batch, Item, PrefixKey
 from vlac_gym.critic.engines.text_decoder import TextDecoder
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
 
 Features = dict[bytes, torch.Tensor]
 

@@ -10,9 +10,11 @@ __all__ = ["GraphRecorder", "GraphedChecks", "GraphedEncoder"]
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from vlac_gym.critic.engines.text_decoder import TextDecoder
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
 
 _WARM_UP_RUNS = 3
 """Before recording, so that kernels are chosen, compiled and have their workspaces."""

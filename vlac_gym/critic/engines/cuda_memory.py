@@ -7,7 +7,8 @@ __all__ = ["cuda_memory_bytes", "cuda_memory_peak_bytes", "limit_cuda_memory", "
 import sys
 from typing import Any
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 
 
 def limit_cuda_memory(fraction: float) -> None:
@@ -25,12 +26,8 @@ def limit_cuda_memory(fraction: float) -> None:
     """
     if not 0 < fraction <= 1:
         raise ConfigError(f"Expected a GPU memory fraction above 0 and at most 1, got {fraction!r}.")
-    try:
+    with needs("A GPU memory fraction", "vlac"):
         import torch
-    except ImportError as e:
-        raise DependencyNotInstalled(
-            'A GPU memory fraction needs torch. Run: pip install "vlac-gym[vlac]"'
-        ) from e
     if not torch.cuda.is_available():
         raise ConfigError(
             "A GPU memory fraction was given, but torch finds no CUDA device. Leave the option out."

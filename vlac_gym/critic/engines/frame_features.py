@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import torch
-
 from vlac_gym.critic.engines.batches import split_evenly
 from vlac_gym.critic.engines.byte_bounded_cache import ByteBoundedCache
 from vlac_gym.critic.engines.frame_preparation import FramePreparer
+from vlac_gym.extras import needs
 from vlac_gym.types import Frame
+
+with needs("The transformers engine", "vlac"):
+    import torch
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,14 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from vlac_gym.extras import needs
 from vlac_gym.types import Frame
+
+with needs("The transformers engine", "vlac"):
+    import torch
+    from PIL import Image
 
 ImagePreparation = Literal["device", "pillow"]
 

@@ -26,8 +26,8 @@ from vlac_gym.errors import (
     CriticProtocolError,
     CriticServerError,
     CriticTimeoutError,
-    DependencyNotInstalled,
 )
+from vlac_gym.extras import needs
 from vlac_gym.frames.codec import png_data_url
 
 _QUOTED_CHARS = 300
@@ -263,7 +263,5 @@ def _retry_after_s(text: str | None) -> float | None:
 
 
 def _import_httpx() -> Any:
-    try:
+    with needs("OpenAIEngine", "openai"):
         return importlib.import_module("httpx")
-    except ImportError as e:
-        raise DependencyNotInstalled('OpenAIEngine needs httpx. Run: pip install "vlac-gym[openai]"') from e

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vlac_gym.critic.engines.answering import TokenPicker, build_reply
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.checkpoint_files import inspect_checkpoint
@@ -23,6 +21,10 @@ from vlac_gym.critic.engines.transformers_loading import (
     pick_device,
     pick_dtype,
 )
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
 
 
 class PlainTransformersEngine:

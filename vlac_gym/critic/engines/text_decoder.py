@@ -10,10 +10,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, cast
 
-import torch
-from torch import nn
-from torch.nn.functional import pad
-
 from vlac_gym.critic.engines.attention import (
     KeysValues,
     attend_one,
@@ -21,6 +17,12 @@ from vlac_gym.critic.engines.attention import (
     fuse_linears,
     with_prefix,
 )
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
+    from torch import nn
+    from torch.nn.functional import pad
 
 _SHORT_PREFIX_SHARE = 2
 """A prefix of up to half the prompts' own length is short: unused queries for it cost less than slow kernels."""

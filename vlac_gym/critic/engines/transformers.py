@@ -23,19 +23,15 @@ from vlac_gym.errors import (
     ConfigError,
     CriticOverloadedError,
     CriticServerError,
-    DependencyNotInstalled,
     unknown_name,
 )
+from vlac_gym.extras import needs
 from vlac_gym.types import Frame
 
-try:
+with needs("The transformers engine", "vlac"):
     import torch
     import transformers as _transformers  # noqa: F401  (checked here, so that the message names the extra)
     from PIL import Image as _image  # noqa: F401
-except ImportError as e:
-    raise DependencyNotInstalled(
-        f'The transformers engine needs {e.name}. Run: pip install "vlac-gym[vlac]"'
-    ) from e
 
 from vlac_gym.critic.engines.answering import Pick, TokenPicker, build_reply
 from vlac_gym.critic.engines.batch_runner import BatchRunner

@@ -14,14 +14,16 @@ __all__ = [
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import transformers
-
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder
 from vlac_gym.critic.engines.checkpoint_files import CheckpointFacts
 from vlac_gym.critic.engines.text_decoder import TextDecoder
 from vlac_gym.critic.engines.vision_encoder import VisionEncoder
 from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
+    import transformers
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 

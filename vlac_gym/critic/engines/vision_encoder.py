@@ -5,11 +5,13 @@ __all__ = ["VisionEncoder"]
 from itertools import pairwise
 from typing import Any, cast
 
-import torch
-from torch import nn
-from torch.nn.functional import linear, scaled_dot_product_attention
-
 from vlac_gym.critic.engines.attention import fuse_linears
+from vlac_gym.extras import needs
+
+with needs("The transformers engine", "vlac"):
+    import torch
+    from torch import nn
+    from torch.nn.functional import linear, scaled_dot_product_attention
 
 Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Queries, keys and values, each (N, heads, positions, head width)."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vlac_gym.critic.engines.base import EngineRequest
@@ -18,6 +17,10 @@ from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.critic.nano.relighting import UNIFORMS_PER_LIGHT, lights_from_uniform, relight
 from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.data.episodes import Episode
+from vlac_gym.extras import needs
+
+with needs("Training nano", "vlac"):
+    import torch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -4,10 +4,12 @@ __all__ = ["done_loss", "pair_loss", "reply_logits"]
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from vlac_gym.critic.nano.batches import TokenBatch
+from vlac_gym.extras import needs
+
+with needs("Training nano", "vlac"):
+    import torch
+    import torch.nn.functional as F
 
 
 def reply_logits(model: Any, batch: TokenBatch, pictures: torch.Tensor) -> torch.Tensor:

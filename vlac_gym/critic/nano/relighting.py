@@ -11,7 +11,10 @@ __all__ = ["UNIFORMS_PER_LIGHT", "Lights", "lights_from_uniform", "relight"]
 import math
 from dataclasses import dataclass
 
-import torch
+from vlac_gym.extras import needs
+
+with needs("Training nano", "vlac"):
+    import torch
 
 UNIFORMS_PER_LIGHT = 15
 """Columns of the numbers that `lights_from_uniform` takes."""

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
 
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder
 from vlac_gym.critic.nano.batches import FrameBank, PromptBook
@@ -29,7 +27,12 @@ from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes, build_config, save_
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.output_folder import claim_folder
+
+with needs("Training nano", "vlac"):
+    import torch
+    import transformers
 
 logger = logging.getLogger(__name__)
 

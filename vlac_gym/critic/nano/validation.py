@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vlac_gym.critic.nano.batches import FrameBank, PromptBook
 from vlac_gym.critic.nano.labels import FrameTable
 from vlac_gym.critic.nano.losses import reply_logits
 from vlac_gym.data.labels import pair_percent
+from vlac_gym.extras import needs
+
+with needs("Training nano", "vlac"):
+    import torch
 
 THRESHOLD = 0.9
 _BATCH = 512

@@ -20,7 +20,8 @@ from vlac_gym.critic.vlac.convert_layout import Layout, Target, read_layout
 from vlac_gym.critic.vlac.convert_shards import ShardWriter, TensorEntry, file_digest, read_header, read_rows
 from vlac_gym.critic.vlac.convert_tokenizer import ConvertedTokenizer, convert_tokenizer
 from vlac_gym.critic.vlac.tiny_checkpoint import processor_files
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.output_folder import claim_folder
 
 _INDEX = "model.safetensors.index.json"
@@ -279,7 +280,5 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _import(name: str) -> Any:
-    try:
+    with needs("Converting", "vlac"):
         return importlib.import_module(name)
-    except ImportError as e:
-        raise DependencyNotInstalled(f'Converting needs {name}. Run: pip install "vlac-gym[vlac]"') from e

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.reporting.output_folder import claim_folder
 
 NUMBER_LIMIT = 1000
@@ -319,7 +320,5 @@ def processor_files(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def _import(name: str) -> Any:
-    try:
+    with needs("A checkpoint", "vlac"):
         return importlib.import_module(name)
-    except ImportError as e:
-        raise DependencyNotInstalled(f'A checkpoint needs {name}. Run: pip install "vlac-gym[vlac]"') from e

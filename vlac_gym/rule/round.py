@@ -17,6 +17,7 @@ from vlac_gym.rule.episode import AskDone, AskProgress, AskValues, Question, Ste
 from vlac_gym.types import FloatArray, Frame
 
 Asked = TypeVar("Asked", AskDone, AskProgress, AskValues)
+Answers = TypeVar("Answers")
 
 
 class OpenStep:
@@ -73,33 +74,9 @@ def ask_round(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Fr
         steps: Steps of different episodes, with or without a question.
         references: Frames of a successful episode, passed to `progress` and `value`.
     """
-
-    def success_probs(asking: Sequence[OpenStep], asked: Sequence[AskDone]) -> FloatArray:
-        frames, tasks = [question.frame for question in asked], [step.task for step in asking]
-        return _of_shape(critic.success_prob(frames, tasks), len(asked), "success_prob")
-
-    def progresses(asking: Sequence[OpenStep], asked: Sequence[AskProgress]) -> FloatArray:
-        before, after = [question.before for question in asked], [question.after for question in asked]
-        answers = critic.progress(before, after, [step.task for step in asking], references=references)
-        return _of_shape(answers, len(asked), "progress")
-
-    def values(asking: Sequence[OpenStep], asked: Sequence[AskValues]) -> Sequence[FloatArray]:
-        frames, tasks = [question.frames for question in asked], [step.task for step in asking]
-        answers = value_lists(critic, frames, tasks, references)
-        if len(answers) != len(asked):
-            raise CriticResponseError(
-                f"Expected {len(asked)} value lists from the critic, got {len(answers)}."
-            )
-        return answers
-
-    _ask(steps, AskDone, success_probs, lambda answers, n, _: _in_range(answers, n, 0.0, "success_prob"))
-    _ask(steps, AskProgress, progresses, lambda answers, n, _: _in_range(answers, n, -1.0, "progress"))
-    _ask(
-        steps,
-        AskValues,
-        values,
-        lambda answers, n, asked: checked_answers(answers[n], len(asked.frames), 0.0, "value").tolist(),
-    )
+    _ask_done(critic, _asking(steps, AskDone))
+    _ask_progress(critic, _asking(steps, AskProgress), references)
+    _ask_values(critic, _asking(steps, AskValues), references)
 
 
 def checked_answers(answers: object, count: int, low: float, what: str) -> FloatArray:
@@ -114,40 +91,86 @@ def checked_answers(answers: object, count: int, low: float, what: str) -> Float
     return array
 
 
-def _ask(
-    steps: Sequence[OpenStep],
-    kind: type[Asked],
-    call: Callable[[Sequence[OpenStep], Sequence[Asked]], Any],
-    answer: Callable[[Any, int, Asked], Any],
+def _asking(steps: Sequence[OpenStep], kind: type[Asked]) -> list[tuple[OpenStep, Asked]]:
+    return [(step, question) for step in steps if isinstance(question := step.question, kind)]
+
+
+def _ask_done(critic: Critic, asking: Sequence[tuple[OpenStep, AskDone]]) -> None:
+    frames, tasks = [question.frame for _, question in asking], [step.task for step, _ in asking]
+    _ask(
+        [step for step, _ in asking],
+        lambda: _of_shape(critic.success_prob(frames, tasks), len(frames), "success_prob"),
+        lambda probs, n: _in_range(probs, n, 0.0, "success_prob"),
+    )
+
+
+def _ask_progress(
+    critic: Critic, asking: Sequence[tuple[OpenStep, AskProgress]], references: Sequence[Frame] | None
 ) -> None:
-    """Asks one call for all steps with a question of this kind; `answer` takes out the checked answer of one."""
-    asking = [step for step in steps if isinstance(step.question, kind)]
-    if not asking:
+    before, after = [question.before for _, question in asking], [question.after for _, question in asking]
+    tasks = [step.task for step, _ in asking]
+    _ask(
+        [step for step, _ in asking],
+        lambda: _of_shape(
+            critic.progress(before, after, tasks, references=references), len(after), "progress"
+        ),
+        lambda progresses, n: _in_range(progresses, n, -1.0, "progress"),
+    )
+
+
+def _ask_values(
+    critic: Critic, asking: Sequence[tuple[OpenStep, AskValues]], references: Sequence[Frame] | None
+) -> None:
+    episodes, tasks = [question.frames for _, question in asking], [step.task for step, _ in asking]
+
+    def call() -> list[FloatArray]:
+        lists = value_lists(critic, episodes, tasks, references)
+        if len(lists) != len(episodes):
+            raise CriticResponseError(
+                f"Expected {len(episodes)} value lists from the critic, got {len(lists)}."
+            )
+        return lists
+
+    _ask(
+        [step for step, _ in asking],
+        call,
+        lambda lists, n: checked_answers(lists[n], len(episodes[n]), 0.0, "value").tolist(),
+    )
+
+
+def _ask(
+    steps: Sequence[OpenStep], call: Callable[[], Answers], checked: Callable[[Answers, int], Any]
+) -> None:
+    """Makes one call for all these steps, if there are any; `checked` takes out the answer to the n-th."""
+    if not steps:
         return
-    asked = [step.question for step in asking if isinstance(step.question, kind)]
     start = time.perf_counter()
-    failure: CriticError | None = None
-    answers: Any = None
     try:
-        answers = call(asking, asked)
+        answers = call()
     except CriticError as e:
-        failure = e
-    latency_ms = (time.perf_counter() - start) * 1e3
-    for n, (step, question) in enumerate(zip(asking, asked, strict=True)):
-        step.latency_ms = (step.latency_ms or 0.0) + latency_ms
-        if failure is not None:
-            step.fail(failure)
-            continue
+        for step in steps:
+            step.fail(e)
+        return
+    finally:
+        latency_ms = (time.perf_counter() - start) * 1e3
+        for step in steps:
+            step.latency_ms = (step.latency_ms or 0.0) + latency_ms
+    for n, step in enumerate(steps):
         try:
-            one = answer(answers, n, question)
+            answer = checked(answers, n)
         except CriticResponseError as e:
             step.fail(e)
         else:
-            step.answer(one)
+            step.answer(answer)
 
 
 def _of_shape(answers: object, count: int, what: str) -> FloatArray:
-    array = np.asarray(answers, dtype=np.float32)
+    try:
+        array = np.asarray(answers, dtype=np.float32)
+    except (TypeError, ValueError) as e:
+        raise CriticResponseError(
+            f"Expected {what} as {count} numbers from the critic, got {answers!r}."
+        ) from e
     if array.shape != (count,):
         raise CriticResponseError(f"Expected {what} of shape ({count},) from the critic, got {array.shape}.")
     return array

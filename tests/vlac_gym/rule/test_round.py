@@ -84,6 +84,8 @@ def test_a_failed_call_concerns_all_that_it_asked_about_and_nobody_else():
     [
         ([0.5], 0.0, r"shape \(2,\) from the critic, got \(1,\)"),
         ([[0.5, 0.5]], 0.0, r"got \(1, 2\)"),
+        ([[0.5], 0.5], 0.0, r"as 2 numbers from the critic, got \[\[0.5\], 0.5\]"),
+        (["yes", "no"], 0.0, "as 2 numbers"),
         ([0.5, -0.5], 0.0, r"in \[0, 1\] from the critic, got -0.5 at index 1 of 2"),
         ([-1.5, 0.5], -1.0, r"in \[-1, 1\] from the critic, got -1.5 at index 0 of 2"),
         ([0.5, float("inf")], 0.0, "got inf at index 1"),

@@ -295,6 +295,16 @@ def test_in_eval_and_without_an_answer_a_truncation_stays_one():
     assert outcome(play(build(failing, on_critic_error="truncate"))) == [(0.0, False, True)]
 
 
+@pytest.mark.parametrize("answer", [["yes"], [[0.5], 0.5], None, {}])
+def test_an_answer_that_is_no_number_truncates_like_any_lost_critic(answer):
+    class Garbling(ScriptedCritic):
+        def success_prob(self, frames, tasks):
+            return answer
+
+    env = VLACRewardWrapper(ScriptedEnv(), Garbling(), on_critic_error="truncate")
+    assert outcome(play(env)) == [(0.0, False, True)]
+
+
 def test_dense_pays_value_differences_whose_sum_is_the_terminal_value():
     critic = ScriptedCritic(success_probs=[0.0] * 3, progresses=[0.5, 0.5, -0.5])
     history = play(VLACRewardWrapper(ScriptedEnv(max_episode_steps=3), critic, preset="dense"))

@@ -103,8 +103,8 @@ class _Plan:
     task: LiberoTask
     policy: Policy
     critic: Critic
+    judged: VLACRewardWrapper[Any, Any]
     env: EpisodeVideoWrapper[Any, Any]
-    value_stride: int
 
 
 def run(args: Args) -> int:
@@ -129,7 +129,7 @@ def run(args: Args) -> int:
             **cast(Any, _rule_options(args)),
         )
         recorded = EpisodeVideoWrapper(judged, critic_info=critic.describe())
-        plan = _Plan(task, policy, critic, recorded, judged.rule.value_stride)
+        plan = _Plan(task, policy, critic, judged, recorded)
         folder = RunFolder(path, run=settings, critic=critic.describe(), resume=args.resume)
         return _run(args, plan, folder)
 
@@ -148,7 +148,8 @@ def _run(args: Args, plan: _Plan, folder: RunFolder) -> int:
         raise
     finally:
         with interrupts_held():
-            folder.finish(status, error)
+            # Each failure ended its episode, and with it the run: no recorded episode counts it.
+            folder.finish(status, error, critic_failures=plan.judged.critic_failures)
             plan.env.close()
             plan.critic.close()
             print(_report(folder))
@@ -202,7 +203,7 @@ def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
             start, trace = _play(plan, seed, init_state_id, progress.step)
             progress.write_files()
             if args.plot_values:
-                trace = _with_plot_values(trace, start, plan.critic, plan.value_stride)
+                trace = _with_plot_values(trace, start, plan.critic, plan.judged.rule.value_stride)
             with interrupts_held():
                 folder.add_episode(
                     trace, with_video=args.video, with_frames=args.frames, extra={"seed": seed}

@@ -20,7 +20,7 @@ def read_summary(summary: Mapping[str, Any]) -> list[str]:
     """
     episodes: Sequence[Mapping[str, Any]] = summary["episodes"]
     if not episodes:
-        return ["No episode was finished, so there is nothing to read."]
+        return ["No episode was finished, so there is nothing to read.", *_lost(summary)]
     is_eval = all(e["mode"] == "eval" for e in episodes)
     return [
         _what_ran(summary, episodes),
@@ -87,10 +87,15 @@ def _critic_line(summary: Mapping[str, Any], episodes: Sequence[Mapping[str, Any
     if is_eval:
         return f"Critic {name}: received no call, as eval mode promises."
     calls = sum(e["critic"]["calls"] for e in episodes)
-    failures = sum(e["critic"]["failures"] for e in episodes)
+    failures = int(summary["metrics"]["critic/failures"])
     latency = summary["metrics"]["critic/latency_ms"]
     speed = "" if latency is None else f", {latency:.1f} ms per check"
     return f"Critic {name}: {_count(calls, 'call')}{speed}, {_count(failures, 'failure')}."
+
+
+def _lost(summary: Mapping[str, Any]) -> list[str]:
+    failures = int(summary["metrics"]["critic/failures"])
+    return [f"Critic {summary['critic']['title']}: {_count(failures, 'failure')}."] if failures else []
 
 
 def _verdict(episodes: Sequence[Mapping[str, Any]], *, is_eval: bool) -> str:

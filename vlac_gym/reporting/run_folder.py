@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vlac_gym import __version__
 from vlac_gym.errors import ConfigError
-from vlac_gym.metrics import EpisodeMetrics
+from vlac_gym.metrics import CRITIC_FAILURES, EpisodeMetrics
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.curves import save_curves_png
 from vlac_gym.reporting.files import append_text, write_json, write_text
@@ -100,8 +100,15 @@ class RunFolder:
         self._episodes.append(entry)
         self.finish("running")
 
-    def finish(self, status: RunStatus, error: str | None = None) -> None:
-        """Writes summary and page with a new status."""
+    def finish(self, status: RunStatus, error: str | None = None, *, critic_failures: int = 0) -> None:
+        """Writes summary and page with a new status.
+
+        Args:
+            status: How the run stands.
+            error: Why it failed, if it did.
+            critic_failures: Requests without a usable answer in an episode that they ended before its time, so
+                that it is none of the recorded ones.
+        """
         self._summary = {
             "format": _FORMAT,
             "vlac_gym": __version__,
@@ -112,7 +119,7 @@ class RunFolder:
                 **critic_facts(self._critic),
                 "note": PRIVILEGED_NOTE if self._critic.is_privileged else None,
             },
-            "metrics": _metrics(self._episodes),
+            "metrics": _metrics(self._episodes, critic_failures),
             "episodes": list(self._episodes),
         }
         write_json(self.path / "summary.json", self._summary)
@@ -193,7 +200,7 @@ def _as_written(run: Mapping[str, Any]) -> dict[str, Any]:
     return written
 
 
-def _metrics(episodes: list[dict[str, Any]]) -> dict[str, float | None]:
+def _metrics(episodes: list[dict[str, Any]], lost_failures: int) -> dict[str, float | None]:
     metrics = EpisodeMetrics()
     for e in episodes:
         metrics.add(
@@ -205,4 +212,5 @@ def _metrics(episodes: list[dict[str, Any]]) -> dict[str, float | None]:
             latency_ms=e["critic"]["latency_ms_mean"],
             critic_failures=e["critic"]["failures"],
         )
-    return metrics.compute()
+    values = metrics.compute()
+    return {**values, CRITIC_FAILURES: (values[CRITIC_FAILURES] or 0.0) + lost_failures}

@@ -154,6 +154,16 @@ def test_resumed_noise_is_the_noise_of_an_uncut_run(scripted_libero, tmp_path):
     assert len(set(steps[0])) > 1
 
 
+def test_a_critic_lost_in_the_first_episode_is_counted(scripted_libero, tmp_path, monkeypatch, capsys):
+    def late(self, frames, tasks):
+        raise CriticTimeoutError("late")
+
+    monkeypatch.setattr(OracleCritic, "success_prob", late)
+    assert _rollout(tmp_path) == 1
+    assert _summary(tmp_path)["metrics"]["critic/failures"] == 1.0
+    assert ": 1 failure." in capsys.readouterr().out
+
+
 def test_critic_failure_keeps_finished_episodes_and_says_why(scripted_libero, tmp_path, monkeypatch, capsys):
     answer, calls = OracleCritic.success_prob, []
 
@@ -168,6 +178,7 @@ def test_critic_failure_keeps_finished_episodes_and_says_why(scripted_libero, tm
 
     summary = _summary(tmp_path)
     assert (summary["status"], summary["error"]) == ("failed", "No reply from critic in 30.0 s.")
+    assert summary["metrics"]["critic/failures"] == 1.0
     assert [e["episode"] for e in summary["episodes"]] == [0]
     assert "No reply from critic in 30.0 s." in capsys.readouterr().err
     assert {

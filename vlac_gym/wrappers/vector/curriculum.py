@@ -18,6 +18,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.rollout.finished import EpisodeLog, FinishedEpisode
 from vlac_gym.vector.infos import stack_infos
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
+from vlac_gym.wrappers.rule_setup import without_mode
 from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
 
 _CHOSEN = ("task_id", "init_state_id")
@@ -56,7 +57,8 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
             raise ConfigError(
                 f"Expected the curriculum's group_size {group_size}, got {base.group_size} envs."
             )
-        if curriculum.config.source == "critic" and not _is_judged(env):
+        self._is_judged = _is_judged(env)
+        if curriculum.config.source == "critic" and not self._is_judged:
             raise ConfigError(
                 "Expected a VLACRewardWrapper in the env, got none, and the curriculum learns from the critic. "
                 "Add it, or choose CurriculumConfig(source='simulator')."
@@ -79,10 +81,13 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
         """Starts the curriculum's next episodes, in all envs or in the groups of ``options["reset_mask"]``.
 
         Raises:
-            ConfigError: `options` chooses tasks or states, or `reset_mask` splits a group.
+            ConfigError: `options` chooses tasks or states or names an unknown mode, or `reset_mask` splits a group; the
+                episodes go on.
             AlreadyPendingCallError: A step is under way; the episodes go on.
         """
         self._require_idle()
+        if self._is_judged:
+            without_mode(options)
         chosen = sorted(set(_CHOSEN) & set(options or {}))
         if chosen:
             raise ConfigError(

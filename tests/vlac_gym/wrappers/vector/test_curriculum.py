@@ -306,6 +306,16 @@ def test_a_reset_while_a_step_is_under_way_gives_nothing_back():
     assert len(curriculum.made) == 1
 
 
+def test_an_unknown_mode_gives_nothing_back():
+    curriculum = notes([1])
+    env = make(curriculum, num_envs=1, critic=make_critic("scripted:0.1"))
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="Did you mean 'train'"):
+        env.reset(options={"mode": "trian"})
+    assert curriculum.told == []
+    assert env.step(idle_actions(env))[4]["elapsed_steps"].tolist() == [1]
+
+
 def test_reset_options_that_choose_tasks_are_refused():
     env = make(notes([0]), num_envs=2)
     with pytest.raises(ConfigError, match=r"the curriculum to choose .*got \['task_id'\]"):

@@ -68,7 +68,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         step_limit: The same under a name that `gym.make` passes on; give one of the two.
         settle_steps: Steps without motion after a reset; they do not count as episode steps.
         render_mode: ``"rgb_array"`` or None.
-        max_compiled_models: Compiled tasks kept at once, about 0.6 GB each.
+        max_compiled_models: Compiled tasks kept at once, about 0.7 GB each.
         start_timeout_s: Deadline for building a task.
         keep_mesh_cache: False frees MuJoCo's cache of decoded meshes after building a task: 0.2 GB less for a
             process that keeps to its tasks; switching to a new one then takes 2.3 s of processor time, not 0.5 s.

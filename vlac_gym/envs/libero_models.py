@@ -1,51 +1,58 @@
-"""Compiled MuJoCo models and their textures, shared by every env of a task in one process.
+"""Compiled MuJoCo models and their textures, shared by equal tasks in one process.
 
-A LIBERO model takes seconds to compile, seconds more to upload to OpenGL, and about 0.3 GB each. Nothing in it
-changes between envs of one task, so a second env of the task costs neither: `acquire_model`, `CompiledModel`.
+A LIBERO model takes seconds to compile, seconds more to upload to OpenGL, and about 0.3 GB each. What it describes
+follows from its XML and from what LIBERO writes into it while it constructs the task: tasks with the same XML may
+have their fixtures in other places. So a model is shared by tasks for which both are equal, and the meshes and
+textures in OpenGL by tasks with the same XML: `acquire_model`, `CompiledModel`.
 """
 
-__all__ = ["CompiledModel", "acquire_model", "free_build_memory"]
+__all__ = ["CompiledModel", "acquire_model", "free_build_memory", "trim_memory"]
 
-import atexit
 import ctypes
 import hashlib
-import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vlac_gym.envs.offscreen import OffscreenRenderer
 from vlac_gym.errors import SimulatorError
 from vlac_gym.types import Frame
 
-_SMALLEST_SCREEN = (640, 480)  # MuJoCo's and robosuite's default off-screen buffer
+_ASSETS = ("bvh_", "hfield_", "mesh_", "oct_", "tex_")
+"""How the names of arrays with decoded files begin: 256 MB of a model; all its other arrays have 0.2 MB."""
 
 _models: dict[str, "CompiledModel"] = {}
-_models_lock = threading.Lock()
-_process_with_gl: list[int] = []
+_models_lock = threading.RLock()
 
 
-def acquire_model(mujoco: Any, xml: str) -> "CompiledModel":
-    """Compiles a model, or shares the one in use that came from the same XML; pair it with `release`.
+def acquire_model(mujoco: Any, xml: str, recipe: str) -> "CompiledModel":
+    """Compiles a model, or shares the one in use that an equal construction led to; pair it with `release`.
 
     Args:
         mujoco: The imported module.
         xml: The model's description, with absolute paths of its meshes and textures.
+        recipe: What else decides what the construction writes into the model.
 
     Raises:
         SimulatorError: The description does not compile, e.g. a mesh is missing.
     """
-    digest = hashlib.sha256(xml.encode()).hexdigest()
+    xml_key = _digest(xml)
+    key = _digest(xml_key, recipe)
     with _models_lock:
-        compiled = _models.get(digest)
+        compiled = _models.get(key)
         if compiled is None:
             try:
                 model = mujoco.MjModel.from_xml_string(xml)
             except ValueError as error:
                 raise SimulatorError(f"MuJoCo cannot compile the task's model: {error}") from error
-            compiled = CompiledModel(mujoco, model, digest)
-            _models[digest] = compiled
+            renderers = [other.renderer for other in _models.values() if other.xml_key == xml_key]
+            renderer = renderers[0] if renderers else OffscreenRenderer(mujoco)
+            compiled = _models[key] = CompiledModel(model, renderer, xml_key)
         compiled.num_users += 1
     return compiled
 
@@ -60,134 +67,120 @@ def free_build_memory(mujoco: Any, *, keep_mesh_cache: bool) -> None:
     """
     if not keep_mesh_cache and hasattr(mujoco, "mj_clearCache"):
         mujoco.mj_clearCache(mujoco.mj_getCache())
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Makes glibc give freed memory back to the system, 0.03 s; other allocators do so by themselves."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
-        return  # not glibc, whose allocator is the one that keeps freed memory for itself
+        return
     trim(0)
 
 
 class CompiledModel:
-    """A compiled model and, per thread that looks, the OpenGL context that holds its textures.
+    """A compiled model, and the renderer that holds its meshes and textures.
 
     Treat `model` as read-only: other envs step with it. `starts` is theirs too: settled starts of episodes, by a
     digest of what they follow from, the least recently used first.
 
     Args:
-        mujoco: The imported module.
         model: The compiled ``MjModel``.
-        digest: Key under which it is shared.
+        renderer: Shared by models of the same XML.
+        xml_key: Digest of the XML.
     """
 
-    def __init__(self, mujoco: Any, model: Any, digest: str) -> None:
+    def __init__(self, model: Any, renderer: OffscreenRenderer, xml_key: str) -> None:
         self.model = model
+        self.renderer = renderer
+        self.xml_key = xml_key
         self.num_users = 0
         self.lock = threading.RLock()
         self.starts: OrderedDict[str, Any] = OrderedDict()
-        self._mujoco = mujoco
-        self._digest = digest
-        self._screens: dict[tuple[int, int], _Screen] = {}
+        self._written: dict[str, NDArray[Any]] | None = None
+
+    @contextmanager
+    def constructing(self) -> Iterator[None]:
+        """To be held while LIBERO constructs a task, from `acquire_model` on: other envs' pictures wait.
+
+        Raises:
+            SimulatorError: LIBERO wrote something else into a model in use than at its first construction; the
+                model is put back.
+        """
+        with self.lock:
+            try:
+                yield
+            except BaseException:
+                self._put_back()
+                raise
+            if self._written is None:
+                self._written = _arrays(self.model)
+            changed = self._put_back()
+        if changed:
+            raise SimulatorError(
+                f"LIBERO wrote other values into {', '.join(changed)} than when it first constructed this task. Does "
+                "another thread draw from numpy's global generator meanwhile? Build the envs before starting it."
+            )
+
+    def publish(self) -> bool:
+        """Lets equal tasks share the model, once constructed.
+
+        Returns:
+            False if an equal model is in use already: then `acquire_model` gives that one from now on, and this
+            one should be released.
+        """
+        written = self._written or {}
+        state = _digest(
+            self.xml_key, *(f"{name} {_digest(written[name].tobytes())}" for name in sorted(written))
+        )
+        with _models_lock:
+            twin = _models.setdefault(state, self)
+            for key, compiled in list(_models.items()):
+                if compiled is self:
+                    _models[key] = twin
+        return twin is self
 
     def render(self, data: Any, camera: str, size: int) -> Frame:
         """Renders a camera's view of a state; hold `lock` from whatever prepares the model until this returns.
 
-        Args:
-            data: The ``MjData`` to show; its positions must be computed.
-            camera: A camera's name in the model.
-            size: Side of the picture in pixels.
-
-        Returns:
-            uint8 (size, size, 3), RGB, upright.
-
         Raises:
             SimulatorError: OpenGL cannot be started.
         """
-        # An OpenGL context belongs to a thread, and a forked child must not touch its parent's.
-        key = (os.getpid(), threading.get_ident())
-        screen = self._screens.get(key)
-        if screen is not None and screen.size < size:
-            screen.close()
-            screen = None
-        if screen is None:
-            screen = self._screens[key] = _Screen(self._mujoco, self.model, size)
-            atexit.unregister(_close_screens)
-            atexit.register(_close_screens)  # after MuJoCo registered its own, hence before it runs
-        return screen.render(data, camera, size)
+        return self.renderer.render(self.model, data, camera, size)
 
     def release(self) -> None:
-        """Gives the model back; the last user's release frees it and its textures."""
+        """Gives the model back, from any thread; the last user's release frees it and its textures."""
         with _models_lock:
             self.num_users -= 1
-            if self.num_users == 0:
-                _models.pop(self._digest, None)
-                self.close_screens()
+            if self.num_users > 0:
+                return
+            for key in [key for key, compiled in _models.items() if compiled is self]:
+                del _models[key]
+            is_last = all(compiled.renderer is not self.renderer for compiled in _models.values())
+        if is_last:
+            self.renderer.close()
 
-    def close_screens(self) -> None:
-        """Frees the textures of this process; the next `render` uploads them again."""
-        for process, thread in list(self._screens):
-            if process == os.getpid():
-                self._screens.pop((process, thread)).close()
-
-
-class _Screen:
-    """One OpenGL context with a model's meshes and textures."""
-
-    def __init__(self, mujoco: Any, model: Any, size: int) -> None:
-        width, height = (max(size, least) for least in _SMALLEST_SCREEN)
-        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        self.size = min(width, height)
-        _refuse_inherited_gl()
-        self._mujoco = mujoco
-        self._model = model
-        self._scene = mujoco.MjvScene(model, maxgeom=1000)
-        self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        # What robosuite shows: visual meshes (group 1), no collision meshes (group 0).
-        self._option = mujoco.MjvOption()
-        self._option.geomgroup[0] = 0
-        self._option.geomgroup[1] = 1
-        try:
-            from mujoco.gl_context import GLContext
-
-            self._context = GLContext(width, height)
-            self._context.make_current()
-            self._textures = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
-        except (ImportError, RuntimeError, AttributeError, mujoco.FatalError) as error:
-            raise SimulatorError(
-                f"OpenGL cannot be started with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}: {error}. "
-                "docs/libero.md, section OpenGL, lists what to install."
-            ) from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._textures)
-
-    def render(self, data: Any, camera: str, size: int) -> Frame:
-        mujoco = self._mujoco
-        self._camera.fixedcamid = self._model.camera(camera).id
-        self._context.make_current()
-        mujoco.mjv_updateScene(
-            self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
-        view = mujoco.MjrRect(0, 0, size, size)
-        mujoco.mjr_render(view, self._scene, self._textures)
-        picture = np.empty((size, size, 3), dtype=np.uint8)
-        mujoco.mjr_readPixels(picture, None, view, self._textures)
-        return np.ascontiguousarray(picture[::-1])  # OpenGL's rows run upwards
-
-    def close(self) -> None:
-        self._textures.free()
-        self._context.free()
+    def _put_back(self) -> list[str]:
+        """Undoes what was written since the first construction: the names of the arrays that differed."""
+        now = _arrays(self.model)
+        written = self._written or {}
+        changed = [name for name, array in written.items() if array.tobytes() != now[name].tobytes()]
+        for name in changed:
+            getattr(self.model, name)[...] = written[name]
+        return changed
 
 
-def _refuse_inherited_gl() -> None:
-    """OpenGL's threads do not survive a fork: a child that renders after its parent did would wait for ever."""
-    if not _process_with_gl:
-        _process_with_gl.append(os.getpid())
-    elif _process_with_gl[0] != os.getpid():
-        raise SimulatorError(
-            "This process was forked from one that had already rendered, so OpenGL cannot be used in it. "
-            'Start workers with vector_kwargs={"context": "spawn"}, or before the first picture.'
-        )
+def _arrays(model: Any) -> dict[str, NDArray[Any]]:
+    """Copies of all arrays of a model that do not hold decoded files."""
+    names = [name for name in dir(model) if not name.startswith(("_", *_ASSETS))]
+    found = {name: getattr(model, name) for name in names}
+    return {name: array.copy() for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
-def _close_screens() -> None:
-    for compiled in list(_models.values()):
-        compiled.close_screens()
+def _digest(*parts: str | bytes) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode() if isinstance(part, str) else part
+        whole.update(f"{len(encoded)} ".encode() + encoded)
+    return whole.hexdigest()

@@ -18,11 +18,12 @@ import gc
 import hashlib
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from vlac_gym.envs.gl import configure_gl
 from vlac_gym.envs.libero_control import ArmControl, ContactTest
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
-from vlac_gym.envs.libero_models import CompiledModel, acquire_model, free_build_memory
+from vlac_gym.envs.libero_models import CompiledModel, acquire_model, free_build_memory, trim_memory
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.envs.lighting import relit
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
@@ -58,6 +59,9 @@ SETTLING_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
 _START_FRAMES_BYTES = 32 * 2**20
 
+_build_lock = threading.Lock()
+"""LIBERO draws places from numpy's global generator: constructions of two threads must not take turns in it."""
+
 
 @dataclass(frozen=True)
 class _Moment:
@@ -66,6 +70,14 @@ class _Moment:
     physics: NDArray[np.float64]
     control: dict[str, Any]
     frames: dict[str, Frame] = field(default_factory=dict)
+
+
+class _LiberoParts(NamedTuple):
+    """What a task is constructed from: its class, the error of a failed placement, and `ControlEnv`'s arguments."""
+
+    domain_class: Any
+    placement_error: type[Exception]
+    options: dict[str, Any]
 
 
 class LiberoSimulator:
@@ -97,6 +109,7 @@ class LiberoSimulator:
         self.task = task
         self._image_size = image_size
         self._settle_steps = settle_steps
+        self._init_states = task.load_init_states()
         built = _build_domain(self._mujoco, task, deadline_s=time.monotonic() + start_timeout_s)
         self._domain: Any = built[0]
         self._compiled: Any = built[1]
@@ -107,7 +120,6 @@ class LiberoSimulator:
         self._control: Any = ArmControl(self._mujoco, self._domain)
         self._domain.check_contact = ContactTest(self._domain)
         self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
-        self._init_states = task.load_init_states()
         self._built = self._take_moment()
         free_build_memory(self._mujoco, keep_mesh_cache=keep_mesh_cache)
 
@@ -206,6 +218,7 @@ class LiberoSimulator:
             # robosuite's objects refer to each other in circles and hold 0.3 GB until the collector passes by.
             self._domain = self._model = self._data = self._robot = self._control = self._compiled = None
             gc.collect()
+            trim_memory()
 
     def _start_key(self, init_state_id: int) -> str:
         """Digest of all that a settled start and its pictures follow from, given the compiled model."""
@@ -269,32 +282,45 @@ def _import_mujoco() -> Any:
 
 def _build_domain(mujoco: Any, task: LiberoTask, *, deadline_s: float) -> tuple[Any, CompiledModel]:
     """Builds LIBERO's inner environment: what `ControlEnv.__init__` and one `reset` do, without the loop."""
-    domain_class, randomization_error, options = _load_libero(task)
-    for attempt in range(MAX_PLACEMENT_ATTEMPTS):
-        if time.monotonic() > deadline_s:
-            raise SimulatorError(f"Building {task.name} passed its deadline after {attempt} attempts.")
-        domain = domain_class.__new__(domain_class)
-        start = _ModelStart(mujoco, domain)
-        domain._initialize_sim = start
-        with ExitStack() as undo:
-            undo.callback(start.release)
+    with _build_lock:
+        libero = _load_libero(task)
+        for attempt in range(MAX_PLACEMENT_ATTEMPTS):
+            if time.monotonic() > deadline_s:
+                raise SimulatorError(f"Building {task.name} passed its deadline after {attempt} attempts.")
+            seed = PLACEMENT_SEED + attempt
             try:
-                with _numpy_seed(PLACEMENT_SEED + attempt):
-                    domain.__init__(str(task.bddl_file), **copy.deepcopy(options))
-            except randomization_error as error:
+                domain, compiled = _construct(mujoco, task, libero, seed)
+                if not compiled.publish():
+                    compiled.release()
+                    domain, compiled = _construct(mujoco, task, libero, seed)  # again, on the one in use
+            except libero.placement_error as error:
                 _LOGGER.warning("Placement %d of %s failed: %s", attempt, task.name, error)
                 continue
-            domain.sim.forward()
-            domain.visualize(vis_settings=dict.fromkeys(domain._visualizations, False))
-            undo.pop_all()
-        return domain, start.compiled
+            return domain, compiled
     raise SimulatorError(
         f"The fixtures of {task.name} could not be placed in {MAX_PLACEMENT_ATTEMPTS} attempts."
     )
 
 
-def _load_libero(task: LiberoTask) -> tuple[Any, type[Exception], dict[str, Any]]:
-    """Imports LIBERO: the class for a task, its placement error, and the arguments that `ControlEnv` gives it."""
+def _construct(mujoco: Any, task: LiberoTask, libero: _LiberoParts, seed: int) -> tuple[Any, CompiledModel]:
+    """Constructs a task with its fixtures placed by a seed; the model is the caller's to release."""
+    definition = task.bddl_file.read_text(encoding="utf-8")
+    domain = libero.domain_class.__new__(libero.domain_class)
+    start = _ModelStart(mujoco, domain, recipe=f"seed {seed}\n{definition}")
+    domain._initialize_sim = start
+    with ExitStack() as undo:
+        undo.callback(start.release)
+        with start.construction, _numpy_seed(seed):
+            domain.__init__(str(task.bddl_file), **copy.deepcopy(libero.options))
+            domain.sim.forward()
+            domain.visualize(vis_settings=dict.fromkeys(domain._visualizations, False))
+            domain._post_process()  # a stove that is off, or on, as it stands now
+        undo.pop_all()
+    return domain, start.compiled
+
+
+def _load_libero(task: LiberoTask) -> _LiberoParts:
+    """Imports LIBERO and finds what a task is constructed from."""
     find_libero().prepare_import()
     # robosuite advises on its macro file at every import.
     logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -318,23 +344,26 @@ def _load_libero(task: LiberoTask) -> tuple[Any, type[Exception], dict[str, Any]
         "hard_reset": False,
     }
     problem = bddl.get_problem_info(str(task.bddl_file))["problem_name"]
-    return TASK_MAPPING[problem], RandomizationError, options
+    return _LiberoParts(TASK_MAPPING[problem], RandomizationError, options)
 
 
 class _ModelStart:
-    """Stands in for `MujocoEnv._initialize_sim` while a domain is built: shares compiled models."""
+    """Stands in for `MujocoEnv._initialize_sim` while a domain is constructed: shares compiled models."""
 
-    def __init__(self, mujoco: Any, domain: Any) -> None:
+    def __init__(self, mujoco: Any, domain: Any, recipe: str) -> None:
+        self.construction = ExitStack()
+        self.compiled: Any = None
         self._mujoco = mujoco
         self._domain = domain
-        self.compiled: Any = None
+        self._recipe = recipe
 
     def __call__(self, xml_string: str | None = None) -> None:
         with needs("LIBERO", "libero"):
             from robosuite.utils.binding_utils import MjSim
 
         domain = self._domain
-        self.compiled = acquire_model(self._mujoco, xml_string or domain.model.get_xml())
+        self.compiled = acquire_model(self._mujoco, xml_string or domain.model.get_xml(), self._recipe)
+        self.construction.enter_context(self.compiled.constructing())
         domain.sim = MjSim(self.compiled.model)
         domain.sim.forward()
         domain.initialize_time(domain.control_freq)

@@ -1,0 +1,212 @@
+"""Pictures through one OpenGL context per process: `OffscreenRenderer`.
+
+OpenGL's objects belong to the context that was current when they were made, and a context can be current in one
+thread at a time. So there is one context, every model's meshes and textures live in it, and a thread has it only
+while it draws or frees: pictures and `close` may come from any thread, in any order.
+"""
+
+__all__ = ["OffscreenRenderer"]
+
+import atexit
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from vlac_gym.errors import SimulatorError
+from vlac_gym.types import Frame
+
+_MAX_GEOMS = 1000  # robosuite's `MjRenderContext`
+
+
+class OffscreenRenderer:
+    """One model's meshes and textures in OpenGL, uploaded at the first picture.
+
+    Args:
+        mujoco: The imported module.
+    """
+
+    def __init__(self, mujoco: Any) -> None:
+        self._mujoco = mujoco
+        self._textures: Any = None
+        self._scene: Any = None
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        # What robosuite shows: visual meshes (group 1), no collision meshes (group 0).
+        self._option = mujoco.MjvOption()
+        self._option.geomgroup[0] = 0
+        self._option.geomgroup[1] = 1
+
+    def render(self, model: Any, data: Any, camera: str, size: int) -> Frame:
+        """Renders a camera's view of a state.
+
+        Args:
+            model: An ``MjModel``; its meshes and textures must be those of the first call.
+            data: The ``MjData`` to show; its positions must be computed.
+            camera: A camera's name in the model.
+            size: Side of the picture in pixels.
+
+        Returns:
+            uint8 (size, size, 3), RGB, upright.
+
+        Raises:
+            SimulatorError: OpenGL cannot be started, or this process was forked from one that had started it.
+        """
+        mujoco = self._mujoco
+        with _process_gl.current():
+            self._prepare(model, size)
+            self._camera.fixedcamid = model.camera(camera).id
+            mujoco.mjv_updateScene(
+                model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+            )
+            view = mujoco.MjrRect(0, 0, size, size)
+            mujoco.mjr_render(view, self._scene, self._textures)
+            picture = np.empty((size, size, 3), dtype=np.uint8)
+            mujoco.mjr_readPixels(picture, None, view, self._textures)
+        return np.ascontiguousarray(picture[::-1])  # OpenGL's rows run upwards
+
+    def close(self) -> None:
+        """Frees the meshes and textures; the next `render` uploads them again. Safe to call twice."""
+        textures, self._textures, self._scene = self._textures, None, None
+        if textures is not None:
+            _process_gl.free(textures)
+
+    def _prepare(self, model: Any, size: int) -> None:
+        mujoco = self._mujoco
+        if self._textures is None:
+            try:
+                self._textures = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+            except mujoco.FatalError as error:
+                raise _cannot_start(error) from error
+            _process_gl.uploads.append(self._textures)
+            self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        width, height = self._textures.offWidth, self._textures.offHeight
+        if min(width, height) < size:
+            mujoco.mjr_resizeOffscreen(max(width, size), max(height, size), self._textures)
+        # The framebuffer in force may be another upload's, which had it last.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._textures)
+
+
+class _ProcessGL:
+    """This process's OpenGL context and what was uploaded to it.
+
+    Attributes:
+        uploads: The ``MjrContext`` objects in use; the context goes with the last of them.
+    """
+
+    def __init__(self) -> None:
+        self.uploads: list[Any] = []
+        self._lock = threading.RLock()
+        self._context: Any = None
+        self._process: int | None = None
+        self._inherited: list[Any] = []
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes the context current in this thread, and brings back the thread's own afterwards."""
+        if self._process not in (None, os.getpid()):
+            # OpenGL's threads do not survive a fork: a child that renders after its parent did would wait for ever.
+            raise SimulatorError(
+                "This process was forked from one that had already rendered, so OpenGL cannot be used in it. "
+                'Start workers with vector_kwargs={"context": "spawn"}, or before the first picture.'
+            )
+        with self._lock:
+            give_back = _remember_binding(_context_class())
+            try:
+                if self._context is None:
+                    self._start()
+                self._context.make_current()
+                yield
+            finally:
+                if not self.uploads:
+                    self._stop()
+                give_back()
+
+    def free(self, textures: Any) -> None:
+        """Frees one upload, in whichever thread."""
+        if self._process != os.getpid():
+            self._inherited.append(textures)  # the parent's; freeing it here would call its driver
+            return
+        with self.current():
+            self.uploads = [kept for kept in self.uploads if kept is not textures]
+            textures.free()
+
+    def close(self) -> None:
+        """Frees everything, before MuJoCo's own exit handler closes the display."""
+        if self._process == os.getpid():
+            for textures in list(self.uploads):
+                self.free(textures)
+
+    def _start(self) -> None:
+        self._process = os.getpid()
+        try:
+            # The size is that of a window nobody sees; pictures are drawn into a buffer of the upload.
+            self._context = _context_class()(1, 1)
+        except (ImportError, RuntimeError) as error:
+            raise _cannot_start(error) from error
+        atexit.unregister(self.close)
+        atexit.register(self.close)  # after MuJoCo registered its own, hence before it runs
+
+    def _stop(self) -> None:
+        context, self._context = self._context, None
+        if context is not None:
+            context.free()
+
+
+_process_gl = _ProcessGL()
+
+
+def _cannot_start(error: BaseException) -> SimulatorError:
+    return SimulatorError(
+        f"OpenGL cannot be started with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}: {error}. "
+        "docs/libero.md, section OpenGL, lists what to install."
+    )
+
+
+def _context_class() -> Any:
+    """MuJoCo's context for the library that `MUJOCO_GL` named when MuJoCo was imported."""
+    try:
+        from mujoco.gl_context import GLContext
+    except (ImportError, RuntimeError, AttributeError) as error:
+        raise _cannot_start(error) from error
+    return GLContext
+
+
+def _remember_binding(context_class: Any) -> Callable[[], None]:
+    """Notes which OpenGL context this thread has, if any; the result makes it current again."""
+    library = context_class.__module__.rpartition(".")[2]
+    remember = {"egl": _remember_egl, "osmesa": _remember_osmesa, "glfw": _remember_glfw}.get(library)
+    return remember() if remember is not None else lambda: None
+
+
+def _remember_egl() -> Callable[[], None]:
+    egl = importlib.import_module("OpenGL.EGL")
+    egl.eglBindAPI(egl.EGL_OPENGL_API)  # of this thread; OpenGL ES is what a thread starts with
+    display, context = egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()
+    surfaces = [egl.eglGetCurrentSurface(which) for which in (egl.EGL_DRAW, egl.EGL_READ)]
+
+    def give_back() -> None:
+        if context:
+            egl.eglMakeCurrent(display, *surfaces, context)
+            return
+        ours = egl.eglGetCurrentDisplay()
+        if ours:
+            egl.eglMakeCurrent(ours, egl.EGL_NO_SURFACE, egl.EGL_NO_SURFACE, egl.EGL_NO_CONTEXT)
+
+    return give_back
+
+
+def _remember_osmesa() -> Callable[[], None]:
+    gl, osmesa = importlib.import_module("OpenGL.GL"), importlib.import_module("OpenGL.osmesa")
+    return lambda: osmesa.OSMesaMakeCurrent(None, None, gl.GL_FLOAT, 0, 0)
+
+
+def _remember_glfw() -> Callable[[], None]:
+    glfw = importlib.import_module("glfw")
+    glfw.init()
+    window = glfw.get_current_context()
+    return lambda: glfw.make_context_current(window)

@@ -32,10 +32,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from verl_env_adapter.setting_checks import check_choice, check_int, is_number
 from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 from vlac_gym.reward import TrainingRule
+from vlac_gym.service.client_config import read_url_spec
+from vlac_gym.spec_options import split_spec
 from vlac_gym.types import Mode
 from vlac_gym.wrappers.rule_setup import resolve_rule
 
@@ -77,16 +80,16 @@ class EnvSettings:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_int("env.chunk", self.chunk, minimum=1)
-        _check_int("env.image_size", self.image_size, minimum=1)
+        check_int("env.chunk", self.chunk, minimum=1)
+        check_int("env.image_size", self.image_size, minimum=1)
         if self.max_episode_steps is not None:
-            _check_int("env.max_episode_steps", self.max_episode_steps, minimum=1)
-        _check_choice("env.on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
+            check_int("env.max_episode_steps", self.max_episode_steps, minimum=1)
+        check_choice("env.on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
         if self.tasks is not None:
             if not self.tasks:
                 raise ConfigError("Expected env.tasks as a list of task ids or null, got an empty list.")
             for task_id in self.tasks:
-                _check_int("env.tasks[…]", task_id, minimum=0)
+                check_int("env.tasks[…]", task_id, minimum=0)
         if not self.cameras or not all(isinstance(camera, str) for camera in self.cameras):
             raise ConfigError(f"Expected env.cameras as a list of names, got {list(self.cameras)!r}.")
 
@@ -96,12 +99,17 @@ class EnvSettings:
         return self.id == LIBERO_ENV_ID
 
 
+_BESIDE_SPEC = {"timeout_s", "deadline_s", "max_attempts", "token_file"}
+"""Options of a critic server that have a place of their own among the settings."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CriticSettings:
     """The critic, and what happens without it.
 
     Attributes:
-        spec: See `vlac_gym.critic.make_critic`: a server's URL, or `oracle`, `transformers:PATH`, ….
+        spec: See `vlac_gym.critic.make_critic`: a server's URL, also with further options as in
+            `http://host:8400?encoding=png`, or `oracle`, `transformers:PATH`, ….
         on_error: `raise` gives the critic's failure to the trainer; `truncate` ends the episode with reward 0
             and marks it failed, so that the trainer can mask it.
         timeout_s: Deadline of one attempt (servers only); None takes half of a question's deadline.
@@ -120,13 +128,20 @@ class CriticSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.spec, str) or not self.spec.strip():
             raise ConfigError(f"Expected critic.spec such as 'http://host:8400', got {self.spec!r}.")
-        _check_choice("critic.on_error", self.on_error, ("raise", "truncate"))
-        _check_int("critic.max_attempts", self.max_attempts, minimum=1)
+        check_choice("critic.on_error", self.on_error, ("raise", "truncate"))
+        check_int("critic.max_attempts", self.max_attempts, minimum=1)
         for name in ("timeout_s", "deadline_s"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+            if value is not None and not (is_number(value) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"Expected critic.{name} above 0 or null, got {value!r}.")
-        if not self.is_remote:
+        if self.is_remote:
+            _, in_spec = read_url_spec(self.spec)
+            if twice := sorted(in_spec.keys() & _BESIDE_SPEC):
+                raise ConfigError(
+                    f"critic.spec {self.spec!r} gives {twice[0]}. Give critic.{twice[0]} instead, which is kept within "
+                    "the trainer's own deadline."
+                )
+        else:
             given = [name for name in ("timeout_s", "deadline_s", "token_file") if getattr(self, name)]
             if given:
                 raise ConfigError(
@@ -136,7 +151,7 @@ class CriticSettings:
     @property
     def is_remote(self) -> bool:
         """Is the critic a server?"""
-        return self.spec.strip().startswith(("http://", "https://"))
+        return split_spec(self.spec)[0] in ("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,10 +196,10 @@ class PlacementSettings:
     step_timeout_s: float = 300.0
 
     def __post_init__(self) -> None:
-        _check_int("placement.envs_per_worker", self.envs_per_worker, minimum=1)
+        check_int("placement.envs_per_worker", self.envs_per_worker, minimum=1)
         for name in ("start_timeout_s", "step_timeout_s"):
             value = getattr(self, name)
-            if not (_is_number(value) and math.isfinite(value) and value > 0):
+            if not (is_number(value) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"Expected placement.{name} above 0, got {value!r}.")
 
 
@@ -211,7 +226,7 @@ class AdapterSettings:
     placement: PlacementSettings = field(default_factory=PlacementSettings)
 
     def __post_init__(self) -> None:
-        _check_choice("mode", self.mode, ("phase", "train", "eval"))
+        check_choice("mode", self.mode, ("phase", "train", "eval"))
         if not isinstance(self.truncate_as_terminal, bool):
             raise ConfigError(
                 f"Expected truncate_as_terminal as true or false, got {self.truncate_as_terminal!r}."
@@ -229,7 +244,7 @@ class AdapterSettings:
             ConfigError: ``mode: train`` while the trainer validates: a critic's opinion would be published as
                 success.
         """
-        _check_choice("phase", phase, ("train", "validate"))
+        check_choice("phase", phase, ("train", "validate"))
         if self.mode == "eval" or (self.mode == "phase" and phase == "validate"):
             return "eval"
         if phase == "validate":
@@ -379,17 +394,3 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [to_plain(item) for item in value]
     return value
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise unknown_name(name, str(value), choices)
-
-
-def _check_int(name: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ConfigError(f"Expected {name} as an int >= {minimum}, got {value!r}.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

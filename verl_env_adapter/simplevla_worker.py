@@ -38,6 +38,7 @@ from verl_env_adapter.policy_view import (
 from verl_env_adapter.settings import SETTINGS_VARIABLE, AdapterSettings, settings_from_environment
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.convention import ImageConvention, convert_image
+from vlac_gym.spec_options import split_spec
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def check_settings(settings: AdapterSettings | None) -> AdapterSettings:
         raise ConfigError(
             "truncate_as_terminal is for trainers that bootstrap; SimpleVLA-RL does not. Drop it."
         )
-    kind = settings.critic.spec.strip().split(":", 1)[0]
+    kind, _ = split_spec(settings.critic.spec)
     if kind not in _FORK_SAFE:
         raise ConfigError(
             f"Expected a critic server's URL, got critic.spec {settings.critic.spec!r}: every trajectory is a process "

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from verl_env_adapter.settings import load_settings, parse_settings, settings_from_environment
+from vlac_gym.critic import make_critic
 from vlac_gym.errors import ConfigError
 
 BLOCK = {
@@ -130,3 +131,14 @@ def test_file_names_itself_in_its_errors(tmp_path):
         load_settings(file)
     with pytest.raises(ConfigError, match="Can't read"):
         load_settings(tmp_path / "none.json")
+
+
+def test_a_servers_spec_may_carry_options_that_have_no_place_beside_it():
+    critic = parse_settings({"critic": {"spec": "http://h:8400?encoding=png", "timeout_s": 3}})
+    assert critic.critic.is_remote
+    made = make_critic(critic.critic.spec, **critic.critic_options())
+    assert (made._config.encoding, made._config.timeout_s) == ("png", 3)
+    with pytest.raises(ConfigError, match=r"gives max_attempts. Give critic.max_attempts instead"):
+        parse_settings({"critic": {"spec": "http://h:8400?max_attempts=2"}})
+    with pytest.raises(ConfigError, match="Unknown http://HOST:PORT option 'retries'"):
+        parse_settings({"critic": {"spec": "http://h:8400?retries=2"}})

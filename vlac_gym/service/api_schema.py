@@ -5,10 +5,10 @@ __all__ = ["INFO", "QUESTIONS", "STATE", "UPLOAD", "error_responses", "question"
 from typing import Any
 
 from vlac_gym.extras import needs
+from vlac_gym.service.client_config import ENCODINGS
 from vlac_gym.service.protocol import (
     CONTENT_TYPE,
     DIGEST_BYTES,
-    ENCODINGS,
     OPERATIONS,
     PROTOCOL_VERSION,
     Operation,

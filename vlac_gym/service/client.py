@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeVar, cast
 
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.service.client_config import ClientConfig
+from vlac_gym.service.client_config import ClientConfig, read_url_spec
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.served import describe_served
@@ -27,15 +27,11 @@ from vlac_gym.service.transport import (
     mapped_error,
     no_reply,
 )
-from vlac_gym.spec_options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
-
-_SPEC_OPTIONS = option_types(ClientConfig, without=("token",)) | {"token_file": str}
-"""What may follow the `?` of a spec; a token must not: specs end up in logs and configs."""
 
 
 class _RemoteBase:
@@ -81,7 +77,7 @@ class _RemoteBase:
 
     @classmethod
     def _from_spec(cls, spec: str, given: Mapping[str, Any]) -> Self:
-        urls, options = read_argument(spec, _SPEC_OPTIONS, "http://HOST:PORT", given=given)
+        urls, options = read_url_spec(spec, given)
         return cls(urls, **options)
 
     def __repr__(self) -> str:

@@ -1,11 +1,18 @@
-"""How a client asks a critic server: `ClientConfig`."""
+"""How a client asks a critic server: `ClientConfig`, and `read_url_spec`, which finds it in a spec."""
 
-__all__ = ["ClientConfig"]
+__all__ = ["ENCODINGS", "ClientConfig", "Encoding", "read_url_spec"]
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.service.protocol import ENCODINGS, Encoding
+from vlac_gym.spec_options import option_types, read_argument
+
+Encoding = Literal["raw", "png", "jpeg"]
+"""How a frame travels."""
+
+ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 
 @dataclass(frozen=True)
@@ -38,3 +45,20 @@ class ClientConfig:
             raise unknown_name("frame encoding", self.encoding, ENCODINGS)
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"Expected jpeg_quality in [1, 100], got {self.jpeg_quality!r}.")
+
+
+_SPEC_OPTIONS = option_types(ClientConfig, without=("token",)) | {"token_file": str}
+"""What may follow the `?` of a spec; a token must not: specs end up in logs and configs."""
+
+
+def read_url_spec(spec: str, given: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """The URLs, with commas between them, and the options of `http://one:8400,http://two:8400?timeout_s=5`.
+
+    Args:
+        spec: The spec as a whole.
+        given: Options given beside it, which are added.
+
+    Raises:
+        ConfigError: An option is unknown, does not parse, or is given twice.
+    """
+    return read_argument(spec.strip(), _SPEC_OPTIONS, "http://HOST:PORT", given=given)

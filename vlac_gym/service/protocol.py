@@ -11,7 +11,6 @@ Public names: `JudgeRequest`, `JudgeReply`, `EncodedFrame`, `Limits`, `encode_re
 __all__ = [
     "CONTENT_TYPE",
     "DIGEST_BYTES",
-    "ENCODINGS",
     "MALFORMED",
     "OPERATIONS",
     "PROTOCOL_VERSION",
@@ -39,6 +38,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.service.client_config import ENCODINGS, Encoding
 from vlac_gym.service.messages import (
     MALFORMED,
     WireFormatError,
@@ -57,9 +57,6 @@ DIGEST_BYTES = 16
 
 Operation = Literal["success_prob", "progress", "value"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-
-Encoding = Literal["raw", "png", "jpeg"]
-ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 _FIELDS: dict[Operation, frozenset[str]] = {
     "success_prob": frozenset({"protocol", "deadline_ms", "digests", "pixels", "frames", "tasks"}),

@@ -10,8 +10,9 @@ import numpy as np
 
 from vlac_gym.critic.base import check_frames, check_same_length, check_tasks, frame_digest
 from vlac_gym.errors import ConfigError
+from vlac_gym.service.client_config import Encoding
 from vlac_gym.service.frame_codec import encode_frame, jpeg_digest
-from vlac_gym.service.protocol import EncodedFrame, Encoding, JudgeRequest, Operation
+from vlac_gym.service.protocol import EncodedFrame, JudgeRequest, Operation
 from vlac_gym.types import FloatArray, Frame
 
 

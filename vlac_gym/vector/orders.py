@@ -68,9 +68,15 @@ Order = ResetOrder | StepOrder | CallOrder
 
 @dataclass(frozen=True)
 class ResetReport:
-    """An episode has begun."""
+    """An episode has begun.
+
+    Attributes:
+        info: The env's.
+        episode_enders: See `vlac_gym.wrappers.inner_wrappers`; of the env in the slot.
+    """
 
     info: dict[str, Any]
+    episode_enders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from vlac_gym.vector.orders import (
 from vlac_gym.vector.process_crew import ProcessCrew
 from vlac_gym.vector.reset_orders import EpisodeOptions, EpisodeStarts
 from vlac_gym.vector.step_result import ChunkResult, VectorStep
+from vlac_gym.wrappers.inner_wrappers import episode_enders
 
 StepResult = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
@@ -400,6 +401,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         self.spec = env.spec
         self.single_observation_space = env.observation_space
         self.single_action_space = env.action_space
+        self.episode_enders = episode_enders(env)
         env.close()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)

@@ -23,6 +23,7 @@ from vlac_gym.vector.orders import (
     StepReport,
 )
 from vlac_gym.wrappers.frame_source import FrameReader
+from vlac_gym.wrappers.inner_wrappers import episode_enders
 from vlac_gym.wrappers.quiet_steps import QuietSteps
 from vlac_gym.wrappers.sim_signals import sim_success
 
@@ -78,7 +79,7 @@ class EnvSlot:
         steps.begin(observation)
         write_row(self._batch, self._row, observation)
         self._has_episode = True
-        return ResetReport(info)
+        return ResetReport(info, episode_enders(env))
 
     def _step(self, order: StepOrder) -> Report:
         if not self._has_episode:

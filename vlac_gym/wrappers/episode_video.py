@@ -162,10 +162,11 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
             calls=report["calls"],
             failures=report["failures"] - self._reset_info["critic"]["failures"],
             latency_ms_mean=sum(latencies) / len(latencies) if latencies else None,
-            values=tuple(float(v) for v in report["values"]),
-            value_frame_steps=tuple(int(s) for s in report["value_frame_steps"]),
-            values_for="reward" if report["values"] else "none",
-            stopped_by=report["stopped_by"],
+            # A wrapper in between may cut an episode short that goes on for the critic: no values, no reason.
+            values=tuple(float(v) for v in report.get("values", ())),
+            value_frame_steps=tuple(int(s) for s in report.get("value_frame_steps", ())),
+            values_for="reward" if report.get("values") else "none",
+            stopped_by=report.get("stopped_by"),
             threshold=float(self.env.get_wrapper_attr("rule").done_threshold),
         )
 

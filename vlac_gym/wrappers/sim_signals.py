@@ -5,8 +5,11 @@ __all__ = ["HIDDEN_KEYS", "hide_sim_signals", "reported_success", "sim_success"]
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
-HIDDEN_KEYS = ("success", "is_success", "goal_progress")
-"""Keys that trainers read as reward or metric, removed from a training step's `info`."""
+HIDDEN_KEYS = ("success", "is_success", "goal_progress", "episode", "final_info", "final_obs")
+"""Keys that trainers read as reward or metric, removed from a training step's `info`.
+
+The last three are those of Gymnasium's wrappers that tell how an episode of the simulator ended.
+"""
 
 
 def sim_success(info: Mapping[str, Any]) -> bool | None:
@@ -39,7 +42,9 @@ def hide_sim_signals(
         env_reward: Goes to `env_reward`; None (reset) leaves it out.
         env_terminated: Goes to `sim_terminated`; None (reset) leaves it out.
     """
-    report = {key: value for key, value in info.items() if key not in HIDDEN_KEYS}
+    report = {
+        key: value for key, value in info.items() if key not in HIDDEN_KEYS and not _is_statistics(value)
+    }
     report["sim_success"] = success_so_far
     if "goal_progress" in info:
         report["sim_goal_progress"] = info["goal_progress"]
@@ -48,3 +53,8 @@ def hide_sim_signals(
     if env_terminated is not None:
         report["sim_terminated"] = bool(env_terminated)
     return report
+
+
+def _is_statistics(value: object) -> bool:
+    """Is this what Gymnasium's `RecordEpisodeStatistics` adds (under any key): return and length of an episode?"""
+    return isinstance(value, Mapping) and {"r", "l", "t"} <= set(value)

@@ -22,6 +22,7 @@ from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.actions import check_action
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, episode_enders
 from vlac_gym.wrappers.quiet_steps import QuietSteps
 from vlac_gym.wrappers.rule_setup import check_arguments, check_mode, resolve_rule, without_mode
 from vlac_gym.wrappers.sim_signals import sim_success
@@ -57,7 +58,12 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     ``mode="shaping"`` is train mode that adds `sim_success_weight` once, at the first step at which the
     simulator sees success; it leaks the simulator by design and is therefore a mode of its own.
 
-    Train mode's `info`: `success`, `is_success` and `goal_progress` are removed; `sim_success` (bool, the
+    Wrappers that end episodes or chunks themselves (`ActionChunk`, Gymnasium's `Autoreset`, `RepeatAction`,
+    `MaxAndSkipObservation`, `AtariPreprocessing`) go around this one and are refused inside it, where they would act
+    on the simulator's success. All others may lie inside or outside.
+
+    Train mode's `info`: `success`, `is_success`, `goal_progress` and what `RecordEpisodeStatistics` says of the
+    simulator's episode are removed; `sim_success` (bool, the
     simulator saw success at any step so far; None if the env reports none), `env_reward` and
     `sim_terminated` are for audit only. ``info["critic"]`` holds, after `reset` and at every step:
 
@@ -95,7 +101,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             to go on where another process stopped.
 
     Raises:
-        ConfigError: An argument does not fit; raised before the env is started.
+        ConfigError: An argument does not fit, or `env` holds such a wrapper; raised before the env is started.
 
     Example:
         >>> import gymnasium as gym, numpy as np
@@ -140,6 +146,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             **options,
         )
         gym.Wrapper.__init__(self, env)
+        check_inner_wrappers(episode_enders(env))
         check_arguments(
             critic=critic,
             mode=mode,

@@ -16,8 +16,10 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame
+from vlac_gym.vector.orders import ResetReport
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers
 from vlac_gym.wrappers.training_episode import EpisodeSettings, TrainingEpisode
 
 logger = logging.getLogger(__name__)
@@ -73,14 +75,20 @@ class CriticDesk:
         """The observation's key that alone needs refreshing for the critic; None if the whole does."""
         return f"{self._reader.camera}_image" if self._reader.camera is not None else None
 
-    def begin(self, index: int, info: dict[str, Any], settings: EpisodeSettings) -> dict[str, Any]:
-        """Begins the episode of an env that was reset; returns its info."""
+    def begin(self, index: int, report: ResetReport, settings: EpisodeSettings) -> dict[str, Any]:
+        """Begins the episode of an env that was reset; returns its info.
+
+        Raises:
+            ConfigError: The env's wrappers would let the simulator's success end the episode.
+        """
+        check_inner_wrappers(report.episode_enders, f"env {index}")
         if self._is_privileged:
             number = self._num_episodes[index]
             self._signals[index] = EpisodeSignals(self._first_env_index + index, number)
         self._num_episodes[index] += 1
-        episode = self.episodes[index] = TrainingEpisode(settings, self.look(index, info), info)
-        return episode.begin_info(info, self.failures[index])
+        frame = self.look(index, report.info)
+        episode = self.episodes[index] = TrainingEpisode(settings, frame, report.info)
+        return episode.begin_info(report.info, self.failures[index])
 
     def look(self, index: int, info: dict[str, Any]) -> Frame:
         """The frame that the critic sees of the env now; a privileged one also what the simulator says of it."""

@@ -103,7 +103,7 @@ class JudgedStep:
 
     def _take(self, i: int, report: Report) -> None:
         if isinstance(report, ResetReport):
-            self._step.infos[i] = self._desk.begin(i, report.info, self._settings)
+            self._step.infos[i] = self._desk.begin(i, report, self._settings)
         elif isinstance(report, Lost):
             self._left[i] = []
             self._last.pop(i, None)

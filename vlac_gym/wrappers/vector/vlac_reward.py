@@ -23,6 +23,7 @@ from vlac_gym.vector.orders import ResetOrder, ResetReport
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult, VectorStep
 from vlac_gym.wrappers.frame_source import FrameSource
+from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, nested
 from vlac_gym.wrappers.rule_setup import check_arguments, check_mode, resolve_rule, without_mode
 from vlac_gym.wrappers.training_episode import EpisodeSettings
 from vlac_gym.wrappers.vector.critic_desk import CriticDesk
@@ -52,7 +53,8 @@ class VLACRewardWrapper(
     the wrapped env returned and the critic is never called.
 
     Args:
-        env: From `make_vec`, or a `RolloutVectorEnv`; wrappers that change observations go around this one.
+        env: From `make_vec`, or a `RolloutVectorEnv`; vector wrappers go around this one. What its envs are wrapped
+            in is refused as for one env: of env 0 now, of the others at their first reset.
         critic: As for one env; a privileged critic is told about env i as ``first_env_index + i``.
         mode: As for one env.
         preset: As for one env.
@@ -128,9 +130,10 @@ class VLACRewardWrapper(
         )
         if not isinstance(env, RolloutVectorEnv):
             raise ConfigError(
-                f"Expected an env from vlac_gym.make_vec (a RolloutVectorEnv), got {env}. Put other vector "
-                "wrappers around this one."
+                f"Expected an env from vlac_gym.make_vec (a RolloutVectorEnv), got {env}. Put vector wrappers around "
+                f"this one: {nested(_wrapper_names(env) or ['ActionChunk'])}."
             )
+        check_inner_wrappers(env.episode_enders, "env 0")
         VectorWrapper.__init__(self, env)
         check_arguments(
             critic=critic,
@@ -332,7 +335,7 @@ class VLACRewardWrapper(
 
     def _begun(self, orders: Mapping[int, ResetOrder]) -> dict[int, dict[str, Any]]:
         return {
-            i: self._desk.begin(i, report.info, self._episode_settings)
+            i: self._desk.begin(i, report, self._episode_settings)
             for i, report in self.env.execute(orders).items()
             if isinstance(report, ResetReport)
         }
@@ -356,3 +359,11 @@ class VLACRewardWrapper(
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             return  # every env is in an episode after every step
         self._terminations, self._truncations = terminations.copy(), truncations.copy()
+
+
+def _wrapper_names(env: object) -> list[str]:
+    names = []
+    while isinstance(env, VectorWrapper):
+        names.append(type(env).__name__)
+        env = env.env
+    return names

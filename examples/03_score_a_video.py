@@ -28,7 +28,7 @@ from vlac_gym.critic.engines.base import EngineRequest
 from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.vlac.critic import VLACCritic
 from vlac_gym.episode_score import score_episode
-from vlac_gym.frame_files import read_frames
+from vlac_gym.frames.files import read_frames
 from vlac_gym.reporting.score_pictures import save_score_png, write_score_video
 from vlac_gym.types import Frame
 

@@ -164,7 +164,7 @@ from vlac_gym.critic.engines.cuda_memory import limit_cuda_memory
 from vlac_gym.curriculum_actor import RayCurriculum
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import DependencyNotInstalled
-from vlac_gym.frame_files import read_frames
+from vlac_gym.frames.files import read_frames
 from vlac_gym.frames.codec import encode_frame
 from vlac_gym.metrics_writer import TensorBoardSink
 from vlac_gym.reporting.curves import save_curves_png

@@ -14,7 +14,7 @@ from vlac_gym.critic.vlac.prompts import check_task, sample_references
 from vlac_gym.episode_score import EpisodeScore, check_score_options, score_episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
-from vlac_gym.frame_files import FrameFile, read_frames
+from vlac_gym.frames.files import FrameFile, read_frames
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.files import write_json
 from vlac_gym.reporting.mp4 import require_video_packages

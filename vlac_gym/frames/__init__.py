@@ -1,1 +1,1 @@
-"""Pictures: what is asked of them (`checks`), which way up they are (`convention`), their compressed form (`codec`)."""
+"""Pictures: their checks (`checks`), which way up they are (`convention`), compressed (`codec`), as files (`files`)."""

@@ -1,6 +1,7 @@
 """Frames as compressed files and back, with pillow: `encode_frame`, `decode_frame`, `EncodedFrames`, `png_data_url`."""
 
 __all__ = [
+    "DAMAGED_FILE",
     "FRAME_ENCODINGS",
     "EncodedFrames",
     "FrameEncoding",
@@ -31,7 +32,7 @@ FRAME_ENCODINGS: tuple[FrameEncoding, ...] = get_args(FrameEncoding)
 _PNG_LEVEL = 1
 """zlib's fastest: on rendered frames larger levels cost 3-10 times the time for a few percent."""
 
-_DAMAGED_FILE = (
+DAMAGED_FILE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -41,7 +42,7 @@ _DAMAGED_FILE = (
     struct.error,
     zlib.error,
 )
-"""Pillow has no closed list of what a damaged file raises; these are what its PNG and JPEG readers use."""
+"""Pillow has no closed list of what a damaged file raises; these are what its readers use."""
 
 
 def encode_frame(frame: Frame, encoding: FrameEncoding = "jpeg", quality: int = 95) -> bytes:
@@ -96,7 +97,7 @@ def decode_frame(
             found = (image.height, image.width, image.mode)
             if size is None or found == (*size, "RGB"):
                 return np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8)
-    except _DAMAGED_FILE as e:
+    except DAMAGED_FILE as e:
         raise ConfigError(
             f"Expected a {kinds} picture, got {len(data)} bytes that can't be read as one: {type(e).__name__}."
         ) from e

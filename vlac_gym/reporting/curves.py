@@ -15,8 +15,8 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.frames.files import ANNOTATED_MARK
 from vlac_gym.reporting.files import write_bytes
-from vlac_gym.reporting.mp4 import ANNOTATED_MARK
 from vlac_gym.reporting.trace import EpisodeTrace
 from vlac_gym.types import Frame
 

@@ -1,6 +1,6 @@
-"""Pictures to mp4 with ffmpeg, whole or not at all: `write_mp4`, and the mark of annotated pictures. Extra `video`."""
+"""Pictures to mp4 with ffmpeg, whole or not at all: `write_mp4`. Extra `video`."""
 
-__all__ = ["ANNOTATED_MARK", "require_video_packages", "write_mp4"]
+__all__ = ["require_video_packages", "write_mp4"]
 
 import importlib.util
 from collections.abc import Iterable
@@ -8,11 +8,9 @@ from pathlib import Path
 
 from vlac_gym.errors import DependencyNotInstalled
 from vlac_gym.extras import needs
+from vlac_gym.frames.files import ANNOTATED_MARK
 from vlac_gym.reporting.files import partial_path
 from vlac_gym.types import Frame
-
-ANNOTATED_MARK = "vlac-gym: annotated, not a recording"
-"""In the meta data (`comment`) of videos and plots that show more than a camera saw; `read_frames` refuses them."""
 
 _LOOKS_GOOD = ("libx264", "yuv420p", ["-crf", "20"])
 _IS_EXACT = ("libx264rgb", "rgb24", ["-qp", "0"])  # H.264's lossless mode; every pixel comes back

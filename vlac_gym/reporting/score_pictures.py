@@ -13,10 +13,11 @@ import numpy as np
 from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.frames.files import ANNOTATED_MARK
 from vlac_gym.reporting.curves import COLORS, CurvePanel
 from vlac_gym.reporting.drawing import load_font, paste_frame
 from vlac_gym.reporting.files import write_bytes
-from vlac_gym.reporting.mp4 import ANNOTATED_MARK, write_mp4
+from vlac_gym.reporting.mp4 import write_mp4
 from vlac_gym.types import Frame
 
 _DPI = 100

@@ -6,7 +6,7 @@ import pytest
 from vlac_gym.cli import main, rollout
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.errors import CriticTimeoutError
-from vlac_gym.frame_files import read_frames
+from vlac_gym.frames.files import read_frames
 
 
 @pytest.fixture(autouse=True)

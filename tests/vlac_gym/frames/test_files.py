@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.frame_files import read_frames
+from vlac_gym.frames.files import read_frames
 
 
 def write_pictures(folder, levels, size=(8, 6)):
@@ -88,6 +88,17 @@ def test_file_that_is_no_video_is_refused(tmp_path, content):
 def test_broken_picture_is_named(tmp_path):
     (tmp_path / "1.png").write_bytes(b"no picture")
     with pytest.raises(ConfigError, match=r"a picture, but .*1.png' can't be read"):
+        read_frames(tmp_path)
+
+
+def test_picture_damaged_inside_is_named(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "1.png")
+    data = bytearray((tmp_path / "1.png").read_bytes())
+    second = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[second : second + 4] = b"\0\0\0\0"
+    (tmp_path / "1.png").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"a picture, but .*1.png' can't be read: broken PNG"):
         read_frames(tmp_path)
 
 

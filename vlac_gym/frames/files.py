@@ -1,6 +1,6 @@
 """Reads frames from a video file or a folder of pictures: `FrameFile`, `read_frames`. Needs the extra `video`."""
 
-__all__ = ["PICTURE_SUFFIXES", "FrameFile", "read_frames"]
+__all__ = ["ANNOTATED_MARK", "PICTURE_SUFFIXES", "FrameFile", "read_frames"]
 
 import re
 import subprocess
@@ -14,8 +14,11 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
-from vlac_gym.reporting.mp4 import ANNOTATED_MARK
+from vlac_gym.frames.codec import DAMAGED_FILE
 from vlac_gym.types import Frame
+
+ANNOTATED_MARK = "vlac-gym: annotated, not a recording"
+"""In the meta data (`comment`) of videos and plots that show more than a camera saw; `read_frames` refuses them."""
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -75,7 +78,7 @@ def _take(source: Iterator[Frame], max_frames: int, path: Path, every: int) -> l
 
 def _read_folder(path: Path, every: int) -> Iterator[Frame]:
     with needs("A picture", "video"):
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
     pictures = sorted(
         (file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES), key=_natural_order
     )
@@ -86,17 +89,20 @@ def _read_folder(path: Path, every: int) -> Iterator[Frame]:
     for file in pictures[::every]:
         try:
             with Image.open(file) as image:
-                if image.info.get("Comment") == ANNOTATED_MARK:
-                    raise _annotated(file)
-                yield np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except (UnidentifiedImageError, OSError) as e:
+                is_annotated = image.info.get("Comment") == ANNOTATED_MARK
+                frame = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        except DAMAGED_FILE as e:
             raise ConfigError(f"Expected a picture, but {str(file)!r} can't be read: {e}") from e
+        if is_annotated:
+            raise _annotated(file)
+        yield frame
 
 
 def _read_video(path: Path, every: int, max_frames: int) -> tuple[list[Frame], float | None]:
     with needs("A video", "video"):
         import imageio_ffmpeg
-    # PPM pictures carry their size, so one pass of ffmpeg is enough; its log has the rate and the errors.
+    # PPM pictures carry their size, so one pass of ffmpeg is enough; its log has the rate and the errors. imageio's
+    # readers leave the pipes of an ffmpeg that has ended open: a ResourceWarning, an error where warnings are errors.
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-nostats", "-i", str(path)]
     command += ["-map", "0:v:0", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]
     with tempfile.TemporaryFile() as log:

@@ -101,6 +101,7 @@ def main() -> int:
     parser.add_argument("--frame-store-bytes", type=int, default=2**26)
     parser.add_argument("--max-frames", type=int, default=2048)
     parser.add_argument("--max-body-bytes", type=int, default=2**27)
+    parser.add_argument("--max-decoded-bytes", type=int, default=2**29)
     parser.add_argument("--body-timeout-s", type=float, default=5.0)
     parser.add_argument("--header-timeout-s", type=float, default=5.0)
     parser.add_argument("--shutdown-s", type=float, default=5.0)
@@ -129,7 +130,11 @@ def main() -> int:
             frame_store_bytes=args.frame_store_bytes,
             body_timeout_s=args.body_timeout_s,
             token=args.token,
-            limits=protocol.Limits(max_frames=args.max_frames, max_body_bytes=args.max_body_bytes),
+            limits=protocol.Limits(
+                max_frames=args.max_frames,
+                max_body_bytes=args.max_body_bytes,
+                max_decoded_bytes=args.max_decoded_bytes,
+            ),
         ),
     )
     return serve(make, config, on_listening=lambda url: print(url, flush=True))

@@ -83,6 +83,19 @@ def test_jpeg_is_judged_as_jpeg_and_only_when_asked_for(server, connect, fakes, 
     assert with_jpeg.statistics["frames_sent"] == 2
 
 
+@pytest.mark.parametrize("encoding", ["raw", "png", "jpeg"])
+def test_more_frames_than_a_server_unpacks_at_once_are_judged_all_the_same(
+    start_server, connect, fakes, encoding
+):
+    server = start_server("--max-decoded-bytes", "2000")
+    frames = [np.full((8, 8, 3), i, np.uint8) for i in range(40)]  # 192 bytes each, once unpacked
+    remote, local = connect(server.url, encoding=encoding, jpeg_quality=100), fakes.BrightnessCritic()
+    expected = [local.value(frames[:15], "t"), local.value(frames[15:], "t")]
+    for got, want in zip(remote.values([frames[:15], frames[15:]], ["t", "t"]), expected, strict=True):
+        assert np.allclose(got, want, atol=0.01 if encoding == "jpeg" else 0)
+    assert remote.statistics["frames_sent"] == 40
+
+
 def test_a_remote_critic_is_a_critic_and_not_privileged(critic, random_frames):
     assert isinstance(critic, Critic)
     assert not critic.describe().is_privileged

@@ -10,12 +10,12 @@ from pathlib import Path
 from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.data.collect_options import CollectOptions, check_collection, parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
-from vlac_gym.report_card.card import CardConfig, ReportCard, described, make_card, write_card
+from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, write_card
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.references import require_references

@@ -15,7 +15,7 @@ from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.engines.torch_threads import limit_torch_threads
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.signals import EpisodeSignals
@@ -128,9 +128,10 @@ def run(args: Args) -> int:
             calibration=args.calibration,
             **cast(Any, _rule_options(args)),
         )
-        recorded = EpisodeVideoWrapper(judged, critic_info=critic.describe())
+        who = described(critic)  # A lost server is told before a simulator is built.
+        recorded = EpisodeVideoWrapper(judged, critic_info=who)
         plan = _Plan(task, policy, critic, judged, recorded)
-        folder = RunFolder(path, run=settings, critic=critic.describe(), resume=args.resume)
+        folder = RunFolder(path, run=settings, critic=who, resume=args.resume)
         return _run(args, plan, folder)
 
 

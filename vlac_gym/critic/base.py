@@ -10,6 +10,7 @@ __all__ = [
     "check_frames",
     "check_same_length",
     "check_tasks",
+    "described",
     "frame_digest",
     "value_and_progress",
     "value_lists",
@@ -104,6 +105,18 @@ def check_same_length(**sequences: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         got = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ConfigError(f"Expected the same number of each, got {got}.")
+
+
+def described(critic: Critic) -> CriticInfo:
+    """What a critic is; a remote one is asked first, for it knows little before its server has answered.
+
+    Raises:
+        CriticError: The server does not answer.
+    """
+    ask_server = getattr(critic, "server_info", None)
+    if ask_server is not None:
+        ask_server()
+    return critic.describe()
 
 
 def value_lists(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.errors import SimulatorError
+from vlac_gym.extras import needs
 from vlac_gym.types import Frame
 
 _MAX_GEOMS = 1000  # robosuite's `MjRenderContext`
@@ -184,7 +185,7 @@ def _remember_binding(context_class: Any) -> Callable[[], None]:
 
 
 def _remember_egl() -> Callable[[], None]:
-    egl = importlib.import_module("OpenGL.EGL")
+    egl = _library("OpenGL.EGL")
     egl.eglBindAPI(egl.EGL_OPENGL_API)  # of this thread; OpenGL ES is what a thread starts with
     display, context = egl.eglGetCurrentDisplay(), egl.eglGetCurrentContext()
     surfaces = [egl.eglGetCurrentSurface(which) for which in (egl.EGL_DRAW, egl.EGL_READ)]
@@ -201,12 +202,17 @@ def _remember_egl() -> Callable[[], None]:
 
 
 def _remember_osmesa() -> Callable[[], None]:
-    gl, osmesa = importlib.import_module("OpenGL.GL"), importlib.import_module("OpenGL.osmesa")
+    gl, osmesa = _library("OpenGL.GL"), _library("OpenGL.osmesa")
     return lambda: osmesa.OSMesaMakeCurrent(None, None, gl.GL_FLOAT, 0, 0)
 
 
 def _remember_glfw() -> Callable[[], None]:
-    glfw = importlib.import_module("glfw")
+    glfw = _library("glfw")
     glfw.init()
     window = glfw.get_current_context()
     return lambda: glfw.make_context_current(window)
+
+
+def _library(name: str) -> Any:
+    with needs("Drawing off screen", "libero"):
+        return importlib.import_module(name)

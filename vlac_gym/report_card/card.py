@@ -1,6 +1,6 @@
-"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `write_card`, `described`."""
+"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `write_card`."""
 
-__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "described", "make_card", "write_card"]
+__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card", "write_card"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 from vlac_gym import __version__
 from vlac_gym.calibration import Calibration
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.engines.cuda_memory import reset_cuda_memory_peak
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
@@ -176,18 +176,6 @@ def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
     write_json(out / "card.json", card.content)
     write_text(out / "index.html", page)
     return out / "card.json", out / "index.html"
-
-
-def described(critic: Critic) -> CriticInfo:
-    """What a critic is; a remote one is asked first, for it knows little before its server has answered.
-
-    Raises:
-        CriticError: The server does not answer.
-    """
-    ask_server = getattr(critic, "server_info", None)
-    if ask_server is not None:
-        ask_server()
-    return critic.describe()
 
 
 def as_json(tree: Any) -> Any:

@@ -154,6 +154,13 @@ def test_resumed_noise_is_the_noise_of_an_uncut_run(scripted_libero, tmp_path):
     assert len(set(steps[0])) > 1
 
 
+def test_a_server_that_nobody_runs_is_told_before_an_episode_begins(scripted_libero, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert _rollout(out, "--critic", "http://127.0.0.1:1?max_attempts=1") == 1
+    assert "No connection to the critic at http://127.0.0.1:1" in capsys.readouterr().err
+    assert not (out / "summary.json").exists()
+
+
 def test_a_critic_lost_in_the_first_episode_is_counted(scripted_libero, tmp_path, monkeypatch, capsys):
     def late(self, frames, tasks):
         raise CriticTimeoutError("late")

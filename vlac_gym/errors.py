@@ -2,7 +2,7 @@
 
 VlacGymError
   ConfigError (also ValueError)             an argument, option or file is wrong; nothing was created
-  DependencyNotInstalled (also ImportError) an optional package is missing; the message has the command
+  DependencyNotInstalled (also ImportError) a package is missing or of a wrong version; the message has the command
   SimulatorError                            the physics engine failed; the episode is lost, not failed
   CriticError                               the critic gave no usable answer
     CriticConnectionError                   no connection (retried)
@@ -43,7 +43,7 @@ class ConfigError(VlacGymError, ValueError):
 
 
 class DependencyNotInstalled(VlacGymError, ImportError):
-    """An optional package is missing; the message names the pip command."""
+    """An optional package is missing, or in a version that does not work; the message names the pip command."""
 
 
 class SimulatorError(VlacGymError):

@@ -1,12 +1,13 @@
 """The checks of `vlac-gym doctor`, one function each; what may crash or hang runs in its own process.
 
-`check_packages`, `check_rendering`, `check_libero`, `check_torch`, `check_video`, `check_critic`.
+`check_packages`, `check_mujoco`, `check_rendering`, `check_libero`, `check_torch`, `check_video`, `check_critic`.
 """
 
 __all__ = [
     "Check",
     "check_critic",
     "check_libero",
+    "check_mujoco",
     "check_packages",
     "check_rendering",
     "check_torch",
@@ -30,6 +31,7 @@ from vlac_gym.critic import make_critic
 from vlac_gym.envs.gl import EGL_HINT, OSMESA_HINT
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
 from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_suites
+from vlac_gym.envs.mujoco_version import MUJOCO_REQUIREMENT, mujoco_problem
 from vlac_gym.errors import (
     ConfigError,
     CriticConnectionError,
@@ -118,6 +120,19 @@ def check_rendering() -> Check:
             "rendering", "note", f"{text}: in software, slow but right", "a GPU driver with EGL is faster"
         )
     return Check("rendering", "ok", text)
+
+
+def check_mujoco() -> Check:
+    """Which MuJoCo is here, and whether LIBERO's scenes are right under it."""
+    mend = f'pip install "{MUJOCO_REQUIREMENT}"'
+    try:
+        version = importlib.metadata.version("mujoco")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("mujoco", "broken", "not installed", INSTALL_HINT)
+    problem = mujoco_problem(version)
+    if problem is not None:
+        return Check("mujoco", "broken", f"{version}: {problem}", mend)
+    return Check("mujoco", "ok", version)
 
 
 def check_libero() -> Check:

@@ -16,6 +16,7 @@ from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero_simulator import CONTROL_HZ, LiberoSimulator
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask, get_task
 from vlac_gym.envs.lighting import split_view
+from vlac_gym.envs.mujoco_version import check_mujoco
 from vlac_gym.envs.scene import LiberoScene
 from vlac_gym.errors import ConfigError, SimulatorError, unknown_name
 from vlac_gym.types import Frame
@@ -70,12 +71,10 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         render_mode: ``"rgb_array"`` or None.
         max_compiled_models: Compiled tasks kept at once, about 0.7 GB each.
         start_timeout_s: Deadline for building a task.
-        keep_mesh_cache: False frees MuJoCo's cache of decoded meshes after building a task: 0.2 GB less for a
-            process that keeps to its tasks; switching to a new one then takes 2.3 s of processor time, not 0.5 s.
 
     Raises:
         ConfigError: An argument does not fit.
-        DependencyNotInstalled: LIBERO is not installed.
+        DependencyNotInstalled: LIBERO is not installed, or MuJoCo in a version that spoils its scenes.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
@@ -94,8 +93,8 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         render_mode: str | None = "rgb_array",
         max_compiled_models: int = MAX_COMPILED_MODELS,
         start_timeout_s: float = 300.0,
-        keep_mesh_cache: bool = True,
     ) -> None:
+        check_mujoco()
         self._task = get_task(task_suite, task_id)
         self._fixed_init_state_id = None if init_state_id is None else _init_state(self._task, init_state_id)
         self.cameras = _checked_cameras(cameras)
@@ -109,7 +108,6 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             raise unknown_name("render mode", str(render_mode), ("rgb_array", "None"))
         self.render_mode = render_mode
         self._start_timeout_s = start_timeout_s
-        self._keep_mesh_cache = keep_mesh_cache
         self.observation_space = _observation_space(self.cameras, self._image_size)
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._simulators: OrderedDict[int, LiberoSimulator] = OrderedDict()
@@ -275,7 +273,6 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
                 image_size=self._image_size,
                 settle_steps=self._settle_steps,
                 start_timeout_s=self._start_timeout_s,
-                keep_mesh_cache=self._keep_mesh_cache,
             )
             self._simulators[task.task_id] = found
         self._simulators.move_to_end(task.task_id)

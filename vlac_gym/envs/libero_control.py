@@ -6,7 +6,7 @@ nobody reads here: observables at every physics step, force and velocity histori
 `mj_forward` that each of them repeats.
 """
 
-__all__ = ["ArmControl", "ContactTest"]
+__all__ = ["ArmControl", "ContactTest", "solve_again"]
 
 import copy
 from collections.abc import Sequence
@@ -53,8 +53,6 @@ class ArmControl:
         self._grip_speed = np.array([-1.0, 1.0]) * robot.gripper.speed
         self._grip = np.array(robot.gripper.current_action, dtype=np.float64)
         self._grip_change = np.zeros(2)
-        # MuJoCo 3.9 changed mj_fullM(model, out, data.qM) to mj_fullM(model, data, out).
-        self._mass_is_in_data = "d: mujoco" in (mujoco.mj_fullM.__doc__ or "")
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of goals, gripper position and cached kinematics, for `restore`."""
@@ -113,13 +111,22 @@ class ArmControl:
         if not (c.new_update or force):
             return  # as in LIBERO, the first step after a reset sees the pose of the newly built robot
         mujoco, model, data, arm = self._mujoco, self._model, self._data, self._arm
+        solve_again(mujoco, model, data)
         mujoco.mj_jacSite(model, data, *arm.jacobian, self._site)
-        if self._mass_is_in_data:
-            mujoco.mj_fullM(model, data, arm.mass)
-        else:
-            mujoco.mj_fullM(model, arm.mass, data.qM)
+        mujoco.mj_fullM(model, arm.mass, data.qM)
         arm.fill(c)
         c.new_update = False
+
+
+def solve_again(mujoco: Any, model: Any, data: Any) -> None:
+    """What one of robosuite's repeated `mj_forward` leaves behind: the solver's start is refined by one solve more.
+
+    Each solve starts from the accelerations of the one before, so a repetition is no repetition to the last bits.
+    Positions and velocities of the present state must be computed; those parts would be computed again unchanged.
+    """
+    mujoco.mj_fwdActuation(model, data)
+    mujoco.mj_fwdAcceleration(model, data)
+    mujoco.mj_fwdConstraint(model, data)
 
 
 class _ArmBuffers:

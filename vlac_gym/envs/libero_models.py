@@ -6,7 +6,7 @@ have their fixtures in other places. So a model is shared by tasks for which bot
 textures in OpenGL by tasks with the same XML: `acquire_model`, `CompiledModel`.
 """
 
-__all__ = ["CompiledModel", "acquire_model", "free_build_memory", "trim_memory"]
+__all__ = ["CompiledModel", "acquire_model", "trim_memory"]
 
 import ctypes
 import hashlib
@@ -55,19 +55,6 @@ def acquire_model(mujoco: Any, xml: str, recipe: str) -> "CompiledModel":
             compiled = _models[key] = CompiledModel(model, renderer, xml_key)
         compiled.num_users += 1
     return compiled
-
-
-def free_build_memory(mujoco: Any, *, keep_mesh_cache: bool) -> None:
-    """Gives memory back to the system that building a task has used and no longer needs.
-
-    Args:
-        mujoco: The imported module.
-        keep_mesh_cache: Keep MuJoCo's cache of decoded meshes and pictures, from which other tasks compile faster.
-            It is kept anyway by a MuJoCo without `mj_clearCache`.
-    """
-    if not keep_mesh_cache and hasattr(mujoco, "mj_clearCache"):
-        mujoco.mj_clearCache(mujoco.mj_getCache())
-    trim_memory()
 
 
 def trim_memory() -> None:

@@ -7,7 +7,7 @@ class builds LIBERO's task once and then
 - restores states instead of recompiling, and shares the compiled model between envs: `start`;
 - steps the physics with robosuite's controller and nothing else: `step`; the states are bit for bit those of
   `OffScreenRenderEnv` (`mj_step1`, controller, `mj_step2` is `mj_step` with the controller's input read at the
-  same state; `mj_forward` repeated in between changes nothing since MuJoCo 3.1);
+  same state; of the repeated `mj_forward` only the part that leaves a trace is run: `libero_control.solve_again`);
 - renders a camera when asked: `render`.
 """
 
@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.envs.gl import configure_gl
-from vlac_gym.envs.libero_control import ArmControl, ContactTest
+from vlac_gym.envs.libero_control import ArmControl, ContactTest, solve_again
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
-from vlac_gym.envs.libero_models import CompiledModel, acquire_model, free_build_memory, trim_memory
+from vlac_gym.envs.libero_models import CompiledModel, acquire_model, trim_memory
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.envs.lighting import relit
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
@@ -88,7 +88,6 @@ class LiberoSimulator:
         image_size: Side of rendered pictures in pixels.
         settle_steps: Control steps without motion at the start of an episode.
         start_timeout_s: Building is given up, between two attempts to place the fixtures, after this long.
-        keep_mesh_cache: See `LiberoEnv`.
 
     Raises:
         DependencyNotInstalled: LIBERO is not installed.
@@ -102,7 +101,6 @@ class LiberoSimulator:
         image_size: int,
         settle_steps: int,
         start_timeout_s: float,
-        keep_mesh_cache: bool = True,
     ) -> None:
         configure_gl()
         self._mujoco = _import_mujoco()
@@ -121,7 +119,7 @@ class LiberoSimulator:
         self._domain.check_contact = ContactTest(self._domain)
         self._eef_body_id = self._model.body(self._robot.robot_model.eef_name).id
         self._built = self._take_moment()
-        free_build_memory(self._mujoco, keep_mesh_cache=keep_mesh_cache)
+        trim_memory()
 
     @property
     def domain(self) -> Any:
@@ -168,6 +166,7 @@ class LiberoSimulator:
         self._control.set_goal(action)
         try:
             for _ in range(PHYSICS_STEPS):
+                solve_again(mujoco, model, data)
                 self._control.apply()
                 mujoco.mj_step2(model, data)
                 # The first half of the next physics step; after the last one it is also what observations,
@@ -258,6 +257,8 @@ class LiberoSimulator:
         for warning in self._data.warning:
             warning.number = 0
         self._mujoco.mj_forward(self._model, self._data)
+        # The forward pass has moved the solver's start; the next step must begin where it began before.
+        self._mujoco.mj_setState(self._model, self._data, moment.physics, kind)
 
     def _raise_if_unstable(self) -> None:
         for name in _WARNING_NAMES:

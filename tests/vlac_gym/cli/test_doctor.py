@@ -5,7 +5,14 @@ import time
 import pytest
 
 from vlac_gym.cli import doctor_checks, main
-from vlac_gym.cli.doctor_checks import check_critic, check_libero, check_rendering, check_torch, check_video
+from vlac_gym.cli.doctor_checks import (
+    check_critic,
+    check_libero,
+    check_mujoco,
+    check_rendering,
+    check_torch,
+    check_video,
+)
 from vlac_gym.errors import (
     CriticConnectionError,
     CriticOverloadedError,
@@ -19,7 +26,7 @@ def test_this_machine_can_render_and_has_libero_and_ffmpeg(capsys):
 
     printed = capsys.readouterr().out
     assert "BROKEN" not in printed
-    for name in ("python", "rendering", "libero", "torch", "video", "critic"):
+    for name in ("python", "mujoco", "rendering", "libero", "torch", "video", "critic"):
         assert f" {name} " in printed
     assert "answered 0.25" in printed
     assert printed.endswith("Everything needed is here.\n")
@@ -39,6 +46,27 @@ def test_broken_parts_set_the_exit_status(monkeypatch, capsys):
 
     assert main(["doctor"]) == 1
     assert "broken: rendering" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("3.17.0", "since MuJoCo 3.4.0 objects"), ("3.3.7", "since MuJoCo 3.3.3 textures")],
+)
+def test_a_mujoco_that_spoils_liberos_scenes_is_broken(monkeypatch, version, reason):
+    monkeypatch.setattr(doctor_checks.importlib.metadata, "version", lambda name: version)
+    result = check_mujoco()
+
+    assert result.status == "broken"
+    assert result.found.startswith(f"{version}: {reason}")
+    assert result.mend == 'pip install "mujoco>=3.3,<3.3.3"'
+
+
+def test_a_missing_mujoco_names_the_extra(monkeypatch):
+    def version(name):
+        raise doctor_checks.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor_checks.importlib.metadata, "version", version)
+    assert (check_mujoco().status, check_mujoco().mend) == ("broken", 'pip install "vlac-gym[libero]"')
 
 
 @pytest.mark.parametrize(

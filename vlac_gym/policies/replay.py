@@ -2,6 +2,7 @@
 
 __all__ = ["ReplayPolicy", "load_actions"]
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.policies.base import Action
+from vlac_gym.spec_options import read_argument
 
 ACTIONS_KEY = "actions"
 
@@ -40,10 +42,13 @@ class ReplayPolicy:
 
     @classmethod
     def from_spec(cls, argument: str) -> "ReplayPolicy":
-        """Builds it from the path of an action file; see `load_actions`."""
+        """Builds it from the path of an action file, as in `replay:steps.jsonl?episode=2`; see `load_actions`."""
         if not argument:
-            raise ConfigError("Policy 'replay' needs an action file: write 'replay:PATH' (.npy or .npz).")
-        return cls(load_actions(argument))
+            raise ConfigError(
+                "Policy 'replay' needs an action file: write 'replay:PATH' (.npy, .npz or a rollout's steps.jsonl)."
+            )
+        path, options = read_argument(argument, {"episode": int}, "replay:PATH?episode=0")
+        return cls(load_actions(path, **options))
 
     def reset(self, env: gym.Env[Any, Any], seed: int | None = None) -> None:
         """Starts again at the first action.
@@ -69,19 +74,31 @@ class ReplayPolicy:
         return still
 
 
-def load_actions(path: str | Path) -> Action:
-    """Reads an action file: a .npy array (T, A), or a .npz with the array under ``actions``.
+def load_actions(path: str | Path, *, episode: int | None = None) -> Action:
+    """Reads an action file: a .npy array (T, A), a .npz with the array under ``actions``, or a rollout's steps.jsonl.
+
+    Args:
+        path: The file.
+        episode: Which episode of a steps.jsonl; None if it holds one only.
 
     Raises:
-        ConfigError: No such file, another format, or no ``actions`` in it.
+        ConfigError: No such file, another format, no ``actions`` in it, or no such episode.
     """
     file = Path(path)
     if not file.is_file():
-        raise ConfigError(f"No action file at {str(file)!r}. Give the path of a .npy or .npz file.")
+        raise ConfigError(
+            f"No action file at {str(file)!r}. Give the path of a .npy, .npz or steps.jsonl file."
+        )
+    if file.suffix == ".jsonl":
+        return _rollout_actions(file, episode)
+    if episode is not None:
+        raise ConfigError(f"Expected a rollout's steps.jsonl for episode={episode}, got {str(file)!r}.")
     try:
         loaded = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
-        raise ConfigError(f"Expected {str(file)!r} to be a .npy or .npz file of numbers: {e}") from e
+        raise ConfigError(
+            f"Expected {str(file)!r} to be a .npy or .npz file of numbers, or a rollout's steps.jsonl; it is neither."
+        ) from e
     if isinstance(loaded, np.ndarray):
         return cast(Action, loaded)
     with loaded:
@@ -89,3 +106,25 @@ def load_actions(path: str | Path) -> Action:
             found = ", ".join(loaded.files) or "nothing"
             raise ConfigError(f"Expected an array {ACTIONS_KEY!r} in {str(file)!r}, found {found}.")
         return cast(Action, loaded[ACTIONS_KEY])
+
+
+def _rollout_actions(file: Path, episode: int | None) -> Action:
+    by_episode: dict[int, list[list[float]]] = {}
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            by_episode.setdefault(int(row["episode"]), []).append(row["action"])
+        actions = {number: np.array(rows, np.float32) for number, rows in by_episode.items()}
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(
+            f"Expected {str(file)!r} to be a rollout's steps.jsonl, but it is not: {e!r}."
+        ) from e
+    if episode is None and len(actions) == 1:
+        (episode,) = actions
+    if episode not in actions:
+        wanted = "which episode" if episode is None else f"episode {episode}"
+        held = ", ".join(map(str, sorted(actions))) or "none"
+        raise ConfigError(
+            f"Expected {wanted} of {str(file)!r}, which holds {held}. Write replay:{file}?episode=NUMBER."
+        )
+    return actions[episode]

@@ -1,5 +1,7 @@
 """Random, zero and replayed actions."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -107,3 +109,25 @@ def test_action_files_that_cannot_be_read_are_named(tmp_path):
     np.savez(tmp_path / "a.npz", states=np.zeros(2))
     with pytest.raises(ConfigError, match=r"'actions' in .*found states"):
         load_actions(tmp_path / "a.npz")
+
+
+def test_a_rollouts_own_steps_are_replayed(tmp_path):
+    file = tmp_path / "steps.jsonl"
+    rows = [(0, [0.1, -1.0]), (0, [0.2, 1.0]), (3, [0.3, 1.0])]
+    lines = [json.dumps({"episode": n, "step": 1, "action": action, "reward": 0.0}) for n, action in rows]
+    file.write_text("".join(f"{line}\n" for line in lines))
+    np.testing.assert_array_equal(load_actions(file, episode=0), np.float32([[0.1, -1.0], [0.2, 1.0]]))
+    policy = make_policy(f"replay:{file}?episode=3")
+    policy.reset(SpaceOnlyEnv(BOX))
+    np.testing.assert_array_equal(policy.act(None, {}), np.float32([0.3, 1.0]))
+    with pytest.raises(
+        ConfigError, match=r"which episode of .* holds 0, 3\. Write replay:.*\?episode=NUMBER"
+    ):
+        make_policy(f"replay:{file}")
+    with pytest.raises(ConfigError, match=r"episode 1 of .* holds 0, 3"):
+        load_actions(file, episode=1)
+    file.write_text(lines[2])
+    assert load_actions(file).shape == (1, 2)
+    file.write_text("hello")
+    with pytest.raises(ConfigError, match=r"to be a rollout's steps\.jsonl, but it is not"):
+        load_actions(file)

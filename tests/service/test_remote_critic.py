@@ -315,7 +315,7 @@ def test_the_token_comes_from_option_file_or_environment(
     critic.close()
     assert answers == [answers[0]] * 3
     refused = connect(server.url, token="the-wrong-token")
-    with pytest.raises(ConfigError, match="401 unauthorized"):
+    with pytest.raises(ConfigError, match=r"401 unauthorized.*token_file=PATH.*VLAC_GYM_TOKEN_FILE"):
         refused.success_prob(frames, ["t"])
     server.signal(signal.SIGTERM)
     assert server.wait() == 0

@@ -135,7 +135,9 @@ class Gate:
         # Digests of equal length: the comparison's time tells neither the token nor its length.
         if not hmac.compare_digest(_hashed(token), self._token) or scheme.lower() != "bearer":
             raise ServiceError(
-                "unauthorized", "Expected the header 'Authorization: Bearer TOKEN' with this server's token."
+                "unauthorized",
+                "Expected the header 'Authorization: Bearer TOKEN' with this server's token. vlac-gym's clients "
+                "read it from a file: http://…?token_file=PATH, token_file=PATH or VLAC_GYM_TOKEN_FILE=PATH.",
             )
 
     def _enter(self, counts: bool, body_bytes: int, step: int = 1) -> None:

@@ -71,9 +71,10 @@ def _resolve(env: gym.Env[Any, Any], source: str | None) -> str:
     )
     if not can_be_read:
         raise ConfigError(
-            f"No frame at {source!r}: observation images (uint8 (H, W, 3)): {keys or 'none'}, render_mode: "
-            f"{env.render_mode!r}. Give frame= a key of the observation, 'observation', 'render' (with "
-            "render_mode='rgb_array') or a function of (observation, info)."
+            f"No frame at {source!r}: observation images (uint8 (H, W, 3), channels last): {keys or 'none'}, found "
+            f"{_arrays(env.observation_space)}, render_mode: {env.render_mode!r}. Convert them in a wrapper, or give "
+            "frame= a key of the observation, 'observation', 'render' (with render_mode='rgb_array') or a function of "
+            "(observation, info)."
         )
     return source
 
@@ -86,6 +87,13 @@ def _choose(env: gym.Env[Any, Any], keys: list[str]) -> str:
     if keys:
         return keys[0]
     return "observation" if _is_image(env.observation_space) else "render"
+
+
+def _arrays(space: gym.Space[Any]) -> str:
+    """Key, dtype and shape of each array of an observation."""
+    named = space.spaces if isinstance(space, gym.spaces.Dict) else {"the observation": space}
+    arrays = [f"{key} {item.dtype} {item.shape}" for key, item in named.items() if item.shape]
+    return ", ".join(arrays) or "no arrays"
 
 
 def _image_keys(space: gym.Space[Any]) -> list[str]:

@@ -577,3 +577,19 @@ def test_what_cannot_be_right_is_refused_at_construction(kind, options, message)
     wrapper = VLACRewardWrapper if kind == "one env" else VectorWrapper
     with pytest.raises(ConfigError, match=message):
         wrapper(env, **{"critic": ScriptedCritic(), **options})
+
+
+@pytest.mark.parametrize(
+    ("space", "found"),
+    [
+        (gym.spaces.Box(0, 1, (8, 8, 3), np.float32), r"front float32 \(8, 8, 3\)"),
+        (gym.spaces.Box(0, 255, (8, 8), np.uint8), r"front uint8 \(8, 8\)"),
+        (gym.spaces.Box(0, 255, (3, 8, 8), np.uint8), r"front uint8 \(3, 8, 8\)"),
+    ],
+)
+def test_pictures_of_another_form_are_named_with_key_dtype_and_shape(space, found):
+    env = gym.Env()
+    env.observation_space = gym.spaces.Dict({"front": space})
+    env.action_space = gym.spaces.Discrete(2)
+    with pytest.raises(ConfigError, match=rf"channels last\): none, found {found}, .*Convert them"):
+        VLACRewardWrapper(env, ScriptedCritic([0.1]))

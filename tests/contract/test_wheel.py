@@ -1,6 +1,7 @@
 """The wheel builds, holds both packages, and imports where it is installed."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,5 +33,12 @@ def test_wheel_builds_and_imports(tmp_path):
             PYTHONPATH=str(site),
         )
         assert Path(where.strip()).is_relative_to(site)
+    (metadata,) = site.glob("vlac_gym-*.dist-info/METADATA")
+    headers, _, readme = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "Project-URL: VLAC, the critic, https://github.com/InternRobotics/VLAC" in headers
+    assert "Description-Content-Type: text/markdown" in headers
+    assert "## The training rule" in readme
+    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", readme) == []  # an index can't follow them
+    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     version = run(sys.executable, "-m", "vlac_gym.cli", "--version", cwd=tmp_path, PYTHONPATH=str(site))
     assert version.strip() == "0.1.0"

@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--critic", help="critic spec; a stand-in if absent")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    if args.out.exists() and any(args.out.iterdir()):
+        parser.error(f"expected a new or empty folder for --out, {args.out} holds files")
 
     frames = list(read_frames(args.source).frames) if args.source else draw_episode()
     critic: Critic = (

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serve a critic and judge LIBERO episodes through it. See docs/service.md.
 #
-#   examples/04_serve_and_rollout.sh                          # a tiny checkpoint with random weights, no GPU
+#   examples/04_serve_and_rollout.sh                          # nano, the critic that ships with vlac-gym: no GPU
 #   examples/04_serve_and_rollout.sh transformers:/path/to/vlac-2b --episodes 5
 #   SERVE_OPTIONS="--ray --replicas 2" examples/04_serve_and_rollout.sh       # two replicas on a local Ray
 #
@@ -11,17 +11,16 @@ set -euo pipefail
 
 out=${OUT:-runs/served}
 port=${PORT:-8400}
-work=$(mktemp -d)
 server=
-trap '[[ -z $server ]] || { kill -TERM "$server" 2>/dev/null || true; wait "$server" || true; }; rm -rf "$work"' EXIT
+trap '[[ -z $server ]] || { kill -TERM "$server" 2>/dev/null || true; wait "$server" || true; }' EXIT
 
+judge=()
 if [[ $# -gt 0 && $1 != --* ]]; then
     critic=$1
     shift
 else
-    vlac-gym make-tiny-checkpoint --to "$work/tiny"
-    # Random weights say numbers outside VLAC's scale: clip them. A trained critic needs no such option.
-    critic="transformers:$work/tiny?out_of_scale=clip"
+    critic=nano
+    judge=(--calibration nano) # the thresholds that nano's report card recommends
 fi
 
 read -ra serve_options <<<"${SERVE_OPTIONS:-}"
@@ -34,7 +33,7 @@ done
 curl --silent "http://127.0.0.1:$port/v1/info"
 echo
 
-vlac-gym rollout --critic "http://127.0.0.1:$port" --out "$out" "$@"
+vlac-gym rollout --critic "http://127.0.0.1:$port" --out "$out" "${judge[@]}" "$@"
 
 curl --silent "http://127.0.0.1:$port/metrics" | grep -E '^vlac_(requests_total|batch_items_sum|frame_hits_total)'
 echo "The run is in $out."

@@ -4,6 +4,8 @@ usage: python scripts/demo.py [--out DIR]     writes DIR/001, DIR/002, … and n
 """
 
 import argparse
+import contextlib
+import itertools
 import sys
 from pathlib import Path
 
@@ -31,11 +33,13 @@ def main() -> int:
 
 
 def next_folder(root: Path) -> Path:
-    """The first `root/NNN` that does not exist."""
-    number = 1
-    while (root / f"{number:03d}").exists():
-        number += 1
-    return root / f"{number:03d}"
+    """Makes and returns the first `root/NNN` that does not exist; two demos at once get one each."""
+    root.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            (folder := root / f"{number:03d}").mkdir()
+            break
+    return folder
 
 
 if __name__ == "__main__":

@@ -29,21 +29,22 @@ fi
   echo "Can't make a virtual environment. Run: sudo apt-get install -y python3-venv" >&2
   exit 2
 }
-pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet --constraint constraints.txt)
+pip=("$venv/bin/python" -m pip --disable-pip-version-check install --constraint constraints.txt)
+names='s/^ *Collecting \([A-Za-z0-9._-]*\).*/  \1/p; s/^Installing collected packages.*/  unpacking …/p' # so that minutes are not silent
 
 if [[ "$with_torch" == "--with-torch" ]] && ! "$venv/bin/python" -c 'import torch' 2> /dev/null; then
   torch="$(grep -E '^torch==' constraints.txt)"
   echo "Installing $torch …"
   if command -v nvidia-smi > /dev/null && nvidia-smi > /dev/null 2>&1; then
-    "${pip[@]}" "$torch"
+    "${pip[@]}" "$torch" | sed -un "$names"
   else
     # The CPU build is a twentieth of the size of the CUDA build.
-    "${pip[@]}" "$torch+cpu" 2> /dev/null \
-      || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch" 2> /dev/null \
-      || "${pip[@]}" "$torch"
+    "${pip[@]}" "$torch+cpu" 2> /dev/null | sed -un "$names" \
+      || "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu "$torch" 2> /dev/null | sed -un "$names" \
+      || "${pip[@]}" "$torch" | sed -un "$names"
   fi
 fi
 
 echo "Installing vlac-gym[$extras] into $venv (once; a few minutes) …"
-"${pip[@]}" --editable ".[$extras]"
+"${pip[@]}" --editable ".[$extras]" | sed -un "$names"
 touch "$stamp"

@@ -4,6 +4,7 @@ __all__ = ["COMMANDS", "main"]
 
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -84,11 +85,14 @@ def _fail(command: str, error: Exception, status: int) -> int:
 def _reader_is_gone() -> bool:
     """Whether stdout's reader left, as `| head` does; what is still to be written is then thrown away."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+        watch = select.poll()
+        watch.register(sys.stdout.fileno(), select.POLLOUT)
+        is_gone = any(event & select.POLLERR for _, event in watch.poll(0))
+    except OSError:  # stdout is no file
+        return False
+    if is_gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return is_gone
 
 
 def _overview() -> str:

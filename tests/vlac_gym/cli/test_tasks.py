@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 
 from vlac_gym.cli import main
 
@@ -28,3 +31,11 @@ def test_tasks_of_a_suite_are_listed_with_their_language(capsys):
 def test_unknown_suite_names_the_nearest(capsys):
     assert main(["tasks", "--task-suite", "libero_gaol"]) == 2
     assert "Did you mean 'libero_goal'?" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly():
+    command = [sys.executable, "-m", "vlac_gym.cli", "tasks", "--task-suite", "libero_90", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as `| head` does, sooner
+        assert process.stderr.read() == ""
+    assert process.returncode == 128 + signal.SIGPIPE

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from vlac_gym.envs.libero_install import find_libero
+from vlac_gym.envs.libero_import import importing_libero
 from vlac_gym.extras import needs
 
 
@@ -22,9 +22,8 @@ def preserved_init_state_loader() -> Iterator[None]:
     Raises:
         DependencyNotInstalled: LIBERO is not installed.
     """
-    find_libero().prepare_import()
     # By name: trainers' adapters are the only ones outside `envs` that may touch LIBERO, and only here.
-    with needs("The trainer's LIBERO env", "libero"):
+    with needs("The trainer's LIBERO env", "libero"), importing_libero():
         benchmark: Any = importlib.import_module("libero.libero.benchmark").Benchmark
     own = benchmark.get_task_init_states
     try:

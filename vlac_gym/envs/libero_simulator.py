@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 from vlac_gym.envs.gl import configure_gl
 from vlac_gym.envs.libero_control import ArmControl, ContactTest, solve_again
-from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
+from vlac_gym.envs.libero_import import importing_libero
+from vlac_gym.envs.libero_install import INSTALL_HINT
 from vlac_gym.envs.libero_models import CompiledModel, acquire_model, trim_memory
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask
 from vlac_gym.envs.lighting import relit
@@ -322,14 +323,12 @@ def _construct(mujoco: Any, task: LiberoTask, libero: _LiberoParts, seed: int) -
 
 def _load_libero(task: LiberoTask) -> _LiberoParts:
     """Imports LIBERO and finds what a task is constructed from."""
-    find_libero().prepare_import()
-    # robosuite advises on its macro file at every import.
-    logging.getLogger("robosuite_logs").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
-        import robosuite
-        from libero.libero.envs import TASK_MAPPING
-        from libero.libero.envs import bddl_utils as bddl
-        from robosuite.utils.errors import RandomizationError
+        with importing_libero():
+            import robosuite
+            from libero.libero.envs import TASK_MAPPING
+            from libero.libero.envs import bddl_utils as bddl
+            from robosuite.utils.errors import RandomizationError
     except ImportError as error:
         raise DependencyNotInstalled(f"LIBERO cannot be imported ({error}). Run: {INSTALL_HINT}") from error
     options = {

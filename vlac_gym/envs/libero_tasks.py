@@ -21,7 +21,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.envs.libero_install import LiberoInstall, count_init_states, find_libero, read_init_states
+from vlac_gym.envs.libero_install import (
+    INSTALL_HINT,
+    LiberoInstall,
+    count_init_states,
+    find_libero,
+    read_init_states,
+)
 from vlac_gym.errors import ConfigError, unknown_name
 
 STANDARD_SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
@@ -49,6 +55,9 @@ _BDDL_LANGUAGE = re.compile(r"\(:language\s+([^)]*)\)", re.IGNORECASE)
 
 # Categories that some LIBERO-PRO suites name although no distribution carries their meshes.
 _OPTIONAL_CATEGORIES = ("red_sticker", "blue_red_sticker", "red_box", "libero_mug_yellow", "libero_mug_green")
+_PLUS_VARIANT = re.compile(r"_(view|language|light|table|add)_[\d_]*\d")
+"""What LIBERO-Plus (Fei et al., 2025) adds to names: ``_view_0_0_100_0_0_initstate_3``, ``_light_7``, …."""
+
 _CATEGORY = re.compile(r"-\s+(" + "|".join(_OPTIONAL_CATEGORIES) + r")\s")
 
 
@@ -105,9 +114,17 @@ def list_tasks(suite: str) -> tuple[LiberoTask, ...]:
     """
     install = find_libero()
     names = _complete_suites(install)
-    if suite not in names:
-        raise unknown_name("task suite", suite, names)
-    return _read_tasks(install, suite)
+    if suite in names:
+        return _read_tasks(install, suite)
+    for name in install.suites().get(suite, ()):
+        missing = _what_is_missing(install, suite, name)
+        if missing is not None:
+            raise ConfigError(
+                f"The suite {suite} of the LIBERO at {install.package} is incomplete: {missing}.{_plus_hint(name)} "
+                f"Complete suites: {', '.join(names) or 'none'}. Reinstall with {INSTALL_HINT}, or correct the "
+                f"paths in {install.config_file}."
+            )
+    raise unknown_name("task suite", suite, names)
 
 
 def get_task(suite: str, task_id: int) -> LiberoTask:
@@ -136,20 +153,36 @@ def _complete_suites(install: LiberoInstall) -> tuple[str, ...]:
     complete = [
         suite
         for suite, names in install.suites().items()
-        if names and all(_is_complete(install, suite, name) for name in names)
+        if names and all(_what_is_missing(install, suite, name) is None for name in names)
     ]
     standard = [suite for suite in STANDARD_SUITES if suite in complete]
     return (*standard, *sorted(set(complete) - set(standard)))
 
 
-def _is_complete(install: LiberoInstall, suite: str, name: str) -> bool:
+def _what_is_missing(install: LiberoInstall, suite: str, name: str) -> str | None:
+    """What a task lacks that it cannot be played without; None if it has all."""
     bddl = install.bddl_files / suite / f"{name}.bddl"
     states = install.init_states / suite / f"{name}.pruned_init"
-    if not bddl.is_file() or count_init_states(states) == 0:
-        return False
+    if not bddl.is_file():
+        return f"there is no definition {bddl}"
+    if count_init_states(states) == 0:
+        return f"there are no initial states {states}"
     categories = set(_CATEGORY.findall(bddl.read_text(encoding="utf-8") + "\n"))
     meshes = install.assets / "custom_objects"
-    return all((meshes / category / f"{category}.xml").is_file() for category in categories)
+    for category in sorted(categories):
+        if not (meshes / category / f"{category}.xml").is_file():
+            return f"there is no mesh {meshes / category / category}.xml"
+    return None
+
+
+def _plus_hint(name: str) -> str:
+    """Says so if a task's name is one of LIBERO-Plus, whose own `ControlEnv` reads the change out of it."""
+    if _PLUS_VARIANT.search(name) is None:
+        return ""
+    return (
+        " This LIBERO is LIBERO-Plus: its variants share the base task's files, and only its own env applies what "
+        "their names say, so they cannot be played here. Install LIBERO or LIBERO-PRO in an environment of its own."
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -148,6 +148,7 @@ def test_an_existing_configuration_is_respected_and_kept(other_layout, tmp_path)
     config = tmp_path / "config" / "config.yaml"
     config.parent.mkdir()
     config.write_text(f"init_states: {tmp_path / 'elsewhere'}\n")
+    (tmp_path / "elsewhere").mkdir()
     install = find_libero()
     assert install.init_states == tmp_path / "elsewhere"
     assert install.bddl_files == other_layout / "bddl_files"
@@ -167,6 +168,81 @@ def test_a_malformed_configuration_is_refused(other_layout, tmp_path):
     config.write_text("- a\n- list\n")
     with pytest.raises(ConfigError, match=r"Expected a mapping of paths in .*got list"):
         find_libero()
+
+
+@pytest.mark.parametrize("key", ["bddl_files", "init_states", "assets"])
+def test_a_configuration_that_names_a_folder_that_is_gone_is_refused(other_layout, tmp_path, key):
+    config = tmp_path / "config" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text(f"{key}: {tmp_path / 'gone'}\n")
+    message = rf"Expected {key} in .*config\.yaml to name a folder, got .*gone, which is not there.*LIBERO_CONFIG_PATH"
+    for call in (find_libero, list_suites, lambda: get_task("libero_goal", 0)):
+        with pytest.raises(ConfigError, match=message):
+            call()
+
+
+def test_folders_that_libero_fills_later_may_be_absent(other_layout):
+    find_libero().prepare_import()  # names its own assets folder, which a hub's download makes
+    assert find_libero().assets == other_layout / "assets"
+
+
+@pytest.mark.parametrize("unreadable", ["is_file", "read_text"])
+def test_an_unreadable_home_is_told_with_what_to_do(other_layout, tmp_path, monkeypatch, unreadable):
+    config = tmp_path / "config" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text("{}")
+    real = getattr(libero_install.Path, unreadable)
+
+    def refuse(path, *arguments, **options):
+        if path == config:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(libero_install.Path, unreadable, refuse)
+    with pytest.raises(
+        ConfigError, match=r"config\.yaml cannot be read .*Permission denied.*LIBERO_CONFIG_PATH"
+    ):
+        find_libero()
+
+
+def test_a_broken_configuration_is_told_with_what_to_do(other_layout, tmp_path):
+    config = tmp_path / "config" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text("bddl_files: [")
+    with pytest.raises(ConfigError, match=r"(?s)cannot be read .*Mend or delete it"):
+        find_libero()
+
+
+def test_a_user_without_a_home_is_told_to_set_one(other_layout, monkeypatch):
+    def refuse():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(libero_install.Path, "home", refuse)
+    with pytest.raises(ConfigError, match=r"Could not determine home directory\. Set HOME"):
+        find_libero()
+
+
+def test_an_incomplete_suite_says_what_it_lacks(other_layout):
+    (other_layout / "bddl_files" / "libero_goal" / "open_the_door.bddl").unlink()
+    with pytest.raises(
+        ConfigError, match=r"libero_goal of .* is incomplete: there is no definition .*door\.bddl"
+    ) as e:
+        get_task("libero_goal", 0)
+    assert "LIBERO-Plus" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "change", ["view_0_0_100_0_0_initstate_3", "light_7", "language_12", "table_1", "add_3"]
+)
+def test_libero_plus_is_named_where_its_variants_are_asked_for(other_layout, change):
+    (other_layout / "benchmark" / "libero_suite_task_map.py").write_text(
+        f'libero_task_map = {{"libero_goal": ["open_the_door_{change}"]}}\n# {change}\n'
+    )
+    libero_install._read_suite_map.cache_clear()
+    with pytest.raises(
+        ConfigError, match=r"is incomplete: .*This LIBERO is LIBERO-Plus.*Complete suites: none"
+    ):
+        list_tasks("libero_goal")
 
 
 def test_missing_libero_names_the_command(monkeypatch):

@@ -2,6 +2,8 @@
 
 __all__ = ["EpisodeVideoWrapper"]
 
+import contextlib
+import itertools
 import logging
 import time
 from pathlib import Path
@@ -33,8 +35,8 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
 
     Args:
         env: Any env that yields uint8 (H, W, 3) RGB frames.
-        folder: Where to write `episode-000000.mp4`, …; made on the first video. None writes nothing and only
-            keeps `last_episode`.
+        folder: Where to write `episode-000000.mp4`, …; made on the first video. A name that an earlier run or another
+            env took becomes `episode-000000-2.mp4`. None writes nothing and only keeps `last_episode`.
         every_episodes: Write the first episode and each so-many-th after it; >= 1.
         frame: Where the frame is; see `FrameSource`.
         task: Task text; None takes ``info["task"]`` at reset, or says ``"task"`` if there is none.
@@ -131,14 +133,19 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
         number = self._num_finished
         self._num_finished += 1
         if self._folder is not None and number % self._every_episodes == 0:
-            self._write(episode, self._folder / f"episode-{number:06d}.mp4")
+            self._write(episode, self._folder, f"episode-{number:06d}")
 
-    def _write(self, episode: EpisodeTrace, path: Path) -> None:
+    def _write(self, episode: EpisodeTrace, folder: Path, stem: str) -> None:
         from vlac_gym.reporting.video import write_video
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        subtitle = f"{episode.mode} mode · critic {episode.critic.label}"
-        write_video(episode, path, subtitle=subtitle, fps=self._fps)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _reserve(folder, stem)
+        try:
+            subtitle = f"{episode.mode} mode · critic {episode.critic.label}"
+            write_video(episode, path, subtitle=subtitle, fps=self._fps)
+        finally:
+            if not path.stat().st_size:
+                path.unlink()
         logger.info("wrote %s", path)
 
     def _current_mode(self) -> Mode:
@@ -169,6 +176,16 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
             stopped_by=report.get("stopped_by"),
             threshold=float(self.env.get_wrapper_attr("rule").done_threshold),
         )
+
+
+def _reserve(folder: Path, stem: str) -> Path:
+    """An empty file of this name, or of the next one that neither an earlier run nor another env took."""
+    for copy in itertools.count(1):
+        path = folder / (f"{stem}.mp4" if copy == 1 else f"{stem}-{copy}.mp4")
+        with contextlib.suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            break
+    return path
 
 
 def _step_trace(

@@ -112,6 +112,14 @@ def test_every_second_episode_is_written_as_mp4(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["episode-000000.mp4", "episode-000002.mp4"]
 
 
+def test_no_video_of_an_earlier_run_or_another_env_is_overwritten(tmp_path):
+    for _ in range(2):
+        _run(EpisodeVideoWrapper(ScriptedEnv(max_episode_steps=2), tmp_path))
+    first, second = tmp_path / "episode-000000.mp4", tmp_path / "episode-000000-2.mp4"
+    assert sorted(tmp_path.iterdir()) == [second, first]
+    assert first.stat().st_size > 0 < second.stat().st_size
+
+
 def test_spec_can_rebuild_the_wrapper():
     env = EpisodeVideoWrapper(ScriptedEnv(), None, every_episodes=3)
     assert env._saved_kwargs["every_episodes"] == 3

@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from critic_process import CriticProcess
 
 from vlac_gym.cli import main, rollout
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.errors import CriticTimeoutError
 from vlac_gym.frames.files import read_frames
+from vlac_gym.types import CriticInfo
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +68,19 @@ def test_kept_frames_are_the_very_pictures_that_the_critic_saw(scripted_libero, 
     assert _rollout(tmp_path, "--resume", "--episodes", "2", "--no-frames") == 0
     assert [e["frames"] for e in _summary(tmp_path)["episodes"]] == ["episode-000.raw.mp4", None]
     assert not (tmp_path / "episode-001.raw.mp4").exists()
+
+
+def test_served_critic_is_recorded_by_the_name_that_its_server_gives(scripted_libero, tmp_path, capsys):
+    server = CriticProcess(tmp_path / "answers.jsonl")
+    try:
+        assert _rollout(tmp_path / "run", "--critic", server.url) == 0
+    finally:
+        server.close()
+
+    facts = _summary(tmp_path / "run")["critic"]
+    assert (facts["name"], facts["title"]) == ("pixels", f"pixels at {server.url}")
+    assert facts["fingerprint"] == CriticInfo("pixels").fingerprint
+    assert f"Critic pixels at {server.url}: " in capsys.readouterr().out
 
 
 def test_arguments_and_folder_are_checked_before_the_critic_is_made(

@@ -1,11 +1,13 @@
-"""Actions of a vector env, checked before anything moves: `checked_chunks`."""
+"""Actions of a vector env, checked before anything moves: `checked_actions`, `checked_chunks`."""
 
-__all__ = ["checked_chunks"]
+__all__ = ["checked_actions", "checked_chunks"]
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
@@ -32,3 +34,42 @@ def checked_chunks(
         where = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
         raise ConfigError(f"Expected finite actions, got NaN or infinity for envs {where}; nothing moved.")
     return list(array)
+
+
+def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int) -> list[Any]:
+    """One action per env.
+
+    Args:
+        actions: As `action_space`, the batched space, has them, or a list with one action per env for a space that is
+            batched as an array.
+        action_space: Of the vector env.
+        num_envs: N.
+
+    Raises:
+        ConfigError: Another number of actions, a wrong shape of a Box's, or not finite.
+    """
+    for where, space, part in _leaves("actions", action_space, actions):
+        array = np.asarray(part)
+        wanted = space.shape if isinstance(space, spaces.Box) else (num_envs,)
+        if array.shape[: len(wanted or ())] != wanted:
+            raise ConfigError(f"Expected {where} of shape {wanted}, got {array.shape}; nothing moved.")
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            envs = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
+            raise ConfigError(f"Expected finite {where}, got NaN or infinity for envs {envs}; nothing moved.")
+    return list(iterate(action_space, actions))
+
+
+def _leaves(where: str, space: spaces.Space[Any], part: Any) -> Iterator[tuple[str, spaces.Space[Any], Any]]:
+    """The arrays of a batch of actions, each with its name and space."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(part, Mapping) or set(part) != set(space):
+            raise ConfigError(f"Expected {where} as a dict with the keys {sorted(space)}, got {part!r}.")
+        for key, item in space.items():
+            yield from _leaves(f"{where}[{key!r}]", item, part[key])
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(part, tuple | list) or len(part) != len(space):
+            raise ConfigError(f"Expected {where} as a tuple of {len(space)}, got {part!r}.")
+        for i, item in enumerate(space):
+            yield from _leaves(f"{where}[{i}]", item, part[i])
+    elif isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        yield where, space, part

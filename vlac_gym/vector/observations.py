@@ -67,7 +67,7 @@ def copy_row(batch: Any, row: int) -> Any:
         return {key: copy_row(item, row) for key, item in batch.items()}
     if isinstance(batch, tuple):
         return tuple(copy_row(item, row) for item in batch)
-    return np.array(batch[row])
+    return batch[row].copy()  # a scalar of a Discrete space, as Gymnasium has it
 
 
 def _check(space: spaces.Space[Any], where: str) -> None:

@@ -8,20 +8,18 @@ from copy import deepcopy
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeeded
-from gymnasium.spaces import Box
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, iterate
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError, ResetNeeded
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.vector.actions import checked_chunks
+from vlac_gym.vector.actions import checked_actions, checked_chunks
 from vlac_gym.vector.crew import Crew, EnvFactory, InlineCrew
+from vlac_gym.vector.env_access import EnvAccess
 from vlac_gym.vector.infos import stack_infos
 from vlac_gym.vector.observations import copy_row, read_row
 from vlac_gym.vector.orders import (
-    CallOrder,
-    CallReport,
     Failure,
     Lost,
     Order,
@@ -39,7 +37,7 @@ from vlac_gym.wrappers.inner_wrappers import episode_enders
 StepResult = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
-class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
+class RolloutVectorEnv(EnvAccess):
     """N envs, each in a worker process that stays or all in this one; observations through shared memory.
 
     It is a Gymnasium vector env in all three autoreset modes, with these additions and one difference:
@@ -117,6 +115,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         self.num_envs = len(env_fns)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.group_size = group_size
+        self._group_rng = np.random.default_rng()  # draws the seeds that a group shares
         self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
         self._read_spaces(env_fns[0])
         self.copies_observations = copy
@@ -167,11 +166,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Begins a step; `step_wait` returns it."""
-        if isinstance(self.single_action_space, Box):
-            rows = self.checked_actions(np.asarray(actions)[:, None])
-        else:
-            rows = [[action] for action in iterate(self.action_space, actions)]
-        self._begin(rows, 1)
+        self._begin([[action] for action in checked_actions(actions, self.action_space, self.num_envs)], 1)
 
     def step_wait(self) -> StepResult:
         """Ends the step that `step_async` began."""
@@ -200,19 +195,6 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
             raise NoAsyncCallError("Call step_async or step_chunk_async first.", "step")
         width, self._pending_width = self._pending_width, None
         return self._finish(VectorStep(self.num_envs, width), self.collect())
-
-    def render(self) -> tuple[Any, ...]:
-        """Every env's `render()`."""
-        return self.call("render")
-
-    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Calls a method of every env, or reads an attribute; results must be picklable."""
-        reports = self.execute({i: CallOrder(name, args, kwargs) for i in range(self.num_envs)})
-        return tuple(report.result for report in reports.values() if isinstance(report, CallReport))
-
-    def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Reads an attribute of every env."""
-        return self.call(name)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the workers and closes the envs."""
@@ -264,8 +246,8 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     ) -> dict[int, ResetOrder]:
         """The orders of `reset`, checked; `options` is left as it is."""
         if isinstance(seed, int):
-            VectorEnv.reset(self, seed=seed)
-        orders = self._starts.chosen(seed, options, self.np_random)
+            self._group_rng = np.random.default_rng(seed)
+        orders = self._starts.chosen(seed, options, self._group_rng)
         if not (self._has_started | np.isin(np.arange(self.num_envs), list(orders))).all():
             raise ConfigError(
                 "Expected a reset of all envs first, got a reset_mask that leaves some unstarted."
@@ -298,7 +280,7 @@ class RolloutVectorEnv(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         """Hands out orders; one round at a time."""
         self.require_idle()
         if self.closed:
-            raise ConfigError("This vector env is closed. Make a new one.")
+            raise ClosedEnvironmentError("This vector env is closed. Make a new one.")
         self._is_busy = True
         try:
             self._crew.submit(orders)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
 
 from vlac_gym.types import Frame
@@ -45,7 +46,8 @@ class QuietSteps:
             reward, terminated, truncated = self._quiet.step_unrendered(action)
             return reward, terminated, truncated, self._quiet.current_info()
         self._observation, reward, terminated, truncated, info = self._env.step(action)
-        return float(reward), bool(terminated), bool(truncated), info
+        # Some envs return a reward of shape (1,).
+        return float(np.asarray(reward).item()), bool(terminated), bool(truncated), info
 
     def observe(self) -> Any:
         """The observation of the present state."""

@@ -24,7 +24,7 @@ class Args:
     """What to check beside this machine."""
 
     critic: str | None = None
-    """Ask this critic one question, e.g. http://host:8400; default: no critic is asked."""
+    """Ask this critic one question, e.g. nano or http://host:8400; default: no critic is asked."""
 
 
 def run(args: Args) -> int:

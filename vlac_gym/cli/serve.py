@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.registry import check_critic
 from vlac_gym.errors import DependencyNotInstalled, unknown_name
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Args:
     """Serve a critic until Ctrl-C or SIGTERM; clients use its URL as their critic."""
 
     critic: str
-    """What to serve: transformers:PATH, openai:URL#MODEL, … An oracle can't be served."""
+    """What to serve: nano, transformers:PATH, openai:URL#MODEL, … An oracle can't be served."""
     host: str = "127.0.0.1"
     """Address to bind. Other machines need 0.0.0.0 (or one address), and then --token-file."""
     port: int = 8400
@@ -63,6 +64,7 @@ def run(args: Args) -> int:
     """Serves until told to stop."""
     if args.log_level not in _LEVELS:
         raise unknown_name("log level", args.log_level, _LEVELS)
+    check_critic(args.critic)
     try:
         from vlac_gym.service import server
         from vlac_gym.service.core import ServiceConfig

@@ -19,6 +19,7 @@ from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.reporting.output_folder import claim_folder
+from vlac_gym.service import server
 
 OUT_OPTIONS = {"make-tiny-checkpoint": "--to", "convert": "--to"}  # --out elsewhere
 
@@ -212,6 +213,12 @@ def test_bad_argument_is_told_before_any_work_and_leaves_nothing(command, more, 
     assert call(command, str(tmp_path / "deep" / "out"), inputs, more) == 2
     assert one_line(capsys).startswith(f"vlac-gym {command}: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_critic_is_told_before_a_server_listens(monkeypatch, capsys):
+    monkeypatch.setattr(server, "serve", lambda *args, **kwargs: pytest.fail("the server was started"))
+    assert main(["serve", "--critic", "nan", "--port", "0"]) == 2
+    assert "Unknown critic 'nan'" in one_line(capsys)
 
 
 def test_of_two_processes_one_writes_and_the_other_says_why_not(tmp_path):

@@ -28,6 +28,7 @@ def make_vec(
     start_timeout_s: float = 600.0,
     step_timeout_s: float = 120.0,
     max_restarts: int = 3,
+    render_devices: Sequence[int] | None = None,
     episode_options: EpisodeOptions | None = None,
     copy: bool = True,
     **env_options: Any,
@@ -50,6 +51,7 @@ def make_vec(
         start_timeout_s: See there.
         step_timeout_s: See there.
         max_restarts: See there.
+        render_devices: See there.
         episode_options: See there.
         copy: See there.
         **env_options: Arguments of `LiberoEnv`: `cameras`, `image_size`, `max_episode_steps`, …
@@ -81,6 +83,7 @@ def make_vec(
         start_timeout_s=start_timeout_s,
         step_timeout_s=step_timeout_s,
         max_restarts=max_restarts,
+        render_devices=render_devices,
         episode_options=episode_options,
         copy=copy,
     )

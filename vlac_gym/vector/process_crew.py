@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
+from vlac_gym.envs.gl import check_devices
 from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.vector.crew import EnvFactory
 from vlac_gym.vector.observations import allocate, view
@@ -35,6 +36,7 @@ class ProcessCrew:
         start_timeout_s: Deadline of a reset, which may have to build a simulator.
         step_timeout_s: Deadline of any other order.
         max_restarts: Successors of one process in a row without a reset that worked.
+        render_devices: EGL devices that the processes render on in turn; None for every visible GPU.
 
     Raises:
         ConfigError: Processes can't be started from this program.
@@ -51,7 +53,10 @@ class ProcessCrew:
         start_timeout_s: float,
         step_timeout_s: float,
         max_restarts: int,
+        render_devices: Sequence[int] | None,
     ) -> None:
+        if render_devices is not None:
+            check_devices(render_devices)
         self._start_timeout_s = start_timeout_s
         self._step_timeout_s = step_timeout_s
         self._max_restarts = max_restarts
@@ -63,9 +68,9 @@ class ProcessCrew:
         self._workers: list[Worker] = []
         self._orders: dict[Worker, dict[int, Order]] = {}
         try:
-            for first in range(0, count, envs_per_worker):
+            for number, first in enumerate(range(0, count, envs_per_worker)):
                 fns = {i: env_fns[i] for i in range(first, min(first + envs_per_worker, count))}
-                self._workers.append(Worker(processes, fns, space, memory, count))
+                self._workers.append(Worker(processes, fns, space, memory, count, number, render_devices))
             self._check_start(self._workers[0])
         except BaseException:
             self.close()

@@ -66,6 +66,8 @@ class RolloutVectorEnv(EnvAccess):
         start_timeout_s: Deadline of a reset, in s; it may have to build a simulator.
         step_timeout_s: Deadline of a step or chunk, in s.
         max_restarts: Times a worker is replaced in a row without a successful reset in between.
+        render_devices: EGL devices that workers render on in turn, by MuJoCo's numbers, e.g. ``(1, 3)``; None for every
+            visible GPU (those of `CUDA_VISIBLE_DEVICES`). A `MUJOCO_EGL_DEVICE_ID` that is set holds for all workers.
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 
@@ -96,6 +98,7 @@ class RolloutVectorEnv(EnvAccess):
         start_timeout_s: float = 600.0,
         step_timeout_s: float = 120.0,
         max_restarts: int = 3,
+        render_devices: Sequence[int] | None = None,
         episode_options: EpisodeOptions | None = None,
         copy: bool = True,
     ) -> None:
@@ -111,6 +114,10 @@ class RolloutVectorEnv(EnvAccess):
             raise unknown_name("mode", str(mode), ("async", "sync"))
         if context not in ("spawn", "forkserver"):
             raise unknown_name("context", str(context), ("spawn", "forkserver"))
+        if mode == "sync" and render_devices is not None:
+            raise ConfigError(
+                "Expected render_devices with mode='async' only: in this process set MUJOCO_EGL_DEVICE_ID."
+            )
         self.env_fns = tuple(env_fns)
         self.num_envs = len(env_fns)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
@@ -131,6 +138,7 @@ class RolloutVectorEnv(EnvAccess):
                 start_timeout_s=start_timeout_s,
                 step_timeout_s=step_timeout_s,
                 max_restarts=max_restarts,
+                render_devices=render_devices,
             )
         self._close_crew = weakref.finalize(self, self._crew.close)  # also at exit, if nobody calls close
         self._terminations = np.zeros(self.num_envs, np.bool_)

@@ -6,13 +6,14 @@ import contextlib
 import pickle
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any
 
 import cloudpickle
 
+from vlac_gym.envs.gl import spread_rendering
 from vlac_gym.vector.crew import EnvFactory
 from vlac_gym.vector.observations import view
 from vlac_gym.vector.orders import Order, Report
@@ -45,6 +46,8 @@ def serve_slots(
     observation_space: Any,
     memory: Any,
     num_envs: int,
+    number: int = 0,
+    render_devices: Sequence[int] | None = None,
 ) -> None:
     """Carries out orders until told to stop, or until the other side is gone.
 
@@ -55,9 +58,12 @@ def serve_slots(
         observation_space: One env's observation space, shared.
         memory: Shared memory of all envs' observations.
         num_envs: Its number of rows.
+        number: Position of this process among the workers.
+        render_devices: See `spread_rendering`.
     """
     # Ctrl-C reaches every process of the terminal; the one in front decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spread_rendering(number, render_devices)
     space = pickle.loads(observation_space.raw)
     batch = view(space, num_envs, memory, is_shared=True)
     slots = {i: EnvSlot(fn, space, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
@@ -84,6 +90,8 @@ class Worker:
         observation_space: One env's observation space, as `share` gives it.
         memory: Shared memory from `observations.allocate`.
         num_envs: Its number of rows.
+        number: Position of this process among the workers.
+        render_devices: See `spread_rendering`.
     """
 
     def __init__(
@@ -93,10 +101,19 @@ class Worker:
         observation_space: Any,
         memory: Any,
         num_envs: int,
+        number: int = 0,
+        render_devices: Sequence[int] | None = None,
     ) -> None:
         self.indices = tuple(env_fns)
         self._context = context
-        self._arguments = (share(context, dict(env_fns)), observation_space, memory, num_envs)
+        self._arguments = (
+            share(context, dict(env_fns)),
+            observation_space,
+            memory,
+            num_envs,
+            number,
+            render_devices,
+        )
         self._ticket = _READY
         self._start()
 

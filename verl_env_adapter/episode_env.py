@@ -110,6 +110,7 @@ def build_env(settings: AdapterSettings, critic: Critic | str, mode: Mode) -> Ac
         frame=settings.env.frame,
         on_sim_terminated=settings.env.on_sim_terminated,
         on_critic_error=settings.critic.on_error,
+        on_critic_mismatch=settings.critic.on_mismatch,
         **settings.rule_options,
     )
     return ActionChunk(wrapped, settings.env.chunk)

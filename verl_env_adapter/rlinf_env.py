@@ -236,6 +236,7 @@ class RolloutEnv:
             frame=settings.env.frame,
             on_sim_terminated=settings.env.on_sim_terminated,
             on_critic_error=settings.critic.on_error,
+            on_critic_mismatch=settings.critic.on_mismatch,
             **settings.rule_options,
         )
 

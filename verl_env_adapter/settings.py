@@ -112,6 +112,7 @@ class CriticSettings:
             `http://host:8400?encoding=png`, or `oracle`, `transformers:PATH`, ….
         on_error: `raise` gives the critic's failure to the trainer; `truncate` ends the episode with reward 0
             and marks it failed, so that the trainer can mask it.
+        on_mismatch: `raise` or `warn`; see `on_critic_mismatch` of `VLACRewardWrapper`.
         timeout_s: Deadline of one attempt (servers only); None takes half of a question's deadline.
         deadline_s: Deadline of one question with all attempts (servers only); None: see `critic_options`.
         max_attempts: Attempts of one question (servers only).
@@ -120,6 +121,7 @@ class CriticSettings:
 
     spec: str = "oracle"
     on_error: Literal["raise", "truncate"] = "raise"
+    on_mismatch: Literal["raise", "warn"] = "raise"
     timeout_s: float | None = None
     deadline_s: float | None = None
     max_attempts: int = 10
@@ -129,6 +131,7 @@ class CriticSettings:
         if not isinstance(self.spec, str) or not self.spec.strip():
             raise ConfigError(f"Expected critic.spec such as 'http://host:8400', got {self.spec!r}.")
         check_choice("critic.on_error", self.on_error, ("raise", "truncate"))
+        check_choice("critic.on_mismatch", self.on_mismatch, ("raise", "warn"))
         check_int("critic.max_attempts", self.max_attempts, minimum=1)
         for name in ("timeout_s", "deadline_s"):
             value = getattr(self, name)

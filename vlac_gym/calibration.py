@@ -16,7 +16,7 @@ from typing import Any
 
 from vlac_gym.errors import ConfigError
 
-CALIBRATION_VERSION = 1
+CALIBRATION_VERSION = 2
 
 SHIPPED_CALIBRATIONS: dict[str, Path] = {
     "nano": Path(__file__).parent / "critic" / "nano" / "calibration.json"
@@ -31,6 +31,7 @@ class Calibration:
     Attributes:
         critic: Spec of the critic that was measured, e.g. `"transformers:/models/vlac"`; thresholds of one
             critic say nothing about another.
+        critic_fingerprint: Its `CriticInfo.fingerprint`; a reward wrapper refuses any other critic.
         done_threshold: `success_prob` at or above this counts as done, [0, 1].
         done_patience: Consecutive done checks that stop an episode, >= 1.
         done_interval: Env steps between checks during the measurement, >= 1; patience counts checks, so
@@ -48,6 +49,7 @@ class Calibration:
     """
 
     critic: str
+    critic_fingerprint: str
     done_threshold: float
     done_patience: int = 1
     done_interval: int = 1
@@ -121,6 +123,11 @@ def _parse(fields: Any, file: Path) -> Calibration:
         raise ConfigError(
             f"Expected calibration version {CALIBRATION_VERSION} in {file}, got {fields.get('version')!r}. "
             "Make the report card again."
+        )
+    if not isinstance(fields.get("critic_fingerprint"), str):
+        raise ConfigError(
+            f"Expected the measured critic's fingerprint as 'critic_fingerprint' in {file}, got "
+            f"{fields.get('critic_fingerprint')!r}. Make the report card again."
         )
     unknown = sorted(set(fields) - known - {"version"})
     if unknown:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic, check_frames, value_and_progress
+from vlac_gym.critic.base import Critic, check_frames, described, value_and_progress
+from vlac_gym.critic.knowledge import OnMismatch, find_mismatches, settle_mismatches
 from vlac_gym.errors import ConfigError
 from vlac_gym.progress_metrics import negative_rate, value_order_correlation
 from vlac_gym.types import FloatArray, Frame
@@ -94,6 +95,7 @@ def score_episode(
     value_stride: int = 5,
     check_stride: int = 1,
     done_threshold: float = 0.9,
+    on_critic_mismatch: OnMismatch = "raise",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EpisodeScore:
     """Asks a critic about every frame and every pair of an episode.
@@ -106,21 +108,27 @@ def score_episode(
         value_stride: Distance of the frames of a pair; the last pair may be closer. Default 5, as in training.
         check_stride: `success_prob` is asked at every so many frames, and at the last.
         done_threshold: What counts as done, [0, 1]. Default 0.9, as in training.
+        on_critic_mismatch: `raise` refuses a critic that does not know the task, or references where there are some
+            (`CriticInfo.knows`); `warn` logs it and asks.
         on_progress: Called with how many questions are answered, and how many there are.
 
     Raises:
-        ConfigError: The critic reads the simulator, there are no frames, or a number is out of range.
+        ConfigError: The critic reads the simulator or does not know the task, there are no frames, or a number is out
+            of range.
         CriticError: No usable answer.
     """
-    if critic.describe().is_privileged:
+    info = described(critic)
+    if info.is_privileged:
         raise ConfigError(
-            f"Expected a critic that goes by pictures, got {critic.describe().name!r}, which reads the simulator; "
+            f"Expected a critic that goes by pictures, got {info.name!r}, which reads the simulator; "
             "a recording has none."
         )
     if not len(frames):
         raise ConfigError("Expected one or more frames to score, got none.")
     check_score_options(value_stride=value_stride, check_stride=check_stride, done_threshold=done_threshold)
     check_frames(frames)
+    inputs = () if references is None else ("references",)
+    settle_mismatches(info, find_mismatches(info, task=task, inputs=inputs), on_critic_mismatch)
     checked, judged = _every(len(frames), check_stride), _every(len(frames), value_stride)
     total = len(checked) + len(judged)
     tell = on_progress or (lambda done, total: None)

@@ -255,20 +255,18 @@ def test_slow_senders_are_cut_off_and_hold_up_nobody(start_server, connect, undi
         loris.close()
 
 
-def test_a_wrong_token_stops_the_episode_before_its_first_step_counts(start_server, connect):
+def test_a_wrong_token_is_told_before_the_episode_begins(start_server, connect):
     server = start_server("--token", "the-right-token")
     env = make_env(connect(server.url, token="the-wrong-token"), on_critic_error="truncate")
-    env.reset(seed=0)
     with pytest.raises(ConfigError, match="401 unauthorized"):
-        env.step(ACTION)
+        env.reset(seed=0)  # which asks what the critic knows
 
 
-def test_a_wrong_version_stops_the_episode_and_is_not_retried(start_server, connect):
+def test_a_wrong_version_is_told_before_the_episode_begins_and_is_not_retried(start_server, connect):
     critic = connect(start_server("--protocol", "2").url)
     env = make_env(critic)
-    env.reset(seed=0)
     with pytest.raises(CriticProtocolError, match="speaks protocol 2"):
-        env.step(ACTION)
+        env.reset(seed=0)  # which asks what the critic knows
     assert critic.statistics["retries"] == 0
 
 

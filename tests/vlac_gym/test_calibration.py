@@ -10,8 +10,9 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.reward import training_rule
 
 MEASURED = Calibration(
-    critic="nano", done_threshold=0.85, done_patience=2, done_interval=4, min_steps=30,
-    false_stop_budget=0.03, false_positive_rate=0.02, miss_rate=0.1, episodes=80, task_suites=("libero_spatial",),
+    critic="nano", critic_fingerprint="0123456789abcdef", done_threshold=0.85, done_patience=2, done_interval=4,
+    min_steps=30, false_stop_budget=0.03, false_positive_rate=0.02, miss_rate=0.1, episodes=80,
+    task_suites=("libero_spatial",),
 )  # fmt: skip
 
 
@@ -38,7 +39,8 @@ def test_its_options_make_a_training_rule() -> None:
         ([1], "JSON object .* got list"),
         ({"calibration": None, "calibration_reason": "there are no failed episodes"}, "no failed episodes"),
         ({"metrics": {}}, "holds no calibration"),
-        ({**MEASURED.as_json(), "version": 2}, "version 1 in .* got 2"),
+        ({**MEASURED.as_json(), "version": 1}, "version 2 in .* got 1"),
+        ({**MEASURED.as_json(), "critic_fingerprint": None}, "measured critic's fingerprint .* got None"),
         ({**MEASURED.as_json(), "done_treshold": 0.5}, r"unknown calibration fields \['done_treshold'\]"),
         ({**MEASURED.as_json(), "done_threshold": 90}, r"done_threshold in \[0, 1\], got 90"),
         ({**MEASURED.as_json(), "done_threshold": None}, r"done_threshold in \[0, 1\], got None"),

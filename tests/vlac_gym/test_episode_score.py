@@ -10,7 +10,7 @@ from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
 from vlac_gym.episode_score import score_episode
 from vlac_gym.errors import ConfigError
-from vlac_gym.types import CriticInfo
+from vlac_gym.types import CriticInfo, CriticKnowledge
 
 TASK = "open the drawer"
 
@@ -92,7 +92,7 @@ def test_nano_scores_an_episode_as_it_values_it():
     nano = make_critic("nano")
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(7)]
-    score = score_episode(nano, frames, TASK, value_stride=2)
+    score = score_episode(nano, frames, TASK, value_stride=2, on_critic_mismatch="warn")
     assert score.values.tolist() == nano.value([frames[i] for i in (0, 2, 4, 6)], TASK).tolist()
 
 
@@ -156,3 +156,21 @@ def test_bad_input_is_refused_before_the_critic_is_asked(frames, options, messag
     with pytest.raises(ConfigError, match=message):
         score_episode(VLACCritic(engine), frames, TASK, **options)
     assert engine.batches == []
+
+
+@pytest.mark.parametrize(
+    ("knows", "text"),
+    [
+        (CriticKnowledge(tasks=("close it",)), "does not know the task 'open the drawer'"),
+        (CriticKnowledge(inputs=()), "does not know the input 'references'"),
+    ],
+)
+def test_a_critic_that_does_not_know_the_task_or_references_is_asked_on_demand_only(knows, text, caplog):
+    critic = PictureCritic()
+    critic.describe = lambda: CriticInfo("picture", knows=knows)
+    shown = {"references": frames_of(2)}
+    with pytest.raises(ConfigError, match=text):
+        score_episode(critic, frames_of(3), TASK, **shown)
+    assert critic.batch_sizes == []
+    score_episode(critic, frames_of(3), TASK, **shown, on_critic_mismatch="warn")
+    assert text in caplog.text

@@ -11,6 +11,7 @@ from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, described
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.data.collect_options import CollectOptions, check_collection, parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
@@ -69,6 +70,8 @@ class Args:
     """Show the critic a successful episode of the same task and another initial state, where there is one."""
     references: Path | None = None
     """Folder of the episodes that --one-shot shows; default: the judged folder, all of it."""
+    on_critic_mismatch: OnMismatch = "raise"
+    """raise: refuse a critic that does not know these tasks, views or references. warn: measure it all the same."""
     batch_size: int = 32
     """Most frames or pairs of one call."""
     probe_episodes: int = 40
@@ -180,7 +183,7 @@ def _judge(
         def advance(_: JudgedEpisode) -> None:
             on_progress(next(done), len(dataset))
 
-        return make_card(critic, args.critic, dataset, config, advance, references)
+        return make_card(critic, args.critic, dataset, config, advance, references, args.on_critic_mismatch)
 
 
 def _reading(card: ReportCard) -> str:

@@ -17,6 +17,7 @@ from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.engines.torch_threads import limit_torch_threads
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.envs.gl import renders_in_software
@@ -77,6 +78,9 @@ class Args:
     """Training rule: vlac, dense, pbrs, evolve."""
     calibration: str | None = None
     """JSON file with thresholds, as the report card writes it, or nano."""
+    on_critic_mismatch: OnMismatch = "raise"
+    """raise: refuse a critic that does not know the task, or that the calibration was not measured on. warn: run all
+    the same."""
     done_threshold: float | None = None
     """success_prob that counts as done, [0, 1]; default: the preset's, like all that follow."""
     done_patience: int | None = None
@@ -126,6 +130,7 @@ def run(args: Args) -> int:
             mode=args.mode,
             preset=args.preset,
             calibration=args.calibration,
+            on_critic_mismatch=args.on_critic_mismatch,
             **cast(Any, _rule_options(args)),
         )
         who = described(critic)  # A lost server is told before a simulator is built.

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.vlac.prompts import check_task, sample_references
 from vlac_gym.episode_score import EpisodeScore, check_score_options, score_episode
@@ -47,6 +48,8 @@ class Args:
     """Video or folder of a successful episode, shown to the critic as an example (in-context one-shot)."""
     reference_count: int = 9
     """Frames picked from the reference, 2 to 11."""
+    on_critic_mismatch: OnMismatch = "raise"
+    """raise: refuse a critic that does not know the task or the reference. warn: ask it all the same."""
     value_stride: int = 5
     """Frames between the two pictures of a pair."""
     check_stride: int = 1
@@ -101,6 +104,7 @@ def _ask(
                 value_stride=args.value_stride,
                 check_stride=args.check_stride,
                 done_threshold=args.done_threshold,
+                on_critic_mismatch=args.on_critic_mismatch,
                 on_progress=on_progress,
             )
         return score, critic.describe()

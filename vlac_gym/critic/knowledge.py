@@ -1,16 +1,40 @@
-"""Whether a critic knows what it is about to judge: `find_mismatches`, `parse_knowledge`, `Mismatch`."""
+"""Whether a critic knows what it is about to judge: `find_mismatches`, `settle_mismatches`, and
+`read_knowledge`, `write_knowledge`, `parse_knowledge` for how it is written down.
 
-__all__ = ["Mismatch", "find_mismatches", "parse_knowledge"]
+A checkpoint's folder says it in `knowledge.json`: the fields of `CriticKnowledge`, each a list of texts or null.
+"""
+
+__all__ = [
+    "KNOWLEDGE_FILE",
+    "Mismatch",
+    "OnMismatch",
+    "find_mismatches",
+    "parse_knowledge",
+    "read_knowledge",
+    "settle_mismatches",
+    "write_knowledge",
+]
 
 import difflib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+import json
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
 
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.types import CriticInfo, CriticKnowledge
 
+KNOWLEDGE_FILE = "knowledge.json"
+"""Name of the file in a checkpoint's folder that says what the critic was trained on."""
+
+OnMismatch = Literal["raise", "warn"]
+"""What to do with a critic that does not know what it is about to judge."""
+
 _SHOWN_NAMES = 4
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,46 @@ def find_mismatches(
         _compare("pictures of", renderer, knows.renderers, is_grave=False),
     ]
     return [mismatch for mismatch in found if mismatch is not None]
+
+
+def settle_mismatches(info: CriticInfo, found: Sequence[Mismatch], on_mismatch: OnMismatch) -> None:
+    """Logs what was found as warnings, or refuses the critic.
+
+    Raises:
+        ConfigError: Something grave, and `on_mismatch` is `raise`.
+    """
+    grave = [mismatch.text for mismatch in found if mismatch.is_grave]
+    if grave and on_mismatch == "raise":
+        raise ConfigError(
+            f"The critic {info.name!r} ({info.model}) can't judge this: {'; '.join(grave)}. Choose a critic that "
+            "knows it; on_critic_mismatch='warn' takes its answers all the same."
+        )
+    for mismatch in found:
+        logger.warning("Don't rely on the critic %r (%s): %s.", info.name, info.model, mismatch.text)
+
+
+def read_knowledge(directory: str | Path) -> CriticKnowledge:
+    """What a checkpoint's folder says of the critic in it; a folder without the file says that it knows anything.
+
+    Raises:
+        ConfigError: The file is not JSON, or holds something else.
+    """
+    file = Path(directory) / KNOWLEDGE_FILE
+    if not file.is_file():
+        return CriticKnowledge()
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ConfigError(f"Expected JSON in {file}: {e}") from e
+    if not isinstance(content, dict):
+        raise ConfigError(f"Expected a JSON object in {file}, got {type(content).__name__}.")
+    return parse_knowledge(content, str(file))
+
+
+def write_knowledge(directory: Path, knows: CriticKnowledge) -> None:
+    """Writes what `read_knowledge` reads."""
+    text = json.dumps(asdict(knows), indent=2, ensure_ascii=False) + "\n"
+    (directory / KNOWLEDGE_FILE).write_text(text, encoding="utf-8")
 
 
 def parse_knowledge(content: Mapping[str, Any], where: str) -> CriticKnowledge:

@@ -63,7 +63,8 @@ class EpisodeMeta:
         seed: Seed of the policy's own randomness.
         frame_stride_steps: A frame was kept every so many env steps.
         encoding: `"jpeg"` or `"png"`.
-        details: More facts; JSON-serialisable. `record_episode` adds `wall_s`, the time the episode took.
+        details: More facts; JSON-serialisable. `record_episode` adds `wall_s`, the time the episode took,
+            and `renderer`, what drew the pictures, e.g. `"mujoco 3.3.2"`, or None.
     """
 
     task_suite: str

@@ -82,6 +82,8 @@ class RecordSettings:
 class RecordableEnv(Protocol):
     """What recording needs of an env; `vlac_gym.envs.libero.LiberoEnv` has it."""
 
+    metadata: dict[str, Any]
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         """Starts an episode from `options["task_id"]` and `options["init_state_id"]`."""
         ...
@@ -115,7 +117,7 @@ def record_episode(
     `details["wall_s"]` of the episode's meta data is the time in seconds that the policy, the physics, the
     simulator's labels and the rendering of the first view took, much as in a rollout; the reset, further views and
     compression are not in it. `details["max_episode_steps"]` and, of JPEG frames, `details["quality"]` are those of
-    the settings.
+    the settings, and `details["renderer"]` names what drew the pictures, if the env's `metadata` does.
 
     Args:
         env: An env of the plan's suite that no wrapper hides.
@@ -150,7 +152,11 @@ def record_episode(
         if frames is not None:
             frames |= _frames(env, settings.cameras[1:])
         recorder.add(env.proprioception(), info, frames, stage, action)
-    facts = {"wall_s": round(wall_s, 4), "max_episode_steps": settings.max_episode_steps}
+    facts: dict[str, Any] = {
+        "wall_s": round(wall_s, 4),
+        "max_episode_steps": settings.max_episode_steps,
+        "renderer": env.metadata.get("renderer"),
+    }
     if settings.encoding == "jpeg":
         facts["quality"] = settings.quality
     return recorder.finish(**facts)

@@ -1,5 +1,5 @@
 """Choosing the OpenGL library and the GPU before MuJoCo is imported, and what they are: `configure_gl`,
-`spread_rendering`, `renders_in_software`, `probe_egl`, `probe_osmesa`.
+`spread_rendering`, `renders_in_software`, `renderer_name`, `probe_egl`, `probe_osmesa`.
 
 MuJoCo and PyOpenGL read their environment variables once, at import. Without a display there are two ways to
 render: EGL (a GPU's driver, or Mesa's software renderer) and OSMesa (software only).
@@ -11,11 +11,13 @@ __all__ = [
     "configure_gl",
     "probe_egl",
     "probe_osmesa",
+    "renderer_name",
     "renders_in_software",
     "spread_rendering",
 ]
 
 import ctypes
+import importlib.metadata
 import logging
 import os
 import sys
@@ -34,6 +36,14 @@ OSMESA_HINT = "sudo apt-get install -y libosmesa6"
 _EGL_EXTENSIONS = 0x3055  # EGL_EXTENSIONS in egl.h
 _EGL_PLATFORM_DEVICE = 0x313F  # EGL_PLATFORM_DEVICE_EXT in eglext.h
 _MOST_EGL_DEVICES = 64
+
+
+def renderer_name() -> str | None:
+    """What draws the pictures, e.g. ``"mujoco 3.3.2"``; None where MuJoCo is not installed. Imports nothing."""
+    try:
+        return f"mujoco {importlib.metadata.version('mujoco')}"
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def configure_gl(environ: MutableMapping[str, str] | None = None) -> str:

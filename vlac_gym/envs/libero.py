@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from vlac_gym.envs.gl import renderer_name
 from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero_simulator import CONTROL_HZ, LiberoSimulator
 from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask, get_task
@@ -58,6 +59,8 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
     to another task of the suite, which stays until the next switch. The same (task, init state, actions)
     gives bitwise the same states in any process with the same MuJoCo and CPU type, whatever ran before.
 
+    ``metadata["renderer"]`` names what draws the pictures, e.g. ``"mujoco 3.3.2"``: versions light a scene differently.
+
     Args:
         task_suite: A name from `vlac_gym.envs.list_suites`.
         task_id: Which task of the suite.
@@ -77,7 +80,11 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         DependencyNotInstalled: LIBERO is not installed, or MuJoCo in a version that spoils its scenes.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": CONTROL_HZ,
+        "renderer": renderer_name(),
+    }
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from vlac_gym import __version__
 from vlac_gym.calibration import Calibration
 from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.engines.cuda_memory import reset_cuda_memory_peak
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.report_card.asking import AskedCritic, Call
@@ -33,6 +34,7 @@ from vlac_gym.report_card.sections import (
 from vlac_gym.report_card.statistics import Estimate
 from vlac_gym.report_card.sweep import StopTable, SweepPoint, cross_validate, recommend, rule_grid
 from vlac_gym.report_card.termination import StopRule
+from vlac_gym.report_card.unknowns import settle_unknowns
 from vlac_gym.reporting.files import write_json, write_text
 from vlac_gym.types import CriticInfo
 
@@ -111,6 +113,7 @@ def make_card(
     config: CardConfig | None = None,
     on_episode: Callable[[JudgedEpisode], None] | None = None,
     references: EpisodeDataset | None = None,
+    on_critic_mismatch: OnMismatch = "raise",
 ) -> ReportCard:
     """Asks the critic about every episode and measures it against the simulator.
 
@@ -122,20 +125,29 @@ def make_card(
         on_episode: Called after each judged episode.
         references: Judge values and pairs one-shot, with frames of a successful episode of these, of the same
             task and another initial state; episodes of tasks that have none are judged without.
+        on_critic_mismatch: `raise` refuses episodes or references that the critic does not know
+            (`CriticInfo.knows`); `warn` measures it all the same, and the card says so.
 
     Raises:
-        ConfigError: `references` for a critic that does not say that it reads them.
+        ConfigError: As `on_critic_mismatch` says, or `references` for a critic that does not say that it reads them.
         CriticError: The critic fails otherwise than by an unusable answer.
     """
     config = config or CardConfig()
     info = described(critic)
     picker = _picker(info, references, config)
+    unknowns = settle_unknowns(
+        info,
+        dataset,
+        camera=config.camera,
+        has_references=references is not None,
+        on_mismatch=on_critic_mismatch,
+    )
     reset_cuda_memory_peak()
     asked = AskedCritic(critic, config.batch_size)
     probes = _probes(critic, info, dataset, config, picker)
     judged = _judge(asked, dataset, probes, config, picker, on_episode)
     timed, not_timed = _time(critic, info, dataset, config, picker)
-    points, calibration, reason, held_out = _calibrate(judged, spec, config)
+    points, calibration, reason, held_out = _calibrate(judged, spec, info, config)
     chosen = _rule_of(calibration, config)
     boot = Bootstrap(config.resamples, config.seed)
     sections = {
@@ -150,6 +162,7 @@ def make_card(
         "version": CARD_VERSION,
         "vlac_gym": __version__,
         "critic": {"spec": spec, **asdict(info)},
+        "unknown_to_the_critic": unknowns,
         "dataset": {"path": str(dataset.root), **dataset.summary()},
         "references": _references_used(picker, judged),
         "config": asdict(config),
@@ -310,7 +323,7 @@ def _headline(sections: Mapping[str, Any]) -> dict[str, Estimate]:
 
 
 def _calibrate(
-    judged: Sequence[JudgedEpisode], spec: str, config: CardConfig
+    judged: Sequence[JudgedEpisode], spec: str, info: CriticInfo, config: CardConfig
 ) -> tuple[list[SweepPoint], Calibration | None, str, dict[str, Estimate]]:
     checks = [episode.checks for episode in judged]
     succeeds = [episode.succeeds for episode in judged]
@@ -325,6 +338,7 @@ def _calibrate(
     meets = best.is_within(config.false_stop_budget)
     calibration = Calibration(
         critic=spec,
+        critic_fingerprint=info.fingerprint,
         done_threshold=best.rule.threshold,
         done_patience=best.rule.patience,
         done_interval=_check_interval(judged),

@@ -100,6 +100,10 @@ def _notes(content: Mapping[str, Any]) -> str:
             f"One-shot: values and pairs of {used['judged_with']} episodes were judged with {used['frames']} frames "
             f"of a success of the same task and another start{without}."
         )
+    if content["unknown_to_the_critic"]:
+        notes.append(
+            f"Measured beyond what this critic knows: {'; '.join(content['unknown_to_the_critic'])}."
+        )
     if content["calibration_reason"]:
         notes.append(f"Thresholds: {content['calibration_reason']}.")
     return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)

@@ -47,6 +47,7 @@ def check_arguments(
     task: object,
     on_sim_terminated: object,
     on_critic_error: object,
+    on_critic_mismatch: object,
     references: Sequence[Frame] | None,
     max_buffer_bytes: object,
     sim_success_weight: object,
@@ -56,6 +57,7 @@ def check_arguments(
     check_mode(mode)
     _check_choice("on_sim_terminated", on_sim_terminated, ("ignore", "truncate"))
     _check_choice("on_critic_error", on_critic_error, ("raise", "truncate"))
+    _check_choice("on_critic_mismatch", on_critic_mismatch, ("raise", "warn"))
     _check_references(references)
     if task is not None and (not isinstance(task, str) or not task.strip()):
         raise ConfigError(f"Expected task as a text, or None for info['task'], got {task!r}.")

@@ -59,6 +59,11 @@ class TrainingEpisode:
         self._sim_success = sim_success(info)
 
     @property
+    def task(self) -> str:
+        """Task text."""
+        return self._episode.task
+
+    @property
     def num_steps(self) -> int:
         """Env steps so far."""
         return self._episode.num_steps

@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 from vlac_gym.critic.base import Critic
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.errors import ConfigError
@@ -21,6 +22,7 @@ from vlac_gym.rule.episode import Verdict
 from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.actions import check_action
+from vlac_gym.wrappers.critic_fit import CriticFit
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
 from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, episode_enders
 from vlac_gym.wrappers.quiet_steps import QuietSteps
@@ -87,6 +89,9 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         on_sim_terminated: What the wrapped env's `terminated` does to a training episode: nothing, or end
             it like the step limit (for envs that can't be stepped further).
         on_critic_error: `raise`, or `truncate`: end the episode with reward 0.0 and `failed=True`.
+        on_critic_mismatch: What `reset` does in training with a critic that does not know the task, its suite, the
+            view or the references (`CriticInfo.knows`), or that the calibration was not measured on: `raise`
+            ConfigError, or `warn` in the log and go on. Another renderer only warns.
         references: 2 to 11 frames of a successful episode, passed to `progress` and `value`.
         calibration: A JSON file with thresholds, as the report card writes it; options given here win.
         max_buffer_bytes: Bound of the buffered frames' bytes.
@@ -122,6 +127,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         frame: FrameSource | None = None,
         on_sim_terminated: Literal["ignore", "truncate"] = "ignore",
         on_critic_error: Literal["raise", "truncate"] = "raise",
+        on_critic_mismatch: OnMismatch = "raise",
         references: Sequence[Frame] | None = None,
         calibration: str | None = None,
         max_buffer_bytes: int = 256 * 2**20,
@@ -139,6 +145,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             frame=frame,
             on_sim_terminated=on_sim_terminated,
             on_critic_error=on_critic_error,
+            on_critic_mismatch=on_critic_mismatch,
             references=references,
             calibration=calibration,
             max_buffer_bytes=max_buffer_bytes,
@@ -153,6 +160,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             task=task,
             on_sim_terminated=on_sim_terminated,
             on_critic_error=on_critic_error,
+            on_critic_mismatch=on_critic_mismatch,
             references=references,
             max_buffer_bytes=max_buffer_bytes,
             sim_success_weight=sim_success_weight,
@@ -161,6 +169,14 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self.critic_failures = 0
         self.critic_latency_ms: float | None = None
         self._frames = FrameReader(env, frame)
+        self._fit = CriticFit(
+            view=self._frames.camera,
+            renderer=env.metadata.get("renderer"),
+            has_references=references is not None,
+            calibration=calibration,
+            on_mismatch=on_critic_mismatch,
+            waits_for_server=on_critic_error == "truncate",
+        )
         self._steps = QuietSteps(env)
         self._critic_spec = critic
         self._critic = None if isinstance(critic, str) else critic
@@ -296,6 +312,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self.num_episodes += 1
         settings = replace(self._settings, sim_success_weight=weight)
         self._episode = TrainingEpisode(settings, self._look(info), info)
+        self._fit.check(self.critic, self._episode.task, info)
         return self._episode.begin_info(info, self.critic_failures)
 
     def _look(self, info: dict[str, Any]) -> Frame:

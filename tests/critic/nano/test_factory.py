@@ -8,8 +8,10 @@ import pytest
 
 from vlac_gym.calibration import load_calibration
 from vlac_gym.critic import Critic, make_critic
+from vlac_gym.critic.knowledge import find_mismatches
 from vlac_gym.critic.nano.factory import CALIBRATION, CHECKPOINT
 from vlac_gym.errors import ConfigError
+from vlac_gym.wrappers import VLACRewardWrapper
 
 pytest.importorskip("torch")
 
@@ -88,6 +90,52 @@ def test_the_shipped_thresholds_load_by_name_and_were_measured_on_nano() -> None
     assert calibration == load_calibration(CALIBRATION)
     assert (calibration.critic, calibration.meets_budget) == ("nano", True)
     assert (calibration.done_threshold, calibration.done_patience, calibration.done_interval) == (0.95, 2, 2)
+
+
+def test_the_thresholds_are_those_of_the_shipped_weights_and_no_others(nano: Critic) -> None:
+    measured = load_calibration("nano").critic_fingerprint
+    assert nano.describe().fingerprint == measured
+    assert (
+        make_critic(f"transformers:{CHECKPOINT}?reading=exact,unfinished_value_limit=0.95")
+        .describe()
+        .fingerprint
+        == measured
+    )
+    assert make_critic("nano:?reading=rich").describe().fingerprint != measured
+
+
+def test_nano_says_that_it_knows_twenty_tasks_one_view_and_no_pictures_beside_the_frame(nano: Critic) -> None:
+    knows = nano.describe().knows
+    assert knows.task_suites == ("libero_spatial", "libero_object")
+    assert len(knows.tasks) == len(set(knows.tasks)) == 20
+    assert TASK in knows.tasks
+    assert (knows.views, knows.inputs) == (("agentview",), ())
+    goal = make_critic("nano", goal_image=frame("success")).describe()
+    (mismatch,) = find_mismatches(goal, task=TASK)
+    assert "does not know the input 'goal_image'" in mismatch.text
+
+
+def test_the_tasks_that_nano_knows_are_the_suites_own_texts(nano: Critic) -> None:
+    pytest.importorskip("libero")
+    from vlac_gym.envs.libero_tasks import get_task
+
+    suites = ("libero_spatial", "libero_object")
+    texts = [get_task(suite, task_id).language for suite in suites for task_id in range(10)]
+    assert list(nano.describe().knows.tasks) == texts
+
+
+def test_nano_refuses_other_libero_tasks_at_reset(nano: Critic) -> None:
+    pytest.importorskip("libero")
+    from vlac_gym.envs.libero import LiberoEnv
+
+    env = VLACRewardWrapper(LiberoEnv("libero_goal", image_size=32, cameras=("agentview",)), nano)
+    try:
+        with pytest.raises(
+            ConfigError, match="does not know the task 'open the middle drawer of the cabinet'"
+        ):
+            env.reset(seed=0)
+    finally:
+        env.close()
 
 
 def test_the_model_card_states_the_shipped_thresholds_and_size() -> None:

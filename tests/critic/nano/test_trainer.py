@@ -10,9 +10,11 @@ import pytest
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
+from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
+from vlac_gym.types import CriticKnowledge
 
 torch = pytest.importorskip("torch")
 
@@ -34,7 +36,15 @@ def write_data(root: Path) -> None:
             write_episode(
                 root,
                 Episode(
-                    meta=EpisodeMeta("suite", 0, TASK, init_state_id, "expert", seed=seed),
+                    meta=EpisodeMeta(
+                        "suite",
+                        0,
+                        TASK,
+                        init_state_id,
+                        "expert",
+                        seed=seed,
+                        details={"renderer": "crayon 1"},
+                    ),
                     actions=np.zeros((11, 7), np.float32),
                     states=np.zeros((12, 8), np.float32),
                     success=progress == 1.0,
@@ -93,12 +103,25 @@ def test_training_learns_saves_and_resumes(tmp_path):
         train_nano(tmp_path / "data", tmp_path / "run", recipe(151), device="cpu", resume=True)
 
     critic = make_critic(f"transformers:{checkpoint}", device="cpu")
+    assert critic.describe().knows == CriticKnowledge(
+        tasks=(TASK,), task_suites=("suite",), views=("agentview",), inputs=(), renderers=("crayon 1",)
+    )
     probs = critic.success_prob([frame(0.0), frame(0.4), frame(1.0)], [TASK] * 3)
     assert probs[2] > 0.5 > probs[1]
     assert probs[0] < 0.1
     progress = critic.progress([frame(0.0)], [frame(0.5)], [TASK])
     assert -1.0 <= progress[0] <= 1.0
     critic.close()
+
+
+def test_a_critic_trained_on_pictures_of_unknown_origin_claims_no_renderer(tmp_path):
+    from vlac_gym.critic.nano.trainer import knowledge_of
+
+    write_data(tmp_path)
+    first, second = list(EpisodeDataset.open(tmp_path))[:2]
+    silent = dataclasses.replace(second, meta=dataclasses.replace(second.meta, details={}))
+    assert knowledge_of([first, second]).renderers == ("crayon 1",)
+    assert knowledge_of([first, silent]).renderers is None
 
 
 def test_training_learns_from_reworded_prompts_and_relit_pictures(tmp_path):

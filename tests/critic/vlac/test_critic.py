@@ -289,6 +289,44 @@ def test_describe_close_sleep_and_wake_reach_the_engine():
     assert engine.is_closed
 
 
+def fingerprint(engine=None, config=None, **pictures):
+    return VLACCritic(engine or ScriptedEngine([]), config, **pictures).describe().fingerprint
+
+
+def test_a_fingerprint_tells_reading_pictures_and_model_apart():
+    other = ScriptedEngine([])
+    other.describe = lambda: {"name": "scripted", "model": "other"}
+    digested = ScriptedEngine([])
+    digested.describe = lambda: {"name": "scripted", "model": "none", "weights_digest": "ab"}
+    shown = [frame(1), frame(2)]
+    different = [
+        fingerprint(),
+        fingerprint(config=VLACConfig(reading="exact")),
+        fingerprint(config=VLACConfig(value_rule="hyperbolic")),
+        fingerprint(config=VLACConfig(unfinished_value_limit=0.5)),
+        fingerprint(references=shown),
+        fingerprint(references=shown[::-1]),
+        fingerprint(goal_image=frame(1)),
+        fingerprint(other),
+        fingerprint(digested),
+    ]
+    assert len(set(different)) == len(different)
+
+
+def test_a_fingerprint_is_the_same_on_another_machine_in_another_folder():
+    moved = ScriptedEngine([])
+    moved.describe = lambda: {"name": "a", "model": "/there", "device": "cuda", "weights_digest": "ab"}
+    here = ScriptedEngine([])
+    here.describe = lambda: {"name": "b", "model": "/here", "dtype": "float32", "weights_digest": "ab"}
+    assert fingerprint(moved) == fingerprint(here, VLACConfig(out_of_scale="clip"))
+
+
+def test_a_critic_says_which_pictures_it_shows_on_its_own():
+    pictures = {"references": [frame(1), frame(2)], "goal_image": frame(3)}
+    assert VLACCritic(ScriptedEngine([])).describe().inputs == ()
+    assert VLACCritic(ScriptedEngine([]), **pictures).describe().inputs == ("references", "goal_image")
+
+
 def test_pairs_of_an_episode():
     assert episode_pairs(12, 5) == ((0, 5), (5, 10))
     assert episode_pairs(5, 3, overlapping=True) == ((0, 3), (1, 4))

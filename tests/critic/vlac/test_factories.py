@@ -9,6 +9,7 @@ import pytest
 from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
+from vlac_gym.types import CriticKnowledge
 
 FRAME = np.zeros((4, 4, 3), np.uint8)
 
@@ -134,3 +135,28 @@ def test_bad_references_are_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "vlac_gym.critic.engines.transformers", None)
     with pytest.raises(ConfigError, match="2 to 11 reference frames, got 1"):
         make_critic("transformers:ckpt", references=[FRAME])
+
+
+@pytest.mark.parametrize("engine", ["transformers", "swift"])
+def test_a_checkpoints_folder_says_what_the_critic_knows(engine, tmp_path):
+    assert make_critic(f"{engine}:{tmp_path}").describe().knows == CriticKnowledge()
+    (tmp_path / "knowledge.json").write_text('{"tasks": ["open the drawer"], "inputs": []}')
+    said = CriticKnowledge(tasks=("open the drawer",), inputs=())
+    assert make_critic(f"{engine}:{tmp_path}").describe().knows == said
+    told = CriticKnowledge(views=("wrist",))
+    assert make_critic(f"{engine}:{tmp_path}", knows=told).describe().knows == told
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "Expected JSON in"), ("[]", "Expected a JSON object"), ('{"task": []}', "Unknown field in")],
+)
+def test_a_malformed_knowledge_file_is_refused(text, message, tmp_path):
+    (tmp_path / "knowledge.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        make_critic(f"transformers:{tmp_path}")
+
+
+def test_a_served_models_knowledge_can_be_told():
+    told = CriticKnowledge(tasks=("open the drawer",))
+    assert make_critic("openai:http://host:8000/v1#vlac", knows=told).describe().knows == told

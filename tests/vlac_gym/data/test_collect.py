@@ -32,6 +32,7 @@ class PointEnv:
         self.resets = self.renders = 0
 
     unwrapped = property(lambda self: self)
+    metadata = {"renderer": "points 1"}
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
         self.resets += 1
@@ -132,6 +133,7 @@ def test_an_episode_knows_how_long_it_took_without_its_further_views(monkeypatch
     settings = RecordSettings(cameras=("agentview", "wrist"), frame_stride_steps=4, image_size=16)
     episode = record_episode(env, CarryPolicy(), plan(), settings)
     assert episode.meta.details["wall_s"] == episode.num_steps  # a second for each step and no more
+    assert episode.meta.details["renderer"] == "points 1"
     assert list(episode.frames) == ["agentview", "wrist"]
 
 

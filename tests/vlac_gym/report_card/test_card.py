@@ -22,6 +22,7 @@ from vlac_gym.report_card.names import HEADLINES, SECTIONS
 from vlac_gym.report_card.probes import paraphrases
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.reward import training_rule
+from vlac_gym.types import CriticInfo, CriticKnowledge
 
 CONFIG = CardConfig(resamples=50, probe_episodes=6)
 
@@ -127,6 +128,7 @@ def test_the_recommendation_becomes_a_training_rule(noisy_card: ReportCard, tmp_
         calibration.done_patience,
     )
     assert calibration.critic == "noisy_oracle:tpr=0.8,fpr=0.05,seed=3"
+    assert calibration.critic_fingerprint == make_critic(calibration.critic).describe().fingerprint
     assert calibration.episodes == 48
     assert calibration.task_suites == ("libero_spatial",)
 
@@ -142,6 +144,7 @@ def test_the_wrapper_takes_the_card_as_its_calibration(noisy_card: ReportCard, t
         ScriptedEnv(success_steps=range(5, 40), max_episode_steps=40),
         critic=make_critic("oracle"),
         calibration=str(path),
+        on_critic_mismatch="warn",  # the card's critic is a noisy one
     )
     env.reset(seed=0)
     steps = 0
@@ -153,6 +156,21 @@ def test_the_wrapper_takes_the_card_as_its_calibration(noisy_card: ReportCard, t
     # Success from step 5 on is called after as many checks as the card demands, not before min_steps.
     assert steps == max(5 + patience - 1, noisy_card.content["calibration"]["min_steps"])
     assert reward == 1.0
+
+
+def test_a_critic_is_measured_beyond_what_it_knows_on_demand_only(
+    bank: EpisodeDataset, tmp_path: Path
+) -> None:
+    critic = SeeingCritic()
+    knows = CriticKnowledge(task_suites=("libero_goal",), views=("wrist",))
+    critic.describe = lambda: CriticInfo("seeing", knows=knows)  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match=r"a task of the suite 'libero_spatial'.*the view 'agentview'"):
+        make_card(critic, "seeing", bank, CONFIG)
+    assert critic.texts == []
+    card = make_card(critic, "seeing", bank, CONFIG, on_critic_mismatch="warn")
+    assert len(card.content["unknown_to_the_critic"]) == 2
+    page = write_card(card, tmp_path)[1].read_text()
+    assert "Measured beyond what this critic knows: it does not know a task of the suite" in page
 
 
 def test_a_critic_that_sees_gets_its_robustness_measured(bank: EpisodeDataset) -> None:

@@ -83,7 +83,10 @@ class Engine(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """`name`, `model`, `device` and further JSON-serialisable facts; loads nothing."""
+        """`name`, `model`, `device` and further JSON-serialisable facts; loads nothing.
+
+        `weights_digest`, of the model's files, where the engine reads them: it tells two models of one name apart.
+        """
         ...
 
     def sleep(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlac_gym.critic.engines.answering import TokenPicker, build_reply
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
+from vlac_gym.critic.engines.checkpoint_digest import checkpoint_digest
 from vlac_gym.critic.engines.checkpoint_files import inspect_checkpoint
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
 from vlac_gym.critic.engines.transformers_loading import (
@@ -49,6 +50,7 @@ class PlainTransformersEngine:
     ) -> None:
         facts = inspect_checkpoint(path)
         self._path = str(path)
+        self._weights = checkpoint_digest(path)
         self._device = pick_device(device)
         torch_dtype = pick_dtype(dtype, self._device)
         self.model: Any = load_model(facts, torch_dtype).to(self._device).eval()
@@ -69,8 +71,13 @@ class PlainTransformersEngine:
             return [self._generate_one(request) for request in requests]
 
     def describe(self) -> dict[str, Any]:
-        """Name, checkpoint, device."""
-        return {"name": "plain_transformers", "model": self._path, "device": str(self._device)}
+        """Name, checkpoint and its digest, device."""
+        return {
+            "name": "plain_transformers",
+            "model": self._path,
+            "weights_digest": self._weights,
+            "device": str(self._device),
+        }
 
     def sleep(self) -> None:
         """Does nothing."""

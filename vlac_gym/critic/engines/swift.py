@@ -16,6 +16,7 @@ from typing import Any
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.chat_completions import TOP_LOGPROBS, read_reply
 from vlac_gym.critic.engines.chat_prompts import check_request
+from vlac_gym.critic.engines.checkpoint_digest import checkpoint_digest
 from vlac_gym.errors import ConfigError, CriticServerError, DependencyNotInstalled, unknown_name
 from vlac_gym.frames.codec import square_picture
 
@@ -64,6 +65,7 @@ class SwiftEngine:
         self._model_type, self._image_size = _read_config(self._path)
         if not allow_remote_code:
             _check_runs_no_code(self._path)
+        self._weights = checkpoint_digest(self._path)
         self._device = device
         self._dtype = dtype
         self._max_batch_size = max_batch_size
@@ -91,10 +93,11 @@ class SwiftEngine:
         return [replies[i] for i in range(len(requests))]
 
     def describe(self) -> dict[str, Any]:
-        """`name`, `model`, `device` and the checkpoint's format; loads nothing."""
+        """`name`, `model`, digest of the `weights`, `device` and the checkpoint's format; loads nothing."""
         return {
             "name": "swift",
             "model": str(self._path),
+            "weights_digest": self._weights,
             "device": self._device or "auto",
             "dtype": self._dtype or "auto",
             "format": self._model_type,

@@ -234,10 +234,11 @@ class TransformersEngine:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Name, checkpoint, device, dtype, memory plan."""
+        """Name, checkpoint and its digest, device, dtype, memory plan."""
         return {
             "name": "transformers",
             "model": str(self._facts.path),
+            "weights_digest": self._parts.digest,
             "device": str(self._device),
             "dtype": str(self._dtype).removeprefix("torch."),
             "image_size": self._parts.image_size,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder
+from vlac_gym.critic.engines.checkpoint_digest import checkpoint_digest
 from vlac_gym.critic.engines.checkpoint_files import CheckpointFacts
 from vlac_gym.critic.engines.text_decoder import TextDecoder
 from vlac_gym.critic.engines.vision_encoder import VisionEncoder
@@ -38,6 +39,7 @@ class LoadedCheckpoint:
         prompts: Requests to token ids.
         image_size: Side of the square pictures the vision encoder takes, in pixels.
         patches: Positions that the vision encoder computes per picture.
+        digest: Of the files; see `checkpoint_digest`.
     """
 
     vision: VisionEncoder
@@ -45,6 +47,7 @@ class LoadedCheckpoint:
     prompts: PromptEncoder
     image_size: int
     patches: int
+    digest: str
 
 
 def pick_device(device: str | None) -> torch.device:
@@ -105,7 +108,14 @@ def load_checkpoint(facts: CheckpointFacts, device: torch.device, dtype: torch.d
     with torch.no_grad():
         vision = VisionEncoder(model.model).to(device).eval()
         text = TextDecoder(model.model.language_model, model.lm_head).to(device).eval()
-    return LoadedCheckpoint(vision.requires_grad_(False), text.requires_grad_(False), prompts, side, patches)
+    return LoadedCheckpoint(
+        vision.requires_grad_(False),
+        text.requires_grad_(False),
+        prompts,
+        side,
+        patches,
+        checkpoint_digest(facts.path),
+    )
 
 
 def load_prompt_encoder(facts: CheckpointFacts) -> PromptEncoder:

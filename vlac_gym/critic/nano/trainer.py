@@ -1,6 +1,6 @@
-"""Trains the nano critic from recorded episodes: `train_nano`."""
+"""Trains the nano critic from recorded episodes: `train_nano`, `knowledge_of`."""
 
-__all__ = ["train_nano"]
+__all__ = ["knowledge_of", "train_nano"]
 
 import copy
 import json
@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder
+from vlac_gym.critic.knowledge import write_knowledge
 from vlac_gym.critic.nano.batches import FrameBank, PromptBook
 from vlac_gym.critic.nano.labels import FrameTable, Sampler
 from vlac_gym.critic.nano.losses import done_loss, pair_loss, reply_logits
@@ -29,6 +30,7 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.reporting.output_folder import claim_folder
+from vlac_gym.types import CriticKnowledge
 
 with needs("Training nano", "vlac"):
     import torch
@@ -54,7 +56,7 @@ def train_nano(
     """Trains on every episode in `data` but the validation init states.
 
     Writes `log.jsonl`, `state.pt` (to resume) and `checkpoint/`, the best validated weights in the native
-    InternVL format, float16.
+    InternVL format, float16, with what the critic knows (`knowledge_of`) in `knowledge.json`.
 
     Args:
         data: Folder of episodes, as `vlac-gym collect` writes them.
@@ -99,6 +101,7 @@ class _Trainer:
         self.checkpoint_folder = out / "checkpoint"
         torch.manual_seed(recipe.seed)
         self._train_table, self._val_table = FrameTable.build(train), FrameTable.build(val)
+        self._knows = knowledge_of(train)
         self._tokenizer, model = _start(recipe.start_from, self._train_table.tasks, sizes)
         config = model.config
         self._model = model.to(device).train()
@@ -198,6 +201,7 @@ class _Trainer:
     def _save_checkpoint(self, facts: dict[str, Any]) -> None:
         model = copy.deepcopy(self._ema).to("cpu", torch.float16)
         save_checkpoint(self.checkpoint_folder, model, self._tokenizer)
+        write_knowledge(self.checkpoint_folder, self._knows)
         (self.checkpoint_folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
 
     def _log(self, row: dict[str, float]) -> None:
@@ -249,6 +253,25 @@ class _Trainer:
             raise ConfigError(
                 f"Can't continue the training in {self._out} with another recipe: {'; '.join(changed)}."
             )
+
+
+def knowledge_of(episodes: Sequence[Episode]) -> CriticKnowledge:
+    """What a critic knows that is trained on the first view of these episodes.
+
+    The renderer is left open where an episode does not tell its own.
+    """
+    renderers = [episode.meta.details.get("renderer") for episode in episodes]
+    return CriticKnowledge(
+        tasks=_unique(episode.meta.task for episode in episodes),
+        task_suites=_unique(episode.meta.task_suite for episode in episodes),
+        views=_unique(next(iter(episode.frames)) for episode in episodes),
+        inputs=(),
+        renderers=None if None in renderers else _unique(str(name) for name in renderers),
+    )
+
+
+def _unique(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(texts)))
 
 
 def _start(folder: str | None, tasks: tuple[str, ...], sizes: ModelSizes) -> tuple[Any, Any]:

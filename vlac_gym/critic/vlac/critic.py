@@ -4,7 +4,7 @@ __all__ = ["VLACConfig", "VLACCritic", "check_pictures"]
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from vlac_gym.critic.base import check_frame, check_frames, check_same_length, check_tasks
 from vlac_gym.critic.engines.base import AnswerKind, Engine, EngineReply, EngineRequest
 from vlac_gym.critic.vlac import parsing, prompts
+from vlac_gym.critic.vlac.description import describe_vlac
 from vlac_gym.critic.vlac.pairs import EpisodeJudgement, episode_pairs
 from vlac_gym.errors import ConfigError, CriticResponseError, CriticServerError, unknown_name
 from vlac_gym.progress_metrics import VALUE_RULES, ValueRule, accumulate_values
-from vlac_gym.types import CriticInfo, FloatArray, Frame
+from vlac_gym.types import CriticInfo, CriticKnowledge, FloatArray, Frame
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class VLACCritic:
             and `value` unless a call brings its own; copied. `prompts.sample_references` picks them.
         goal_image: A frame in which the task is done; `success_prob` then compares with it. Copied.
         name: What `describe` calls it; default: the engine's name.
+        knows: What the model was trained on; anything by default.
 
     Raises:
         ConfigError: References or goal image do not fit.
@@ -117,8 +119,10 @@ class VLACCritic:
         references: Sequence[Frame] | None = None,
         goal_image: Frame | None = None,
         name: str | None = None,
+        knows: CriticKnowledge | None = None,
     ) -> None:
         check_pictures(references, goal_image)
+        self._knows = knows or CriticKnowledge()
         self._name = name
         self.config = config or VLACConfig()
         self._engine = engine
@@ -279,24 +283,15 @@ class VLACCritic:
             warm_up([self._done_request(blank, task) for task in tasks])
 
     def describe(self) -> CriticInfo:
-        """Engine, model and prompt version; details hold the config and the engine's further facts."""
-        engine = dict(self._engine.describe())
-        engine_name = str(engine.pop("name", "vlac"))
-        return CriticInfo(
-            name=self._name or engine_name,
-            model=str(engine.pop("model", "none")),
-            prompt_version=prompts.PROMPT_VERSION,
-            device=str(engine.pop("device", "cpu")),
-            details={
-                "reading": self.config.reading,
-                "thinking": self.config.thinking,
-                "value_rule": self.config.value_rule,
-                "unfinished_value_limit": self.config.unfinished_value_limit,
-                "num_references": len(self._references),
-                "has_goal_image": self._goal_image is not None,
-                "out_of_scale_replies": self._num_out_of_scale,
-                **engine,
-            },
+        """See `describe_vlac`."""
+        return describe_vlac(
+            self._engine.describe(),
+            asdict(self.config),
+            name=self._name,
+            knows=self._knows,
+            references=self._references,
+            goal_image=self._goal_image,
+            out_of_scale_replies=self._num_out_of_scale,
         )
 
     def sleep(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from vlac_gym.critic.engines.base import Engine
+from vlac_gym.critic.knowledge import read_knowledge
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.spec_options import option_types, read_argument
@@ -23,7 +24,7 @@ logs and configs."""
 
 _CONFIG_FIELDS = frozenset(field.name for field in fields(VLACConfig))
 _PICTURE_OPTIONS = ("references", "goal_image")
-_CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name")
+_CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name", "knows")
 
 
 def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, **options: Any) -> VLACCritic:
@@ -32,8 +33,8 @@ def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, 
     Args:
         argument: `PATH` or `PATH?key=value,…`.
         defaults: Options that hold unless the spec or a keyword says otherwise.
-        **options: Fields of `VLACConfig`, `references`, `goal_image`, and what `TransformersEngine` takes,
-            e.g. `device`, `dtype`, `max_gpu_memory_gb`.
+        **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows` (default: the directory's
+            `knowledge.json`), and what `TransformersEngine` takes, e.g. `device`, `dtype`, `max_gpu_memory_gb`.
 
     Raises:
         ConfigError: No path, an unknown option, or a path that is not a checkpoint.
@@ -41,6 +42,7 @@ def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, 
     """
     engine_class = _load("vlac_gym.critic.engines.transformers:TransformersEngine", options)
     path, options = _read(argument, engine_class, "transformers:PATH", options)
+    options.setdefault("knows", read_knowledge(path))
     return _build(engine_class, (path,), {**(defaults or {}), **options})
 
 
@@ -49,7 +51,8 @@ def from_swift(argument: str, **options: Any) -> VLACCritic:
 
     Args:
         argument: `PATH` or `PATH?key=value,…`.
-        **options: Fields of `VLACConfig`, `references`, `goal_image`, and what `SwiftEngine` takes.
+        **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows` (default: the directory's
+            `knowledge.json`), and what `SwiftEngine` takes.
 
     Raises:
         ConfigError: No path, an unknown option, or a path that is not a checkpoint.
@@ -57,6 +60,7 @@ def from_swift(argument: str, **options: Any) -> VLACCritic:
     """
     engine_class = _load("vlac_gym.critic.engines.swift:SwiftEngine", options)
     path, options = _read(argument, engine_class, "swift:PATH", options)
+    options.setdefault("knows", read_knowledge(path))
     return _build(engine_class, (path,), options)
 
 
@@ -65,7 +69,7 @@ def from_openai(argument: str, **options: Any) -> VLACCritic:
 
     Args:
         argument: `URL#MODEL` or `URL#MODEL?key=value,…`, e.g. `http://host:8000/v1#vlac-2b`.
-        **options: Fields of `VLACConfig`, `references`, `goal_image`, and what `OpenAIEngine` takes.
+        **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows`, and what `OpenAIEngine` takes.
 
     Raises:
         ConfigError: No URL or model, or an unknown option.
@@ -109,7 +113,9 @@ def _build(engine_class: type, arguments: tuple[str, ...], options: Mapping[str,
         if name not in accepted:
             raise unknown_name(f"{engine_class.__name__} option", name, own.union(accepted))
     engine: Engine = engine_class(*arguments, **rest)
-    return VLACCritic(engine, config, **_pictures(options), name=options.get("name"))
+    return VLACCritic(
+        engine, config, **_pictures(options), name=options.get("name"), knows=options.get("knows")
+    )
 
 
 def _pictures(options: Mapping[str, Any]) -> dict[str, Any]:

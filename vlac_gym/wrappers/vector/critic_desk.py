@@ -13,11 +13,13 @@ import gymnasium as gym
 import numpy as np
 
 from vlac_gym.critic.base import Critic
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame
 from vlac_gym.vector.orders import ResetReport
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
+from vlac_gym.wrappers.critic_fit import CriticFit
 from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
 from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers
 from vlac_gym.wrappers.training_episode import EpisodeSettings, TrainingEpisode
@@ -33,6 +35,8 @@ class CriticDesk:
         critic: Returns the critic; called when it is needed.
         frame: Where one env's frame is; see `FrameSource`.
         references: Passed to `progress` and `value`.
+        calibration: Where the thresholds come from; see `CriticFit`, as for the next.
+        on_mismatch: What to do with a critic that does not know an episode.
         raises: Raise a critic's error, or end the episodes that it concerns.
         first_env_index: What a privileged critic knows env 0 as.
 
@@ -42,7 +46,7 @@ class CriticDesk:
         lock: Held while the critic is used; a lock makes several desks take turns.
 
     Raises:
-        ConfigError: One env's observation holds no such frame.
+        ConfigError: One env's observation holds no such frame, or there is no such calibration.
     """
 
     def __init__(
@@ -52,12 +56,22 @@ class CriticDesk:
         frame: FrameSource | None,
         references: Sequence[Frame] | None,
         *,
+        calibration: str | None,
+        on_mismatch: OnMismatch,
         raises: bool,
         first_env_index: int,
     ) -> None:
         # Workers' render() is out of reach, so that the frame must be part of the observation.
         one_env = SimpleNamespace(observation_space=env.single_observation_space, render_mode=None)
         self._reader = FrameReader(cast("gym.Env[Any, Any]", one_env), frame)
+        self._fit = CriticFit(
+            view=self._reader.camera,
+            renderer=env.metadata.get("renderer"),
+            has_references=references is not None,
+            calibration=calibration,
+            on_mismatch=on_mismatch,
+            waits_for_server=not raises,
+        )
         self._env = env
         self._one_env = one_env
         self._critic = critic
@@ -79,7 +93,8 @@ class CriticDesk:
         """Begins the episode of an env that was reset; returns its info.
 
         Raises:
-            ConfigError: The env's wrappers would let the simulator's success end the episode.
+            ConfigError: The env's wrappers would let the simulator's success end the episode, or the critic does not
+                know the episode.
         """
         check_inner_wrappers(report.episode_enders, f"env {index}")
         if self._is_privileged:
@@ -88,6 +103,8 @@ class CriticDesk:
         self._num_episodes[index] += 1
         frame = self.look(index, report.info)
         episode = self.episodes[index] = TrainingEpisode(settings, frame, report.info)
+        with self.lock:
+            self._fit.check(self._critic(), episode.task, report.info)
         return episode.begin_info(report.info, self.failures[index])
 
     def look(self, index: int, info: dict[str, Any]) -> Frame:

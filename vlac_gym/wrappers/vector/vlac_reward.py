@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorWrapper
 from numpy.typing import NDArray
 
 from vlac_gym.critic.base import Critic
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.reward import RuleOptions
@@ -64,6 +65,7 @@ class VLACRewardWrapper(
         on_sim_terminated: As for one env.
         on_critic_error: `raise`, after which all envs must be reset, or `truncate`, for the envs concerned:
             all that a failed call asked about, or the one whose answer was no valid number.
+        on_critic_mismatch: As for one env.
         references: As for one env.
         calibration: As for one env.
         max_buffer_bytes: As for one env, of each env.
@@ -103,6 +105,7 @@ class VLACRewardWrapper(
         frame: FrameSource | None = None,
         on_sim_terminated: Literal["ignore", "truncate"] = "ignore",
         on_critic_error: Literal["raise", "truncate"] = "raise",
+        on_critic_mismatch: OnMismatch = "raise",
         references: Sequence[Frame] | None = None,
         calibration: str | None = None,
         max_buffer_bytes: int = 256 * 2**20,
@@ -121,6 +124,7 @@ class VLACRewardWrapper(
             frame=frame,
             on_sim_terminated=on_sim_terminated,
             on_critic_error=on_critic_error,
+            on_critic_mismatch=on_critic_mismatch,
             references=references,
             calibration=calibration,
             max_buffer_bytes=max_buffer_bytes,
@@ -141,6 +145,7 @@ class VLACRewardWrapper(
             task=task,
             on_sim_terminated=on_sim_terminated,
             on_critic_error=on_critic_error,
+            on_critic_mismatch=on_critic_mismatch,
             references=references,
             max_buffer_bytes=max_buffer_bytes,
             sim_success_weight=sim_success_weight,
@@ -162,6 +167,8 @@ class VLACRewardWrapper(
             lambda: self.critic,
             frame,
             references,
+            calibration=calibration,
+            on_mismatch=on_critic_mismatch,
             raises=on_critic_error == "raise",
             first_env_index=first_env_index,
         )

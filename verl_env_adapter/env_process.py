@@ -6,6 +6,7 @@ trainer's event loop must do neither.
 
 __all__ = ["EnvProcess"]
 
+import itertools
 import os
 import pickle
 import socket
@@ -16,10 +17,14 @@ from typing import Any
 
 from verl_env_adapter.episode_env import EnvReport, EpisodeEnv
 from verl_env_adapter.settings import AdapterSettings
+from vlac_gym.envs.gl import spread_rendering
 from vlac_gym.errors import SimulatorError, VlacGymError
 from vlac_gym.types import Mode
 
 _CLOSE_TIMEOUT_S = 10.0
+
+_numbers = itertools.count()
+"""Tells the processes of one parent apart, for the GPU that each renders on."""
 
 
 class EnvProcess:
@@ -40,7 +45,7 @@ class EnvProcess:
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "verl_env_adapter.env_process", str(theirs.fileno())],
+            [sys.executable, "-m", "verl_env_adapter.env_process", str(theirs.fileno()), str(next(_numbers))],
             pass_fds=[theirs.fileno()],
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -156,4 +161,5 @@ def _portable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
+    spread_rendering(int(sys.argv[2]))
     _serve(Connection(int(sys.argv[1])))

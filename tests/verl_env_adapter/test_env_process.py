@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def test_process_reports_what_the_env_itself_reports(process):
     assert here.report.episode_return == 0.5
     here.close()
     assert process.pid != os.getpid()
+
+
+def test_processes_of_one_parent_are_numbered_for_the_gpu_they_render_on(process):
+    other = EnvProcess(settings())
+    first, second = (
+        int(Path(f"/proc/{p.pid}/cmdline").read_bytes().split(b"\0")[-2]) for p in (process, other)
+    )
+    other.close()
+    assert second == first + 1
 
 
 def test_errors_of_the_env_arrive_as_they_are_and_leave_it_usable(process):

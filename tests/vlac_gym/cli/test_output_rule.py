@@ -14,9 +14,11 @@ from PIL import Image
 
 from vlac_gym.cli import COMMANDS, main, report_card, rollout, score
 from vlac_gym.critic.nano import trainer
+from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.vlac import convert, tiny_checkpoint
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
 from vlac_gym.envs.libero import LiberoEnv
+from vlac_gym.errors import SimulatorError
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.service import server
@@ -213,6 +215,23 @@ def test_bad_argument_is_told_before_any_work_and_leaves_nothing(command, more, 
     assert call(command, str(tmp_path / "deep" / "out"), inputs, more) == 2
     assert one_line(capsys).startswith(f"vlac-gym {command}: ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_report_card_goes_on_collecting_only_when_asked_and_never_over_a_card(tmp_path, monkeypatch, capsys):
+    def collect(options):
+        raise SimulatorError(f"collects, resume={options.resume}")
+
+    monkeypatch.setattr(report_card, "make_critic", lambda spec: OracleCritic())
+    monkeypatch.setattr(report_card, "collect_with_progress", collect)
+    (tmp_path / "collected").mkdir()
+    command = ["report-card", "--critic", "oracle", "--collect", "libero_spatial", "--out", str(tmp_path)]
+    assert main(command) == 2
+    assert "holds collected; nothing is overwritten. Continue it with --resume" in one_line(capsys)
+    assert main([*command, "--resume"]) == 1
+    assert "collects, resume=True" in one_line(capsys)
+    (tmp_path / "card.json").write_text("{}")
+    assert main([*command, "--resume"]) == 2
+    assert "holds card.json; nothing is overwritten. Choose another" in one_line(capsys)
 
 
 def test_unknown_critic_is_told_before_a_server_listens(monkeypatch, capsys):

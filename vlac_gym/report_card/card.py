@@ -177,17 +177,16 @@ def make_card(
 
 
 def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
-    """Writes `card.json` and `index.html`. Returns their paths.
+    """Writes `card.json`, then `index.html`. Returns their paths.
 
     Raises:
-        DependencyNotInstalled: matplotlib is missing; nothing is written.
+        DependencyNotInstalled: matplotlib is missing; what was measured is written.
     """
     from vlac_gym.report_card.page import render_card
 
-    page = render_card(card)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "card.json", card.content)
-    write_text(out / "index.html", page)
+    write_text(out / "index.html", render_card(card))
     return out / "card.json", out / "index.html"
 
 

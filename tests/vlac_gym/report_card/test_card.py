@@ -340,3 +340,15 @@ def test_the_command_writes_a_card_and_refuses_half_a_question(
     assert "Recommended:" in capsys.readouterr().out
     assert json.loads((out / "card.json").read_text())["dataset"]["episodes"] == 24
     assert (out / "index.html").stat().st_size > 20_000
+
+
+def test_what_was_measured_outlives_a_page_that_can_not_be_drawn(
+    noisy_card: ReportCard, tmp_path, monkeypatch
+):
+    def fail(card):
+        raise OSError("no font")
+
+    monkeypatch.setattr("vlac_gym.report_card.page.render_card", fail)
+    with pytest.raises(OSError, match="no font"):
+        write_card(noisy_card, tmp_path)
+    assert json.loads((tmp_path / "card.json").read_text())["critic"] == noisy_card.content["critic"]

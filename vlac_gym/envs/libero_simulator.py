@@ -294,6 +294,8 @@ def _build_domain(mujoco: Any, task: LiberoTask, *, deadline_s: float) -> tuple[
                 domain, compiled = _construct(mujoco, task, libero, seed)
                 if not compiled.publish():
                     compiled.release()
+                    del domain, compiled
+                    gc.collect()  # as in `close`
                     domain, compiled = _construct(mujoco, task, libero, seed)  # again, on the one in use
             except libero.placement_error as error:
                 _LOGGER.warning("Placement %d of %s failed: %s", attempt, task.name, error)

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,16 @@ def test_tasks_with_one_xml_and_other_places_do_not_move_each_others_fixtures():
     second.close()
 
 
-def test_tasks_whose_construction_writes_the_same_share_the_model():
+def test_tasks_whose_construction_writes_the_same_share_the_model(monkeypatch):
+    compiled, real = [], libero_models.CompiledModel.__init__
+
+    def note(self, model, *arguments):
+        compiled.append(weakref.ref(self))
+        real(self, model, *arguments)
+
+    monkeypatch.setattr(libero_models.CompiledModel, "__init__", note)
     simulators = [build(3), build(5), build(3)]
+    assert [model() is not None for model in compiled] == [True, False]  # task 5's own is gone at once
     assert len({id(simulator._model) for simulator in simulators}) == 1
     assert simulators[0]._compiled.num_users == 3
     for simulator in simulators:

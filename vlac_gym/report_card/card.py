@@ -303,7 +303,7 @@ def _sections(
         "termination_recommended": termination_section(judged, chosen),
         "progress": progress_section(judged, probes, boot),
         "robustness": robustness_section(probes, config.done_threshold, is_privileged=is_privileged),
-        "training": training_section(judged, rule),
+        "training": training_section(judged, rule, boot),
     }
 
 

@@ -28,8 +28,10 @@ h2 { font-size: 18px; margin: 36px 0 4px; } h3 { font-size: 14px; margin: 18px 0
 .muted { color: var(--muted); }
 .note { margin-top: 14px; padding: 10px 14px; border-radius: 8px; background: var(--warn-paper);
   color: var(--warn-ink); }
-.advice { margin-top: 14px; padding: 12px 16px; border: 1px solid var(--line); border-left: 4px solid var(--good);
+.advice { margin-top: 14px; padding: 12px 16px; border: 1px solid var(--line); border-left: 4px solid var(--line);
   border-radius: 8px; background: var(--card); } .advice p { margin: 4px 0 0; }
+.advice.proven { border-left-color: var(--good); } .advice.open { border-left-color: #f59e0b; }
+.advice.missed { border-left-color: var(--bad); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(232px, 1fr)); gap: 12px; margin-top: 18px; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
 .tile b { display: block; font-size: 22px; font-variant-numeric: tabular-nums; }
@@ -67,9 +69,9 @@ def render_card(card: ReportCard) -> str:
         _notes(content),
         _advice(content),
         _tiles(content["headline"]),
+        _mistakes(card.mistakes),
         _plots(card),
         "".join(_section(name, content["sections"][name]) for name in SECTIONS),
-        _mistakes(card.mistakes),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -120,6 +122,7 @@ def _advice(content: Mapping[str, Any]) -> str:
         f"{rule['false_stop_budget']:.1%}) and {rule['miss_rate']:.1%} of the successful ones are missed, on the "
         "episodes that they were chosen on."
     )
+    kind, verdict = _budget_verdict(content["headline"]["false_positive_rate"], rule["false_stop_budget"])
     held_out = content["held_out_tasks"]
     honest = "Nothing can be said about tasks that the choice did not see: too few tasks have both outcomes"
     if held_out:
@@ -128,9 +131,29 @@ def _advice(content: Mapping[str, Any]) -> str:
             for name, estimate in held_out.items()
         )
     return (
-        f'<div class="advice"><b>Recommended: <code>{escape(settings)}</code></b><p>{escape(measured)}</p>'
+        f'<div class="advice {kind}"><b>Recommended: <code>{escape(settings)}</code></b><p>{escape(measured)}</p>'
+        f"<p>{escape(verdict)}</p>"
         f'<p class="muted">{escape(honest)}. Use them: <code>VLACRewardWrapper(…, calibration="card.json")</code>.'
         "</p></div>"
+    )
+
+
+def _budget_verdict(false_stops: Mapping[str, Any], budget: float) -> tuple[str, str]:
+    """Whether the interval of the false stops lies within the budget: a class of the page, and a sentence.
+
+    The rate alone says little: 0 of 10 failed episodes leaves room for 28 %.
+    """
+    low, high = false_stops["low"], false_stops["high"]
+    if high is None or low is None:
+        return "open", "There are no failed episodes to judge the rule by."
+    interval = f"the 95 % interval reaches from {low:.1%} to {high:.1%}"
+    if high <= budget:
+        return "proven", f"False stops are within the budget: {interval}."
+    if low > budget:
+        return "missed", f"False stops are above the budget: {interval}."
+    return (
+        "open",
+        f"Too few failures ({false_stops['n']}) to tell whether false stops are within the budget: {interval}.",
     )
 
 

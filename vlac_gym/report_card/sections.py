@@ -20,7 +20,7 @@ __all__ = [
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -45,7 +45,7 @@ from vlac_gym.report_card.termination import (
     lag_one_autocorrelation,
     termination_metrics,
 )
-from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation, reward_scale
+from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation
 
 Section: TypeAlias = "Mapping[str, Estimate | Section]"
 Judged: TypeAlias = Sequence[JudgedEpisode]
@@ -149,7 +149,7 @@ def termination_section(judged: Judged, rule: StopRule) -> Section:
     }
 
 
-def training_section(judged: Judged, rule: StopRule) -> Section:
+def training_section(judged: Judged, rule: StopRule, boot: Bootstrap) -> Section:
     """E: what a policy would be paid; groups are rollouts of one task and start."""
     usable = [e for e in judged if np.isfinite(e.final_value)]
     if not usable:
@@ -157,6 +157,9 @@ def training_section(judged: Judged, rule: StopRule) -> Section:
     returns, lengths = critic_returns(usable, rule)
     sim = [float(e.succeeds) for e in usable]
     groups = group_fidelity(returns, sim, [(e.task_key, e.meta.init_state_id) for e in usable])
+    by_task: dict[str, list[float]] = {}
+    for episode, paid in zip(usable, returns.tolist()):
+        by_task.setdefault(episode.task_key, []).append(paid)
     no_mix = "no start has rollouts of both outcomes"
     no_group = "no start has two rollouts"
     bias = length_return_correlation(lengths, returns)
@@ -168,11 +171,24 @@ def training_section(judged: Judged, rule: StopRule) -> Section:
         "lost_gradient_groups": optional(groups.lost_groups, groups.groups, no_group),
         "length_return_correlation": optional(bias, len(usable), "lengths or returns do not vary"),
         "idle_return": plain_mean(idle, "there are no idle episodes (policy zero)"),
-        "return_by_task": {
-            task: Estimate(mean, mean - std, mean + std, n, "one standard deviation")
-            for task, (mean, std, n) in reward_scale(returns, [e.task_key for e in usable]).items()
+        "return_by_task": {task: episode_mean(own, boot) for task, own in by_task.items()},
+        "return_spread_by_task": {
+            task: Estimate(float(np.std(own)), n=len(own)) for task, own in by_task.items()
         },
     }
+
+
+def episode_mean(values: Sequence[float], boot: Bootstrap) -> Estimate:
+    """Mean of one task's episodes; episodes are drawn for the interval, which stays within the values' range."""
+    drawn = cluster_bootstrap(
+        list(enumerate(values)),
+        lambda pair: str(pair[0]),
+        lambda pairs: float(np.mean([value for _, value in pairs])),
+        missing="there are no episodes",
+        resamples=boot.resamples,
+        seed=boot.seed,
+    )
+    return drawn if drawn.low is None else replace(drawn, interval="bootstrap over episodes")
 
 
 def critic_returns(judged: Judged, rule: StopRule) -> tuple[Array, Array]:

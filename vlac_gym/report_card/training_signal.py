@@ -1,9 +1,9 @@
 """What reinforcement learning would consume: returns of groups that share a start. Pure functions on arrays.
 
-`group_fidelity`, `GroupFidelity`, `reward_scale`, `length_return_correlation`.
+`group_fidelity`, `GroupFidelity`, `length_return_correlation`.
 """
 
-__all__ = ["GroupFidelity", "group_fidelity", "length_return_correlation", "reward_scale"]
+__all__ = ["GroupFidelity", "group_fidelity", "length_return_correlation"]
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -66,19 +66,6 @@ def group_fidelity(
         noise_groups=noise / counted if counted else None,
         lost_groups=lost / counted if counted else None,
     )
-
-
-def reward_scale(returns: ArrayLike, tasks: Sequence[str]) -> dict[str, tuple[float, float, int]]:
-    """Mean, standard deviation and number of episodes of the return, per task: drift between tasks."""
-    array, names = np.asarray(returns, np.float64), np.asarray(tasks)
-    return {
-        str(name): (
-            float(array[names == name].mean()),
-            float(array[names == name].std()),
-            int(np.sum(names == name)),
-        )
-        for name in np.unique(names)
-    }
 
 
 def length_return_correlation(lengths: ArrayLike, returns: ArrayLike) -> float | None:

@@ -19,7 +19,9 @@ from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, write_card
 from vlac_gym.report_card.mistakes import film_strip, worst_mistakes
 from vlac_gym.report_card.names import HEADLINES, SECTIONS
+from vlac_gym.report_card.page import _budget_verdict, render_card
 from vlac_gym.report_card.probes import paraphrases
+from vlac_gym.report_card.sections import Bootstrap, episode_mean
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.reward import training_rule
 from vlac_gym.types import CriticInfo, CriticKnowledge
@@ -352,3 +354,31 @@ def test_what_was_measured_outlives_a_page_that_can_not_be_drawn(
     with pytest.raises(OSError, match="no font"):
         write_card(noisy_card, tmp_path)
     assert json.loads((tmp_path / "card.json").read_text()) == json.loads(json.dumps(noisy_card.content))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "text"),
+    [
+        (0.0, 0.28, "open", "Too few failures (10) to tell whether false stops are within the budget"),
+        (0.0, 0.029, "proven", "within the budget: the 95 % interval reaches from 0.0% to 2.9%"),
+        (0.05, 0.28, "missed", "above the budget"),
+        (None, None, "open", "no failed episodes"),
+    ],
+)
+def test_advice_is_coloured_by_the_bound_of_the_interval_and_not_by_the_rate(low, high, kind, text) -> None:
+    shown, verdict = _budget_verdict({"value": 0.0, "low": low, "high": high, "n": 10}, 0.03)
+    assert shown == kind
+    assert text in verdict
+
+
+def test_few_failures_are_said_on_the_page(oracle_card: ReportCard) -> None:
+    assert '<div class="advice open">' in render_card(oracle_card)
+    assert "Too few failures (" in render_card(oracle_card)
+
+
+def test_the_interval_of_a_tasks_mean_return_stays_within_the_returns() -> None:
+    mean = episode_mean([1.0] * 9 + [0.0], Bootstrap(200, 0))
+    assert (mean.value, mean.n, mean.interval) == (0.9, 10, "bootstrap over episodes")
+    assert mean.low is not None
+    assert mean.high is not None
+    assert 0.5 < mean.low < 0.9 < mean.high <= 1.0

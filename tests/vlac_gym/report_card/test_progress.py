@@ -13,7 +13,7 @@ from vlac_gym.report_card.progress import (
     sign_accuracy,
     squared_error,
 )
-from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation, reward_scale
+from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation
 
 
 def test_values_accumulate_without_a_floor() -> None:
@@ -84,7 +84,6 @@ def test_groups_of_one_are_not_groups() -> None:
     assert fidelity.noise_groups is None
 
 
-def test_scale_per_task_and_length_bias() -> None:
-    assert reward_scale([1.0, 0.0, 0.4], ["a", "a", "b"]) == {"a": (0.5, 0.5, 2), "b": (0.4, 0.0, 1)}
+def test_length_bias() -> None:
     assert length_return_correlation([10, 20, 30], [1.0, 0.5, 0.0]) == pytest.approx(-1.0)
     assert length_return_correlation([10, 10], [1.0, 0.5]) is None

@@ -16,10 +16,10 @@ from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, described
-from vlac_gym.critic.engines.torch_threads import limit_torch_threads
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.critic.torch_threads import limit_torch_threads
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.libero_tasks import LiberoTask, get_task
 from vlac_gym.errors import ConfigError, CriticError, VlacGymError

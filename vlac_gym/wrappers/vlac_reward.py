@@ -16,6 +16,8 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.critic.torch_threads import spare_threads
+from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import ConfigError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.rule.episode import Verdict
@@ -75,6 +77,10 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     - `values` (list of floats in [0, 1], empty if not asked), `value_frame_steps` (env step of each),
       `failed` (bool), `stopped_by` (`success_prob`, `value`, `step_limit`, `sim_terminated`,
       `critic_error`).
+
+    A critic whose model runs on this process's CPU beside an env that renders in software gets one PyTorch thread
+    at its first training reset, as both want the same cores, unless `OMP_NUM_THREADS` is set; a later
+    `torch.set_num_threads` wins.
 
     Args:
         env: Any env that yields uint8 (H, W, 3) RGB frames.
@@ -169,6 +175,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         self.critic_failures = 0
         self.critic_latency_ms: float | None = None
         self._frames = FrameReader(env, frame)
+        self._has_spared_threads = False
         self._fit = CriticFit(
             view=self._frames.camera,
             renderer=env.metadata.get("renderer"),
@@ -313,6 +320,9 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         settings = replace(self._settings, sim_success_weight=weight)
         self._episode = TrainingEpisode(settings, self._look(info), info)
         self._fit.check(self.critic, self._episode.task, info)
+        if not self._has_spared_threads and self.env.metadata.get("renderer") is not None:
+            spare_threads(self.critic.describe(), renders_in_software=renders_in_software())
+            self._has_spared_threads = True
         return self._episode.begin_info(info, self.critic_failures)
 
     def _look(self, info: dict[str, Any]) -> Frame:

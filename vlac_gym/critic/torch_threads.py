@@ -1,12 +1,17 @@
-"""How many CPU threads PyTorch uses beside a simulator that renders on the same cores: `limit_torch_threads`."""
+"""How many CPU threads PyTorch uses beside a simulator that renders on the same cores: `limit_torch_threads`,
+`spare_threads`."""
 
-__all__ = ["limit_torch_threads"]
+__all__ = ["limit_torch_threads", "spare_threads"]
 
 import os
 import sys
 from collections.abc import Mapping
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.types import CriticInfo
+
+_requests: list[int] = []
+"""What `limit_torch_threads` was asked for in this process, which later calls without a request respect."""
 
 
 def limit_torch_threads(
@@ -30,10 +35,24 @@ def limit_torch_threads(
     """
     if requested is not None and requested < 1:
         raise ConfigError(f"Expected 1 or more threads for PyTorch, got {requested}.")
+    if requested is not None:
+        _requests.append(requested)
     torch = sys.modules.get("torch")
-    chosen_by_user = "OMP_NUM_THREADS" in (os.environ if environ is None else environ)
+    chosen_by_user = bool(_requests) or "OMP_NUM_THREADS" in (os.environ if environ is None else environ)
     if torch is None or (requested is None and (chosen_by_user or not renders_in_software)):
         return None
     count = 1 if requested is None else requested
     torch.set_num_threads(count)
     return count
+
+
+def spare_threads(info: CriticInfo, *, renders_in_software: bool) -> None:
+    """`limit_torch_threads` without a request, for a critic whose model runs on this process's CPU; else nothing.
+
+    Args:
+        info: What the critic says about itself.
+        renders_in_software: Whether this process renders on the CPU.
+    """
+    details = info.details or {}
+    if info.device == "cpu" and "weights_digest" in details and "urls" not in details:
+        limit_torch_threads(None, renders_in_software=renders_in_software)

@@ -24,7 +24,7 @@ case "$trainer" in
   rlinf)
     # RLinf leaves what its env and rollout workers import to its own installation script.
     packages=("vlac-gym[client,libero,serve]" "rlinf" "gym" "imageio[ffmpeg]" "transformers" "peft")
-    check="import rlinf.workers.env.env_worker, rlinf.workers.reward.reward_worker"
+    check="import rlinf.workers.env.env_worker"
     ;;
   verl-vla)
     # What verl-vla imports beside its requirements; the checkouts themselves come by path.
@@ -57,7 +57,7 @@ fi
 # The name vlac-gym stands for this folder.
 "${pip[@]}" --editable ".${packages[0]#vlac-gym}" "${packages[@]:1}" "pytest>=8" "pytest-timeout>=2.3"
 if grep -qE '^torchvision==' "$constraints"; then
-  # verl's vision-language processors and RLinf's reward worker need torchvision; its wheel names a CUDA build of torch.
+  # verl's vision-language processors and RLinf need torchvision; its wheel names a CUDA build of torch.
   "${pip[@]}" --no-deps "$(grep -E '^torchvision==' "$constraints")"
   "$dir/bin/python" scripts/mend_torchvision.py
 fi

@@ -1,6 +1,6 @@
-"""RLinf 0.3: the env of its env workers, and a critic in its reward worker. No fork: an extension module.
+"""RLinf 0.3: the env of its env workers. No fork: an extension module.
 
-Proven against `rlinf` 0.3.0 from PyPI (2026-08), whose own env worker, reward worker and batch code the tests drive.
+Proven against `rlinf` 0.3.0 from PyPI (2026-08), whose own env worker and batch code the tests drive.
 
     export RLINF_EXT_MODULE=verl_env_adapter.rlinf        # before Ray starts, on every node
 
@@ -33,8 +33,8 @@ What is translated (paths in the wheel):
 - `success_once` in training would be the terminations, whoever caused them. Training reports `critic_done` and
   `sim_success`; evaluation reports `success_once`, the simulator's.
 - A reward model's score is added to each step of a chunk and never ends an episode (``env_worker.py:640``), and
-  forbids more than one pipeline stage (``config.py:928``). ``critic.spec: rlinf_reward_worker:CRITIC`` asks the same
-  worker inside the env's step instead: reward and end in the step that was judged, stages as before.
+  forbids more than one pipeline stage (``config.py:928``): leave `use_reward_model` false. Here the critic is asked
+  inside the env's step: reward and end in the step that was judged, stages as before.
 """
 
 __all__ = ["get_env_class", "register"]
@@ -42,18 +42,15 @@ __all__ = ["get_env_class", "register"]
 import functools
 import importlib
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from verl_env_adapter.rlinf_options import BLOCK, SUITE
 from verl_env_adapter.sources import RLINF
-from vlac_gym.critic.registry import known_critics, register_critic
 from vlac_gym.errors import AdapterContractError, ConfigError
 from vlac_gym.extras import needs
 
 _MARK = "_vlac_gym"
-_CRITIC = "rlinf_reward_worker"
 _MODULES = ("rlinf.envs", "rlinf.workers.env.env_worker")
 """Where `get_env_cls` is looked up; the second imported the name before it called us."""
 
@@ -61,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Puts our env and reward model beside RLinf's; called by RLinf in each worker process, safe to call twice.
+    """Puts our env before RLinf's; called by RLinf in each worker process, safe to call twice.
 
     Raises:
         AdapterContractError: This RLinf has no `get_env_cls` where 0.3.0 has it.
@@ -76,14 +73,7 @@ def register() -> None:
             )
         if not hasattr(find, _MARK):
             module.get_env_cls = get_env_class(find)  # type: ignore[attr-defined]
-    if _CRITIC not in known_critics():
-        register_critic(_CRITIC, "verl_env_adapter.rlinf_reward_worker:RewardWorkerCritic.from_spec")
-    # Only a reward worker has imported this by now; elsewhere it would want torchvision for nothing.
-    models: Any = sys.modules.get("rlinf.models.embodiment.reward")
-    if models is not None and BLOCK not in models.reward_model_registry:
-        reward_worker = importlib.import_module("verl_env_adapter.rlinf_reward_model")
-        models.reward_model_registry[BLOCK] = reward_worker.CriticRewardModel
-    logger.info("vlac-gym's env and reward model are known to RLinf in this process")
+    logger.info("vlac-gym's env is known to RLinf in this process")
 
 
 def get_env_class(find: Callable[..., Any]) -> Callable[..., Any]:

@@ -106,8 +106,8 @@ def check_config(cfg: Any, environ: Mapping[str, str] = os.environ) -> None:
     if reward.get("use_reward_model"):
         raise ConfigError(
             "Expected reward.use_reward_model: false. RLinf adds such a model's score to every step of a chunk, "
-            "leaves terminations alone and gives up the overlap of stages. For a critic inside RLinf's reward worker "
-            "say critic.spec: rlinf_reward_worker:CRITIC."
+            "leaves terminations alone and gives up the overlap of stages. For a critic on a card of its own "
+            "start `vlac-gym serve` there."
         )
     train = cfg.env.get("train")
     if train is not None:

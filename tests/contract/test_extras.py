@@ -148,7 +148,6 @@ USES = {
     "limit_cuda_memory(0.5)": "vlac-gym[vlac]",
     "load_settings(settings)": "pip install pyyaml",
     "TensorBoardSink(pictures / 'm')": "pip install tensorboardX",
-    "RewardWorkerCritic('oracle').success_prob([np.zeros((2, 2, 3), np.uint8)], ['t'])": "pip install rlinf",
 }
 """What a user may do on a base install -> what must be named as missing."""
 
@@ -172,7 +171,6 @@ from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.reporting.video import write_video
 from vlac_gym.vector import make_vec
 from vlac_gym.wrappers import VLACRewardWrapper
-from verl_env_adapter.rlinf_reward_worker import RewardWorkerCritic
 from verl_env_adapter.settings import load_settings
 
 pictures = Path(tempfile.mkdtemp())

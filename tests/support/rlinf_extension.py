@@ -1,4 +1,4 @@
-"""RLinf's extension module in tests: ours, plus a record of what the wrapper paid, and a CPU for the reward worker.
+"""RLinf's extension module in tests: ours, plus a record of what the wrapper paid.
 
 The record is taken below the adapter, from `VLACRewardWrapper`, so that a test compares two different things.
 """
@@ -8,18 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from verl_env_adapter import rlinf
 
 
 def register() -> None:
     rlinf.register()
     _record_what_is_paid()
-    if not torch.cuda.is_available():
-        # RLinf's reward worker asks for a CUDA device as soon as it is made.
-        torch.cuda.set_device = lambda *_: None
-        torch.cuda.current_device = lambda: "cpu"
 
 
 def _record_what_is_paid() -> None:

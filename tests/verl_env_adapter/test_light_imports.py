@@ -11,7 +11,7 @@ PROGRAM = (
 import importlib
 for name in ("action_text", "conversion", "env_pool", "env_process", "env_workers", "episode_env", "libero_loader",
              "settings", "verl_dataset", "verl_episode", "verl_phase", "verl_plugin", "isaac", "rlinf", "rlinf_check",
-             "rlinf_episodes", "rlinf_options", "rlinf_reward_worker", "rlinf_starts"):
+             "rlinf_episodes", "rlinf_options", "rlinf_starts"):
     importlib.import_module(f"verl_env_adapter.{name}")
 print("light")
 """

@@ -107,20 +107,6 @@ def test_auto_reset_pays_each_episode_once(play, make_config, critic, record):
     assert paid(record(), "train") == [3.0]
 
 
-def test_critic_in_rlinfs_reward_worker_ends_the_step_it_judged(play, make_config, record):
-    cfg = make_config("rlinf_reward_worker:scripted:0.1,0.95", train={"total_num_envs": 1}, stages=1)
-    cfg.runner.val_check_interval = -1
-    outcome = play(cfg)
-    batch = outcome["batch"]
-    # min_steps is 3, so that the first two done checks cannot end it: asked at steps 1..3, or from 3 on.
-    rewards = batch["rewards"].reshape(-1).tolist()
-    step = rewards.index(1.0)
-    assert sum(rewards) == 1.0
-    assert batch["terminations"][1:].reshape(-1).tolist() == [False] * step + [True] * (8 - step)
-    assert outcome["metrics"]["critic_done"].tolist() == [1.0]
-    assert paid(record(), "train") == [1.0]
-
-
 @pytest.mark.parametrize("extension", [None, "a_module_that_does_not_exist"])
 def test_nothing_trains_without_the_extension(play, make_config, extension):
     outcome = play(make_config("oracle"), extension=extension)

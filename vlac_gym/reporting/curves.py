@@ -209,6 +209,11 @@ def _add_legend(figure: Any, trace: EpisodeTrace, *, is_short: bool = False) -> 
     )
     looks: list[tuple[bool, str, dict[str, Any]]] = [
         (bool(trace.success_probs[0]), prob, {"color": COLORS["success_prob"], "linewidth": 2.2}),
+        (
+            trace.critic.threshold is not None and trace.mode != "eval",
+            "threshold" if is_short else f"threshold {trace.critic.threshold}",
+            {"color": COLORS["success_prob"], "linewidth": 0.9, "linestyle": (0, (2, 3))},
+        ),
         (bool(trace.critic.values), value, {"color": COLORS["value"], "linewidth": 1.8, "marker": "o"}),
         (
             any(s.goal_progress is not None for s in trace.steps),
@@ -221,7 +226,7 @@ def _add_legend(figure: Any, trace: EpisodeTrace, *, is_short: bool = False) -> 
         figure.legend(
             handles=handles,
             loc="lower center",
-            ncols=3,
+            ncols=len(handles),
             frameon=False,
             fontsize=9,
             labelcolor=COLORS["ink"],

@@ -196,6 +196,7 @@ def _add_legend(figure: Any) -> None:
 
     handles = [
         Line2D([], [], label="success_prob", color=COLORS["success_prob"], linewidth=2.2),
+        Line2D([], [], label="threshold", color=COLORS["success_prob"], linewidth=0.9, linestyle=(0, (2, 3))),
         Line2D([], [], label="value", color=COLORS["value"], linewidth=1.8, marker="o", markersize=3.2),
         Line2D([], [], label="progress of a pair", color=_PROGRESS, linewidth=6),
         Line2D([], [], label="regress", color=_REGRESS, linewidth=6),
@@ -203,7 +204,7 @@ def _add_legend(figure: Any) -> None:
     figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=4,
+        ncols=5,
         frameon=False,
         fontsize=9,
         labelcolor=COLORS["ink"],

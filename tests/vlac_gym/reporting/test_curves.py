@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
-from vlac_gym.reporting.curves import COLORS, draw_panel, save_curves_png
+from vlac_gym.reporting.curves import COLORS, _add_legend, draw_panel, save_curves_png
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -75,3 +76,11 @@ def test_missing_matplotlib_names_the_extra(train_trace, tmp_path, monkeypatch):
     with pytest.raises(DependencyNotInstalled, match=r"vlac-gym\[video\]"):
         save_curves_png(train_trace(), tmp_path / "plot.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_legend_names_the_threshold_where_its_line_is_drawn(train_trace, eval_trace):
+    for trace, expected in ((train_trace(), ["threshold 0.9"]), (eval_trace(), [])):
+        figure = Figure()
+        _add_legend(figure, trace)
+        texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+        assert [text for text in texts if "threshold" in text] == expected

@@ -12,7 +12,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -139,8 +139,11 @@ class _ProcessGL:
     def close(self) -> None:
         """Frees everything, before MuJoCo's own exit handler closes the display."""
         if self._process == os.getpid():
-            for textures in list(self.uploads):
-                self.free(textures)
+            gl_error = importlib.import_module("OpenGL.error").Error
+            # Another library's exit handler, e.g. robosuite's, may have closed the display and all in it.
+            with suppress(RuntimeError, gl_error):
+                for textures in list(self.uploads):
+                    self.free(textures)
 
     def _start(self) -> None:
         self._process = os.getpid()

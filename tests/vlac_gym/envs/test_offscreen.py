@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.envs import offscreen
-from vlac_gym.envs.gl import probe_osmesa
+from vlac_gym.envs.gl import probe_egl, probe_osmesa
 from vlac_gym.envs.offscreen import OffscreenRenderer
 from vlac_gym.errors import SimulatorError
 
@@ -228,6 +228,20 @@ threading.Thread(target=scenes[1].look).start()  # left to the end of the interp
 
 def test_the_context_goes_with_the_last_model_and_the_interpreter_ends_cleanly():
     assert run_script(LAST) == "False 1\nTrue 0\n"
+
+
+CLOSED_BEFORE = """
+scene = here.Scene("1 0 0")
+scene.look()
+import atexit, mujoco.egl
+from OpenGL import EGL
+atexit.register(EGL.eglTerminate, mujoco.egl.EGL_DISPLAY)  # as robosuite does for its own contexts
+"""
+
+
+@pytest.mark.skipif(probe_egl() is not None, reason="EGL is not installed")
+def test_a_display_that_another_library_closed_first_is_no_error_at_exit():
+    assert run_script(CLOSED_BEFORE, {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl"}) == ""
 
 
 SAME = """

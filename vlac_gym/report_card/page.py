@@ -274,14 +274,17 @@ def _picture(frame: StripFrame) -> str:
 
 
 def _value(name: str, estimate: Mapping[str, Any]) -> str:
-    return "–" if estimate["value"] is None else _number(name, estimate["value"])
+    return "–" if estimate["value"] is None else _number(estimate, "value")
 
 
 def _interval(name: str, estimate: Mapping[str, Any]) -> str:
     if estimate["low"] is None or estimate["value"] is None:
         return ""
-    return f"{_number(name, estimate['low'])} … {_number(name, estimate['high'])}"
+    return f"{_number(estimate, 'low')} … {_number(estimate, 'high')}"
 
 
-def _number(name: str, value: float) -> str:
+def _number(estimate: Mapping[str, Any], end: str) -> str:
+    value: float = estimate[end]
+    if estimate["interval"] == "wilson":  # a share of episodes, frames or checks
+        return f"{value:.1%}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -382,3 +382,7 @@ def test_the_interval_of_a_tasks_mean_return_stays_within_the_returns() -> None:
     assert mean.low is not None
     assert mean.high is not None
     assert 0.5 < mean.low < 0.9 < mean.high <= 1.0
+
+
+def test_shares_are_shown_in_percent(oracle_card: ReportCard) -> None:
+    assert "<b>0.0%</b><span>failed episodes stopped as done</span>" in render_card(oracle_card)

@@ -1,6 +1,6 @@
-"""Actions of a vector env, checked before anything moves: `checked_actions`, `checked_chunks`."""
+"""Actions of a vector env, checked before anything moves: `checked_actions`, `checked_chunks`, `checked_mask`."""
 
-__all__ = ["checked_actions", "checked_chunks"]
+__all__ = ["checked_actions", "checked_chunks", "checked_mask"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -57,6 +57,20 @@ def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int
             envs = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
             raise ConfigError(f"Expected finite {where}, got NaN or infinity for envs {envs}; nothing moved.")
     return list(iterate(action_space, actions))
+
+
+def checked_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
+    """Which envs to step, bool (num_envs,); None are all.
+
+    Raises:
+        ConfigError: Another type or shape.
+    """
+    if mask is None:
+        return np.ones(num_envs, np.bool_)
+    chosen = np.asarray(mask)
+    if chosen.dtype != np.bool_ or chosen.shape != (num_envs,):
+        raise ConfigError(f"Expected mask as bool ({num_envs},), got {mask!r}; nothing moved.")
+    return chosen
 
 
 def _leaves(where: str, space: spaces.Space[Any], part: Any) -> Iterator[tuple[str, spaces.Space[Any], Any]]:

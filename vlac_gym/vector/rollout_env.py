@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.vector.actions import checked_actions, checked_chunks
+from vlac_gym.vector.actions import checked_actions, checked_chunks, checked_mask
 from vlac_gym.vector.crew import Crew, EnvFactory, InlineCrew
 from vlac_gym.vector.env_access import EnvAccess
 from vlac_gym.vector.infos import stack_infos
@@ -174,7 +174,8 @@ class RolloutVectorEnv(EnvAccess):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Begins a step; `step_wait` returns it."""
-        self._begin([[action] for action in checked_actions(actions, self.action_space, self.num_envs)], 1)
+        rows = [[action] for action in checked_actions(actions, self.action_space, self.num_envs)]
+        self._begin(rows, 1, checked_mask(None, self.num_envs))
 
     def step_wait(self) -> StepResult:
         """Ends the step that `step_async` began."""
@@ -187,15 +188,25 @@ class RolloutVectorEnv(EnvAccess):
             result.infos,
         )
 
-    def step_chunk(self, actions: NDArray[Any]) -> ChunkResult:
-        """Up to T actions for each env, (N, T, A); an env stops where its episode ends, and is looked at once."""
-        self.step_chunk_async(actions)
+    def step_chunk(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> ChunkResult:
+        """Up to T actions for each env, (N, T, A); an env stops where its episode ends, and is looked at once.
+
+        Args:
+            actions: T >= 1.
+            mask: bool (N,), the envs to step; None for all. The others are left untouched, over or not: 0 executed
+                steps, no info, no automatic reset, terminations and truncations as they were.
+
+        Raises:
+            ConfigError: Actions of a wrong shape or not finite, or no such mask; nothing has moved.
+        """
+        self.step_chunk_async(actions, mask)
         return self.step_chunk_wait()
 
-    def step_chunk_async(self, actions: NDArray[Any]) -> None:
+    def step_chunk_async(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
         """Begins a chunk; `step_chunk_wait` returns it."""
+        chosen = checked_mask(mask, self.num_envs)
         rows = self.checked_actions(actions)
-        self._begin(rows, np.shape(actions)[1])
+        self._begin(rows, np.shape(actions)[1], chosen)
 
     def step_chunk_wait(self) -> ChunkResult:
         """Ends the chunk that `step_chunk_async` began."""
@@ -343,12 +354,12 @@ class RolloutVectorEnv(EnvAccess):
 
     # One step.
 
-    def _begin(self, rows: Sequence[Any], width: int) -> None:
+    def _begin(self, rows: Sequence[Any], width: int, chosen: NDArray[np.bool_]) -> None:
         self.require_started()
         over = self._terminations | self._truncations
-        orders: dict[int, Order] = {i: StepOrder(row) for i, row in enumerate(rows) if not over[i]}
+        orders: dict[int, Order] = {i: StepOrder(rows[i]) for i in np.flatnonzero(chosen & ~over).tolist()}
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            orders |= self.autoreset_orders(np.flatnonzero(over).tolist())
+            orders |= self.autoreset_orders(np.flatnonzero(chosen & over).tolist())
         self.submit(orders)
         self._pending_width = width
 

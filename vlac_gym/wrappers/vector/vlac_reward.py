@@ -19,6 +19,7 @@ from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.types import Frame, Mode
+from vlac_gym.vector.actions import checked_mask
 from vlac_gym.vector.infos import stack_infos
 from vlac_gym.vector.orders import ResetOrder, ResetReport
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
@@ -174,6 +175,7 @@ class VLACRewardWrapper(
         )
         self._terminations = np.zeros(env.num_envs, np.bool_)
         self._truncations = np.zeros(env.num_envs, np.bool_)
+        self._idle = np.zeros(env.num_envs, np.bool_)  # over, and not touched by the step under way
         self._is_running = False
         self._pending: JudgedStep | None = None
         self.critic_latency_ms: NDArray[np.float64] = np.full(env.num_envs, np.nan)
@@ -272,27 +274,35 @@ class VLACRewardWrapper(
             result.infos,
         )
 
-    def step_chunk(self, actions: NDArray[Any]) -> ChunkResult:
-        """Up to T actions for each env, (N, T, A); each stops where its episode ends, and pays every step."""
-        self.step_chunk_async(actions)
+    def step_chunk(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> ChunkResult:
+        """Up to T actions for each env, (N, T, A); each stops where its episode ends, and pays every step.
+
+        Args:
+            actions: T >= 1.
+            mask: bool (N,), the envs to step, as `RolloutVectorEnv.step_chunk` takes it; the critic is asked about no
+                other.
+        """
+        self.step_chunk_async(actions, mask)
         return self.step_chunk_wait()
 
-    def step_chunk_async(self, actions: NDArray[Any]) -> None:
+    def step_chunk_async(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
         """Begins a chunk; `step_chunk_wait` returns it."""
         if not self._is_running:
             raise ResetNeeded("There are no running episodes. Call reset() before the next step().")
         if self._mode == "eval":
-            self.env.step_chunk_async(actions)
+            self.env.step_chunk_async(actions, mask)
             return
         if self._pending is not None:
             raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
+        chosen = checked_mask(mask, self.num_envs)
         chunks = self.env.checked_actions(actions)
         self.env.require_started()
         over = self._terminations | self._truncations
         resets = {}
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            resets = self.env.autoreset_orders(np.flatnonzero(over).tolist())
-        rows = {i: chunk for i, chunk in enumerate(chunks) if not over[i]}
+            resets = self.env.autoreset_orders(np.flatnonzero(chosen & over).tolist())
+        self._idle = over & ~np.isin(np.arange(self.num_envs), list(resets))
+        rows = {i: chunks[i] for i in np.flatnonzero(chosen & ~over).tolist()}
         step = JudgedStep(self.env, self._desk, self._episode_settings, rows, resets, len(chunks[0]))
         step.submit()
         self._pending = step
@@ -348,12 +358,11 @@ class VLACRewardWrapper(
         }
 
     def _finish(self, step: VectorStep) -> ChunkResult:
-        if self.autoreset_mode is AutoresetMode.DISABLED:
-            over = self._terminations | self._truncations
-            step.terminations[over], step.truncations[over] = (
-                self._terminations[over],
-                self._truncations[over],
-            )
+        for flags, before in (
+            (step.terminations, self._terminations),
+            (step.truncations, self._truncations),
+        ):
+            flags[self._idle] = before[self._idle]
         self._note_ends(step.terminations, step.truncations)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and step.ended.any():
             ended = np.flatnonzero(step.ended).tolist()

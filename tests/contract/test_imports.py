@@ -33,6 +33,8 @@ HOMES = {
     "rlinf": ("verl_env_adapter/",),
     "fastapi": ("vlac_gym/service/",),
     "uvicorn": ("vlac_gym/service/",),
+    "scipy": ("vlac_gym/report_card/",),
+    "sklearn": ("vlac_gym/report_card/",),
     "tyro": ("vlac_gym/cli/",),
 }  # fmt: skip
 

@@ -23,7 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlac_gym.extras import needs
 from vlac_gym.report_card.statistics import Array, Estimate, rate, refused
+
+with needs("A report card", "report"):
+    from sklearn import metrics
 
 
 @dataclass(frozen=True)
@@ -52,33 +56,34 @@ class Confusion:
         """How many were not."""
         return self.fp + self.tn
 
-    def metrics(self) -> dict[str, Estimate]:
-        """Rates with Wilson intervals, and F1, balanced accuracy, Youden's J and Cohen's kappa.
-
-        What needs both classes is refused when one is empty.
-        """
-        both = self._needs_both_classes
-        n = self.positives + self.negatives
-        tpr = self.tp / self.positives if self.positives else 0.0
-        tnr = self.tn / self.negatives if self.negatives else 0.0
-        f1_below = 2 * self.tp + self.fp + self.fn
+    def scores(self) -> dict[str, float | None]:
+        """Rates, F1, balanced accuracy, Youden's J and Cohen's kappa; None where a class that they need is empty."""
+        tpr, fpr = _share(self.tp, self.positives), _share(self.fp, self.negatives)
+        tnr = _share(self.tn, self.negatives)
+        both = None if tpr is None or tnr is None else tpr + tnr
         return {
+            "tpr": tpr,
+            "fpr": fpr,
+            "precision": _share(self.tp, self.tp + self.fp),
+            "f1": 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.positives else None,
+            "balanced_accuracy": None if both is None else both / 2,
+            "youden_j": None if both is None else both - 1,
+            "cohen_kappa": None if both is None else self._kappa(),
+        }
+
+    def metrics(self) -> dict[str, Estimate]:
+        """`scores` as estimates: the rates with Wilson intervals, the rest with the reason where there is none."""
+        n = self.positives + self.negatives
+        missing = "there are no failures" if self.positives else "there are no successes"
+        return {
+            **{
+                name: refused(missing, n) if score is None else Estimate(score, n=n)
+                for name, score in self.scores().items()
+            },
             "tpr": rate(self.tp, self.positives, of="successes"),
             "fpr": rate(self.fp, self.negatives, of="failures"),
             "precision": rate(self.tp, self.tp + self.fp, of="verdicts of success"),
-            "f1": Estimate(2 * self.tp / f1_below, n=n)
-            if self.positives
-            else refused("there are no successes"),
-            "balanced_accuracy": both or Estimate((tpr + tnr) / 2, n=n),
-            "youden_j": both or Estimate(tpr + tnr - 1, n=n),
-            "cohen_kappa": both or Estimate(self._kappa(), n=n),
         }
-
-    @property
-    def _needs_both_classes(self) -> Estimate | None:
-        if self.positives == 0:
-            return refused("there are no successes", self.negatives)
-        return refused("there are no failures", self.positives) if self.negatives == 0 else None
 
     def _kappa(self) -> float:
         n = self.positives + self.negatives
@@ -98,39 +103,31 @@ def confusion(scores: ArrayLike, labels: ArrayLike, threshold: float) -> Confusi
     )  # fmt: skip
 
 
-def threshold_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Array, Array, Array]:
+def threshold_curve(scores: ArrayLike, labels: ArrayLike) -> tuple[Array, Array, Array] | None:
     """Every distinct operating point: thresholds from high to low, with FPR and TPR at each.
 
     The first threshold is infinite (nothing counts as success: FPR 0, TPR 0).
 
     Returns:
-        Three arrays (K + 1,) for K distinct scores; NaN rates where a class is empty.
+        Three arrays (K + 1,) for K distinct scores; None if a class is empty.
     """
     array, positive = np.asarray(scores, np.float64), np.asarray(labels, bool)
-    order = np.argsort(-array, kind="stable")
-    array, positive = array[order], positive[order]
-    last_of_tie = np.append(np.diff(array) != 0, True) if array.size else np.zeros(0, bool)
-    with np.errstate(invalid="ignore"):
-        tpr = np.cumsum(positive)[last_of_tie] / np.float64(positive.sum())
-        fpr = np.cumsum(~positive)[last_of_tie] / np.float64((~positive).sum())
-    thresholds = np.concatenate([[np.inf], array[last_of_tie]])
-    return thresholds, np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
+    if positive.all() or not positive.any():
+        return None
+    fpr, tpr, thresholds = metrics.roc_curve(positive, array, drop_intermediate=False)
+    return thresholds, fpr, tpr
 
 
 def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float) -> float | None:
     """Smallest false-positive rate of a threshold that keeps at least this TPR; None if a class is empty."""
-    if _one_class_is_empty(labels):
-        return None
-    _, fprs, tprs = threshold_curve(scores, labels)
-    return float(fprs[tprs >= tpr].min())
+    curve = threshold_curve(scores, labels)
+    return None if curve is None else float(curve[1][curve[2] >= tpr].min())
 
 
 def tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float | None:
     """Largest TPR of a threshold whose false-positive rate is at most this; None if a class is empty."""
-    if _one_class_is_empty(labels):
-        return None
-    _, fprs, tprs = threshold_curve(scores, labels)
-    return float(tprs[fprs <= fpr].max())
+    curve = threshold_curve(scores, labels)
+    return None if curve is None else float(curve[2][curve[1] <= fpr].max())
 
 
 def brier_score(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -176,6 +173,5 @@ def reported_success_rate(tpr: float, fpr: float, success_rate: float) -> float:
     return success_rate * tpr + (1 - success_rate) * fpr
 
 
-def _one_class_is_empty(labels: ArrayLike) -> bool:
-    positive = np.asarray(labels, bool)
-    return bool(positive.all() or not positive.any())
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

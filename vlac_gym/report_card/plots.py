@@ -36,9 +36,10 @@ def plot_scores(scores: Array, success: Array) -> str:
             )
     left.set(xlabel="success_prob", ylabel="share of frames", xlim=(0, 1))
     left.legend(frameon=False)
-    _, fpr, tpr = threshold_curve(scores, success)
+    curve = threshold_curve(scores, success)
     right.plot([0, 1], [0, 1], color=_GRID)
-    if np.isfinite(fpr).all() and np.isfinite(tpr).all():
+    if curve is not None:
+        _, fpr, tpr = curve
         kept = np.unique(np.linspace(0, fpr.size - 1, 400).astype(int))
         right.plot(fpr[kept], tpr[kept], color=_INK)
     right.set(

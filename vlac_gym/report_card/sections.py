@@ -220,7 +220,7 @@ def _scores(
 
 
 def _confusion_metric(name: str, threshold: float, scores: Array, labels: Array) -> float | None:
-    return d.confusion(scores, labels, threshold).metrics()[name].value
+    return d.confusion(scores, labels, threshold).scores()[name]
 
 
 def _picked(

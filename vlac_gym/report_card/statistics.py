@@ -1,8 +1,9 @@
 """Statistics that every part of the report card shares, on plain arrays.
 
-`Estimate` (a number with its interval, or the reason why there is none), `rate` (Wilson interval), `mean`,
+`Estimate` (a number with its interval, or the reason why there is none), `rate` (Wilson interval), `refused`,
 `cluster_bootstrap`, `spearman`, `kendall_tau_a`, `auroc`, `average_precision`, `two_proportion_p_value`.
-A quantity that is not defined is None or a refused `Estimate`; it is never 0.
+A quantity that is not defined is None or a refused `Estimate`; it is never 0. The textbook's formulas are scipy's and
+scikit-learn's; tau-a and a bootstrap that draws whole clusters are in neither.
 """
 
 __all__ = [
@@ -11,7 +12,6 @@ __all__ = [
     "average_precision",
     "cluster_bootstrap",
     "kendall_tau_a",
-    "ranks",
     "rate",
     "refused",
     "spearman",
@@ -26,11 +26,14 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlac_gym.extras import needs
+
+with needs("A report card", "report"):
+    from scipy import stats
+    from sklearn import metrics
+
 Item = TypeVar("Item")
 Array: TypeAlias = NDArray[np.float64]
-
-_Z95 = 1.959963984540054
-"""97.5 % point of the standard normal distribution: all intervals are 95 %."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,8 @@ def rate(hits: int, total: int, *, of: str) -> Estimate:
     """
     if total == 0:
         return refused(f"there are no {of}")
-    p, z2 = hits / total, _Z95**2
-    centre = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    low = 0.0 if hits == 0 else centre - half
-    high = 1.0 if hits == total else centre + half
-    return Estimate(p, low, high, total, "wilson")
+    interval = stats.binomtest(hits, total).proportion_ci(confidence_level=0.95, method="wilson")
+    return Estimate(hits / total, float(interval.low), float(interval.high), total, "wilson")
 
 
 def cluster_bootstrap(
@@ -124,21 +123,12 @@ def cluster_bootstrap(
     return Estimate(value, float(low), float(high), len(items), name)
 
 
-def ranks(values: ArrayLike) -> Array:
-    """Ranks from 1, ties sharing their mean rank."""
-    array = np.asarray(values, dtype=np.float64)
-    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    shared: Array = (last - (counts - 1) / 2.0)[inverse]
-    return shared
-
-
 def spearman(first: ArrayLike, second: ArrayLike) -> float | None:
     """Spearman's rank correlation; None with fewer than 2 points or when one side is constant."""
-    a, b = ranks(first), ranks(second)
-    a, b = a - a.mean() if a.size else a, b - b.mean() if b.size else b
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm > 0 else None
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return float(stats.spearmanr(a, b).statistic)
 
 
 def kendall_tau_a(first: ArrayLike, second: ArrayLike) -> float | None:
@@ -156,11 +146,9 @@ def kendall_tau_a(first: ArrayLike, second: ArrayLike) -> float | None:
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float | None:
     """Probability that a positive outscores a negative, ties counting half; None if one class is empty."""
     positive = np.asarray(labels, bool)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if n_positive == 0 or n_negative == 0:
+    if positive.all() or not positive.any():
         return None
-    rank_sum = float(ranks(scores)[positive].sum())
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+    return float(metrics.roc_auc_score(positive, np.asarray(scores, np.float64)))
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
@@ -168,28 +156,18 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
 
     None if there is no positive.
     """
-    array, positive = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    positive = np.asarray(labels, bool)
     if not positive.any():
         return None
-    order = np.argsort(-array, kind="stable")
-    array, positive = array[order], positive[order]
-    last_of_tie = np.append(np.diff(array) != 0, True)
-    found = np.cumsum(positive)[last_of_tie]
-    precision = found / (np.flatnonzero(last_of_tie) + 1)
-    gained = np.diff(found, prepend=0) / positive.sum()
-    return float(precision @ gained)
+    return float(metrics.average_precision_score(positive, np.asarray(scores, np.float64)))
 
 
 def two_proportion_p_value(hits: tuple[int, int], totals: tuple[int, int]) -> float | None:
-    """Two-sided p-value of the pooled z test that two rates are equal.
+    """Two-sided p-value of the pooled z test (chi-squared without correction) that two rates are equal.
 
     None if a group is empty or the pooled rate is 0 or 1, where the test says nothing.
     """
-    if 0 in totals:
+    misses = [total - hit for hit, total in zip(hits, totals)]
+    if 0 in totals or 0 in (sum(hits), sum(misses)):
         return None
-    pooled = sum(hits) / sum(totals)
-    variance = pooled * (1 - pooled) * (1 / totals[0] + 1 / totals[1])
-    if variance == 0:
-        return None
-    z = (hits[0] / totals[0] - hits[1] / totals[1]) / math.sqrt(variance)
-    return math.erfc(abs(z) / math.sqrt(2))
+    return float(stats.chi2_contingency([hits, misses], correction=False).pvalue)

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlac_gym.report_card.statistics import Array, kendall_tau_a
+from vlac_gym.extras import needs
+from vlac_gym.report_card.statistics import Array
+
+with needs("A report card", "report"):
+    from scipy import stats
 
 _TINY = 1e-6
 
@@ -77,11 +81,10 @@ def length_return_correlation(lengths: ArrayLike, returns: ArrayLike) -> float |
 
 
 def _tau_of_possible(critic: Array, sim: Array) -> float:
-    possible = kendall_tau_a(sim, sim)
-    tau = kendall_tau_a(critic, sim)
-    assert tau is not None  # the group has two rollouts that differ
-    assert possible is not None
-    return tau / possible
+    if np.ptp(critic) == 0:
+        return 0.0
+    # Somers' D is tau-a over the share of pairs that the simulator tells apart.
+    return float(stats.somersd(sim, critic).statistic)
 
 
 def _sign_agreements(critic: Array, sim: Array) -> Array:

@@ -51,7 +51,9 @@ LABELS = [1, 1, 0, 0, 1]
 
 
 def test_the_threshold_curve_moves_tied_scores_together() -> None:
-    thresholds, fpr, tpr = threshold_curve(SCORES, LABELS)
+    curve = threshold_curve(SCORES, LABELS)
+    assert curve is not None
+    thresholds, fpr, tpr = curve
     assert thresholds.tolist() == [np.inf, 0.9, 0.8, 0.3, 0.1]
     assert fpr.tolist() == [0, 0, 0.5, 1, 1]
     assert tpr.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 1])
@@ -62,6 +64,7 @@ def test_operating_points_are_read_off_the_curve() -> None:
     assert fpr_at_tpr(SCORES, LABELS, 0.9) == 1.0
     assert tpr_at_fpr(SCORES, LABELS, 0.05) == pytest.approx(1 / 3)
     assert tpr_at_fpr(SCORES, LABELS, 0.5) == pytest.approx(2 / 3)
+    assert threshold_curve([0.5], [1]) is None
     assert fpr_at_tpr([0.5], [1], 0.9) is None
     assert tpr_at_fpr([0.5], [1], 0.9) is None
 

@@ -10,7 +10,6 @@ from vlac_gym.report_card.statistics import (
     average_precision,
     cluster_bootstrap,
     kendall_tau_a,
-    ranks,
     rate,
     spearman,
     two_proportion_p_value,
@@ -38,13 +37,11 @@ def test_a_rate_over_nothing_is_refused() -> None:
     assert estimate.reason == "there are no failed episodes"
 
 
-def test_ties_share_their_mean_rank() -> None:
-    assert ranks([3.0, 1.0, 3.0, 2.0]).tolist() == [3.5, 1.0, 3.5, 2.0]
-
-
 def test_spearman_by_hand() -> None:
     # ranks 1 2 3 4 against 1 2 4 3: 1 - 6 * (1 + 1) / (4 * 15) = 0.8
     assert spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
+    # tied values share their mean rank: 3.5 1 3.5 2 against 1 2 3 4 -> -1 / sqrt(4.5 * 5)
+    assert spearman([3, 1, 3, 2], [1, 2, 3, 4]) == pytest.approx(-1 / math.sqrt(22.5))
     assert spearman([1, 2, 3], [5, 5, 5]) is None
     assert spearman([1], [2]) is None
     assert spearman([], []) is None

@@ -1,10 +1,9 @@
-"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `write_card`."""
+"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`."""
 
-__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card", "write_card"]
+__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card"]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,6 @@ from vlac_gym.report_card.statistics import Estimate
 from vlac_gym.report_card.sweep import StopTable, SweepPoint, cross_validate, recommend, rule_grid
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.report_card.unknowns import settle_unknowns
-from vlac_gym.reporting.files import write_json, write_text
 from vlac_gym.types import CriticInfo
 
 CARD_VERSION = 1
@@ -174,20 +172,6 @@ def make_card(
         "mistakes": [asdict(m) for m, _ in mistakes],
     }
     return ReportCard(content, judged, points, mistakes, timed)
-
-
-def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
-    """Writes `card.json`, then `index.html`. Returns their paths.
-
-    Raises:
-        DependencyNotInstalled: matplotlib is missing; what was measured is written.
-    """
-    from vlac_gym.report_card.page import render_card
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "card.json", card.content)
-    write_text(out / "index.html", render_card(card))
-    return out / "card.json", out / "index.html"
 
 
 def as_json(tree: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a critic costs: `time_batches`, `gpu_memory`, `stall_fraction`, and section G of the card, `cost_section`."""
+"""What a critic costs: `time_batches`, `gpu_memory`, `stall_fraction`, and the card's `cost_section`."""
 
 __all__ = ["BATCH_SIZES", "cost_section", "gpu_memory", "latency", "stall_fraction", "time_batches", "unseen"]
 
@@ -127,7 +127,7 @@ def cost_section(
     *,
     not_timed: str = "",
 ) -> Section:
-    """G: calls made while judging, calls by batch size on new frames, GPU memory, stall, unusable answers.
+    """Calls made while judging, calls by batch size on new frames, GPU memory, stall, unusable answers.
 
     Args:
         asked: Who judged.

@@ -16,32 +16,32 @@ HEADLINES: dict[str, str] = {
 
 SECTIONS: dict[str, tuple[str, str]] = {
     "detection": (
-        "A. Success detection",
+        "Success detection",
         "Does the score tell success from failure? Threshold: done_threshold of the configuration.",
     ),
     "termination": (
-        "B. Stopping, default rule",
+        "Stopping, default rule",
         "The configured threshold and patience, applied online to every episode.",
     ),
-    "termination_recommended": ("B. Stopping, recommended rule", "The same with the recommended thresholds."),
+    "termination_recommended": ("Stopping, recommended rule", "The same with the recommended thresholds."),
     "progress": (
-        "C. Progress and value",
+        "Progress and value",
         "Does the curve follow the work done? Successes are looked at up to their first success.",
     ),
     "robustness": (
-        "D. Robustness and language",
+        "Robustness and language",
         "The last frame of probed episodes in other words, pictures and views.",
     ),
     "training": (
-        "E. What a policy would be paid",
+        "What a policy would be paid",
         "Return: 1 if the critic stops the episode, else the final value. Groups share task and start.",
     ),
     "cost": (
-        "G. Cost",
+        "Cost",
         "On this machine: calls while judging, without the probes, and calls by batch size on new frames.",
     ),
 }
-"""Section -> (title, one line)."""
+"""Section -> (title, one line), in the page's order."""
 
 METRICS: dict[str, tuple[str, str]] = {
     "auroc": ("AUROC", "chance that a success scores higher than a failure"),

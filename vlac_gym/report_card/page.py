@@ -1,10 +1,11 @@
-"""The card as one offline web page: `render_card`. No network, no script; plots and pictures are inside it."""
+"""The card as one offline web page: `render_card`, `write_card`. No network, no script; plots are inside it."""
 
-__all__ = ["render_card"]
+__all__ = ["render_card", "write_card"]
 
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from vlac_gym.report_card.card import ReportCard
 from vlac_gym.report_card.mistakes import Mistake, StripFrame
 from vlac_gym.report_card.names import HEADLINES, METRICS, SECTIONS, label_of
 from vlac_gym.report_card.termination import StopRule
+from vlac_gym.reporting.files import write_json, write_text
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --card: #f8fafc; --ink: #111827; --muted: #6b7280;
@@ -71,7 +73,9 @@ def render_card(card: ReportCard) -> str:
         _tiles(content["headline"]),
         _mistakes(card.mistakes),
         _plots(card),
-        "".join(_section(name, content["sections"][name]) for name in SECTIONS),
+        "".join(
+            _section(letter, name, content["sections"][name]) for letter, name in zip("ABCDEFG", SECTIONS)
+        ),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -80,6 +84,18 @@ def render_card(card: ReportCard) -> str:
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"
     )
+
+
+def write_card(card: ReportCard, out: Path) -> tuple[Path, Path]:
+    """Writes `card.json`, then `index.html`. Returns their paths.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing; what was measured is written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "card.json", card.content)
+    write_text(out / "index.html", render_card(card))
+    return out / "card.json", out / "index.html"
 
 
 def _subtitle(content: Mapping[str, Any]) -> str:
@@ -218,11 +234,12 @@ def _plots(card: ReportCard) -> str:
     )
 
 
-def _section(name: str, tree: Mapping[str, Any]) -> str:
+def _section(letter: str, name: str, tree: Mapping[str, Any]) -> str:
     title, text = SECTIONS[name]
     rows = "".join(_rows(tree, ()))
     return (
-        f"<h2>{escape(title)}</h2><p class='muted'>{escape(text)}</p><div class='scroll'><table><tr><th>metric</th>"
+        f"<h2>{letter}. {escape(title)}</h2><p class='muted'>{escape(text)}</p>"
+        "<div class='scroll'><table><tr><th>metric</th>"
         f"<th class='n'>value</th><th class='n'>95 % interval</th><th class='n'>n</th><th>meaning</th></tr>{rows}"
         "</table></div>"
     )

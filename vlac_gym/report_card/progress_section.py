@@ -1,4 +1,4 @@
-"""Section C of the card: order, dense truth, consistency and clock controls: `progress_section`."""
+"""The card's section about progress: order, dense truth, consistency and clock controls: `progress_section`."""
 
 __all__ = ["progress_section"]
 
@@ -21,7 +21,7 @@ from vlac_gym.report_card.statistics import Array, Estimate, kendall_tau_a, rate
 
 
 def progress_section(judged: Judged, probes: ProbeResults, boot: Bootstrap) -> Section:
-    """C: order, dense truth, consistency and clock controls."""
+    """Order, dense truth, consistency and clock controls."""
     good = [e for e in judged if e.succeeds]
     bad = [e for e in judged if not e.succeeds]
     successes, failures = _order(good, boot, "successful"), _order(bad, boot, "failed")

@@ -1,4 +1,4 @@
-"""Section D of the card: other words, other pictures, other views, another task: `robustness_section`."""
+"""The card's section about robustness: other words, other pictures, other views, another task: `robustness_section`."""
 
 __all__ = ["picture_change", "robustness_section"]
 
@@ -16,7 +16,7 @@ _ONE_VIEW = "only one view is recorded; collect with --cameras agentview wrist a
 
 
 def robustness_section(probes: ProbeResults, threshold: float, *, is_privileged: bool) -> Section:
-    """D: the same question in other words, pictures and views, and a question about another task."""
+    """The same question in other words, pictures and views, and a question about another task."""
     if is_privileged:
         return {"all": refused("a privileged critic looks at neither pictures nor words")}
     clean, success = score_columns(probes.clean)

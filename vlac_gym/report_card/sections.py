@@ -90,7 +90,7 @@ class Bootstrap:
 
 
 def detection_section(judged: Judged, threshold: float, boot: Bootstrap) -> Section:
-    """A: success in a frame, in the last frame, and the final value as a score; precision when deployed."""
+    """Success in a frame, in the last frame, and the final value as a score; precision when deployed."""
     at_end = d.confusion(*_last_checks(judged), threshold)
     metrics = at_end.metrics()
     rates = {
@@ -118,7 +118,7 @@ def detection_section(judged: Judged, threshold: float, boot: Bootstrap) -> Sect
 
 
 def termination_section(judged: Judged, rule: StopRule) -> Section:
-    """B: the rule applied to every episode."""
+    """The rule applied to every episode."""
     checks = [episode.checks for episode in judged]
     stops = [apply_rule(c, rule) for c in checks]
     never = [c for c in checks if not c.success.any()]
@@ -150,7 +150,7 @@ def termination_section(judged: Judged, rule: StopRule) -> Section:
 
 
 def training_section(judged: Judged, rule: StopRule, boot: Bootstrap) -> Section:
-    """E: what a policy would be paid; groups are rollouts of one task and start."""
+    """What a policy would be paid; groups are rollouts of one task and start."""
     usable = [e for e in judged if np.isfinite(e.final_value)]
     if not usable:
         return {"all": refused("the critic gave no final value")}

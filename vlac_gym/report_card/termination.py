@@ -127,7 +127,7 @@ def stop_step(steps: NDArray[np.int64], runs: NDArray[np.int64], rule: StopRule)
 
 
 def termination_metrics(stops: Sequence[Stop]) -> dict[str, Estimate]:
-    """Section B of the card: how the rule would have ended these recordings.
+    """How the rule would have ended these recordings.
 
     - `false_stop_rate`: stopped before success / all stopped episodes;
     - `false_positive_rate`: stopped / episodes in which the simulator never sees success;

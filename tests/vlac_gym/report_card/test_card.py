@@ -16,10 +16,10 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.data import EpisodeDataset
 from vlac_gym.errors import ConfigError, CriticResponseError
 from vlac_gym.report_card.asking import AskedCritic
-from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, write_card
+from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
 from vlac_gym.report_card.mistakes import film_strip, worst_mistakes
 from vlac_gym.report_card.names import HEADLINES, SECTIONS
-from vlac_gym.report_card.page import _budget_verdict, render_card
+from vlac_gym.report_card.page import _budget_verdict, render_card, write_card
 from vlac_gym.report_card.probes import paraphrases
 from vlac_gym.report_card.sections import Bootstrap, episode_mean
 from vlac_gym.report_card.termination import StopRule
@@ -287,6 +287,7 @@ def test_the_files_are_whole_and_the_page_needs_no_network(noisy_card: ReportCar
     assert content["headline"].keys() == HEADLINES.keys()
     assert content["sections"].keys() == SECTIONS.keys()
     page = page_file.read_text()
+    assert re.findall(r"<h2>([A-Z])\. ", page) == list("ABCDEFG")
     links = Links()
     links.feed(page)
     assert links.tags.count("svg") == 5

@@ -13,8 +13,9 @@ from vlac_gym.data import EpisodeDataset, EpisodeMeta
 from vlac_gym.errors import CriticResponseError
 from vlac_gym.report_card import cost
 from vlac_gym.report_card.asking import AskedCritic, Call
-from vlac_gym.report_card.card import CardConfig, make_card, write_card
+from vlac_gym.report_card.card import CardConfig, make_card
 from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.sections import Bootstrap
 from vlac_gym.report_card.statistics import refused
 from vlac_gym.report_card.termination import Checks

@@ -9,7 +9,8 @@ from seeing_critic import SeeingCritic
 
 from vlac_gym.data import EpisodeDataset, EpisodeMeta
 from vlac_gym.errors import ConfigError
-from vlac_gym.report_card.card import CardConfig, make_card, write_card
+from vlac_gym.report_card.card import CardConfig, make_card
+from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.references import ReferencePicker, reads_references
 from vlac_gym.types import CriticInfo
 

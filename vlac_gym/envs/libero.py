@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from vlac_gym.envs.gl import renderer_name
 from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero_simulator import CONTROL_HZ, LiberoSimulator
-from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask, get_task
+from vlac_gym.envs.libero_tasks import CAMERAS, LiberoTask, check_init_state, get_task
 from vlac_gym.envs.lighting import split_view
 from vlac_gym.envs.mujoco_version import check_mujoco
 from vlac_gym.envs.scene import LiberoScene
@@ -103,7 +103,9 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
     ) -> None:
         check_mujoco()
         self._task = get_task(task_suite, task_id)
-        self._fixed_init_state_id = None if init_state_id is None else _init_state(self._task, init_state_id)
+        self._fixed_init_state_id = (
+            None if init_state_id is None else check_init_state(self._task, init_state_id)
+        )
         self.cameras = _checked_cameras(cameras)
         self._image_size = _in_range("image_size", image_size, 16, 2048)
         self._step_limit = _one_limit(max_episode_steps, step_limit)
@@ -268,7 +270,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         chosen = options.get("init_state_id", self._fixed_init_state_id)
         if chosen is None:
             return task, int(self.np_random.integers(task.num_init_states))
-        return task, _init_state(task, chosen)
+        return task, check_init_state(task, chosen)
 
     def _activate(self, task: LiberoTask) -> LiberoSimulator:
         found = self._simulators.get(task.task_id)
@@ -343,15 +345,6 @@ def _checked_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
             f"Expected one or two different cameras of {', '.join(CAMERAS)}, got {list(names)}."
         )
     return names
-
-
-def _init_state(task: LiberoTask, init_state_id: int) -> int:
-    if not (isinstance(init_state_id, (int, np.integer)) and 0 <= init_state_id < task.num_init_states):
-        raise ConfigError(
-            f"Expected init_state_id in 0..{task.num_init_states - 1} for {task.suite} task {task.task_id}, "
-            f"got {init_state_id!r}."
-        )
-    return int(init_state_id)
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> int:

@@ -7,6 +7,7 @@ __all__ = [
     "CAMERAS",
     "STANDARD_SUITES",
     "LiberoTask",
+    "check_init_state",
     "get_task",
     "list_suites",
     "list_tasks",
@@ -138,6 +139,20 @@ def get_task(suite: str, task_id: int) -> LiberoTask:
     if not (isinstance(task_id, (int, np.integer)) and 0 <= task_id < len(tasks)):
         raise ConfigError(f"Expected task_id in 0..{len(tasks) - 1} for {suite}, got {task_id!r}.")
     return tasks[task_id]
+
+
+def check_init_state(task: LiberoTask, init_state_id: int) -> int:
+    """The number of one of the task's initial states.
+
+    Raises:
+        ConfigError: It has no such state.
+    """
+    if not (isinstance(init_state_id, (int, np.integer)) and 0 <= init_state_id < task.num_init_states):
+        raise ConfigError(
+            f"Expected init_state_id in 0..{task.num_init_states - 1} for {task.suite} task {task.task_id}, "
+            f"got {init_state_id!r}."
+        )
+    return int(init_state_id)
 
 
 def step_limit(suite: str) -> int:

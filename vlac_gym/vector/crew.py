@@ -1,6 +1,6 @@
 """Who carries a vector env's orders out: `Crew`, and `InlineCrew`, which does it in this process."""
 
-__all__ = ["Crew", "EnvFactory", "InlineCrew"]
+__all__ = ["Crew", "CrewFactory", "EnvFactory", "InlineCrew"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -38,6 +38,23 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """Closes every env; safe to call twice."""
+        ...
+
+
+class CrewFactory(Protocol):
+    """Starts the workers of a vector env, for `RolloutVectorEnv(mode=…)`; see `WorkerCrew` for the arguments."""
+
+    def __call__(
+        self,
+        env_fns: Sequence[EnvFactory],
+        observation_space: gym.Space[Any],
+        /,
+        *,
+        start_timeout_s: float,
+        step_timeout_s: float,
+        max_restarts: int,
+    ) -> Crew:
+        """The workers, started."""
         ...
 
 

@@ -5,6 +5,7 @@ __all__ = ["RolloutVectorEnv"]
 import weakref
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.vector.actions import checked_actions, checked_chunks, checked_mask
-from vlac_gym.vector.crew import Crew, EnvFactory, InlineCrew
+from vlac_gym.vector.crew import Crew, CrewFactory, EnvFactory, InlineCrew
 from vlac_gym.vector.env_access import EnvAccess
 from vlac_gym.vector.infos import stack_infos
 from vlac_gym.vector.observations import copy_row, read_row
@@ -58,7 +59,7 @@ class RolloutVectorEnv(EnvAccess):
     Args:
         env_fns: Build the envs; each is called in the process that uses it. The first is also called here, to
             read the spaces, and that env is closed at once.
-        mode: `async` for worker processes, `sync` for this process.
+        mode: `async` for worker processes, `sync` for this process, or what makes workers elsewhere.
         autoreset_mode: When an env is reset whose episode is over.
         group_size: Neighbours that play the same start.
         envs_per_worker: Envs per process; envs of one LIBERO task share the compiled model there.
@@ -90,7 +91,7 @@ class RolloutVectorEnv(EnvAccess):
         self,
         env_fns: Sequence[EnvFactory],
         *,
-        mode: Literal["async", "sync"] = "async",
+        mode: Literal["async", "sync"] | CrewFactory = "async",
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         group_size: int = 1,
         envs_per_worker: int = 1,
@@ -110,13 +111,13 @@ class RolloutVectorEnv(EnvAccess):
         for name, seconds in (("start_timeout_s", start_timeout_s), ("step_timeout_s", step_timeout_s)):
             if not seconds > 0:
                 raise ConfigError(f"Expected {name} above 0, got {seconds}.")
-        if mode not in ("async", "sync"):
+        if not callable(mode) and mode not in ("async", "sync"):
             raise unknown_name("mode", str(mode), ("async", "sync"))
         if context not in ("spawn", "forkserver"):
             raise unknown_name("context", str(context), ("spawn", "forkserver"))
-        if mode == "sync" and render_devices is not None:
+        if mode != "async" and render_devices is not None:
             raise ConfigError(
-                "Expected render_devices with mode='async' only: in this process set MUJOCO_EGL_DEVICE_ID."
+                "Expected render_devices with mode='async' only: elsewhere set MUJOCO_EGL_DEVICE_ID."
             )
         self.env_fns = tuple(env_fns)
         self.num_envs = len(env_fns)
@@ -126,19 +127,20 @@ class RolloutVectorEnv(EnvAccess):
         self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
         self._read_spaces(env_fns[0])
         self.copies_observations = copy
+        processes = partial(
+            ProcessCrew, envs_per_worker=envs_per_worker, context=context, render_devices=render_devices
+        )
         self._crew: Crew
         if mode == "sync":
             self._crew = InlineCrew(env_fns, self.single_observation_space)
         else:
-            self._crew = ProcessCrew(
+            make: CrewFactory = mode if callable(mode) else processes
+            self._crew = make(
                 env_fns,
                 self.single_observation_space,
-                envs_per_worker=envs_per_worker,
-                context=context,
                 start_timeout_s=start_timeout_s,
                 step_timeout_s=step_timeout_s,
                 max_restarts=max_restarts,
-                render_devices=render_devices,
             )
         self._close_crew = weakref.finalize(self, self._crew.close)  # also at exit, if nobody calls close
         self._terminations = np.zeros(self.num_envs, np.bool_)
@@ -374,6 +376,7 @@ class RolloutVectorEnv(EnvAccess):
                 for reward in report.rewards.tolist():
                     step.pay(i, reward)
                 step.end(i, terminated=report.terminated, truncated=report.truncated)
+                step.note_successes(i, report.successes)
                 step.infos[i] = report.info
             elif isinstance(report, Lost):
                 step.lose(i, report.reason)

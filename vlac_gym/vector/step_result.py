@@ -2,6 +2,7 @@
 
 __all__ = ["ChunkResult", "VectorStep"]
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ class ChunkResult(NamedTuple):
         terminations: bool (N,).
         truncations: bool (N,).
         infos: Vector infos.
+        successes: N of them: did the simulator see success at any executed action? None where it gave no verdict, and
+            where a critic decides: there `sim_success` in the infos remembers it.
     """
 
     observations: Any
@@ -28,6 +31,7 @@ class ChunkResult(NamedTuple):
     terminations: NDArray[np.bool_]
     truncations: NDArray[np.bool_]
     infos: dict[str, Any]
+    successes: tuple[bool | None, ...]
 
 
 class VectorStep:
@@ -46,6 +50,13 @@ class VectorStep:
         self.truncations = np.zeros(num_envs, np.bool_)
         self.lost = np.zeros(num_envs, np.bool_)
         self.infos: dict[int, dict[str, Any]] = {}
+        self._successes: list[bool | None] = [None] * num_envs
+
+    def note_successes(self, index: int, verdicts: Iterable[bool | None]) -> None:
+        """Adds the simulator's verdicts after executed env steps."""
+        for verdict in verdicts:
+            if verdict is not None:
+                self._successes[index] = bool(self._successes[index]) or verdict
 
     def pay(self, index: int, reward: float) -> None:
         """Adds one executed env step."""
@@ -80,5 +91,11 @@ class VectorStep:
         infos["lost"] = self.lost
         infos["_lost"] = np.ones(self.num_envs, np.bool_)
         return ChunkResult(
-            observations, self.rewards, self.executed_steps, self.terminations, self.truncations, infos
+            observations,
+            self.rewards,
+            self.executed_steps,
+            self.terminations,
+            self.truncations,
+            infos,
+            tuple(self._successes),
         )

@@ -25,7 +25,8 @@ def test_each_worker_gets_its_number_and_the_devices(monkeypatch):
 
     class Recorded:
         def __init__(self, context, env_fns, space, memory, count, number, devices):
-            started.append((tuple(env_fns), number, devices))
+            self.indices = tuple(env_fns)
+            started.append((self.indices, number, devices))
             if number == 2:
                 raise InterruptedError
 

@@ -13,6 +13,7 @@ from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, as_singles
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.crew import InlineCrew
 from vlac_gym.vector.orders import Lost, StepReport
 
 AUTORESETS = ["NextStep", "SameStep", "Disabled"]
@@ -288,3 +289,32 @@ def test_autoreset_mode_is_in_the_metadata():
     assert build(autoreset_mode=AutoresetMode.SAME_STEP).metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     with pytest.raises(ConfigError, match="Did you mean 'SameStep'"):
         build(autoreset_mode="SameSteps")
+
+
+def test_chunk_remembers_a_success_that_passes_and_tells_silence_from_failure():
+    class Passing(ShadedEnv):
+        def step(self, action):
+            observation, reward, _, truncated, info = super().step(action)
+            return observation, reward, False, truncated, info
+
+    class Silent(ShadedEnv):
+        def _info(self, step):
+            return {key: value for key, value in super()._info(step).items() if key != "success"}
+
+    env = build([partial(Passing, success_steps=[2]), Passing, Silent])
+    env.reset(seed=0)
+    assert env.step_chunk(actions(3, 3)).successes == (True, False, None)
+    assert env.step_chunk(actions(3, 3)).successes == (False, False, None)
+
+
+def test_workers_may_be_anybodys():
+    given = {}
+
+    def start(env_fns, observation_space, /, **options):
+        given.update(options)
+        return InlineCrew(env_fns, observation_space)
+
+    env = build(mode=start, start_timeout_s=7.0, step_timeout_s=5.0, max_restarts=2)
+    env.reset(seed=0)
+    assert env.step(actions(3))[4]["elapsed_steps"].tolist() == [1, 1, 1]
+    assert given == {"start_timeout_s": 7.0, "step_timeout_s": 5.0, "max_restarts": 2}

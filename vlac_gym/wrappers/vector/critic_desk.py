@@ -15,6 +15,7 @@ import numpy as np
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.errors import CriticError
 from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame
 from vlac_gym.vector.orders import ResetReport
@@ -43,6 +44,7 @@ class CriticDesk:
     Attributes:
         episodes: The episode of each env; None if it has none.
         failures: Critic failures of each env.
+        errors: What the critic raised, by env, since this was last emptied.
         lock: Held while the critic is used; a lock makes several desks take turns.
 
     Raises:
@@ -80,6 +82,7 @@ class CriticDesk:
         self._first_env_index = first_env_index
         self.episodes: list[TrainingEpisode | None] = [None] * env.num_envs
         self.failures = [0] * env.num_envs
+        self.errors: dict[int, CriticError] = {}
         self._num_episodes = [0] * env.num_envs
         self._signals: list[EpisodeSignals | None] = [None] * env.num_envs
         self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
@@ -124,6 +127,7 @@ class CriticDesk:
         with self.lock:
             ask_round(self._critic(), list(steps.values()), self._references)
         errors = {index: step.error for index, step in steps.items() if step.error is not None}
+        self.errors |= errors
         for index, error in errors.items():
             self.failures[index] += 1
             if not self._raises:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import make_critic
-from vlac_gym.errors import ConfigError
+from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.reward import RuleOptions
 from vlac_gym.types import Frame, Mode
 from vlac_gym.vector.actions import checked_mask
@@ -199,6 +199,11 @@ class VLACRewardWrapper(
         """Steps of single envs, since the beginning, in which the critic gave no usable answer."""
         return sum(self._desk.failures)
 
+    @property
+    def critic_errors(self) -> dict[int, CriticError]:
+        """By env, why the critic gave no usable answer in the last step; with ``on_critic_error="truncate"``."""
+        return dict(self._desk.errors)
+
     def share_critic(self, lock: Any) -> None:
         """Takes a lock to hold whenever the critic is used, so that several wrappers can share it in threads."""
         self._desk.lock = lock
@@ -301,6 +306,7 @@ class VLACRewardWrapper(
         resets = {}
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:
             resets = self.env.autoreset_orders(np.flatnonzero(chosen & over).tolist())
+        self._desk.errors.clear()
         self._idle = over & ~np.isin(np.arange(self.num_envs), list(resets))
         rows = {i: chunks[i] for i in np.flatnonzero(chosen & ~over).tolist()}
         step = JudgedStep(self.env, self._desk, self._episode_settings, rows, resets, len(chunks[0]))

@@ -241,6 +241,9 @@ def test_failed_call_truncates_all_that_it_asked_about():
     assert (rewards.tolist(), truncations.tolist()) == ([0.0, 0.0], [True, True])
     assert infos["critic"]["failed"].tolist() == [True, True]
     assert env.critic_failures == 2
+    assert {i: str(error) for i, error in env.critic_errors.items()} == {0: "gone", 1: "gone"}
+    env.step(actions(2))  # both are reset, and nobody is asked
+    assert env.critic_errors == {}
 
 
 def test_raised_critic_error_needs_a_full_reset():

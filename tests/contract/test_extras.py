@@ -145,6 +145,7 @@ USES = {
     "encode_frame(np.zeros((2, 2, 3), np.uint8))": "vlac-gym[",
     "save_curves_png(trace, pictures / 'x.png')": "vlac-gym[video]",
     "write_video(trace, pictures / 'x.mp4')": "vlac-gym[video]",
+    "render_template('run.html')": "vlac-gym[video]",
     "limit_cuda_memory(0.5)": "vlac-gym[vlac]",
     "load_settings(settings)": "pip install pyyaml",
     "TensorBoardSink(pictures / 'm')": "pip install tensorboardX",
@@ -167,6 +168,7 @@ from vlac_gym.frames.files import read_frames
 from vlac_gym.frames.codec import encode_frame
 from vlac_gym.metrics_writer import TensorBoardSink
 from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.rendering import render_template
 from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.reporting.video import write_video
 from vlac_gym.vector import make_vec

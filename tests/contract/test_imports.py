@@ -33,6 +33,7 @@ HOMES = {
     "rlinf": ("verl_env_adapter/",),
     "fastapi": ("vlac_gym/service/",),
     "uvicorn": ("vlac_gym/service/",),
+    "jinja2": ("vlac_gym/reporting/",),
     "scipy": ("vlac_gym/report_card/",),
     "sklearn": ("vlac_gym/report_card/",),
     "tyro": ("vlac_gym/cli/",),

@@ -33,6 +33,8 @@ def test_wheel_builds_and_imports(tmp_path):
             PYTHONPATH=str(site),
         )
         assert Path(where.strip()).is_relative_to(site)
+    page = "from vlac_gym.reporting.rendering import render_template as r; print(r('base.html'))"
+    assert "<!doctype html>" in run(sys.executable, "-c", page, cwd=tmp_path, PYTHONPATH=str(site))
     (metadata,) = site.glob("vlac_gym-*.dist-info/METADATA")
     headers, _, readme = metadata.read_text(encoding="utf-8").partition("\n\n")
     assert "Project-URL: VLAC, the critic, https://github.com/InternRobotics/VLAC" in headers

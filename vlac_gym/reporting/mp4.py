@@ -17,12 +17,12 @@ _IS_EXACT = ("libx264rgb", "rgb24", ["-qp", "0"])  # H.264's lossless mode; ever
 
 
 def require_video_packages() -> None:
-    """Raises `DependencyNotInstalled` unless plots and videos can be made."""
-    names = ("matplotlib", "PIL", "imageio_ffmpeg")
+    """Raises `DependencyNotInstalled` unless plots, videos and pages can be made."""
+    names = ("matplotlib", "PIL", "imageio_ffmpeg", "jinja2")
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise DependencyNotInstalled(
-            f'Plots and videos need {", ".join(missing)}. Run: pip install "vlac-gym[video]"'
+            f'Plots, videos and pages need {", ".join(missing)}. Run: pip install "vlac-gym[video]"'
         )
 
 

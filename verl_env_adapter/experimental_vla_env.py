@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_env_adapter.env_pool import EnvPool
-from verl_env_adapter.episode_env import EnvReport
+from verl_env_adapter.env_report import EnvReport
 from verl_env_adapter.policy_view import host_settings, policy_images, policy_state, refuse_env_resource
 from verl_env_adapter.settings import AdapterSettings, Phase
 from verl_env_adapter.sources import EXPERIMENTAL_VLA

@@ -3,11 +3,9 @@
 __all__ = ["RolloutEnv"]
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from verl_env_adapter.conversion import (
@@ -16,20 +14,17 @@ from verl_env_adapter.conversion import (
     stack_images,
     stack_vectors,
 )
-from verl_env_adapter.episode_env import make_env
+from verl_env_adapter.env_stack import make_critic_of, make_vector_env
 from verl_env_adapter.rlinf_episodes import Episode, end_flags, episode_metrics
-from verl_env_adapter.rlinf_options import RolloutOptions, read_options
+from verl_env_adapter.rlinf_options import read_options
 from verl_env_adapter.rlinf_starts import EpisodeStart, ResetStates, task_trials
 from verl_env_adapter.sources import RLINF
 from vlac_gym.critic.base import Critic
-from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import AdapterContractError, ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.frames.convention import ImageConvention
 from vlac_gym.vector.infos import unstack_infos
-from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.vector.step_result import ChunkResult
-from vlac_gym.wrappers.vector import VLACRewardWrapper
 
 with needs("The RLinf adapter", get=RLINF):
     import torch
@@ -92,7 +87,16 @@ class RolloutEnv:
             is_ordered=options.is_ordered,
             fixed_id=options.fixed_id,
         )
-        self._envs = self._build(options, critic, processes)
+        self._critic = critic or make_critic_of(options.settings)
+        self._envs = make_vector_env(
+            options.settings,
+            num_envs,
+            critic=self._critic,
+            mode=options.mode,
+            on_critic_error=options.settings.critic.on_error,
+            processes=processes,
+            envs_per_worker=-(-num_envs // min(options.settings.placement.envs_per_worker, num_envs)),
+        )
         self._episodes: list[Episode | None] = [None] * num_envs
         # Entry k of a group's list is the start of the k-th episode of each of its envs, whenever they begin it.
         self._group_starts: list[list[EpisodeStart | None]] = []
@@ -207,38 +211,10 @@ class RolloutEnv:
         return observations[-1], rewards[:, 0], terminations[:, 0], truncations[:, 0], infos[-1]
 
     def close(self) -> None:
-        """Ends the worker processes, and a critic that was built here; safe to call twice."""
+        """Ends the worker processes, and the critic; safe to call twice."""
         self._envs.close()
-        if self._own_critic is not None:
-            self._own_critic.close()
-
-    def _build(
-        self, options: RolloutOptions, critic: Critic | None, processes: Literal["async", "sync"]
-    ) -> VLACRewardWrapper:
-        settings = options.settings
-        placement = settings.placement
-        envs = RolloutVectorEnv(
-            [partial(make_env, settings)] * self.num_envs,
-            mode=processes,
-            autoreset_mode=AutoresetMode.DISABLED,
-            envs_per_worker=-(-self.num_envs // min(placement.envs_per_worker, self.num_envs)),
-            start_timeout_s=placement.start_timeout_s,
-            step_timeout_s=placement.step_timeout_s,
-        )
-        remote = settings.critic_options()
-        self._own_critic = make_critic(settings.critic.spec, **remote) if remote and not critic else None
-        return VLACRewardWrapper(
-            envs,
-            critic or self._own_critic or settings.critic.spec,
-            mode=options.mode,
-            preset=settings.rule.preset,
-            calibration=settings.rule.calibration,
-            frame=settings.env.frame,
-            on_sim_terminated=settings.env.on_sim_terminated,
-            on_critic_error=settings.critic.on_error,
-            on_critic_mismatch=settings.critic.on_mismatch,
-            **settings.rule_options,
-        )
+        if not isinstance(self._critic, str):
+            self._critic.close()
 
     def _next_start(self, env_id: int) -> EpisodeStart | None:
         starts = self._group_starts[env_id // self.options.group_size]
@@ -273,6 +249,7 @@ class RolloutEnv:
                 result.rewards[i, : result.executed_steps[i]],
                 terminated=bool(result.terminations[i]),
                 truncated=bool(result.truncations[i]),
+                success=result.successes[i],
                 info=info,
             )
         return episodes

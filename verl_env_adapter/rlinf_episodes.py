@@ -57,6 +57,7 @@ class Episode:
         *,
         terminated: bool,
         truncated: bool,
+        success: bool | None,
         info: Mapping[str, Any],
     ) -> None:
         """Takes what the env said after the executed steps of a chunk.
@@ -65,6 +66,7 @@ class Episode:
             rewards: One per executed step.
             terminated: Gymnasium's, after the last of them.
             truncated: Likewise.
+            success: The simulator's verdict on them; None if it gave none.
             info: The wrapper's, after the last of them; empty for an env that idles.
         """
         critic = info.get("critic", {})
@@ -73,7 +75,7 @@ class Episode:
         self.critic_failed |= bool(critic.get("failed", False))
         self.is_lost |= "lost_reason" in info
         self.critic_done |= critic.get("stopped_by") in _CRITIC_DONE
-        self.sim_success |= bool(reported_success(info))
+        self.sim_success |= bool(success) or bool(reported_success(info))
         self.terminated, self.truncated = terminated, truncated
 
 

@@ -187,14 +187,12 @@ class PlacementSettings:
     Attributes:
         envs_per_worker: Env processes of one trainer worker, >= 1; more episodes than that wait.
         env_resource: Ray resource of the env processes, e.g. `sim`; None runs them beside their worker.
-        critic_resource: Ray resource of the critic's server, for `vlac_gym.service.ray_serve`.
-        start_timeout_s: Deadline of an env's first reset, which may compile a scene.
-        step_timeout_s: Deadline of any other reset or action chunk.
+        start_timeout_s: Deadline of a reset, which may compile a scene.
+        step_timeout_s: Deadline of an action chunk.
     """
 
     envs_per_worker: int = 4
     env_resource: str | None = None
-    critic_resource: str = "critic"
     start_timeout_s: float = 600.0
     step_timeout_s: float = 300.0
 

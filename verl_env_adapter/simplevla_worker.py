@@ -28,7 +28,8 @@ from verl_env_adapter.conversion import (
     check_actions,
     convert_gripper,
 )
-from verl_env_adapter.episode_env import EnvReport, EpisodeEnv
+from verl_env_adapter.env_pool import EnvPool
+from verl_env_adapter.env_report import EnvReport
 from verl_env_adapter.policy_view import (
     policy_images,
     policy_state,
@@ -110,7 +111,7 @@ def env_worker(
         try:
             trajectory.play(int(task_id), int(trial_id), input_queue, output_queue)
         finally:
-            trajectory.env.close()
+            trajectory.pool.close()
     except Exception as e:
         # The trainer waits for a message that says 'init' or 'step', and asserts it: any other ends the wait now.
         logger.exception("trajectory of %s task %s, initial state %s failed", task_name, task_id, trial_id)
@@ -132,13 +133,13 @@ class _Trajectory:
                 f"The trainer plays {self.suite!r} where env.suite says {env.suite!r}. Set data.task_suite_name and "
                 "env.suite to the same."
             )
-        self.env = EpisodeEnv(self.settings, host_deadline_s=CHUNK_DEADLINE_S)
+        self.pool = EnvPool(self.settings, 1, host_deadline_s=CHUNK_DEADLINE_S)
         self.mode = self.settings.mode_in("validate" if self.is_valid else "train")
 
     def play(self, task_id: int, trial_id: int, input_queue: Any, output_queue: Any) -> None:
         is_libero = self.settings.env.is_libero
         start = {"task_id": task_id, "init_state_id": trial_id} if is_libero else {"seed": trial_id}
-        report = self.env.reset(mode=self.mode, **start)
+        (report,) = self.pool.reset(mode=self.mode, options=[start])
         first = {
             "type": "init",
             "task_description": report.task,
@@ -154,16 +155,16 @@ class _Trajectory:
         chunk = check_actions(
             np.asarray(actions)[None],
             num_envs=1,
-            action_size=self.env.action_size,
+            action_size=self.pool.action_size,
             max_chunk=self.settings.env.chunk,
             where="SimpleVLA-RL's policy",
-        )[0]
+        )
         chunk = convert_gripper(chunk, GripperConvention.ONE_OPENS)
         if not self.is_valid:
-            return [self.env.step_chunk(chunk)]
+            return list(self.pool.step_chunk(chunk).reports)
         reports: list[EnvReport] = []
-        for action in chunk:
-            reports.append(self.env.step_chunk(action[None]))
+        for t in range(chunk.shape[1]):
+            reports += self.pool.step_chunk(chunk[:, t]).reports
             if reports[-1].is_over:
                 break
         return reports

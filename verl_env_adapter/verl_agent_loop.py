@@ -2,7 +2,8 @@
 
 Proven against verl 0.9.1 (PyPI), both its trainers. Translated on the way:
 
-- An agent loop is built anew for every trajectory: the env processes live in `shared_workers`, not here.
+- An agent loop is built anew for every trajectory: the envs live in `shared_envs`, not here, where those
+  that are ready step together.
 - The V1 trainer (TransferQueue) takes one row per action chunk and copies the last row's reward to the others; GRPO
   computes each episode's advantage on that row and gives it to all. Other estimators see each row as a sample.
 - The V0 trainer takes one row per episode (a list fails in ``output.extra_fields``): the chunks become turns of one
@@ -20,7 +21,7 @@ from typing import Any
 from uuid import uuid4
 
 from verl_env_adapter.action_text import ActionTokenizer, make_action_tokenizer
-from verl_env_adapter.env_workers import shared_workers
+from verl_env_adapter.async_envs import shared_envs
 from verl_env_adapter.settings import (
     SETTINGS_VARIABLE,
     AdapterSettings,
@@ -93,7 +94,7 @@ class VLACAgentLoop(AgentLoopBase):  # type: ignore[misc]
             priority=int(kwargs.get("priority", 0)),
             is_conversation=self._layout == "conversation",
         )
-        async with shared_workers(self._settings).lend(plan.task_id) as env:
+        async with shared_envs(self._settings).lend(plan.task_id) as env:
             result = await play_episode(env, plan, dialogue.ask, actions)
         outputs = [self._output(row) for row in dialogue.rows()]
         if not outputs:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from verl_env_adapter.action_text import ActionTokenizer
-from verl_env_adapter.episode_env import EnvReport
+from verl_env_adapter.env_report import EnvReport
 from verl_env_adapter.verl_episode import PolicySettings, user_text
 from vlac_gym.critic.base import check_frame
 from vlac_gym.errors import AdapterContractError, ConfigError

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from verl_env_adapter.action_text import ActionTokenizer
-from verl_env_adapter.env_workers import AsyncEnv
-from verl_env_adapter.episode_env import EnvReport
+from verl_env_adapter.async_envs import AsyncEnv
+from verl_env_adapter.env_report import EnvReport
 from verl_env_adapter.settings import AdapterSettings, Phase
 from vlac_gym.errors import AdapterContractError, ConfigError, unknown_name
 from vlac_gym.frames.convention import ImageConvention

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from verl_env_adapter.env_pool import ChunkBatch
+from verl_env_adapter.env_report import ChunkBatch
 from verl_env_adapter.sources import VERL_VLA
 from verl_env_adapter.start_states import StartPlan, libero_counts
 from verl_env_adapter.verl_vla_simulator import VerlVLASimulator, first_chunk_safe

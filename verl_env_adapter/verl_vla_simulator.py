@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_env_adapter.env_pool import ChunkBatch, EnvPool
-from verl_env_adapter.episode_env import EnvReport
+from verl_env_adapter.env_pool import EnvPool
+from verl_env_adapter.env_report import ChunkBatch, EnvReport
 from verl_env_adapter.policy_view import POLICY_IMAGES, policy_images, policy_state, refuse_env_resource
 from verl_env_adapter.settings import AdapterSettings, Phase
 from verl_env_adapter.start_states import StartPlan, StartState
@@ -72,7 +72,7 @@ class VerlVLASimulator:
         num_envs: B.
         plan: Start states; without effect on envs other than LIBERO, which are only seeded.
         phase: What this simulator is for.
-        isolated: Each env in a process of its own.
+        isolated: Each env in a process of its own; see `EnvPool`.
 
     Raises:
         ConfigError: The settings do not fit, or forbid this phase.

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.env_pool import EnvPool
-from verl_env_adapter.episode_env import EpisodeEnv
 from verl_env_adapter.settings import parse_settings
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError, SimulatorError
@@ -53,8 +52,8 @@ def chunks(num_envs: int, length: int = 4) -> np.ndarray:
     return np.zeros((num_envs, length, 7), np.float32)
 
 
-def simulator(pool, i):
-    return pool._envs[i].env.unwrapped
+def simulator(pool, i, name):
+    return pool.envs.env.get_attr(name)[i]
 
 
 def test_nothing_ends(make_pool):
@@ -65,13 +64,12 @@ def test_nothing_ends(make_pool):
     assert not batch.terminated.any()
     assert not batch.truncated.any()
     assert batch.executed_steps.tolist() == [4, 4]
-    assert [obs["state"].tolist() for obs in batch.observations] == [[4.0], [4.0]]
-    assert batch.final_observations == [None, None]
+    assert [report.observation["state"].tolist() for report in batch.reports] == [[4.0], [4.0]]
 
 
 def test_critic_ends_an_episode_inside_a_chunk(make_pool):
-    # Both scripts say 0.1, 0.95, …: done at step 2 of 4.
-    pool = make_pool(settings(spec="scripted:0.1,0.95"))
+    # One script for both envs, in turn: done at step 2 of 4.
+    pool = make_pool(settings(spec="scripted:0.1,0.1,0.95,0.95"))
     pool.reset(mode="train")
     batch = pool.step_chunk(chunks(2))
     assert batch.rewards.tolist() == [[0.0, 1.0, 0.0, 0.0]] * 2
@@ -98,15 +96,15 @@ def test_end_is_latched_without_work_until_the_reset(make_pool):
     pool = make_pool(settings(spec="scripted:0.1,0.95"), num_envs=1)
     pool.reset(mode="train")
     first = pool.step_chunk(chunks(1))
-    steps = simulator(pool, 0).num_steps
+    steps = simulator(pool, 0, "num_steps")
     calls = first.reports[0].info["critic"]["calls"]
     for _ in range(3):
         batch = pool.step_chunk(chunks(1))
         assert batch.rewards.tolist() == [[0.0] * 4]
         assert batch.terminated.tolist() == [[True] * 4]
         assert batch.executed_steps.tolist() == [0]
-        assert batch.observations[0]["state"].tolist() == [2.0]
-    assert simulator(pool, 0).num_steps == steps == 2
+        assert batch.reports[0].observation["state"].tolist() == [2.0]
+    assert simulator(pool, 0, "num_steps") == steps == 2
     assert batch.reports[0].info["critic"]["calls"] == calls
     (report,) = pool.reset(mode="train")
     assert not report.is_over
@@ -205,8 +203,8 @@ def test_some_envs_are_reset_and_the_others_stay_as_they_are(make_pool):
     assert batch.terminated.tolist() == [[False]]
     first, second = pool.reports()
     assert (first.is_over, second.is_over) == (True, False)
-    assert simulator(pool, 0).num_resets == 1
-    assert simulator(pool, 1).num_resets == 2
+    assert simulator(pool, 0, "num_resets") == 1
+    assert simulator(pool, 1, "num_resets") == 2
 
 
 def test_history_of_the_critic_does_not_span_a_reset(make_pool):
@@ -217,29 +215,6 @@ def test_history_of_the_critic_does_not_span_a_reset(make_pool):
     pool.reset(mode="train")
     assert not pool.step_chunk(chunks(1, 1)).terminated.any()
     assert pool.step_chunk(chunks(1, 1)).terminated.all()
-
-
-def test_terminal_observation_survives_auto_reset(make_pool):
-    pool = make_pool(settings(spec="scripted:0.1,0.1,0.95"), num_envs=1, auto_reset=True)
-    pool.reset(mode="train")
-    batch = pool.step_chunk(chunks(1))
-    assert batch.terminated.tolist() == [[False, False, True, True]]
-    assert batch.observations[0]["state"].tolist() == [0.0]
-    assert batch.final_observations[0]["state"].tolist() == [3.0]
-    assert batch.reports[0].info["critic"]["stopped_by"] == "success_prob"
-    batch = pool.step_chunk(chunks(1, 2))
-    assert not batch.terminated.any()
-    assert batch.restarted == (None,)
-
-
-def test_auto_reset_stays_in_the_mode_of_the_reset(make_pool):
-    # The critic would be done at every step; in eval mode the simulator alone ends episodes.
-    pool = make_pool(settings(spec="scripted:0.95", success=[3]), num_envs=1, auto_reset=True)
-    pool.reset(mode="eval")
-    for _ in range(2):
-        batch = pool.step_chunk(chunks(1))
-        assert batch.rewards.tolist() == [[0.0, 0.0, 1.0, 0.0]]
-        assert "critic" not in batch.reports[0].info
 
 
 def test_env_whose_reset_failed_has_no_episode_to_go_on_with(make_pool, monkeypatch):
@@ -257,12 +232,56 @@ def test_env_whose_reset_failed_has_no_episode_to_go_on_with(make_pool, monkeypa
         pool.step_chunk(chunks(1))
 
 
-def test_envs_of_one_process_share_the_trainers_patience():
-    # Asked in turn: 5 questions (4 done checks, 1 value) in 0.8 * 30 s are 4.8 s each for 1 env, 2.4 s for 2.
-    block = settings(spec="http://critic:8400", critic_options={"deadline_s": 3.0})
-    EnvPool(block, 1, host_deadline_s=30.0).close()
-    with pytest.raises(ConfigError, match=r"deadline_s of at most 2\.4, got 3"):
-        EnvPool(block, 2, host_deadline_s=30.0)
+def test_critic_has_the_trainers_patience_whatever_the_number_of_envs():
+    # 5 questions (4 done checks, 1 value) in 0.8 * 30 s are 4.8 s each, for all envs together.
+    block = settings(spec="http://critic:8400", critic_options={"deadline_s": 4.8})
+    EnvPool(block, 3, host_deadline_s=30.0).close()
+    block = settings(spec="http://critic:8400", critic_options={"deadline_s": 5.0})
+    with pytest.raises(ConfigError, match=r"deadline_s of at most 4\.8, got 5"):
+        EnvPool(block, 3, host_deadline_s=30.0)
+
+
+def calls(pool):
+    return [(call.method, call.count) for call in pool.envs.critic.calls]
+
+
+def test_critic_is_asked_once_about_all_envs_that_step_together(make_pool):
+    pool = make_pool(settings(limit=3, rule={"value_stride": 1}), num_envs=4)
+    pool.reset(mode="train")
+    pool.step_chunk(chunks(4, 2))
+    assert calls(pool) == [("success_prob", 4)] * 2
+    pool.step_chunk(chunks(2, 1), [1, 3])
+    assert calls(pool)[2:] == [("success_prob", 2), ("value", 4), ("value", 4)]
+
+
+def test_answer_that_is_no_number_costs_no_other_env_its_episode(make_pool):
+    pool = make_pool(settings(spec="scripted:0.1,2,0.1,0.1,0.95"), num_envs=2)
+    pool.reset(mode="train")
+    with pytest.raises(CriticResponseError, match=r"Expected success_prob in \[0, 1\].* index 1 of 2"):
+        pool.step_chunk(chunks(2, 1))
+    first, second = pool.reports()
+    assert (first.episode_steps, first.is_over, second) == (1, False, None)
+    with pytest.raises(AdapterContractError, match=r"Envs \[1\] have no running episode"):
+        pool.step_chunk(chunks(2, 1))
+    pool.reset([1], mode="train")
+    batch = pool.step_chunk(chunks(2, 1))
+    assert [report.episode_steps for report in batch.reports] == [2, 1]
+    assert pool.step_chunk(chunks(1, 1), [0]).critic_done.tolist() == [[True]]
+
+
+def test_mode_is_every_envs_and_waits_for_the_episodes_that_run(make_pool):
+    pool = make_pool(settings(spec="scripted:0.95"))
+    pool.reset(mode="train")
+    pool.step_chunk(chunks(1), [0])
+    with pytest.raises(
+        AdapterContractError, match=r"in 'train' mode, got 'eval': envs \[1\] are in an episode"
+    ):
+        pool.reset([0], mode="eval")
+    pool.step_chunk(chunks(1), [1])
+    pool.reset([0], mode="eval")
+    assert not pool.step_chunk(chunks(1), [0]).terminated.any()
+    with pytest.raises(AdapterContractError, match=r"Envs \[1\] have no running episode"):
+        pool.step_chunk(chunks(1), [1])
 
 
 def test_failed_critic_raises_and_the_reset_starts_anew(make_pool, monkeypatch):
@@ -293,19 +312,18 @@ def break_critic(monkeypatch, pool):
     def fail(*args, **kwargs):
         raise CriticResponseError("no number in the reply")
 
-    monkeypatch.setattr(pool._envs[0].env.env.critic, "success_prob", fail)
+    monkeypatch.setattr(pool.envs.critic, "success_prob", fail)
 
 
-def test_refused_actions_leave_the_episode_running():
-    env = EpisodeEnv(settings())
-    env.reset(mode="train")
-    bad = chunks(1)[0]
-    bad[2, 0] = np.nan
-    with pytest.raises(ConfigError, match="finite action"):
-        env.step_chunk(bad)
-    assert env.env.unwrapped.num_steps == 0
-    assert env.step_chunk(chunks(1)[0]).episode_steps == 4
-    env.close()
+def test_refused_actions_leave_the_episode_running(make_pool):
+    pool = make_pool(settings(), num_envs=1)
+    pool.reset(mode="train")
+    bad = chunks(1)
+    bad[0, 2, 0] = np.nan
+    with pytest.raises(AdapterContractError, match="finite actions"):
+        pool.step_chunk(bad)
+    assert simulator(pool, 0, "num_steps") == 0
+    assert pool.step_chunk(chunks(1)).reports[0].episode_steps == 4
 
 
 def test_stepping_before_a_reset_is_refused(make_pool):
@@ -318,13 +336,13 @@ def test_envs_are_stepped_on_their_own_and_in_the_order_of_the_ids(make_pool):
     pool.reset([1], mode="train")
     assert pool.step_chunk(chunks(1), [1]).executed_steps.tolist() == [4]
     reports = pool.reset([1, 0], mode="train", options=[{"seed": 5}, {"seed": 6}])
-    assert [simulator(pool, i).np_random_seed for i in (0, 1)] == [6, 5]
-    # The frame's first byte counts episodes: the second of env 1, the first of env 0.
-    assert [report.observation["agentview_image"][0, 0, 0] for report in reports] == [2, 1]
+    assert [simulator(pool, i, "np_random_seed") for i in (0, 1)] == [6, 5]
+    # The frame's first byte counts episodes: env 0 has begun one beside env 1's first, which nobody asked for.
+    assert [report.observation["agentview_image"][0, 0, 0] for report in reports] == [2, 2]
     pool.step_chunk(chunks(1, 3), [0])
     batch = pool.step_chunk(chunks(2, 2), [1, 0])
     assert batch.env_ids.tolist() == [1, 0]
-    assert [observation["state"].tolist() for observation in batch.observations] == [[2.0], [5.0]]
+    assert [report.observation["state"].tolist() for report in batch.reports] == [[2.0], [5.0]]
 
 
 @pytest.mark.parametrize("ids", [[2], [0, 0], [-1]])
@@ -340,7 +358,7 @@ def test_reset_options_are_checked_before_any_env_is_reset(make_pool):
         pool.reset(mode="train", options=[{}, {"sed": 1}])
     with pytest.raises(ConfigError, match="for 2 envs, got 1"):
         pool.reset(mode="train", options=[{}])
-    assert simulator(pool, 0).num_resets == 0
+    assert simulator(pool, 0, "num_resets") == 0
 
 
 def test_libero_options_are_refused_for_other_envs(make_pool):

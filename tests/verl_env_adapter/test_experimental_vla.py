@@ -73,7 +73,7 @@ def test_none_ending_then_all_at_the_limit_with_the_value(make_env):
 
 
 def test_critics_done_inside_a_chunk_stays_to_the_end_of_the_window(make_env):
-    env = make_env(config(spec="scripted:0.1,0.95"))
+    env = make_env(config(spec="scripted:0.1,0.1,0.95,0.95"))
     begin(env)
     _, rewards, terminations, _, _ = env.chunk_step(actions())
     assert rewards.tolist() == [[0.0, 1.0, 0.0, 0.0]] * 2

@@ -9,9 +9,9 @@ PROGRAM = (
     BLOCK_THE_REST
     + """
 import importlib
-for name in ("action_text", "conversion", "env_pool", "env_process", "env_workers", "episode_env", "libero_loader",
-             "settings", "verl_dataset", "verl_episode", "verl_phase", "verl_plugin", "isaac", "rlinf", "rlinf_check",
-             "rlinf_episodes", "rlinf_options", "rlinf_starts"):
+for name in ("action_text", "conversion", "async_envs", "env_pool", "env_report", "env_stack", "ray_crew",
+             "libero_loader", "settings", "verl_dataset", "verl_episode", "verl_phase", "verl_plugin", "isaac", "rlinf",
+             "rlinf_check", "rlinf_episodes", "rlinf_options", "rlinf_starts"):
     importlib.import_module(f"verl_env_adapter.{name}")
 print("light")
 """

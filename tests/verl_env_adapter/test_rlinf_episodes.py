@@ -12,11 +12,12 @@ def episode(mode="train"):
     return Episode(start, mode, "put the bowl on the plate")
 
 
-def take(running, rewards=(0.5,), *, terminated=False, truncated=False, info=None):
+def take(running, rewards=(0.5,), *, terminated=False, truncated=False, success=None, info=None):
     running.take(
         np.array(rewards),
         terminated=terminated,
         truncated=truncated,
+        success=success,
         info=info or {},
     )
 
@@ -29,6 +30,13 @@ def test_unpaid_end_stays_unpaid_while_the_env_waits_for_its_reset(info):
     assert (running.terminated, running.truncated) == (False, True)
     assert running.critic_failed == ("critic" in info)
     assert running.is_lost == ("lost_reason" in info)
+
+
+def test_success_that_passes_within_a_chunk_is_remembered():
+    running = episode("eval")
+    take(running, success=True, info={"success": False})
+    take(running, success=False, info={"success": False})
+    assert running.sim_success is True
 
 
 def test_steps_and_return_add_up_and_successes_stay():

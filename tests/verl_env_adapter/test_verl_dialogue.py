@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.action_text import DecodedChunk
-from verl_env_adapter.episode_env import EnvReport
+from verl_env_adapter.env_report import EnvReport
 from verl_env_adapter.verl_dialogue import Dialogue
 from verl_env_adapter.verl_episode import parse_policy
 from vlac_gym.errors import AdapterContractError, ConfigError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.action_text import IntegerActionText
-from verl_env_adapter.episode_env import EpisodeEnv
+from verl_env_adapter.env_pool import EnvPool
 from verl_env_adapter.settings import parse_settings
 from verl_env_adapter.verl_episode import (
     EpisodePlan,
@@ -25,9 +25,7 @@ ROW = {"mode": "train", "task_suite": "libero_spatial", "task_id": 3, "init_stat
 
 
 class HereEnv:
-    """An `EpisodeEnv` of this process behind the asynchronous interface; keeps the actions."""
-
-    is_alive = True
+    """A pool of one env in this process behind the asynchronous interface; keeps the actions."""
 
     def __init__(
         self,
@@ -48,18 +46,15 @@ class HereEnv:
             "critic": {"spec": spec, "on_error": on_error},
             "rule": {"preset": preset},
         }
-        self.env = EpisodeEnv(parse_settings(block))
+        self.pool = EnvPool(parse_settings(block), 1)
         self.chunks: list[list[list[float]]] = []
 
     async def reset(self, *, mode, **start):
-        return self.env.reset(mode=mode, **start)
+        return self.pool.reset(mode=mode, options=[start])[0]
 
     async def step_chunk(self, actions):
         self.chunks.append(actions.tolist())
-        return self.env.step_chunk(actions)
-
-    def close(self):
-        self.env.close()
+        return self.pool.step_chunk(actions[None]).reports[0]
 
 
 @pytest.fixture
@@ -72,7 +67,7 @@ def make_env():
 
     yield make
     for env in made:
-        env.close()
+        env.pool.close()
 
 
 def play(env: HereEnv, replies: list[str | None], mode: str = "train") -> EpisodeResult:
@@ -167,11 +162,11 @@ def test_failed_critic_reaches_the_trainer_or_marks_the_episode(make_env, monkey
         raise CriticResponseError("no number in the reply")
 
     env = make_env("scripted:0.1")
-    monkeypatch.setattr(env.env.env.env.critic, "success_prob", fail)
+    monkeypatch.setattr(env.pool.envs.critic, "success_prob", fail)
     with pytest.raises(CriticResponseError):
         play(env, [FULL])
     env = make_env("scripted:0.1", on_error="truncate")
-    monkeypatch.setattr(env.env.env.env.critic, "success_prob", fail)
+    monkeypatch.setattr(env.pool.envs.critic, "success_prob", fail)
     result = play(env, [FULL])
     info = reward_extra_info(result)
     assert (result.reward, info["critic_failed"], info["truncated"]) == (0.0, 1.0, 1.0)
@@ -233,7 +228,7 @@ def test_policy_block_is_checked():
 
 
 def test_question_holds_task_and_state(make_env):
-    report: Any = make_env("scripted:0.1").env.reset(mode="train")
+    report: Any = make_env("scripted:0.1").pool.reset(mode="train")[0]
     text = IntegerActionText(chunk=1, low=[0.0], high=[1.0])
     policy = parse_policy({"prompt": "{task} | {state} | {instructions}"})
     expected = f"put the bowl on the plate | 0.000 | {text.instructions()}"

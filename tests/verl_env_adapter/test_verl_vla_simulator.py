@@ -68,7 +68,7 @@ def test_policy_sees_pictures_turned_as_the_trainers_own_env_turns_them(make_sim
 def test_critic_sees_upright_pictures(make_simulator, monkeypatch):
     simulator = make_simulator(settings(), num_envs=1)
     simulator.reset([0])
-    critic = simulator._pool._envs[0].env.env.critic
+    critic = simulator._pool.envs.critic
     seen = []
     ask = critic.success_prob
     monkeypatch.setattr(
@@ -89,8 +89,8 @@ def test_none_ending(make_simulator):
 
 
 def test_one_ends_inside_the_chunk_and_stays_ended(make_simulator):
-    # Env 0 has used up two answers of the script before env 1 begins: done at its step 1, and env 1's at step 3.
-    simulator = make_simulator(settings(spec="scripted:0.1,0.1,0.95", limit=9))
+    # Env 0 has used up two answers of the script before env 1 begins: done at its next step, and env 1 at step 3.
+    simulator = make_simulator(settings(spec="scripted:0.1,0.1,0.95,0.1,0.1,0.95", limit=9))
     simulator.reset([0, 1])
     simulator.step(actions(1, 2), [0])
     _, batch = simulator.step(actions(), [0, 1])
@@ -115,7 +115,8 @@ def test_all_end_at_the_step_limit_with_the_value(make_simulator):
 
 
 def test_single_env_is_reset_as_auto_reset_does_and_keeps_its_terminal_observation(make_simulator):
-    simulator = make_simulator(settings(spec="scripted:0.1,0.1,0.95", limit=9))
+    # One script for both envs, in turn: done at step 3.
+    simulator = make_simulator(settings(spec="scripted:0.1,0.1,0.1,0.1,0.95,0.95", limit=9))
     simulator.reset([0, 1])
     simulator.step(actions(), [0, 1])
     described = simulator.reset([1])
@@ -130,8 +131,10 @@ def test_final_observation_is_the_last_terminal_one_and_none_before_the_first_en
     def final_steps():
         return [final and final["observation.state"][0] for final in simulator.final_observations()]
 
-    # Env 0 has used up three answers of the script before env 1 begins: it is done at its step 5, env 1 is not.
-    simulator = make_simulator(settings(spec="scripted:0.1,0.1,0.1,0.1,0.95", limit=20))
+    # One script for both envs, in turn. Env 0 is done at its step 5, when env 1 is at its step 3; after env 0's reset
+    # both are done at their step 5.
+    script = [0.1] * 5 + [0.95] + [0.1] * 7 + [0.95] * 2
+    simulator = make_simulator(settings(spec="scripted:" + ",".join(map(str, script)), limit=20))
     simulator.reset([0, 1])
     assert final_steps() == [None, None]
     simulator.step(actions(1, 3), [0])
@@ -233,7 +236,7 @@ def fail_critic(simulator, monkeypatch):
     def fail(*args, **kwargs):
         raise CriticResponseError("no number in the reply")
 
-    monkeypatch.setattr(simulator._pool._envs[0].env.env.critic, "success_prob", fail)
+    monkeypatch.setattr(simulator._pool.envs.critic, "success_prob", fail)
 
 
 def test_isolated_envs_say_the_same_as_envs_in_this_process():

@@ -34,14 +34,14 @@ def cluster(start_ray):
 
 
 def test_actor_on_the_named_resource_plays_an_episode(cluster):
-    from verl_env_adapter.env_workers import EnvWorkers
+    from verl_env_adapter.async_envs import AsyncEnvs
 
     async def play():
-        workers = EnvWorkers(settings("sim"))
-        async with workers.lend() as env:
+        envs = AsyncEnvs(settings("sim"))
+        async with envs.lend() as env:
             await env.reset(mode="train", seed=0)
             reports = [await env.step_chunk(np.zeros((4, 7), np.float32)) for _ in range(3)]
-        workers.close()
+        envs.close()
         return reports
 
     reports = asyncio.run(play())
@@ -49,28 +49,35 @@ def test_actor_on_the_named_resource_plays_an_episode(cluster):
     assert [report.episode_steps for report in reports] == [4, 6, 6]
 
 
-def test_errors_of_the_env_keep_their_type(cluster):
-    from verl_env_adapter.env_workers import EnvWorkers
-    from vlac_gym.errors import ConfigError
+def test_actor_that_dies_costs_its_episode_and_is_replaced_at_the_reset(cluster):
+    from verl_env_adapter.async_envs import AsyncEnvs
+    from vlac_gym.errors import AdapterContractError, SimulatorError
 
-    async def step_without_reset():
-        workers = EnvWorkers(settings("sim"))
+    async def play():
+        envs = AsyncEnvs(settings("sim", envs_per_worker=1))
+        chunk = np.zeros((4, 7), np.float32)
         try:
-            async with workers.lend() as env:
-                await env.step_chunk(np.zeros((4, 7), np.float32))
+            async with envs.lend() as env:
+                with pytest.raises(AdapterContractError, match=r"Call reset\."):
+                    await env.step_chunk(chunk)
+                await env.reset(mode="train", seed=0)
+                ray.kill(envs._pool.envs.env._crew._workers[0]._actor)
+                with pytest.raises(SimulatorError, match="the actor died"):
+                    await env.step_chunk(chunk)
+                await env.reset(mode="train", seed=0)
+                return await env.step_chunk(chunk)
         finally:
-            workers.close()
+            envs.close()
 
-    with pytest.raises(ConfigError, match=r"Call reset\."):
-        asyncio.run(step_without_reset())
+    assert asyncio.run(play()).episode_steps == 4
 
 
 def test_resource_that_no_node_has_is_an_error_not_a_wait(cluster):
-    from verl_env_adapter.env_workers import EnvWorkers
+    from verl_env_adapter.async_envs import AsyncEnvs
     from vlac_gym.errors import SimulatorError
 
     async def play():
-        async with EnvWorkers(settings("moon", start_timeout_s=2)).lend() as env:
+        async with AsyncEnvs(settings("moon", start_timeout_s=2)).lend() as env:
             await env.reset(mode="train", seed=0)
 
     with pytest.raises(SimulatorError, match="Has a node the resource 'moon'"):

@@ -71,10 +71,10 @@ async def run_loop(worker, phase: str):
             raw_prompt=[{"role": "user", "content": "task"}],
             extra_info={"seed": 1},
         )
-    from verl_env_adapter.env_workers import shared_workers
+    from verl_env_adapter.async_envs import shared_envs
     from verl_env_adapter.settings import parse_settings
 
-    shared_workers(parse_settings(SETTINGS)).close()
+    shared_envs(parse_settings(SETTINGS)).close()
     return kept["output"]
 
 
@@ -123,12 +123,12 @@ def test_conversation_holds_every_picture_and_trains_on_replies_alone(compose, v
     }
 
     async def play():
-        from verl_env_adapter.env_workers import shared_workers
+        from verl_env_adapter.async_envs import shared_envs
         from verl_env_adapter.settings import parse_settings
 
         data = DataProto.from_dict({"dummy_tensor": torch.zeros(1, 1)}, non_tensors=columns)
         output = await worker.generate_sequences(data)
-        shared_workers(parse_settings(SETTINGS)).close()
+        shared_envs(parse_settings(SETTINGS)).close()
         return output
 
     output = asyncio.run(play())

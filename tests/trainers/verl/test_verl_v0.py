@@ -35,13 +35,13 @@ def test_v0_worker_gets_what_the_wrapper_paid(compose, tiny_policy, critic, sett
         return data
 
     async def play() -> tuple[DataProto, DataProto, int]:
-        from verl_env_adapter.env_workers import shared_workers
+        from verl_env_adapter.async_envs import shared_envs
         from verl_env_adapter.settings import parse_settings
 
         trained = await worker.generate_sequences(batch(validate=False))
         asked = len(critic.values())
         validated = await worker.generate_sequences(batch(validate=True))
-        shared_workers(parse_settings(settings_block)).close()
+        shared_envs(parse_settings(settings_block)).close()
         return trained, validated, asked
 
     trained, validated, asked = asyncio.run(play())

@@ -1,0 +1,160 @@
+"""Envs in Ray actors, on whichever nodes have a resource: `ray_crew`, for `RolloutVectorEnv(mode=…)`."""
+
+__all__ = ["ray_crew"]
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+from vlac_gym.errors import SimulatorError
+from vlac_gym.extras import needs
+from vlac_gym.vector.crew import EnvFactory
+from vlac_gym.vector.observations import allocate, copy_row, write_row
+from vlac_gym.vector.orders import CallOrder, Order, Report
+from vlac_gym.vector.slot import EnvSlot
+from vlac_gym.vector.worker_crew import WorkerCrew
+
+
+def ray_crew(
+    env_fns: Sequence[EnvFactory],
+    observation_space: gym.Space[Any],
+    /,
+    *,
+    resource: str,
+    start_timeout_s: float,
+    step_timeout_s: float,
+    max_restarts: int,
+) -> "WorkerCrew[RayWorker]":
+    """Starts an actor for each env.
+
+    Args:
+        env_fns: Build the envs, each in its actor and on its first order.
+        observation_space: One env's observation space.
+        resource: Of the nodes; Ray must run.
+        start_timeout_s: See `WorkerCrew`; it includes finding a node.
+        step_timeout_s: See there.
+        max_restarts: See there.
+
+    Raises:
+        DependencyNotInstalled: Ray is not installed.
+    """
+    with needs("placement.env_resource", "ray"):
+        import ray
+
+    def start(env_fn: EnvFactory) -> Any:
+        # A thousandth: the resource says where, the CPU how many.
+        actor = ray.remote(EnvActor).options(num_cpus=1, resources={resource: 0.001})
+        return actor.remote(env_fn, observation_space)
+
+    batch = allocate(observation_space, len(env_fns), None)
+    crew: WorkerCrew[RayWorker] = WorkerCrew(
+        batch, start_timeout_s=start_timeout_s, step_timeout_s=step_timeout_s, max_restarts=max_restarts
+    )
+    for i, env_fn in enumerate(env_fns):
+        crew.add_worker(RayWorker(ray, start, env_fn, batch, i, resource))
+    return crew
+
+
+class EnvActor:
+    """One env, in its actor.
+
+    Args:
+        env_fn: Builds it, on its first order.
+        observation_space: Its observation space.
+    """
+
+    def __init__(self, env_fn: EnvFactory, observation_space: gym.Space[Any]) -> None:
+        self._batch = allocate(observation_space, 1, None)
+        self._slot = EnvSlot(env_fn, observation_space, self._batch, 0)
+
+    def is_placed(self) -> bool:
+        """Answers as soon as the actor runs."""
+        return True
+
+    def run(self, order: Order) -> tuple[Report, Any]:
+        """Carries an order out; returns its report, and the observation unless it was a call."""
+        report = self._slot.run(order)
+        return report, None if isinstance(order, CallOrder) else copy_row(self._batch, 0)
+
+    def close(self) -> None:
+        """Closes the env."""
+        self._slot.close()
+
+
+class RayWorker:
+    """An actor as an `EnvWorker`.
+
+    Args:
+        ray: The module.
+        start: Starts an actor for an env.
+        env_fn: Of the env.
+        batch: Where its observations go.
+        index: Of the env.
+        resource: Of its node, for messages.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        start: Callable[[EnvFactory], Any],
+        env_fn: EnvFactory,
+        batch: Any,
+        index: int,
+        resource: str,
+    ) -> None:
+        self.indices = (index,)
+        self._ray = ray
+        self._start = start
+        self._env_fn = env_fn
+        self._batch = batch
+        self._resource = resource
+        self._closed: list[Any] = []
+        self._begin()
+
+    def send(self, orders: Mapping[int, Order]) -> bool:
+        """Hands out an order; what became of the actor is known when it is received."""
+        self._answer = self._actor.run.remote(orders[self.indices[0]])
+        return True
+
+    def receive(self, deadline_s: float) -> dict[int, Report] | str:
+        """See `EnvWorker`.
+
+        Raises:
+            SimulatorError: The actor found no node; another one would not either.
+        """
+        try:
+            left_s = max(0.0, deadline_s - time.monotonic())
+            report, observation = self._ray.get(self._answer, timeout=left_s)
+        except self._ray.exceptions.GetTimeoutError as e:
+            if not self._ray.wait([self._placed], timeout=0)[0]:
+                raise SimulatorError(
+                    f"The actor of env {self.indices[0]} was not placed before its deadline. Has a node the resource "
+                    f"{self._resource!r} and a free CPU? Else raise placement.start_timeout_s."
+                ) from e
+            return "no reply before the deadline"
+        except self._ray.exceptions.RayActorError as e:
+            return f"the actor died: {e}"
+        if observation is not None:
+            write_row(self._batch, self.indices[0], observation)
+        return {self.indices[0]: report}
+
+    def restart(self) -> None:
+        """Kills the actor and starts another."""
+        self._ray.kill(self._actor)
+        self._begin()
+
+    def ask_to_stop(self) -> None:
+        """Asks the actor to close its env; where Ray has ended, so has the actor."""
+        self._closed = [self._actor.close.remote()] if self._ray.is_initialized() else []
+
+    def stop(self, deadline_s: float) -> None:
+        """Waits until it has, or until the deadline, and kills it."""
+        if self._closed:
+            self._ray.wait(self._closed, timeout=max(0.0, deadline_s - time.monotonic()))
+            self._ray.kill(self._actor)
+
+    def _begin(self) -> None:
+        self._actor = self._start(self._env_fn)
+        self._placed = self._actor.is_placed.remote()

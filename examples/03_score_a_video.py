@@ -29,7 +29,9 @@ from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.vlac.critic import VLACCritic
 from vlac_gym.episode_score import score_episode
 from vlac_gym.frames.files import read_frames
-from vlac_gym.reporting.score_pictures import save_score_png, write_score_video
+from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.episode_picture import picture_of_score
+from vlac_gym.reporting.video import write_video
 from vlac_gym.types import Frame
 
 GOAL_COLUMN = 200
@@ -87,8 +89,9 @@ def main() -> None:
 
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "score.json").write_text(json.dumps(score.as_json(), indent=2))
-    save_score_png(score, frames, args.out / "score.png")
-    write_score_video(score, frames, args.out / "score.mp4")
+    picture = picture_of_score(score, frames)
+    save_curves_png(picture, args.out / "score.png")
+    write_video(picture, args.out / "score.mp4")
     print(f"first done frame         {score.first_done_frame}")
     print(f"final value              {score.values[-1]:.2f}")
     print(f"value-order correlation  {score.value_order_correlation or 0:.2f}")

@@ -143,8 +143,8 @@ USES = {
     "read_frames(pictures)": "vlac-gym[video]",
     "read_frames(video)": "vlac-gym[video]",
     "encode_frame(np.zeros((2, 2, 3), np.uint8))": "vlac-gym[",
-    "save_curves_png(trace, pictures / 'x.png')": "vlac-gym[video]",
-    "write_video(trace, pictures / 'x.mp4')": "vlac-gym[video]",
+    "save_curves_png(picture, pictures / 'x.png')": "vlac-gym[video]",
+    "write_video(picture, pictures / 'x.mp4')": "vlac-gym[video]",
     "render_template('run.html')": "vlac-gym[video]",
     "limit_cuda_memory(0.5)": "vlac-gym[vlac]",
     "load_settings(settings)": "pip install pyyaml",
@@ -168,6 +168,7 @@ from vlac_gym.frames.files import read_frames
 from vlac_gym.frames.codec import encode_frame
 from vlac_gym.metrics_writer import TensorBoardSink
 from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.episode_picture import picture_of_trace
 from vlac_gym.reporting.rendering import render_template
 from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.reporting.video import write_video
@@ -181,7 +182,7 @@ video, settings = pictures / "x.mp4", pictures / "x.yaml"
 video.touch()
 settings.touch()
 frame = np.zeros((64, 64, 3), np.uint8)
-trace = EpisodeTrace("t", "train", (StepTrace(1),), CriticTrace(), (frame, frame))
+picture = picture_of_trace(EpisodeTrace("t", "train", (StepTrace(1),), CriticTrace(), (frame, frame)))
 said = {}
 for use in json.loads(sys.argv[1]):
     printed = io.StringIO()

@@ -17,10 +17,12 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.frames.files import FrameFile, read_frames
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
+from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.episode_picture import picture_of_score
 from vlac_gym.reporting.files import write_json
 from vlac_gym.reporting.mp4 import require_video_packages
 from vlac_gym.reporting.output_folder import claim_folder
-from vlac_gym.reporting.score_pictures import save_score_png, write_score_video
+from vlac_gym.reporting.video import write_video
 from vlac_gym.types import CriticInfo, Frame
 
 with needs("The command line", "cli"):
@@ -132,9 +134,10 @@ def _write(
     parts = [f"critic {critic_title(info)}", source.path.name]
     parts.append(f"{num_references} reference frames" if num_references else "")
     subtitle = " · ".join(filter(None, parts))
-    save_score_png(score, source.frames, args.out / "score.png", subtitle=subtitle)
+    picture = picture_of_score(score, source.frames)
+    save_curves_png(picture, args.out / "score.png", title=subtitle)
     if args.video:
-        write_score_video(score, source.frames, args.out / "score.mp4", fps=fps, subtitle=subtitle)
+        write_video(picture, args.out / "score.mp4", fps=fps, subtitle=subtitle)
 
 
 def _print_summary(args: Args, score: EpisodeScore) -> None:

@@ -3,7 +3,7 @@
 Figures are built as objects on an Agg canvas; pyplot's global state, and the caller's backend, stay untouched.
 """
 
-__all__ = ["COLORS", "CurvePanel", "draw_panel", "save_curves_png"]
+__all__ = ["CurvePanel", "draw_panel", "save_curves_png"]
 
 import io
 import textwrap
@@ -16,22 +16,19 @@ import numpy as np
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.frames.files import ANNOTATED_MARK
+from vlac_gym.reporting.episode_picture import COLORS, EpisodePicture, progress_color
 from vlac_gym.reporting.files import write_bytes
-from vlac_gym.reporting.trace import EpisodeTrace
 from vlac_gym.types import Frame
-
-COLORS = {
-    "success_prob": "#2563eb",
-    "value": "#d97706",
-    "sim": "#15803d",
-    "muted": "#6b7280",
-    "ink": "#111827",
-    "grid": "#e5e7eb",
-}
-"""Curve name -> sRGB colour, the same in plots, videos and pages."""
 
 _DPI = 100
 _STRIP_FRAMES = 5
+_LOOKS: dict[str, dict[str, Any]] = {
+    "success_prob": {"color": COLORS["success_prob"], "linewidth": 2.2},
+    "threshold": {"color": COLORS["success_prob"], "linewidth": 0.9, "linestyle": (0, (2, 3))},
+    "value": {"color": COLORS["value"], "linewidth": 1.8, "marker": "o", "markersize": 3.2},
+    "goal_progress": {"color": COLORS["sim"], "linewidth": 1.3, "linestyle": (0, (5, 2))},
+}
+"""How each line is drawn, in axes and legends."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +38,28 @@ class CurvePanel:
     Attributes:
         full: Axes with every curve and mark.
         blank: The same axes without them.
-        columns: int (T + 1,); pixel column of env step 0..T.
+        columns: int (T + 1,); pixel column of frame 0..T.
+        rows: Top and bottom pixel row of the axes.
     """
 
     full: Frame
     blank: Frame
     columns: np.ndarray[Any, np.dtype[np.int64]]
+    rows: tuple[int, int]
 
-    def at(self, step: int) -> Frame:
-        """The panel as it looks when the episode has reached `step`; a fresh array."""
-        column = int(self.columns[step]) + 2
+    def at(self, now: int) -> Frame:
+        """The panel as it looks when the episode has reached frame `now`; a fresh array."""
+        column = int(self.columns[now]) + 2
         picture = self.blank.copy()
         picture[:, :column] = self.full[:, :column]
         return picture
 
 
-def draw_panel(trace: EpisodeTrace, width: int, height: int) -> CurvePanel:
+def draw_panel(picture: EpisodePicture, width: int, height: int) -> CurvePanel:
     """Draws the panel that a video uncovers.
 
     Args:
-        trace: A finished episode.
+        picture: What to draw.
         width: Pixels, at least 200.
         height: Pixels, at least 150.
 
@@ -70,43 +69,42 @@ def draw_panel(trace: EpisodeTrace, width: int, height: int) -> CurvePanel:
     """
     if width < 200 or height < 150:
         raise ConfigError(f"Expected a panel of at least 200x150 pixels, got {width}x{height}.")
-    pictures: list[Frame] = []
+    drawn: list[Frame] = []
+    top, bottom = round(0.04 * height), round(0.17 * height)
     for with_curves in (True, False):
         figure = _new_figure(width, height)
-        axes = figure.add_axes((0.075, 0.17, 0.895, 0.79))
-        _style_axes(axes, trace)
-        if with_curves:
-            _plot(axes, trace)
-        _add_legend(figure, trace, is_short=True)
-        pictures.append(_rgb(figure))
-    steps = np.arange(trace.num_steps + 1)
-    pixels = axes.transData.transform(np.stack([steps, np.zeros_like(steps)], axis=1))[:, 0]
-    return CurvePanel(full=pictures[0], blank=pictures[1], columns=np.rint(pixels).astype(np.int64))
+        axes = _add_axes(figure, (0.075, 0.895), (top, height - bottom), picture, with_curves=with_curves)
+        _add_legend(figure, picture, is_short=True)
+        drawn.append(_rgb(figure))
+    numbers = np.arange(picture.last + 1)
+    pixels = axes[0].transData.transform(np.stack([numbers, np.zeros_like(numbers)], axis=1))[:, 0]
+    columns = np.minimum(np.rint(pixels).astype(np.int64), width - 1)
+    return CurvePanel(full=drawn[0], blank=drawn[1], columns=columns, rows=(top, height - bottom))
 
 
-def save_curves_png(trace: EpisodeTrace, path: Path, *, title: str = "") -> None:
-    """Writes one PNG, whole or not at all: a strip of frames (if the trace has them) above the curves.
+def save_curves_png(picture: EpisodePicture, path: Path, *, title: str = "") -> None:
+    """Writes one PNG, whole or not at all: a strip of frames (if the episode has them) above the curves.
 
     Args:
-        trace: A finished episode.
+        picture: What to draw.
         path: Target; replaced if it exists.
         title: Second line under the task text.
 
     Raises:
         DependencyNotInstalled: matplotlib is missing.
     """
-    width, strip_height = 1100, 250 if trace.frames else 0
-    height = 430 + strip_height
+    strip_height, bars_height = 250 if picture.frames else 0, 60 if picture.progress else 0
+    width, height = 1100, 430 + strip_height + bars_height
     figure = _new_figure(width, height)
-    figure.text(0.012, 1 - 28 / height, textwrap.shorten(trace.task, 110), fontsize=12.5, color=COLORS["ink"])
+    figure.text(
+        0.012, 1 - 28 / height, textwrap.shorten(picture.task, 110), fontsize=12.5, color=COLORS["ink"]
+    )
     figure.text(0.012, 1 - 52 / height, title, fontsize=9, color=COLORS["muted"])
-    if trace.frames:
-        _add_strip(figure, trace, top=height - 66, size=204, width=width, height=height)
-    axes = figure.add_axes((0.045, 74 / height, 0.94, 254 / height))
-    _style_axes(axes, trace)
-    _plot(axes, trace)
-    _label_marks(axes, trace)
-    _add_legend(figure, trace)
+    if picture.frames:
+        _add_strip(figure, picture, top=height - 66, size=204, width=width, height=height)
+    upper, *_ = _add_axes(figure, (0.045, 0.94), (strip_height + 102, height - 74), picture)
+    _label_marks(upper, picture)
+    _add_legend(figure, picture)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Comment": ANNOTATED_MARK})
     write_bytes(path, buffer.getvalue())
@@ -128,100 +126,119 @@ def _rgb(figure: Any) -> Frame:
     return picture
 
 
-def _style_axes(axes: Any, trace: EpisodeTrace) -> None:
-    axes.set_xlim(0, trace.num_steps * 1.02)
-    axes.set_ylim(-0.02, 1.05)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
+def _add_axes(
+    figure: Any,
+    span: tuple[float, float],
+    rows: tuple[int, int],
+    picture: EpisodePicture,
+    *,
+    with_curves: bool = True,
+) -> list[Any]:
+    """Axes with the curves and, below them, axes with bars of progress if the picture has some.
+
+    Args:
+        figure: Where to.
+        span: Left edge and width, as shares of the figure's.
+        rows: Top and bottom edge, pixels from the figure's top.
+        picture: What to draw.
+        with_curves: Draw them; without, the axes stay empty.
+    """
+    (left, width), (top, bottom) = span, rows
+    total = figure.bbox.height
+    bars = round(0.22 * (bottom - top)) if picture.progress else 0
+    gap = 16 if bars else 0
+    boxes = [(top, bottom - bars - gap), (bottom - bars, bottom)][: 2 if bars else 1]
+    all_axes = [figure.add_axes((left, 1 - low / total, width, (low - high) / total)) for high, low in boxes]
+    for axes in all_axes:
+        _style_axes(axes, picture)
+    upper, lower = all_axes[0], all_axes[-1]
+    lower.set_xlabel(
+        "env step" if picture.unit == "step" else picture.unit, fontsize=9, color=COLORS["muted"], labelpad=2
+    )
+    upper.set_ylim(-0.02, 1.05)
+    upper.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
+    if picture.threshold is not None:
+        upper.axhline(picture.threshold, **_LOOKS["threshold"])
+    if bars:
+        upper.tick_params(labelbottom=False)
+        lower.set_ylim(-1.05, 1.05)
+        lower.set_yticks([-1, 0, 1])
+        lower.axhline(0.0, color=COLORS["muted"], linewidth=0.8)
+    if with_curves:
+        _plot_curves(upper, picture)
+        if bars:
+            _plot_bars(lower, picture)
+    return all_axes
+
+
+def _style_axes(axes: Any, picture: EpisodePicture) -> None:
+    axes.set_xlim(0, max(picture.last, 1) * 1.02)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(color=COLORS["grid"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9, colors=COLORS["muted"], length=0)
-    axes.set_xlabel("env step", fontsize=9, color=COLORS["muted"], labelpad=2)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(COLORS["muted"])
-    if trace.critic.threshold is not None and trace.mode != "eval":
-        axes.axhline(
-            trace.critic.threshold, color=COLORS["success_prob"], linewidth=0.9, linestyle=(0, (2, 3))
-        )
 
 
-def _plot(axes: Any, trace: EpisodeTrace) -> None:
-    progress = [(s.step, s.goal_progress) for s in trace.steps if s.goal_progress is not None]
-    if progress:
-        axes.plot(*zip(*progress, strict=True), color=COLORS["sim"], linewidth=1.3, linestyle=(0, (5, 2)))
-    if trace.critic.values:
-        axes.plot(
-            trace.critic.value_frame_steps,
-            trace.critic.values,
-            color=COLORS["value"],
-            linewidth=1.8,
-            marker="o",
-            markersize=3.2,
-            clip_on=False,
-        )
-    steps, probs = trace.success_probs
-    if steps:
-        axes.plot(steps, probs, color=COLORS["success_prob"], linewidth=2.2, clip_on=False)
-    for step, color, style in _marks(trace):
-        axes.axvline(step, color=color, linewidth=1.8, linestyle=style)
+def _plot_curves(axes: Any, picture: EpisodePicture) -> None:
+    for name, series in (
+        ("goal_progress", picture.goal_progress),
+        ("value", picture.values),
+        ("success_prob", picture.success_prob),
+    ):
+        if series:
+            dot = {"marker": "o"} if len(series) == 1 else {}
+            axes.plot(series.at, series.values, clip_on=name == "goal_progress", **_LOOKS[name] | dot)
+    for verdict in picture.verdicts:
+        if verdict.at is not None:
+            axes.axvline(verdict.at, color=COLORS[verdict.color], linewidth=1.8, linestyle=verdict.linestyle)
 
 
-def _marks(trace: EpisodeTrace) -> list[tuple[int, str, Any]]:
-    marks: list[tuple[int, str, Any]] = []
-    if trace.critic_done_step is not None:
-        marks.append((trace.critic_done_step, COLORS["success_prob"], "-"))
-    if trace.sim_success_step is not None:
-        # Dashes let the critic's line show through when both fall on one step.
-        marks.append((trace.sim_success_step, COLORS["sim"], (0, (4, 3))))
-    return marks
+def _plot_bars(axes: Any, picture: EpisodePicture) -> None:
+    starts, ends = np.array(picture.values.at[:-1]), np.array(picture.progress.at)
+    colors = [progress_color(change) for change in picture.progress.values]
+    axes.bar(starts, picture.progress.values, width=(ends - starts) * 0.92, align="edge", color=colors)
 
 
-def _label_marks(axes: Any, trace: EpisodeTrace) -> None:
-    texts = (
-        (trace.critic_done_step, "critic: done at step {}", COLORS["success_prob"], 17),
-        (trace.sim_success_step, "simulator: success at step {}", COLORS["sim"], 4),
-    )
-    for step, text, color, offset in texts:
-        if step is None:
+def _label_marks(axes: Any, picture: EpisodePicture) -> None:
+    for verdict, offset in zip(reversed(picture.verdicts), (4, 17)):
+        if verdict.at is None:
             continue
-        is_right = step > trace.num_steps / 2
+        is_right = verdict.at > picture.last / 2
         axes.annotate(
-            text.format(step),
-            xy=(step, 1.05),
+            verdict.label,
+            xy=(verdict.at, 1.05),
             xytext=(0, offset),
             textcoords="offset points",
             ha="right" if is_right else "left",
             fontsize=9,
-            color=color,
+            color=COLORS[verdict.color],
             annotation_clip=False,
         )
 
 
-def _add_legend(figure: Any, trace: EpisodeTrace, *, is_short: bool = False) -> None:
+def _add_legend(figure: Any, picture: EpisodePicture, *, is_short: bool = False) -> None:
     with needs("A picture", "video"):
         from matplotlib.lines import Line2D
 
-    unpaid = ", not in the reward" if trace.critic.values_for == "plot" else ""
-    judge = "privileged critic" if trace.critic.is_privileged else "critic"
-    prob, value = (
-        ("success_prob", "value") if is_short else (f"success_prob ({judge})", f"value ({judge}{unpaid})")
-    )
-    looks: list[tuple[bool, str, dict[str, Any]]] = [
-        (bool(trace.success_probs[0]), prob, {"color": COLORS["success_prob"], "linewidth": 2.2}),
+    whose = f" ({picture.critic})" if picture.critic and not is_short else ""
+    notes = ", ".join(filter(None, (picture.critic, picture.value_note)))
+    bar = {"linewidth": 6, "linestyle": "-"}
+    entries: list[tuple[bool, str, dict[str, Any]]] = [
+        (bool(picture.success_prob), f"success_prob{whose}", _LOOKS["success_prob"]),
         (
-            trace.critic.threshold is not None and trace.mode != "eval",
-            "threshold" if is_short else f"threshold {trace.critic.threshold}",
-            {"color": COLORS["success_prob"], "linewidth": 0.9, "linestyle": (0, (2, 3))},
+            picture.threshold is not None,
+            "threshold" if is_short else f"threshold {picture.threshold}",
+            _LOOKS["threshold"],
         ),
-        (bool(trace.critic.values), value, {"color": COLORS["value"], "linewidth": 1.8, "marker": "o"}),
-        (
-            any(s.goal_progress is not None for s in trace.steps),
-            "goal progress (simulator)",
-            {"color": COLORS["sim"], "linewidth": 1.3, "linestyle": (0, (5, 2))},
-        ),
+        (bool(picture.values), f"value ({notes})" if notes and not is_short else "value", _LOOKS["value"]),
+        (bool(picture.goal_progress), "goal progress (simulator)", _LOOKS["goal_progress"]),
+        (bool(picture.progress), "progress of a pair", {"color": COLORS["progress"], **bar}),
+        (bool(picture.progress), "regress", {"color": COLORS["regress"], **bar}),
     ]
-    handles = [Line2D([], [], label=label, markersize=3.2, **look) for shown, label, look in looks if shown]
+    handles = [Line2D([], [], label=label, **look) for is_shown, label, look in entries if is_shown]
     if handles:
         figure.legend(
             handles=handles,
@@ -234,15 +251,13 @@ def _add_legend(figure: Any, trace: EpisodeTrace, *, is_short: bool = False) -> 
         )
 
 
-def _add_strip(figure: Any, trace: EpisodeTrace, *, top: int, size: int, width: int, height: int) -> None:
-    count = min(_STRIP_FRAMES, len(trace.frames))
-    picks = np.rint(np.linspace(0, len(trace.frames) - 1, count)).astype(int)
+def _add_strip(figure: Any, picture: EpisodePicture, *, top: int, size: int, width: int, height: int) -> None:
+    picks = np.unique(np.rint(np.linspace(0, picture.last, _STRIP_FRAMES)).astype(int))
     for column, pick in enumerate(picks):
         left = 14 + column * (size + 13)
         box = (left / width, (top - size) / height, size / width, size / height)
         axes = figure.add_axes(box)
-        axes.imshow(trace.frames[pick], interpolation="lanczos")
+        axes.imshow(picture.frames[pick], interpolation="lanczos")
         axes.set_axis_off()
-        figure.text(
-            left / width, (top - size - 17) / height, f"step {pick}", fontsize=9, color=COLORS["muted"]
-        )
+        label = f"{picture.unit} {pick}"
+        figure.text(left / width, (top - size - 17) / height, label, fontsize=9, color=COLORS["muted"])

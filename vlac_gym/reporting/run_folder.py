@@ -15,6 +15,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.metrics import CRITIC_FAILURES, EpisodeMetrics
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.episode_picture import picture_of_trace
 from vlac_gym.reporting.files import append_text, write_json, write_text
 from vlac_gym.reporting.mp4 import write_mp4
 from vlac_gym.reporting.page import render_page
@@ -85,14 +86,14 @@ class RunFolder:
         """
         number = self.num_episodes
         stem = f"episode-{number:03d}"
-        subtitle = self._subtitle(trace)
+        subtitle, picture = self._subtitle(trace), picture_of_trace(trace)
         video = f"{stem}.mp4" if with_video else None
         if video is not None:
-            write_video(trace, self.path / video, subtitle=subtitle)
+            write_video(picture, self.path / video, subtitle=subtitle)
         frames = f"{stem}.raw.mp4" if with_frames else None
         if frames is not None:
             write_mp4(trace.frames, self.path / frames, fps=_FPS, is_recording=True)
-        save_curves_png(trace, self.path / f"{stem}.png", title=subtitle)
+        save_curves_png(picture, self.path / f"{stem}.png", title=subtitle)
         rows = [json.dumps({"episode": number, **row}, allow_nan=False) for row in trace.step_rows()]
         append_text(self._steps_path, "\n".join(rows) + "\n")
         files = {"video": video, "frames": frames, "plot": f"{stem}.png"}

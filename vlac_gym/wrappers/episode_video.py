@@ -136,13 +136,14 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
             self._write(episode, self._folder, f"episode-{number:06d}")
 
     def _write(self, episode: EpisodeTrace, folder: Path, stem: str) -> None:
+        from vlac_gym.reporting.episode_picture import picture_of_trace
         from vlac_gym.reporting.video import write_video
 
         folder.mkdir(parents=True, exist_ok=True)
         path = _reserve(folder, stem)
         try:
             subtitle = f"{episode.mode} mode · critic {episode.critic.label}"
-            write_video(episode, path, subtitle=subtitle, fps=self._fps)
+            write_video(picture_of_trace(episode), path, subtitle=subtitle, fps=self._fps)
         finally:
             if not path.stat().st_size:
                 path.unlink()

@@ -8,6 +8,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from vlac_gym.reporting.episode_picture import EpisodePicture, picture_of_trace
 from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.reporting.video import VIDEO_SIZE
 from vlac_gym.types import Frame
@@ -82,6 +83,18 @@ def train_trace() -> Callable[..., EpisodeTrace]:
 def eval_trace() -> Callable[..., EpisodeTrace]:
     """`build_eval_trace`."""
     return build_eval_trace
+
+
+@pytest.fixture
+def train_picture() -> Callable[..., EpisodePicture]:
+    """What is drawn of `build_train_trace`."""
+    return lambda *args, **options: picture_of_trace(build_train_trace(*args, **options))
+
+
+@pytest.fixture
+def eval_picture() -> Callable[..., EpisodePicture]:
+    """What is drawn of `build_eval_trace`."""
+    return lambda: picture_of_trace(build_eval_trace())
 
 
 @pytest.fixture

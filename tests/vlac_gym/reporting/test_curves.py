@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
-from vlac_gym.reporting.curves import COLORS, _add_legend, draw_panel, save_curves_png
+from vlac_gym.reporting.curves import _add_legend, draw_panel, save_curves_png
+from vlac_gym.reporting.episode_picture import COLORS
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -20,8 +21,8 @@ def _count(picture: np.ndarray, name: str) -> int:
     return int((np.abs(picture.astype(int) - color).max(axis=2) < 8).sum())
 
 
-def test_panel_uncovers_curves_from_left_to_right(train_trace):
-    panel = draw_panel(train_trace(num_steps=10), 624, 344)
+def test_panel_uncovers_curves_from_left_to_right(train_picture):
+    panel = draw_panel(train_picture(num_steps=10), 624, 344)
 
     assert panel.full.shape == panel.blank.shape == (344, 624, 3)
     assert panel.columns.tolist() == sorted(panel.columns.tolist())
@@ -33,22 +34,22 @@ def test_panel_uncovers_curves_from_left_to_right(train_trace):
     assert np.array_equal(panel.at(10)[:, : panel.columns[10]], panel.full[:, : panel.columns[10]])
 
 
-def test_curves_of_an_episode_without_critic_show_none_of_its_colors(eval_trace):
-    panel = draw_panel(eval_trace(), 624, 344)
+def test_curves_of_an_episode_without_critic_show_none_of_its_colors(eval_picture):
+    panel = draw_panel(eval_picture(), 624, 344)
 
     assert _count(panel.full, "success_prob") == 0
     assert _count(panel.full, "value") == 0
 
 
-def test_drawing_leaves_pyplot_alone(train_trace, tmp_path):
+def test_drawing_leaves_pyplot_alone(train_picture, tmp_path):
     was_loaded = "matplotlib.pyplot" in sys.modules
-    save_curves_png(train_trace(), tmp_path / "plot.png")
+    save_curves_png(train_picture(), tmp_path / "plot.png")
 
     assert ("matplotlib.pyplot" in sys.modules) == was_loaded
 
 
-def test_png_shows_the_frames_and_both_marks(train_trace, tmp_path):
-    save_curves_png(train_trace(), tmp_path / "plot.png", title="train mode")
+def test_png_shows_the_frames_and_both_marks(train_picture, tmp_path):
+    save_curves_png(train_picture(), tmp_path / "plot.png", title="train mode")
     picture = read_picture(tmp_path / "plot.png")[:, :, :3]
 
     assert picture.shape == (680, 1100, 3)
@@ -57,30 +58,30 @@ def test_png_shows_the_frames_and_both_marks(train_trace, tmp_path):
     assert _count(picture, "sim") > 200
 
 
-def test_png_without_frames_is_lower(train_trace, tmp_path):
+def test_png_without_frames_is_lower(train_picture, tmp_path):
     import dataclasses
 
-    save_curves_png(dataclasses.replace(train_trace(), frames=()), tmp_path / "plot.png")
+    save_curves_png(dataclasses.replace(train_picture(), frames=()), tmp_path / "plot.png")
 
     assert read_picture(tmp_path / "plot.png").shape[:2] == (430, 1100)
 
 
-def test_tiny_panel_is_refused(train_trace):
+def test_tiny_panel_is_refused(train_picture):
     with pytest.raises(ConfigError, match="at least 200x150 pixels, got 10x10"):
-        draw_panel(train_trace(), 10, 10)
+        draw_panel(train_picture(), 10, 10)
 
 
-def test_missing_matplotlib_names_the_extra(train_trace, tmp_path, monkeypatch):
+def test_missing_matplotlib_names_the_extra(train_picture, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
     with pytest.raises(DependencyNotInstalled, match=r"vlac-gym\[video\]"):
-        save_curves_png(train_trace(), tmp_path / "plot.png")
+        save_curves_png(train_picture(), tmp_path / "plot.png")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_legend_names_the_threshold_where_its_line_is_drawn(train_trace, eval_trace):
-    for trace, expected in ((train_trace(), ["threshold 0.9"]), (eval_trace(), [])):
+def test_the_legend_names_the_threshold_where_its_line_is_drawn(train_picture, eval_picture):
+    for picture, expected in ((train_picture(), ["threshold 0.9"]), (eval_picture(), [])):
         figure = Figure()
-        _add_legend(figure, trace)
+        _add_legend(figure, picture)
         texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
         assert [text for text in texts if "threshold" in text] == expected

@@ -7,8 +7,9 @@ from PIL import Image
 
 from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError
-from vlac_gym.reporting.curves import COLORS
-from vlac_gym.reporting.score_pictures import save_score_png, score_pictures, write_score_video
+from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.episode_picture import COLORS, picture_of_score
+from vlac_gym.reporting.video import compose_frames, write_video
 
 NUM_FRAMES = 9
 
@@ -39,7 +40,7 @@ def colored(picture, color, left=560) -> int:
 
 
 def test_video_pictures_show_the_frame_and_uncover_the_curves(score, frames):
-    pictures = list(score_pictures(score, frames, subtitle="critic scripted"))
+    pictures = list(compose_frames(picture_of_score(score, frames), subtitle="critic scripted"))
     assert {picture.shape for picture in pictures} == {(560, 1120, 3)}
     assert len(pictures) == NUM_FRAMES
     assert pictures[3][312, 240].tolist() == [60, 60, 60]
@@ -52,7 +53,7 @@ def test_video_pictures_show_the_frame_and_uncover_the_curves(score, frames):
 
 def test_mp4_holds_every_frame_and_a_standing_end(score, frames, tmp_path):
     path = tmp_path / "score.mp4"
-    write_score_video(score, frames, path, fps=2.0)
+    write_video(picture_of_score(score, frames), path, fps=2.0)
     assert imageio_ffmpeg.count_frames_and_secs(str(path)) == (NUM_FRAMES + 3, (NUM_FRAMES + 3) / 2.0)
     facts = next(imageio_ffmpeg.read_frames(str(path)))
     assert (facts["fps"], facts["source_size"]) == (2.0, (1120, 560))
@@ -61,9 +62,9 @@ def test_mp4_holds_every_frame_and_a_standing_end(score, frames, tmp_path):
 
 def test_png_has_the_frames_above_the_curves(score, frames, tmp_path):
     path = tmp_path / "score.png"
-    save_score_png(score, frames, path, subtitle="critic scripted")
+    save_curves_png(picture_of_score(score, frames), path, title="critic scripted")
     picture = np.asarray(Image.open(path).convert("RGB"))
-    assert picture.shape == (690, 1100, 3)
+    assert picture.shape == (740, 1100, 3)
     assert picture[149, 97].tolist() == [0, 0, 0]
     assert list(tmp_path.iterdir()) == [path]
 
@@ -72,18 +73,18 @@ def test_one_frame_can_be_drawn(frames, tmp_path):
     score = EpisodeScore(
         "open", 1, (0,), np.ones(1, np.float32), (0,), np.zeros(0, np.float32), np.zeros(1, np.float32), 0.9
     )
-    save_score_png(score, frames[:1], tmp_path / "score.png")
-    assert len(list(score_pictures(score, frames[:1]))) == 1
+    picture = picture_of_score(score, frames[:1])
+    save_curves_png(picture, tmp_path / "score.png")
+    assert len(list(compose_frames(picture))) == 1
 
 
-def test_other_frames_than_the_scored_ones_are_refused(score, frames, tmp_path):
+def test_other_frames_than_the_scored_ones_are_refused(score, frames):
     with pytest.raises(ConfigError, match="Expected the 9 frames that were scored, got 8"):
-        write_score_video(score, frames[:8], tmp_path / "score.mp4")
-    assert list(tmp_path.iterdir()) == []
+        picture_of_score(score, frames[:8])
 
 
 @pytest.mark.parametrize("fps", [0, -1.0, float("nan")])
 def test_rate_that_is_not_positive_is_refused(score, frames, tmp_path, fps):
     with pytest.raises(ConfigError, match="Expected fps above 0"):
-        write_score_video(score, frames, tmp_path / "score.mp4", fps=fps)
+        write_video(picture_of_score(score, frames), tmp_path / "score.mp4", fps=fps)
     assert list(tmp_path.iterdir()) == []

@@ -9,8 +9,8 @@ from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.video import VIDEO_SIZE, compose_frames, write_video
 
 
-def test_mp4_holds_every_frame_and_a_still_end(train_trace, read_mp4, tmp_path):
-    write_video(train_trace(num_steps=4), tmp_path / "episode.mp4", subtitle="train mode", fps=10)
+def test_mp4_holds_every_frame_and_a_still_end(train_picture, read_mp4, tmp_path):
+    write_video(train_picture(num_steps=4), tmp_path / "episode.mp4", subtitle="train mode", fps=10)
 
     pictures = read_mp4(tmp_path / "episode.mp4")
     assert pictures.shape == (5 + 15, VIDEO_SIZE[1], VIDEO_SIZE[0], 3)
@@ -19,17 +19,17 @@ def test_mp4_holds_every_frame_and_a_still_end(train_trace, read_mp4, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["episode.mp4"]
 
 
-def test_frames_are_composed_one_per_step_and_are_not_changed(train_trace):
-    trace = train_trace(num_steps=3)
-    before = [frame.copy() for frame in trace.frames]
-    pictures = list(compose_frames(trace))
+def test_frames_are_composed_one_per_step_and_are_not_changed(train_picture):
+    picture = train_picture(num_steps=3)
+    before = [frame.copy() for frame in picture.frames]
+    pictures = list(compose_frames(picture))
 
     assert [p.shape for p in pictures] == [(560, 1120, 3)] * 4
-    assert all(np.array_equal(a, b) for a, b in zip(before, trace.frames, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, picture.frames, strict=True))
 
 
-def test_marks_appear_in_the_text_only_once_their_step_is_reached(train_trace):
-    pictures = list(compose_frames(train_trace(num_steps=6)))
+def test_marks_appear_in_the_text_only_once_their_step_is_reached(train_picture):
+    pictures = list(compose_frames(train_picture(num_steps=6)))
     verdicts = [picture[475:540, 480:] for picture in pictures]
 
     assert np.array_equal(verdicts[0], verdicts[4])  # nothing seen yet
@@ -37,42 +37,42 @@ def test_marks_appear_in_the_text_only_once_their_step_is_reached(train_trace):
     assert not np.array_equal(verdicts[5], verdicts[6])  # the critic says done at step 6
 
 
-def test_frames_that_are_not_square_keep_their_shape(train_trace):
+def test_frames_that_are_not_square_keep_their_shape(train_picture):
     wide = tuple(np.full((16, 64, 3), 255, np.uint8) for _ in range(3))
-    trace = dataclasses.replace(train_trace(num_steps=2), frames=wide)
-    picture = next(compose_frames(trace))
+    wide_picture = dataclasses.replace(train_picture(num_steps=2), frames=wide)
+    picture = next(compose_frames(wide_picture))
 
     assert picture[312, 240].tolist() == [255, 255, 255]
     assert picture[100, 240].tolist() == [17, 24, 39]
 
 
-def test_long_instructions_are_shortened_to_fit(train_trace):
-    picture = next(compose_frames(train_trace(task="put the bowl away " * 30)))
+def test_long_instructions_are_shortened_to_fit(train_picture):
+    picture = next(compose_frames(train_picture(task="put the bowl away " * 30)))
 
     assert (picture[:40, 1112:] == 255).all()
 
 
-def test_a_trace_without_frames_is_refused(train_trace, tmp_path):
-    with pytest.raises(ConfigError, match="trace with frames, got none"):
-        write_video(dataclasses.replace(train_trace(), frames=()), tmp_path / "a.mp4")
+def test_an_episode_without_frames_is_refused(train_picture, tmp_path):
+    with pytest.raises(ConfigError, match="episode with frames, got none"):
+        write_video(dataclasses.replace(train_picture(), frames=()), tmp_path / "a.mp4")
 
 
-def test_missing_frames_are_refused(train_trace):
-    trace = train_trace(num_steps=3)
+def test_missing_frames_are_refused(train_picture):
+    picture = train_picture(num_steps=3)
     with pytest.raises(ConfigError, match=r"Expected 4 frames .* got 2"):
-        next(compose_frames(dataclasses.replace(trace, frames=trace.frames[:2])))
+        next(compose_frames(dataclasses.replace(picture, frames=picture.frames[:2])))
 
 
-def test_a_short_file_from_ffmpeg_is_an_error_and_leaves_nothing(train_trace, tmp_path, monkeypatch):
+def test_a_short_file_from_ffmpeg_is_an_error_and_leaves_nothing(train_picture, tmp_path, monkeypatch):
     monkeypatch.setattr(imageio_ffmpeg, "count_frames_and_secs", lambda path: (3, 0.1))
 
     with pytest.raises(OSError, match="ffmpeg wrote 3 of 35 pictures"):
-        write_video(train_trace(num_steps=4), tmp_path / "a.mp4")
+        write_video(train_picture(num_steps=4), tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_ffmpeg_names_the_extra(train_trace, tmp_path, monkeypatch):
+def test_missing_ffmpeg_names_the_extra(train_picture, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
 
     with pytest.raises(DependencyNotInstalled, match=r"vlac-gym\[video\]"):
-        write_video(train_trace(), tmp_path / "a.mp4")
+        write_video(train_picture(), tmp_path / "a.mp4")

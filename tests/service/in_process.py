@@ -10,8 +10,8 @@ from vlac_gym.critic.base import frame_digest
 from vlac_gym.service.app import create_app
 from vlac_gym.service.core import CriticService, ServiceConfig
 from vlac_gym.service.frame_codec import encode_frame
-from vlac_gym.service.messages import unpack
-from vlac_gym.service.protocol import JudgeRequest, encode_request
+from vlac_gym.service.messages import pack, unpack
+from vlac_gym.service.protocol import Pixels, ProgressRequest, SuccessProbRequest, ValueRequest
 
 HEADERS = {"content-type": "application/msgpack", "accept": "application/msgpack"}
 
@@ -32,21 +32,16 @@ async def running(critic, **options) -> AsyncIterator[tuple[httpx.AsyncClient, C
 
 
 def request_body(
-    frames, operation="success_prob", task="t", attach=True, deadline_ms=5000, **fields
+    frames, operation="success_prob", task="t", attach=True, deadline_ms=5000, after=(), references=None
 ) -> bytes:
     digests = tuple(frame_digest(frame) for frame in frames)
-    pixels = {i: encode_frame(frame) for i, frame in enumerate(frames)} if attach else {}
-    request = JudgeRequest(
-        operation,
-        digests,
-        tuple(range(len(frames))),
-        (task,) * (1 if operation == "value" else len(frames)),
-        lengths=(len(frames),) if operation == "value" else (),
-        pixels=pixels,
-        deadline_ms=deadline_ms,
-        **fields,
-    )
-    return encode_request(request)
+    pixels = Pixels.of({i: encode_frame(frame) for i, frame in enumerate(frames)} if attach else {})
+    places, tasks = tuple(range(len(frames))), (task,) * len(frames)
+    if operation == "success_prob":
+        return pack(SuccessProbRequest(deadline_ms, digests, pixels, places, tasks))
+    if operation == "progress":
+        return pack(ProgressRequest(deadline_ms, digests, pixels, places, after, tasks, references))
+    return pack(ValueRequest(deadline_ms, digests, pixels, (places,), (task,), references))
 
 
 async def post(client, body, operation="success_prob", **headers) -> httpx.Response:

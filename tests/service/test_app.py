@@ -7,8 +7,8 @@ import pytest
 
 from vlac_gym.critic.base import frame_digest
 from vlac_gym.service.frame_codec import encode_frame
-from vlac_gym.service.messages import unpack
-from vlac_gym.service.protocol import decode_reply, encode_frames
+from vlac_gym.service.messages import pack, unpack
+from vlac_gym.service.protocol import FrameUpload, Pixels, decode_reply
 
 
 def test_concurrent_requests_of_many_clients_share_batches(fakes, random_frames, asgi):
@@ -22,7 +22,9 @@ def test_concurrent_requests_of_many_clients_share_batches(fakes, random_frames,
             return [decode_reply(reply.content) for reply in await asyncio.gather(*posts)]
 
     replies = asyncio.run(scenario())
-    assert [reply.values.tolist() for reply in replies] == [[np.float32(fakes.brightness(f))] for f in frames]
+    assert [reply.numbers.tolist() for reply in replies] == [
+        [np.float32(fakes.brightness(f))] for f in frames
+    ]
     assert sum(count for _, count in critic.batches) == 40
     assert max(count for _, count in critic.batches) == 16
     assert len(critic.batches) <= 5
@@ -63,7 +65,7 @@ def test_known_frames_need_no_pixels_and_unknown_ones_are_named(fakes, random_fr
             return known, unknown, service.frames.hits, service.frames.misses
 
     known, unknown, hits, misses = asyncio.run(scenario())
-    values = decode_reply(known.content).values
+    values = decode_reply(known.content).numbers
     assert values.tolist() == fakes.BrightnessCritic().value(frames[:2], "t").tolist()
     assert asgi.reason_of(unknown) == (409, "missing_frames")
     assert unpack(unknown.content)["error"]["missing"] == [frame_digest(frames[2])]
@@ -72,7 +74,8 @@ def test_known_frames_need_no_pixels_and_unknown_ones_are_named(fakes, random_fr
 
 def test_frames_can_be_sent_ahead(fakes, random_frames, asgi):
     frames = random_frames(2)
-    upload = encode_frames([frame_digest(f) for f in frames], [encode_frame(f, "png") for f in frames])
+    pixels = Pixels.of({i: encode_frame(frame, "png") for i, frame in enumerate(frames)})
+    upload = pack(FrameUpload(tuple(frame_digest(frame) for frame in frames), pixels))
 
     async def scenario():
         async with asgi.running(fakes.BrightnessCritic()) as (client, _):

@@ -7,7 +7,8 @@ import numpy as np
 
 from vlac_gym.cli.serve import Args
 from vlac_gym.errors import CriticConnectionError, CriticOverloadedError, CriticTimeoutError
-from vlac_gym.service.protocol import EncodedFrame, JudgeReply, JudgeRequest, encode_reply, encode_request
+from vlac_gym.service.messages import pack
+from vlac_gym.service.protocol import Pixels, Reply, SuccessProbRequest
 from vlac_gym.service.wire_errors import ERROR_REASONS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
@@ -22,13 +23,11 @@ def block(name: str) -> bytes:
 
 
 def test_the_bytes_of_the_example_are_the_bytes_on_the_wire():
-    pixel = EncodedFrame("raw", 1, 1, b"\x01\x02\x03")
-    request = JudgeRequest(
-        "success_prob", (b"\xaa" * 16,), (0,), ("lift",), pixels={0: pixel}, deadline_ms=1000
-    )
-    assert block("request") == encode_request(request)
-    reply = JudgeReply(np.array([0.25], np.float32), "i1", "c1", 1.0, 2.0, 1)
-    assert block("reply") == encode_reply(reply)
+    pixel = Pixels(0, "raw", 1, 1, b"\x01\x02\x03")
+    request = SuccessProbRequest(1000, (b"\xaa" * 16,), (pixel,), (0,), ("lift",))
+    assert block("request") == pack(request)
+    reply = Reply(np.array([0.25], "<f4").tobytes(), "i1", "c1", 1.0, 2.0, 1)
+    assert block("reply") == pack(reply)
 
 
 def test_every_error_is_in_the_table_with_its_status_and_exception():

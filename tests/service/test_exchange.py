@@ -19,7 +19,7 @@ from vlac_gym.errors import (
 from vlac_gym.service.client_config import ClientConfig
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause
 from vlac_gym.service.messages import pack, unpack
-from vlac_gym.service.protocol import JudgeReply, Limits, decode_frames, decode_request, encode_reply
+from vlac_gym.service.protocol import Limits, Reply, decode_request, decode_upload
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.wire_errors import ERROR_REASONS, ServiceError, classify, decode_error, encode_error
 
@@ -63,8 +63,8 @@ def info(critic: str = "c", protocol: int = 1, **limits: int) -> Callable[[HttpC
 
 
 def numbers(*values: float, critic: str = "c", instance: str = "i") -> Callable[[HttpCall], HttpReply]:
-    reply = JudgeReply(np.array(values, np.float32), instance, critic, 0.0, 0.0, 1)
-    return lambda call: HttpReply(200, encode_reply(reply))
+    reply = Reply(np.array(values, "<f4").tobytes(), instance, critic, 0.0, 0.0, 1)
+    return lambda call: HttpReply(200, pack(reply))
 
 
 def refusal(reason: str, retry_after_s: float | None = None, missing=()) -> Callable[[HttpCall], HttpReply]:
@@ -315,9 +315,9 @@ def test_frames_that_unpack_beyond_the_limit_are_sent_ahead_in_parts(operation):
     limits = Limits(max_decoded_bytes=400)
     answers = [info(max_decoded_bytes=400), stored, stored, numbers(*[0.1] * 5)]
     assert len(world.run(world.exchange.ask(question), answers)) == 5
-    uploads = [decode_frames(call.body, limits) for call in world.calls[1:3]]
+    uploads = [decode_upload(call.body, limits) for call in world.calls[1:3]]
     last = decode_request(operation, world.calls[3].body, limits)
-    assert [*map(len, uploads), len(last.pixels)] == [2, 2, 1]
+    assert [*(len(upload.pixels) for upload in uploads), len(last.pixels)] == [2, 2, 1]
     assert world.exchange.frames_sent == 5
 
 

@@ -7,12 +7,12 @@ import json
 import random
 import resource
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from PIL import Image
 
 from vlac_gym.critic.base import frame_digest
@@ -20,7 +20,15 @@ from vlac_gym.service.app import create_app
 from vlac_gym.service.core import CriticService, ServiceConfig
 from vlac_gym.service.frame_codec import encode_frame, jpeg_digest
 from vlac_gym.service.messages import pack, unpack
-from vlac_gym.service.protocol import EncodedFrame, JudgeRequest, Limits, encode_frames, encode_request
+from vlac_gym.service.protocol import (
+    EncodedFrame,
+    FrameUpload,
+    Limits,
+    Pixels,
+    ProgressRequest,
+    SuccessProbRequest,
+    ValueRequest,
+)
 from vlac_gym.service.wire_errors import ERROR_REASONS
 
 EXAMPLES, REQUESTS_PER_EXAMPLE = 500, 41
@@ -36,23 +44,18 @@ def valid_bodies() -> list[tuple[str, bytes]]:
     bomb = io.BytesIO()
     Image.new("RGB", (2000, 2000)).save(bomb, "PNG")
     encoded_bomb = EncodedFrame("png", 64, 64, bomb.getvalue()[:3000])
-    common: dict[str, Any] = {
-        "digests": tuple(digests),
-        "pixels": dict(enumerate(encoded)),
-        "deadline_ms": 500,
-    }
-    success = JudgeRequest("success_prob", frames=(0, 1, 2), tasks=("a", "b", "ü"), **common)
-    progress = JudgeRequest(
-        "progress", frames=(0, 1), after=(1, 2), tasks=("a", "b"), references=(0, 2), **common
-    )
-    value = JudgeRequest("value", frames=(0, 1, 2, 1), tasks=("a", "b"), lengths=(3, 1), **common)
+    pixels = Pixels.of(dict(enumerate(encoded)))
+    common: dict[str, Any] = {"digests": tuple(digests), "pixels": pixels, "deadline_ms": 500}
+    success = SuccessProbRequest(frames=(0, 1, 2), tasks=("a", "b", "ü"), **common)
+    progress = ProgressRequest(before=(0, 1), after=(1, 2), tasks=("a", "b"), references=(0, 2), **common)
+    value = ValueRequest(episodes=((0, 1, 2), (1,)), tasks=("a", "b"), references=None, **common)
     return [
-        ("/v1/success_prob", encode_request(success)),
-        ("/v1/progress", encode_request(progress)),
-        ("/v1/value", encode_request(value)),
-        ("/v1/value", encode_request(replace(value, digests=(b"1" * 16, b"2" * 16, b"3" * 16), pixels={}))),
-        ("/v1/frames", encode_frames(digests, encoded)),
-        ("/v1/frames", encode_frames([b"b" * 16], [encoded_bomb])),
+        ("/v1/success_prob", pack(success)),
+        ("/v1/progress", pack(progress)),
+        ("/v1/value", pack(value)),
+        ("/v1/value", pack(replace(value, digests=(b"1" * 16, b"2" * 16, b"3" * 16), pixels=()))),
+        ("/v1/frames", pack(FrameUpload(tuple(digests), pixels))),
+        ("/v1/frames", pack(FrameUpload((b"b" * 16,), Pixels.of({0: encoded_bomb})))),
     ]
 
 

@@ -128,12 +128,12 @@ def test_sleep_gives_the_cards_memory_back_and_wake_the_same_answers(tmp_path, a
 
     async def scenario():
         async with asgi.running(make_critic(spec)) as (client, _):
-            before = decode_reply((await asgi.post(client, asgi.request_body(frames))).content).values
+            before = decode_reply((await asgi.post(client, asgi.request_body(frames))).content).numbers
             awake = torch.cuda.memory_allocated()
             await client.post("/v1/sleep")
             asleep = torch.cuda.memory_allocated()
             await client.post("/v1/wake")
-            after = decode_reply((await asgi.post(client, asgi.request_body(frames))).content).values
+            after = decode_reply((await asgi.post(client, asgi.request_body(frames))).content).numbers
             return before, after, awake, asleep
 
     before, after, awake, asleep = asyncio.run(scenario())

@@ -6,20 +6,20 @@ import pytest
 from vlac_gym.errors import ConfigError, CriticProtocolError
 from vlac_gym.service.messages import WireFormatError, pack, unpack
 from vlac_gym.service.protocol import (
-    EncodedFrame,
-    JudgeReply,
-    JudgeRequest,
+    FrameUpload,
     Limits,
-    decode_frames,
+    Pixels,
+    ProgressRequest,
+    Reply,
+    SuccessProbRequest,
+    ValueRequest,
     decode_reply,
     decode_request,
-    encode_frames,
-    encode_reply,
-    encode_request,
+    decode_upload,
 )
 
 A, B = b"a" * 16, b"b" * 16
-PIXEL = EncodedFrame("raw", 1, 1, b"\x01\x02\x03")
+PIXEL = Pixels(0, "raw", 1, 1, b"\x01\x02\x03")
 LIMITS = Limits(max_frames=4, max_frame_pixels=6, max_decoded_bytes=12, max_task_chars=5, max_deadline_s=2)
 
 
@@ -40,40 +40,37 @@ def pixel(**changes: object) -> list[dict[str, object]]:
 
 
 def test_a_request_is_these_bytes():
-    request = JudgeRequest("success_prob", (A,), (0,), ("x",), pixels={0: PIXEL}, deadline_ms=1000)
+    request = SuccessProbRequest(1000, (A,), (PIXEL,), (0,), ("x",))
     body = bytes.fromhex(
         "86a870726f746f636f6c01ab646561646c696e655f6d73cd03e8a76469676573747391c41061616161616161616161616161616161"
         "a6706978656c739185a5696e64657800a8656e636f64696e67a3726177a668656967687401a5776964746801a464617461c403010203"
         "a66672616d65739100a57461736b7391a178"
     )
-    assert encode_request(request) == body
+    assert pack(request) == body
 
 
 @pytest.mark.parametrize(
     ("operation", "request_"),
     [
-        ("success_prob", JudgeRequest("success_prob", (A, B), (0, 1, 0), ("öß", "", "你好"), deadline_ms=7)),
-        ("success_prob", JudgeRequest("success_prob", (), (), ())),
-        ("progress", JudgeRequest("progress", (A, B), (0,), ("t",), after=(1,), references=None)),
-        ("progress", JudgeRequest("progress", (A, B), (0,), ("t",), after=(1,), references=(1, 0))),
-        (
-            "value",
-            JudgeRequest("value", (A, B), (0, 1, 1), ("t", "u", "v"), lengths=(2, 0, 1), references=()),
-        ),
-        ("value", JudgeRequest("value", (A,), (0,), ("t",), lengths=(1,), pixels={0: PIXEL})),
+        ("success_prob", SuccessProbRequest(7, (A, B), (), (0, 1, 0), ("öß", "", "你好"))),
+        ("success_prob", SuccessProbRequest(1, (), (), (), ())),
+        ("progress", ProgressRequest(1, (A, B), (), (0,), (1,), ("t",), None)),
+        ("progress", ProgressRequest(1, (A, B), (), (0,), (1,), ("t",), (1, 0))),
+        ("value", ValueRequest(1, (A, B), (), ((0, 1), (), (1,)), ("t", "u", "v"), ())),
+        ("value", ValueRequest(1, (A,), (PIXEL,), ((0,),), ("t",), None)),
     ],
 )
 def test_requests_come_out_as_they_went_in(operation, request_):
     limits = Limits(max_frames=8)
-    assert decode_request(operation, encode_request(request_), limits) == request_
+    assert decode_request(operation, pack(request_), limits) == request_
 
 
 @pytest.mark.parametrize("values", [[], [0.25], [np.nextafter(np.float32(0.1), np.float32(1)), 1.0, 0.0]])
 def test_replies_keep_every_bit_of_their_numbers(values):
-    reply = JudgeReply(np.array(values, np.float32), "i", "c", 1.5, 2.5, 3)
-    decoded = decode_reply(encode_reply(reply))
-    assert decoded.values.dtype == np.float32
-    assert decoded.values.tobytes() == reply.values.tobytes()
+    numbers = np.array(values, np.float32)
+    decoded = decode_reply(pack(Reply(numbers.tobytes(), "i", "c", 1.5, 2.5, 3)))
+    assert decoded.numbers.dtype == np.float32
+    assert decoded.numbers.tobytes() == numbers.tobytes()
     assert (decoded.instance, decoded.critic, decoded.queue_ms, decoded.model_ms, decoded.batch) == (
         "i",
         "c",
@@ -84,7 +81,13 @@ def test_replies_keep_every_bit_of_their_numbers(values):
 
 
 def test_uploads_come_out_as_they_went_in():
-    assert decode_frames(encode_frames([B, A], [PIXEL, PIXEL]), Limits()) == {B: PIXEL, A: PIXEL}
+    upload = FrameUpload((B, A), (PIXEL, Pixels(1, "png", 1, 1, b"\x04")))
+    assert decode_upload(pack(upload), Limits()) == upload
+
+
+def test_an_upload_brings_the_pixels_of_every_digest():
+    with pytest.raises(WireFormatError, match="Expected pixels for all 2 digests, got 1"):
+        decode_upload(pack(FrameUpload((B, A), (PIXEL,))), Limits())
 
 
 @pytest.mark.parametrize(
@@ -93,32 +96,45 @@ def test_uploads_come_out_as_they_went_in():
         ({"protocol": 2}, "protocol_version", "Expected protocol 1, got 2"),
         ({"protocol": True}, "protocol_version", "got True"),
         ({"protocol": ...}, "protocol_version", "got None"),
-        ({"extra": 1}, "malformed", r"Unknown fields in a success_prob request: \['extra'\]"),
-        ({"tasks": ...}, "malformed", "Missing fields in a success_prob request: tasks"),
-        ({"deadline_ms": 0}, "malformed", r"deadline_ms as an integer in \[1, 2000\], got 0"),
-        ({"deadline_ms": 2001}, "malformed", "got 2001"),
-        ({"deadline_ms": 5.0}, "malformed", "got 5.0"),
+        ({"extra": 1}, "malformed", "Not a success_prob request: Object contains unknown field `extra`"),
+        ({"tasks": ...}, "malformed", "Not a success_prob request: Object missing required field `tasks`"),
+        ({"deadline_ms": 0}, "malformed", r"Expected `int` >= 1 - at `\$.deadline_ms`"),
+        ({"deadline_ms": 2001}, "malformed", r"deadline_ms as an integer in \[1, 2000\], got 2001"),
+        ({"deadline_ms": 5.0}, "malformed", r"Expected `int`, got `float` - at `\$.deadline_ms`"),
         ({"digests": [A, A]}, "malformed", "distinct"),
-        ({"digests": [b"short"]}, "malformed", r"digests\[0\] as 16 bytes"),
-        ({"digests": "text"}, "malformed", "digests as a list"),
+        ({"digests": [b"short"]}, "malformed", r"Expected `bytes` of length >= 16 - at `\$.digests\[0\]`"),
+        ({"digests": [A + b"!"]}, "malformed", r"Expected `bytes` of length <= 16 - at `\$.digests\[0\]`"),
+        ({"digests": "text"}, "malformed", r"Expected `array`, got `str` - at `\$.digests`"),
         ({"digests": [bytes([i]) * 16 for i in range(5)]}, "too_large", "at most 4 digests, got 5"),
         ({"frames": [1]}, "malformed", r"frames\[0\] as an integer in \[0, 0\], got 1"),
-        ({"frames": [-1]}, "malformed", "got -1"),
-        ({"frames": [True]}, "malformed", "got True"),
+        ({"frames": [-1]}, "malformed", r"Expected `int` >= 0 - at `\$.frames\[0\]`"),
+        ({"frames": [True]}, "malformed", r"Expected `int`, got `bool` - at `\$.frames\[0\]`"),
         ({"frames": [0] * 5, "tasks": ["x"] * 5}, "too_large", "at most 4 frames"),
         ({"tasks": ["x", "y"]}, "malformed", "Expected 1 tasks"),
-        ({"tasks": "x"}, "malformed", "tasks as a list"),
-        ({"tasks": [1]}, "malformed", r"tasks\[0\] as text"),
-        ({"tasks": ["123456"]}, "too_large", "at most 5 characters, got 6"),
-        ({"pixels": [7]}, "malformed", r"pixels\[0\] as a map"),
-        ({"pixels": pixel(path="/etc/passwd")}, "malformed", r"Unknown fields in pixels\[0\]"),
-        ({"pixels": pixel() * 2}, "malformed", "repeats index 0"),
-        ({"pixels": pixel(index=1)}, "malformed", "got 1"),
-        ({"pixels": pixel(encoding="pickle")}, "malformed", "Unknown encoding 'pickle'"),
-        ({"pixels": pixel(encoding=["raw"])}, "malformed", "Unknown encoding"),
-        ({"pixels": pixel(data="text")}, "malformed", "data as bytes"),
+        ({"tasks": "x"}, "malformed", r"Expected `array`, got `str` - at `\$.tasks`"),
+        ({"tasks": [1]}, "malformed", r"Expected `str`, got `int` - at `\$.tasks\[0\]`"),
+        ({"tasks": ["123456"]}, "too_large", r"at most 5 characters in tasks\[0\], got 6"),
+        ({"pixels": [7]}, "malformed", r"Expected `object`, got `int` - at `\$.pixels\[0\]`"),
+        ({"pixels": pixel(path="/etc/passwd")}, "malformed", r"unknown field `path` - at `\$.pixels\[0\]`"),
+        ({"pixels": pixel() * 2}, "malformed", "each frame once in pixels"),
+        ({"pixels": pixel(index=1)}, "malformed", r"indices of pixels\[0\] as an integer in \[0, 0\], got 1"),
+        (
+            {"pixels": pixel(encoding="pickle")},
+            "malformed",
+            r"Invalid enum value 'pickle' - at `\$.pixels",
+        ),
+        (
+            {"pixels": pixel(encoding=["raw"])},
+            "malformed",
+            r"Expected `str`, got `array` - at `\$.pixels",
+        ),
+        (
+            {"pixels": pixel(data="text")},
+            "malformed",
+            r"Expected `bytes`, got `str` - at `\$.pixels\[0\].data`",
+        ),
         ({"pixels": pixel(data=b"12")}, "malformed", "Expected 3 raw bytes"),
-        ({"pixels": pixel(height=0)}, "malformed", "height as an integer"),
+        ({"pixels": pixel(height=0)}, "malformed", r"Expected `int` >= 1 - at `\$.pixels\[0\].height`"),
         ({"pixels": pixel(height=7)}, "too_large", "at most 6 pixels, got 7 x 1"),
     ],
 )
@@ -192,10 +208,10 @@ def test_many_tiny_objects_are_refused_before_they_fill_the_memory():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"values": b"123"}, {"values": "x"}, {"batch": 1.5}, {"instance": 1}, {"queue_ms": 1}, {"more": 1}],
+    [{"values": b"123"}, {"values": "x"}, {"batch": 1.5}, {"instance": 1}, {"queue_ms": "1"}, {"more": 1}],
 )
 def test_replies_of_another_form_are_refused(changes):
-    body = unpack(encode_reply(JudgeReply(np.zeros(1, np.float32), "i", "c", 0.0, 0.0, 1)))
+    body = unpack(pack(Reply(bytes(4), "i", "c", 0.0, 0.0, 1)))
     with pytest.raises(CriticProtocolError):
         decode_reply(pack(body | changes))
 

@@ -4,28 +4,21 @@ __all__ = ["create_app"]
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from vlac_gym import __version__
 from vlac_gym.extras import needs
-from vlac_gym.service.api_schema import INFO, QUESTIONS, STATE, UPLOAD, error_responses, question
+from vlac_gym.service.api_schema import INFO, STATE, UPLOAD, error_responses, question
 from vlac_gym.service.core import CriticService
 from vlac_gym.service.gate import Gate, error_headers, wants_json
-from vlac_gym.service.protocol import (
-    CONTENT_TYPE,
-    PROTOCOL_VERSION,
-    Operation,
-    WireFormatError,
-    encode_reply,
-    pack,
-)
+from vlac_gym.service.messages import WireFormatError, pack, pack_json
+from vlac_gym.service.protocol import CONTENT_TYPE, OPERATIONS, PROTOCOL_VERSION, Operation, State, Stored
 from vlac_gym.service.wire_errors import ServiceError, classify, encode_error
 
 with needs("A critic server", "serve"):
     from fastapi import FastAPI, Request, Response
+    from msgspec import Struct
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
 
@@ -91,22 +84,20 @@ def _add_questions(app: FastAPI, service: CriticService) -> None:
         async def judge(request: Request) -> Response:
             body = await _read_body(request, service)
             reply = await service.judge(operation, body, request.state.visit.client)
-            return Response(encode_reply(reply), media_type=CONTENT_TYPE)
+            return Response(pack(reply), media_type=CONTENT_TYPE)
 
-    for operation in QUESTIONS:
+    for operation in OPERATIONS:
         add(operation)
 
     @app.post("/v1/frames", operation_id="frames", **UPLOAD)
     async def frames(request: Request) -> Response:
         count = await service.store_frames(await _read_body(request, service))
-        return _reply(request, {"protocol": PROTOCOL_VERSION, "stored": count, "instance": service.instance})
+        return _reply(request, Stored(count, service.instance))
 
 
 def _add_control(app: FastAPI, service: CriticService) -> None:
     def state(request: Request, released: bool) -> Response:
-        return _reply(
-            request, {"protocol": PROTOCOL_VERSION, "state": service.batcher.state, "has_sleep": released}
-        )
+        return _reply(request, State(service.batcher.state, released))
 
     def check_lone() -> None:
         if service.config.replicas > 1:
@@ -128,7 +119,7 @@ def _add_control(app: FastAPI, service: CriticService) -> None:
 
     @app.get("/v1/info", operation_id="info", summary="What this server is and accepts.", **INFO)
     async def info(request: Request) -> Response:
-        return _reply(request, {**service.describe(), "server_version": __version__})
+        return _reply(request, service.describe())
 
 
 def _add_probes(app: FastAPI, service: CriticService) -> None:
@@ -210,7 +201,7 @@ async def _read_body(request: Request, service: CriticService) -> bytes:
     return b"".join(chunks)
 
 
-def _reply(request: Request, message: dict[str, Any]) -> Response:
+def _reply(request: Request, message: Struct) -> Response:
     if wants_json(request.headers.get("accept", "")):
-        return Response(json.dumps(message), media_type="application/json")
+        return Response(pack_json(message), media_type="application/json")
     return Response(pack(message), media_type=CONTENT_TYPE)

@@ -4,7 +4,7 @@ One thread owns the critic; the event loop composes batches for it. A batch mixe
 one operation; episodes of `value` stay whole, since their numbers depend on each other.
 """
 
-__all__ = ["Batcher", "BatcherState"]
+__all__ = ["Batcher"]
 
 import asyncio
 import contextlib
@@ -12,18 +12,17 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.fair_queue import FairQueue
 from vlac_gym.service.jobs import NO_RESULT, Job, JobResult, Slice, ask_critic
 from vlac_gym.service.metrics import ServiceMetrics
+from vlac_gym.service.protocol import BatcherState
 from vlac_gym.service.wire_errors import ServiceError, classify
 
 logger = logging.getLogger(__name__)
-
-BatcherState = Literal["loading", "awake", "asleep", "closed"]
 
 _T = TypeVar("_T")
 

@@ -7,11 +7,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import accumulate
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
+from vlac_gym import __version__
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
 from vlac_gym.errors import ConfigError
@@ -22,12 +20,16 @@ from vlac_gym.service.jobs import Job
 from vlac_gym.service.metrics import ServiceMetrics
 from vlac_gym.service.protocol import (
     PROTOCOL_VERSION,
-    JudgeReply,
-    JudgeRequest,
+    FrameUpload,
+    Info,
     Limits,
     Operation,
-    decode_frames,
+    ProgressRequest,
+    Reply,
+    Request,
+    SuccessProbRequest,
     decode_request,
+    decode_upload,
 )
 from vlac_gym.service.wire_errors import ServiceError
 from vlac_gym.types import CriticInfo, Frame
@@ -140,7 +142,7 @@ class CriticService:
         self.critic_id = info.fingerprint
         return critic
 
-    async def judge(self, operation: Operation, body: bytes, client: str) -> JudgeReply:
+    async def judge(self, operation: Operation, body: bytes, client: str) -> Reply:
         """Answers one request.
 
         Raises:
@@ -153,8 +155,8 @@ class CriticService:
         frames = self._resolve(request, sent)
         deadline = arrived_at + request.deadline_ms / 1000
         results = await self.batcher.submit(_jobs(request, frames, client, deadline))
-        return JudgeReply(
-            values=np.concatenate([result.values for result in results] or [np.empty(0, np.float32)]),
+        return Reply(
+            values=b"".join(result.values.astype("<f4").tobytes() for result in results),
             instance=self.instance,
             critic=self.critic_id,
             queue_ms=1000 * max((result.queue_s for result in results), default=0.0),
@@ -172,7 +174,7 @@ class CriticService:
         self.frames.put(sent)
         return len(sent)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Info:
         """What `/v1/info` answers.
 
         Raises:
@@ -181,12 +183,12 @@ class CriticService:
         info = self._info
         if info is None:
             raise self.batcher.unavailable()
-        return {
-            "protocol": PROTOCOL_VERSION,
-            "instance": self.instance,
-            "critic": self.critic_id,
-            "state": "shutting_down" if self.is_draining else self.batcher.state,
-            "info": {
+        return Info(
+            protocol=PROTOCOL_VERSION,
+            instance=self.instance,
+            critic=self.critic_id,
+            state="shutting_down" if self.is_draining else self.batcher.state,
+            info={
                 "name": info.name,
                 "model": info.model,
                 "prompt_version": info.prompt_version,
@@ -196,13 +198,14 @@ class CriticService:
                 "knows": asdict(info.knows),
                 "inputs": list(info.inputs),
             },
-            "limits": self.config.limits.as_wire(),
-            "max_batch": self.config.max_batch,
-            "frame_store_bytes": self.config.frame_store_bytes,
-            "gpu_memory_bytes": cuda_memory_bytes(),
-        }
+            limits=self.config.limits,
+            max_batch=self.config.max_batch,
+            frame_store_bytes=self.config.frame_store_bytes,
+            gpu_memory_bytes=cuda_memory_bytes(),
+            server_version=__version__,
+        )
 
-    def _resolve(self, request: JudgeRequest, sent: dict[bytes, Frame]) -> list[Frame]:
+    def _resolve(self, request: Request, sent: dict[bytes, Frame]) -> list[Frame]:
         """Every frame of the request, from what it brought and what is stored."""
         self.frames.put(sent)
         named = [digest for digest in request.digests if digest not in sent]
@@ -224,38 +227,37 @@ async def _off_loop(decode: Callable[[], _T], body_bytes: int) -> _T:
     return await asyncio.to_thread(decode)
 
 
-def _jobs(request: JudgeRequest, frames: Sequence[Frame], client: str, deadline: float) -> list[Job]:
+def _jobs(request: Request, frames: Sequence[Frame], client: str, deadline: float) -> list[Job]:
     """One job for the whole request, or one for each of its episodes."""
+
+    def named(places: Sequence[int]) -> list[Frame]:
+        return [frames[place] for place in places]
+
+    if isinstance(request, SuccessProbRequest):
+        return [Job(client, "success_prob", named(request.frames), request.tasks, deadline)]
     references, key = None, None
     if request.references is not None:
-        references = [frames[i] for i in request.references]
-        key = tuple(request.digests[i] for i in request.references)
-    judged = [frames[i] for i in request.frames]
-    make = partial(
-        Job,
-        client=client,
-        operation=request.operation,
-        deadline=deadline,
-        references=references,
-        references_key=key,
-    )
-    if request.operation != "value":
-        return [make(frames=judged, after=[frames[i] for i in request.after], tasks=request.tasks)]
-    ends = accumulate(request.lengths)
-    parts = [judged[end - length : end] for end, length in zip(ends, request.lengths, strict=True)]
-    return [make(frames=part, tasks=[task]) for part, task in zip(parts, request.tasks, strict=True)]
+        references = named(request.references)
+        key = tuple(request.digests[place] for place in request.references)
+    if isinstance(request, ProgressRequest):
+        before, after = named(request.before), named(request.after)
+        return [Job(client, "progress", before, request.tasks, deadline, after, references, key)]
+    parts = zip(request.episodes, request.tasks, strict=True)
+    return [
+        Job(client, "value", named(places), [task], deadline, (), references, key) for places, task in parts
+    ]
 
 
-def _decode_request(
-    operation: Operation, body: bytes, limits: Limits
-) -> tuple[JudgeRequest, dict[bytes, Frame]]:
+def _decode_request(operation: Operation, body: bytes, limits: Limits) -> tuple[Request, dict[bytes, Frame]]:
     request = decode_request(operation, body, limits)
-    sent = {}
-    for index, encoded in request.pixels.items():
-        digest = request.digests[index]
-        sent[digest] = decode_frame(digest, encoded)
-    return request, sent
+    return request, _decoded(request)
 
 
 def _decode_upload(body: bytes, limits: Limits) -> dict[bytes, Frame]:
-    return {digest: decode_frame(digest, frame) for digest, frame in decode_frames(body, limits).items()}
+    return _decoded(decode_upload(body, limits))
+
+
+def _decoded(message: Request | FrameUpload) -> dict[bytes, Frame]:
+    """Digest -> frame, of the frames that a message attaches."""
+    named = ((message.digests[one.index], one.frame) for one in message.pixels)
+    return {digest: decode_frame(digest, frame) for digest, frame in named}

@@ -29,16 +29,15 @@ from vlac_gym.errors import (
 )
 from vlac_gym.service.client_config import ClientConfig
 from vlac_gym.service.known_frames import KnownFrames
+from vlac_gym.service.messages import WireFormatError, pack, unpack
 from vlac_gym.service.protocol import (
     CONTENT_TYPE,
     PROTOCOL_VERSION,
     EncodedFrame,
+    FrameUpload,
     Limits,
-    WireFormatError,
+    Pixels,
     decode_reply,
-    encode_frames,
-    encode_request,
-    unpack,
 )
 from vlac_gym.service.question import Question
 from vlac_gym.service.wire_errors import MissingFramesError, decode_error
@@ -315,7 +314,7 @@ class Exchange:
         timeout_s = max(0.001, deadline - self._clock())
         # A little earlier than the client gives up, so that the server's reason arrives and not a silence.
         earlier_s = min(timeout_s - min(_EARLIER_S, 0.1 * timeout_s), server.limits.max_deadline_s)
-        body = encode_request(question.to_request(beside, max(1, int(1000 * earlier_s))))
+        body = pack(question.to_request(beside, max(1, int(1000 * earlier_s))))
         self.frames_sent += len(beside)
         path = f"/v1/{question.operation}"
         reply = yield from self._call(server, "POST", path, body, timeout_s)
@@ -325,11 +324,11 @@ class Exchange:
             raise CriticProtocolError(f"{server.url}{path}: {e}") from e
         self._check_critic(server, answer.critic)
         server.known.add(answer.instance, question.digests)
-        return _checked(answer.values, question, server.url)
+        return _checked(answer.numbers, question, server.url)
 
     def _upload(self, server: _Server, part: dict[bytes, EncodedFrame], deadline: float) -> Steps[None]:
         timeout_s = max(0.001, deadline - self._clock())
-        body = encode_frames(list(part), list(part.values()))
+        body = pack(FrameUpload(tuple(part), Pixels.of(dict(enumerate(part.values())))))
         self.frames_sent += len(part)
         yield from self._call(server, "POST", "/v1/frames", body, timeout_s)
 

@@ -14,7 +14,8 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.frames import codec
 from vlac_gym.frames.checks import frame_digest
 from vlac_gym.service.client_config import Encoding
-from vlac_gym.service.protocol import DIGEST_BYTES, EncodedFrame, WireFormatError
+from vlac_gym.service.messages import WireFormatError
+from vlac_gym.service.protocol import DIGEST_BYTES, EncodedFrame
 from vlac_gym.types import Frame
 
 

@@ -1,76 +1,65 @@
-"""The critic service's wire format, version 1: bytes <-> checked values. numpy and msgpack only.
+"""The critic service's wire format, version 1: every message as one struct, and bytes <-> checked structs.
 
-A request names its frames by digest in `digests` and attaches, in `pixels`, only those that the server
-does not have; everything else refers to frames by their place in `digests`. There is no pickle and no
-extension type: what is not in this module's tables is refused.
+These structs are the format's only statement: they encode it, refuse what breaks it, and describe it in
+`/openapi.json`. A request names its frames by digest in `digests` and attaches, in `pixels`, only those that
+the server does not have; everything else refers to frames by their place in `digests`. There is no pickle
+and no extension type: what is not in a struct is refused.
 
-Public names: `JudgeRequest`, `JudgeReply`, `EncodedFrame`, `Limits`, `encode_request`, `decode_request`,
-`encode_frames`, `decode_frames`, `encode_reply`, `decode_reply`, `pack`, `unpack`.
+Public names: the messages `SuccessProbRequest`, `ProgressRequest`, `ValueRequest`, `FrameUpload`, `Reply`,
+`Stored`, `State`, `Info`, `ErrorReply`, `ErrorDetail`; their parts `Pixels` and `EncodedFrame`; `Limits`;
+`decode_request`, `decode_upload`, `decode_reply`.
 """
 
 __all__ = [
+    "BatcherState",
     "CONTENT_TYPE",
     "DIGEST_BYTES",
-    "MALFORMED",
     "OPERATIONS",
     "PROTOCOL_VERSION",
+    "REQUESTS",
     "EncodedFrame",
-    "JudgeReply",
-    "JudgeRequest",
+    "ErrorDetail",
+    "ErrorReply",
+    "FrameUpload",
+    "Info",
     "Limits",
     "Operation",
+    "Pixels",
+    "ProgressRequest",
+    "Reply",
+    "Request",
+    "State",
+    "Stored",
+    "SuccessProbRequest",
+    "ValueRequest",
     "WireFormatError",
-    "decode_frames",
     "decode_reply",
     "decode_request",
-    "encode_frames",
-    "encode_reply",
-    "encode_request",
-    "pack",
-    "unpack",
+    "decode_upload",
 ]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from itertools import accumulate, chain
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.service.client_config import ENCODINGS, Encoding
-from vlac_gym.service.messages import (
-    MALFORMED,
-    WireFormatError,
-    check_integer,
-    check_keys,
-    check_list,
-    pack,
-    shown,
-    unpack,
-)
+from vlac_gym.extras import needs
+from vlac_gym.service.client_config import Encoding
+from vlac_gym.service.messages import WireFormatError, fit, shown, unpack
 from vlac_gym.types import FloatArray
+
+with needs("A critic server's client", "client"):
+    from msgspec import UNSET, Meta, Struct, UnsetType
 
 PROTOCOL_VERSION = 1
 CONTENT_TYPE = "application/msgpack"
 DIGEST_BYTES = 16
 
 Operation = Literal["success_prob", "progress", "value"]
+BatcherState = Literal["loading", "awake", "asleep", "closed"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
-
-_FIELDS: dict[Operation, frozenset[str]] = {
-    "success_prob": frozenset({"protocol", "deadline_ms", "digests", "pixels", "frames", "tasks"}),
-    "progress": frozenset(
-        {"protocol", "deadline_ms", "digests", "pixels", "before", "after", "tasks", "references"}
-    ),
-    "value": frozenset({"protocol", "deadline_ms", "digests", "pixels", "episodes", "tasks", "references"}),
-}
-"""Operation -> the keys its request has: all of them, and no others."""
-
-_UPLOAD_FIELDS = frozenset({"protocol", "digests", "pixels"})
-_PIXEL_FIELDS = frozenset({"index", "encoding", "height", "width", "data"})
-_REPLY_FIELDS = frozenset({"protocol", "values", "instance", "critic", "queue_ms", "model_ms", "batch"})
-
 
 _ITEMS_PER_FRAME = 16
 """A frame costs a digest, a `pixels` entry of 5 fields, and a place in up to three lists and the tasks."""
@@ -111,9 +100,26 @@ class Limits:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class EncodedFrame:
-    """One frame on the wire: `height` x `width` x 3 as `raw` bytes, or as a PNG or JPEG file."""
+# Values
+
+_Digest = Annotated[
+    bytes,
+    Meta(
+        min_length=DIGEST_BYTES,
+        max_length=DIGEST_BYTES,
+        description=f"BLAKE2b, {DIGEST_BYTES} bytes (hex in JSON).",
+    ),
+]
+_Digests = tuple[_Digest, ...]
+_Place = Annotated[int, Meta(ge=0, description="Place in `digests`.")]
+_Places = tuple[_Place, ...]
+_Side = Annotated[int, Meta(ge=1, le=2**16)]
+_Tasks = Annotated[tuple[str, ...], Meta(description="One text per frame, pair or episode.")]
+_Milliseconds = Annotated[int, Meta(ge=1, description="How long the client waits.")]
+
+
+class EncodedFrame(NamedTuple):
+    """One frame on its way: `height` x `width` x 3 as `raw` bytes, or as a PNG or JPEG file."""
 
     encoding: Encoding
     height: int
@@ -126,145 +132,207 @@ class EncodedFrame:
         return self.height * self.width * 3
 
 
-@dataclass(frozen=True)
-class JudgeRequest:
-    """One question to the critic. Frames are places in `digests`.
-
-    Attributes:
-        operation: Which question.
-        digests: Distinct frame digests of 16 bytes.
-        pixels: Place in `digests` -> the frame, for frames that the server may lack.
-        frames: The frames judged; the frames before, for `progress`; episode after episode, for `value`.
-        lengths: Frames of each episode, for `value`; else empty.
-        after: The frames after, for `progress`; else empty.
-        tasks: One text per frame, pair or episode.
-        references: Frames of a successful episode, or None.
-        deadline_ms: How long the client waits, in milliseconds.
-    """
-
-    operation: Operation
-    digests: tuple[bytes, ...]
-    frames: tuple[int, ...]
-    tasks: tuple[str, ...]
-    after: tuple[int, ...] = ()
-    references: tuple[int, ...] | None = None
-    lengths: tuple[int, ...] = ()
-    pixels: Mapping[int, EncodedFrame] = field(default_factory=dict)
-    deadline_ms: int = 30_000
+class _Strict(Struct, frozen=True, forbid_unknown_fields=True):
+    """A map with exactly these keys, in this order where we write it."""
 
 
-@dataclass(frozen=True)
-class JudgeReply:
-    """The critic's answer.
+class _Message(_Strict, frozen=True, tag_field="protocol", tag=PROTOCOL_VERSION):
+    """One body; `protocol` is its first field."""
 
-    Attributes:
-        values: float32 (N,).
-        instance: Random name of the server process; frames it was sent are known to it alone.
-        critic: Fingerprint of the critic's name, model and prompt version.
-        queue_ms: Wait before the model, in milliseconds.
-        model_ms: Time in the model, in milliseconds.
-        batch: Items in the largest batch that this request took part in.
-    """
 
-    values: FloatArray
+class Pixels(_Strict, frozen=True):
+    """One frame that is attached, by its place in `digests`."""
+
+    index: _Place
+    encoding: Encoding
+    height: _Side
+    width: _Side
+    data: Annotated[bytes, Meta(description="Pixels row by row, RGB; or a file.")]
+
+    @classmethod
+    def of(cls, frames: Mapping[int, EncodedFrame]) -> tuple[Self, ...]:
+        """Frames by their places, ready to be sent."""
+        return tuple(cls(index, *frame) for index, frame in frames.items())
+
+    @property
+    def frame(self) -> EncodedFrame:
+        """The frame without its place."""
+        return EncodedFrame(self.encoding, self.height, self.width, self.data)
+
+
+_Attached = Annotated[tuple[Pixels, ...], Meta(description="Frames that the server may lack.")]
+
+
+# Requests
+
+
+class FrameUpload(_Message, frozen=True):
+    """The body of `POST /v1/frames`: frames for later requests, each digest with its pixels."""
+
+    digests: _Digests
+    pixels: _Attached
+
+
+class _Question(_Message, frozen=True):
+    deadline_ms: _Milliseconds
+    digests: _Digests
+    pixels: _Attached
+
+
+class SuccessProbRequest(_Question, frozen=True):
+    """The body of `POST /v1/success_prob`."""
+
+    frames: _Places
+    tasks: _Tasks
+
+
+class ProgressRequest(_Question, frozen=True):
+    """The body of `POST /v1/progress`."""
+
+    before: _Places
+    after: _Places
+    tasks: _Tasks
+    references: _Places | None
+
+
+class ValueRequest(_Question, frozen=True):
+    """The body of `POST /v1/value`."""
+
+    episodes: tuple[_Places, ...]
+    tasks: _Tasks
+    references: _Places | None
+
+
+Request = SuccessProbRequest | ProgressRequest | ValueRequest
+REQUESTS: dict[Operation, type[Request]] = {
+    "success_prob": SuccessProbRequest,
+    "progress": ProgressRequest,
+    "value": ValueRequest,
+}
+
+
+# Replies
+
+
+class Reply(_Strict, frozen=True):
+    """The critic's answer."""
+
+    values: Annotated[bytes, Meta(description="Little-endian float32, one per frame or pair, in order.")]
+    instance: Annotated[str, Meta(description="Random name of the process, which alone knows its frames.")]
+    critic: Annotated[str, Meta(description="Fingerprint of the critic.")]
+    queue_ms: Annotated[float, Meta(description="Wait before the model.")]
+    model_ms: Annotated[float, Meta(description="Time in the model.")]
+    batch: Annotated[int, Meta(description="Items in the largest batch that the request took part in.")]
+    protocol: Literal[1] = 1
+
+    @property
+    def numbers(self) -> FloatArray:
+        """`values` as float32 (N,)."""
+        return np.frombuffer(self.values, dtype="<f4").astype(np.float32)
+
+
+class Stored(_Message, frozen=True):
+    """The answer to `POST /v1/frames`."""
+
+    stored: int
+    instance: str
+
+
+class State(_Message, frozen=True):
+    """The answer to `POST /v1/sleep` and `/v1/wake`."""
+
+    state: BatcherState
+    has_sleep: Annotated[bool, Meta(description="False if the critic holds no such memory.")]
+
+
+class Info(Struct, frozen=True):
+    """The answer to `GET /v1/info`; a client reads what it knows of another version's."""
+
+    protocol: int
     instance: str
     critic: str
-    queue_ms: float
-    model_ms: float
-    batch: int
+    state: BatcherState | Literal["shutting_down"]
+    info: Annotated[dict[str, Any], Meta(description="The critic's own description.")]
+    limits: Limits
+    max_batch: int
+    frame_store_bytes: int
+    gpu_memory_bytes: Annotated[float, Meta(description="Held by torch in this process; 0 without a GPU.")]
+    server_version: str
 
 
-def encode_request(request: JudgeRequest) -> bytes:
-    """The body of `POST /v1/{operation}`."""
-    message: dict[str, Any] = {
-        "protocol": PROTOCOL_VERSION,
-        "deadline_ms": request.deadline_ms,
-        "digests": list(request.digests),
-        "pixels": _pixels_to_wire(request.pixels),
-    }
-    frames, references = list(request.frames), None
-    if request.references is not None:
-        references = list(request.references)
-    if request.operation == "success_prob":
-        message |= {"frames": frames, "tasks": list(request.tasks)}
-    elif request.operation == "progress":
-        after, tasks = list(request.after), list(request.tasks)
-        message |= {"before": frames, "after": after, "tasks": tasks, "references": references}
-    else:
-        ends = list(accumulate(request.lengths))
-        episodes = [frames[end - length : end] for end, length in zip(ends, request.lengths, strict=True)]
-        message |= {"episodes": episodes, "tasks": list(request.tasks), "references": references}
-    return pack(message)
+class ErrorDetail(Struct, frozen=True):
+    """What went wrong; `reason` is a key of `wire_errors.ERROR_REASONS`, which gives the `type` too."""
+
+    type: str
+    reason: str
+    message: str
+    request_id: str
+    retry_after_s: float | UnsetType = UNSET
+    missing: Annotated[_Digests, Meta(description="Frames to send.")] | UnsetType = UNSET
 
 
-def decode_request(operation: Operation, body: bytes, limits: Limits) -> JudgeRequest:
+class ErrorReply(_Message, frozen=True):
+    """The body of a reply with a status other than 200."""
+
+    error: ErrorDetail
+    instance: str
+
+
+# Bytes -> checked messages
+
+
+def decode_request(operation: Operation, body: bytes, limits: Limits) -> Request:
     """Reads and checks the body of `POST /v1/{operation}`; frames stay encoded.
 
     Raises:
         WireFormatError: A rule of the format or a limit is broken; `reason` says which.
     """
-    message = unpack(body, _ITEMS_PER_FRAME * limits.max_frames)
-    _check_version(message)
-    check_keys(message, _FIELDS[operation], f"a {operation} request")
-    digests = _digests(message["digests"], limits)
-    count = len(digests)
-    episodes = _episodes(message["episodes"], count, limits) if operation == "value" else ()
-    frames = tuple(chain.from_iterable(episodes))
-    if operation != "value":
-        name = "before" if operation == "progress" else "frames"
-        frames = _indices(message[name], name, count, limits)
-    after = _indices(message["after"], "after", count, limits) if operation == "progress" else ()
-    references = message.get("references")
-    request = JudgeRequest(
-        operation=operation,
-        digests=digests,
-        frames=frames,
-        after=after,
-        lengths=tuple(map(len, episodes)),
-        tasks=_tasks(message["tasks"], limits),
-        references=None if references is None else _indices(references, "references", count, limits),
-        pixels=_pixels_from_wire(message["pixels"], count, limits),
-        deadline_ms=check_integer(
-            message["deadline_ms"], "deadline_ms", 1, int(limits.max_deadline_s * 1000)
-        ),
-    )
-    expected = len(episodes) if operation == "value" else len(frames)
-    if len(request.tasks) != expected:
-        raise WireFormatError(f"Expected {expected} tasks, one for each item, got {len(request.tasks)}.")
-    if operation == "progress" and len(after) != len(frames):
-        raise WireFormatError(f"Expected one after per before, got {len(frames)} before, {len(after)} after.")
+    request = fit(REQUESTS[operation], _read(body, limits), f"a {operation} request")
+    longest_ms = int(limits.max_deadline_s * 1000)
+    if request.deadline_ms > longest_ms:
+        raise WireFormatError(
+            f"Expected deadline_ms as an integer in [1, {longest_ms}], got {request.deadline_ms}."
+        )
+    _check_frames(request, limits)
+    count = len(request.digests)
+    if isinstance(request, ValueRequest):
+        _check_episodes(request.episodes, count, limits)
+        items = len(request.episodes)
+    elif isinstance(request, ProgressRequest):
+        _check_places(request.before, "before", count, limits)
+        _check_places(request.after, "after", count, limits)
+        items = len(request.before)
+        if len(request.after) != items:
+            raise WireFormatError(
+                f"Expected one after per before, got {items} before, {len(request.after)} after."
+            )
+    else:
+        _check_places(request.frames, "frames", count, limits)
+        items = len(request.frames)
+    if not isinstance(request, SuccessProbRequest) and request.references is not None:
+        _check_places(request.references, "references", count, limits)
+    _check_tasks(request.tasks, limits)
+    if len(request.tasks) != items:
+        raise WireFormatError(f"Expected {items} tasks, one for each item, got {len(request.tasks)}.")
     return request
 
 
-def encode_frames(digests: Sequence[bytes], frames: Sequence[EncodedFrame]) -> bytes:
-    """The body of `POST /v1/frames`, which stores frames for later requests."""
-    pixels = _pixels_to_wire(dict(enumerate(frames)))
-    return pack({"protocol": PROTOCOL_VERSION, "digests": list(digests), "pixels": pixels})
-
-
-def decode_frames(body: bytes, limits: Limits) -> dict[bytes, EncodedFrame]:
-    """Reads and checks the body of `POST /v1/frames`: digest -> frame, each digest with its frame.
+def decode_upload(body: bytes, limits: Limits) -> FrameUpload:
+    """Reads and checks the body of `POST /v1/frames`: as many pixels as digests.
 
     Raises:
         WireFormatError: As for `decode_request`.
     """
-    message = unpack(body, _ITEMS_PER_FRAME * limits.max_frames)
-    _check_version(message)
-    check_keys(message, _UPLOAD_FIELDS, "an upload of frames")
-    digests = _digests(message["digests"], limits)
-    pixels = _pixels_from_wire(message["pixels"], len(digests), limits)
-    if len(pixels) != len(digests):
-        raise WireFormatError(f"Expected pixels for all {len(digests)} digests, got {len(pixels)}.")
-    return {digests[index]: frame for index, frame in pixels.items()}
+    upload = fit(FrameUpload, _read(body, limits), "an upload of frames")
+    _check_frames(upload, limits)
+    if len(upload.pixels) != len(upload.digests):
+        raise WireFormatError(
+            f"Expected pixels for all {len(upload.digests)} digests, got {len(upload.pixels)}."
+        )
+    return upload
 
 
-def encode_reply(reply: JudgeReply) -> bytes:
-    """The body of a reply with status 200; the numbers are little-endian float32."""
-    values = np.ascontiguousarray(reply.values, dtype="<f4").tobytes()
-    return pack({**asdict(reply), "protocol": PROTOCOL_VERSION, "values": values})
-
-
-def decode_reply(body: bytes) -> JudgeReply:
+def decode_reply(body: bytes) -> Reply:
     """Reads and checks a reply with status 200.
 
     Raises:
@@ -272,112 +340,16 @@ def decode_reply(body: bytes) -> JudgeReply:
     """
     message = unpack(body)
     _check_version(message)
-    check_keys(message, _REPLY_FIELDS, "a reply")
-    values = message["values"]
-    if not isinstance(values, bytes) or len(values) % 4:
+    reply = fit(Reply, message, "a reply")
+    if len(reply.values) % 4:
         raise WireFormatError("Expected values as bytes of float32 numbers.")
-    for name, kind in (("instance", str), ("critic", str), ("batch", int)):
-        if not isinstance(message[name], kind):
-            raise WireFormatError(f"Expected {name} as {kind.__name__}, got {message[name]!r}.")
-    for name in ("queue_ms", "model_ms"):
-        if not isinstance(message[name], float):
-            raise WireFormatError(f"Expected {name} as float, got {message[name]!r}.")
-    return JudgeReply(
-        values=np.frombuffer(values, dtype="<f4").astype(np.float32),
-        instance=message["instance"],
-        critic=message["critic"],
-        queue_ms=message["queue_ms"],
-        model_ms=message["model_ms"],
-        batch=message["batch"],
-    )
+    return reply
 
 
-def _digests(digests: Any, limits: Limits) -> tuple[bytes, ...]:
-    check_list(digests, "digests", limits.max_frames)
-    for i, digest in enumerate(digests):
-        if not isinstance(digest, bytes) or len(digest) != DIGEST_BYTES:
-            raise WireFormatError(f"Expected digests[{i}] as {DIGEST_BYTES} bytes, got {shown(digest)}.")
-    if len(set(digests)) != len(digests):
-        raise WireFormatError("Expected distinct digests, got one twice.")
-    return tuple(digests)
-
-
-def _indices(items: Any, where: str, count: int, limits: Limits) -> tuple[int, ...]:
-    check_list(items, where, limits.max_frames)
-    return tuple(check_integer(item, f"{where}[{i}]", 0, count - 1) for i, item in enumerate(items))
-
-
-def _episodes(items: Any, count: int, limits: Limits) -> tuple[tuple[int, ...], ...]:
-    check_list(items, "episodes", limits.max_frames)
-    episodes = tuple(_indices(item, f"episodes[{i}]", count, limits) for i, item in enumerate(items))
-    if (total := sum(map(len, episodes))) > limits.max_frames:
-        raise WireFormatError(
-            f"Expected at most {limits.max_frames} frames in all, got {total}.", "too_large"
-        )
-    return episodes
-
-
-def _tasks(tasks: Any, limits: Limits) -> tuple[str, ...]:
-    check_list(tasks, "tasks", limits.max_frames)
-    for i, task in enumerate(tasks):
-        if not isinstance(task, str):
-            raise WireFormatError(f"Expected tasks[{i}] as text, got {shown(task)}.")
-        if len(task) > limits.max_task_chars:
-            raise WireFormatError(
-                f"Expected tasks[{i}] of at most {limits.max_task_chars} characters, got {len(task)}.",
-                "too_large",
-            )
-    return tuple(tasks)
-
-
-def _pixels_to_wire(pixels: Mapping[int, EncodedFrame]) -> list[dict[str, Any]]:
-    return [
-        {"index": i, "encoding": f.encoding, "height": f.height, "width": f.width, "data": f.data}
-        for i, f in pixels.items()
-    ]
-
-
-def _pixels_from_wire(items: Any, count: int, limits: Limits) -> dict[int, EncodedFrame]:
-    check_list(items, "pixels", limits.max_frames)
-    pixels: dict[int, EncodedFrame] = {}
-    decoded_bytes = 0
-    for i, item in enumerate(items):
-        where = f"pixels[{i}]"
-        if not isinstance(item, dict):
-            raise WireFormatError(f"Expected {where} as a map, got {shown(item)}.")
-        check_keys(item, _PIXEL_FIELDS, where)
-        index = check_integer(item["index"], f"{where}.index", 0, count - 1)
-        if index in pixels:
-            raise WireFormatError(f"{where} repeats index {index}.")
-        pixels[index] = _encoded_frame(item, where, limits)
-        decoded_bytes += pixels[index].decoded_bytes
-    if decoded_bytes > limits.max_decoded_bytes:
-        raise WireFormatError(
-            f"Expected at most {limits.max_decoded_bytes} bytes of decoded frames, got {decoded_bytes}.",
-            "too_large",
-        )
-    return pixels
-
-
-def _encoded_frame(item: Mapping[str, Any], where: str, limits: Limits) -> EncodedFrame:
-    encoding, data = item["encoding"], item["data"]
-    if encoding not in ENCODINGS:
-        raise WireFormatError(
-            f"Unknown encoding {shown(encoding)} in {where}. Known: {', '.join(ENCODINGS)}."
-        )
-    if not isinstance(data, bytes):
-        raise WireFormatError(f"Expected {where}.data as bytes, got {shown(data)}.")
-    height = check_integer(item["height"], f"{where}.height", 1, 2**16)
-    width = check_integer(item["width"], f"{where}.width", 1, 2**16)
-    if height * width > limits.max_frame_pixels:
-        raise WireFormatError(
-            f"Expected {where} of at most {limits.max_frame_pixels} pixels, got {height} x {width}.",
-            "too_large",
-        )
-    frame = EncodedFrame(encoding, height, width, data)
-    if encoding == "raw" and len(data) != frame.decoded_bytes:
-        raise WireFormatError(f"Expected {frame.decoded_bytes} raw bytes in {where}, got {len(data)}.")
-    return frame
+def _read(body: bytes, limits: Limits) -> dict[str, Any]:
+    message = unpack(body, _ITEMS_PER_FRAME * limits.max_frames)
+    _check_version(message)
+    return message
 
 
 def _check_version(message: Mapping[str, Any]) -> None:
@@ -386,4 +358,62 @@ def _check_version(message: Mapping[str, Any]) -> None:
         raise WireFormatError(
             f"Expected protocol {PROTOCOL_VERSION}, got {shown(version)}. Install the same vlac-gym on both sides.",
             "protocol_version",
+        )
+
+
+def _check_count(items: Sequence[object], where: str, most: int) -> None:
+    if len(items) > most:
+        raise WireFormatError(f"Expected at most {most} {where}, got {len(items)}.", "too_large")
+
+
+def _check_places(places: Sequence[int], where: str, count: int, limits: Limits) -> None:
+    _check_count(places, where, limits.max_frames)
+    if places and max(places) >= count:
+        i = next(i for i, place in enumerate(places) if place >= count)
+        raise WireFormatError(f"Expected {where}[{i}] as an integer in [0, {count - 1}], got {places[i]}.")
+
+
+def _check_episodes(episodes: Sequence[Sequence[int]], count: int, limits: Limits) -> None:
+    _check_count(episodes, "episodes", limits.max_frames)
+    for i, places in enumerate(episodes):
+        _check_places(places, f"episodes[{i}]", count, limits)
+    if (total := sum(map(len, episodes))) > limits.max_frames:
+        raise WireFormatError(
+            f"Expected at most {limits.max_frames} frames in all, got {total}.", "too_large"
+        )
+
+
+def _check_tasks(tasks: Sequence[str], limits: Limits) -> None:
+    _check_count(tasks, "tasks", limits.max_frames)
+    for i, task in enumerate(tasks):
+        _check_count(task, f"characters in tasks[{i}]", limits.max_task_chars)
+
+
+def _check_frames(message: Request | FrameUpload, limits: Limits) -> None:
+    digests, pixels = message.digests, message.pixels
+    _check_count(digests, "digests", limits.max_frames)
+    if len(set(digests)) != len(digests):
+        raise WireFormatError("Expected distinct digests, got one twice.")
+    _check_places([one.index for one in pixels], "the indices of pixels", len(digests), limits)
+    if len({one.index for one in pixels}) != len(pixels):
+        raise WireFormatError("Expected each frame once in pixels, got one index twice.")
+    for i, one in enumerate(pixels):
+        _check_pixels(one, f"pixels[{i}]", limits)
+    decoded_bytes = sum(one.frame.decoded_bytes for one in pixels)
+    if decoded_bytes > limits.max_decoded_bytes:
+        raise WireFormatError(
+            f"Expected at most {limits.max_decoded_bytes} bytes of decoded frames, got {decoded_bytes}.",
+            "too_large",
+        )
+
+
+def _check_pixels(one: Pixels, where: str, limits: Limits) -> None:
+    if one.height * one.width > limits.max_frame_pixels:
+        raise WireFormatError(
+            f"Expected {where} of at most {limits.max_frame_pixels} pixels, got {one.height} x {one.width}.",
+            "too_large",
+        )
+    if one.encoding == "raw" and len(one.data) != one.frame.decoded_bytes:
+        raise WireFormatError(
+            f"Expected {one.frame.decoded_bytes} raw bytes in {where}, got {len(one.data)}."
         )

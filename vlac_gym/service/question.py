@@ -12,7 +12,15 @@ from vlac_gym.critic.base import check_frames, check_same_length, check_tasks, f
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.client_config import Encoding
 from vlac_gym.service.frame_codec import encode_frame, jpeg_digest
-from vlac_gym.service.protocol import EncodedFrame, JudgeRequest, Operation
+from vlac_gym.service.protocol import (
+    EncodedFrame,
+    Operation,
+    Pixels,
+    ProgressRequest,
+    Request,
+    SuccessProbRequest,
+    ValueRequest,
+)
 from vlac_gym.types import FloatArray, Frame
 
 
@@ -89,21 +97,25 @@ class Question:
         """The answers to a `value` question, episode by episode."""
         return np.split(answers, list(accumulate(self.lengths))[:-1]) if self.lengths else []
 
-    def to_request(self, encoded: Mapping[bytes, EncodedFrame], deadline_ms: int) -> JudgeRequest:
+    def to_request(self, encoded: Mapping[bytes, EncodedFrame], deadline_ms: int) -> Request:
         """The request that attaches the encoded frames and only names the others."""
         digests = self.digests
         place = {digest: i for i, digest in enumerate(digests)}
-        return JudgeRequest(
-            operation=self.operation,
-            digests=digests,
-            frames=tuple(place[d] for d in self.frames),
-            after=tuple(place[d] for d in self.after),
-            tasks=self.tasks,
-            references=None if self.references is None else tuple(place[d] for d in self.references),
-            lengths=self.lengths,
-            pixels={place[digest]: frame for digest, frame in encoded.items()},
-            deadline_ms=deadline_ms,
-        )
+
+        def places(named: Sequence[bytes]) -> tuple[int, ...]:
+            return tuple(place[digest] for digest in named)
+
+        pixels = Pixels.of({place[digest]: frame for digest, frame in encoded.items()})
+        frames = places(self.frames)
+        if self.operation == "success_prob":
+            return SuccessProbRequest(deadline_ms, digests, pixels, frames, self.tasks)
+        references = None if self.references is None else places(self.references)
+        if self.operation == "progress":
+            after = places(self.after)
+            return ProgressRequest(deadline_ms, digests, pixels, frames, after, self.tasks, references)
+        ends = accumulate(self.lengths)
+        episodes = tuple(frames[end - n : end] for end, n in zip(ends, self.lengths, strict=True))
+        return ValueRequest(deadline_ms, digests, pixels, episodes, self.tasks, references)
 
     def _part(self, frames: slice, tasks: slice) -> "Question":
         return replace(

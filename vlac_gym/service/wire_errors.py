@@ -12,9 +12,7 @@ __all__ = [
     "encode_error",
 ]
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from vlac_gym.errors import (
     ConfigError,
@@ -27,13 +25,12 @@ from vlac_gym.errors import (
     CriticTimeoutError,
     VlacGymError,
 )
-from vlac_gym.service.protocol import (
-    DIGEST_BYTES,
-    PROTOCOL_VERSION,
-    WireFormatError,
-    pack,
-    unpack,
-)
+from vlac_gym.extras import needs
+from vlac_gym.service.messages import WireFormatError, pack, pack_json, unpack
+from vlac_gym.service.protocol import DIGEST_BYTES, PROTOCOL_VERSION, ErrorDetail, ErrorReply
+
+with needs("A critic server's client", "client"):
+    from msgspec import UNSET
 
 ERROR_REASONS: dict[str, tuple[int, type[VlacGymError]]] = {
     "malformed": (400, CriticProtocolError),
@@ -139,18 +136,16 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 def encode_error(error: ServiceError, *, instance: str, request_id: str, as_json: bool = False) -> bytes:
     """The body of an error reply: msgpack, or JSON with digests in hex for people with curl."""
-    detail: dict[str, Any] = {
-        "type": error.exception.__name__,
-        "reason": error.reason,
-        "message": str(error)[:_MAX_MESSAGE_CHARS],
-        "request_id": request_id,
-    }
-    if error.retry_after_s is not None:
-        detail["retry_after_s"] = float(error.retry_after_s)
-    if error.missing:
-        detail["missing"] = [d.hex() for d in error.missing] if as_json else list(error.missing)
-    message = {"protocol": PROTOCOL_VERSION, "error": detail, "instance": instance}
-    return json.dumps(message).encode() if as_json else pack(message)
+    detail = ErrorDetail(
+        type=error.exception.__name__,
+        reason=error.reason,
+        message=str(error)[:_MAX_MESSAGE_CHARS],
+        request_id=request_id,
+        retry_after_s=UNSET if error.retry_after_s is None else float(error.retry_after_s),
+        missing=error.missing or UNSET,
+    )
+    message = ErrorReply(detail, instance)
+    return pack_json(message) if as_json else pack(message)
 
 
 def decode_error(status: int, body: bytes, where: str, retry_after: str | None = None) -> VlacGymError:

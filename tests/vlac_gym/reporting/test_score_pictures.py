@@ -1,5 +1,7 @@
 """Pictures of a score: sizes, what is uncovered when, and files whole or absent."""
 
+import dataclasses
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -88,3 +90,22 @@ def test_rate_that_is_not_positive_is_refused(score, frames, tmp_path, fps):
     with pytest.raises(ConfigError, match="Expected fps above 0"):
         write_video(picture_of_score(score, frames), tmp_path / "score.mp4", fps=fps)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_and_verdict_of_a_score(score, frames):
+    picture = picture_of_score(score, frames)
+    assert [text for text, _ in picture.readout(3)] == [
+        "frame 3 / 8",
+        "success_prob 0.10",
+        "value 0.00",
+        "progress –",
+    ]
+    assert [text for text, _ in picture.readout(8)][2:] == ["value 0.52", "progress -0.20"]
+    (verdict,) = picture.verdicts
+    assert [verdict.line(now, 8) for now in (5, 6, 8)] == [
+        "critic: not done yet",
+        "critic: DONE at frame 6",
+        "critic: DONE at frame 6",
+    ]
+    never = picture_of_score(dataclasses.replace(score, done_threshold=1.0), frames).verdicts[0]
+    assert never.line(8, 8) == "critic: not done at any frame"

@@ -1,7 +1,7 @@
 """Progress and value: does the critic's curve rise with work done and fall with work lost? Pure functions.
 
-`f1_of_correlations`, `negative_rate`, `sign_accuracy`, `regression_recall`, `antisymmetry_error`, `path_error`,
-`pairwise_outcome_accuracy`, `squared_error`; values and VOC are those of `vlac_gym.progress_metrics`.
+`f1_of_correlations`, `sign_accuracy`, `regression_recall`, `antisymmetry_error`, `path_error`,
+`pairwise_outcome_accuracy`, `squared_error`; values, VOC and NR are those of `vlac_gym.progress_metrics`.
 
 Names follow VLAC (arXiv 2509.15937): VOC is Spearman's correlation of value and time, VROC the same on the
 reversed video, VOC-F1 their harmonic mean, NR the share of pairs with negative progress.
@@ -10,7 +10,6 @@ reversed video, VOC-F1 their harmonic mean, NR the share of pairs with negative 
 __all__ = [
     "antisymmetry_error",
     "f1_of_correlations",
-    "negative_rate",
     "pairwise_outcome_accuracy",
     "path_error",
     "regression_recall",
@@ -27,12 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 def f1_of_correlations(voc: float, vroc: float) -> float | None:
     """VOC-F1, the harmonic mean of VOC and VROC; None unless their sum is positive."""
     return 2 * voc * vroc / (voc + vroc) if voc + vroc > 0 else None
-
-
-def negative_rate(progress: ArrayLike) -> float | None:
-    """NR: share of pairs with progress below 0; None without pairs."""
-    array = np.asarray(progress, np.float64)
-    return float(np.mean(array < 0)) if array.size else None
 
 
 def sign_accuracy(progress: ArrayLike, truth_change: ArrayLike, dead_band: float = 0.01) -> float | None:

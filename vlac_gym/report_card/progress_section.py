@@ -4,7 +4,7 @@ __all__ = ["progress_section"]
 
 import numpy as np
 
-from vlac_gym.progress_metrics import accumulate_values, value_order_correlation
+from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_order_correlation
 from vlac_gym.report_card import progress as p
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.probes import ProbeResults
@@ -71,7 +71,7 @@ def _order(judged: Judged, boot: Bootstrap, which: str) -> dict[str, Estimate]:
         "vroc": vroc,
         "voc_f1": optional(f1, len(judged), "VOC and VROC do not add up to more than 0"),
         "negative_rate": boot(
-            judged, lambda items: p.negative_rate(_until_success(items)), "there are no pairs"
+            judged, lambda items: negative_rate(_until_success(items)), "there are no pairs"
         ),
         "flat_curves": rate(flat, len(judged), of=f"{which} episodes"),
     }

@@ -2,11 +2,10 @@
 
 import pytest
 
-from vlac_gym.progress_metrics import accumulate_values, value_order_correlation
+from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_order_correlation
 from vlac_gym.report_card.progress import (
     antisymmetry_error,
     f1_of_correlations,
-    negative_rate,
     pairwise_outcome_accuracy,
     path_error,
     regression_recall,

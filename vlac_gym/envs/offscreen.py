@@ -139,7 +139,7 @@ class _ProcessGL:
     def close(self) -> None:
         """Frees everything, before MuJoCo's own exit handler closes the display."""
         if self._process == os.getpid():
-            gl_error = importlib.import_module("OpenGL.error").Error
+            gl_error = _library("OpenGL.error").Error
             # Another library's exit handler, e.g. robosuite's, may have closed the display and all in it.
             with suppress(RuntimeError, gl_error):
                 for textures in list(self.uploads):

@@ -97,6 +97,9 @@ class EpisodePicture:
         unit: What frames are counted in: `step` or `frame`.
         critic: Whose curves these are, for the legend; empty if it needs no saying.
         value_note: What else the legend says of the values.
+
+    Raises:
+        ConfigError: Another number of frames.
     """
 
     task: str
@@ -112,6 +115,12 @@ class EpisodePicture:
     unit: str = "step"
     critic: str = ""
     value_note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.frames and len(self.frames) != self.last + 1:
+            raise ConfigError(
+                f"Expected {self.last + 1} frames (the first and one per {self.unit}), got {len(self.frames)}."
+            )
 
     def readout(self, now: int) -> list[tuple[str, str]]:
         """Text and colour of the numbers at frame `now`."""

@@ -39,12 +39,10 @@ def write_video(picture: EpisodePicture, path: Path, *, subtitle: str = "", fps:
         fps: Pictures per second, above 0; 20 is LIBERO's control rate, so it plays in real time.
 
     Raises:
-        ConfigError: There are no frames or too few, or `fps` is not above 0.
+        ConfigError: There are no frames, or `fps` is not above 0.
         DependencyNotInstalled: imageio-ffmpeg, matplotlib or pillow is missing.
         OSError: ffmpeg failed, or wrote fewer pictures than it was given.
     """
-    if not picture.frames:
-        raise ConfigError("Expected an episode with frames, got none. Record frames, or leave the video out.")
     if not fps > 0:
         raise ConfigError(f"Expected fps above 0, got {fps!r}.")
     write_mp4(compose_frames(picture, subtitle=subtitle), path, fps=fps, hold_s=_HOLD_S)
@@ -54,28 +52,26 @@ def compose_frames(picture: EpisodePicture, *, subtitle: str = "") -> Iterator[F
     """Yields one picture of `VIDEO_SIZE` per frame of the episode, the first one first.
 
     Args:
-        picture: What to draw, with `last + 1` frames.
+        picture: What to draw, with frames.
         subtitle: Line under the instruction.
 
     Raises:
-        ConfigError: Another number of frames.
+        ConfigError: There are no frames.
     """
-    if len(picture.frames) != picture.last + 1:
-        raise ConfigError(
-            f"Expected {picture.last + 1} frames (reset and one per step), got {len(picture.frames)}."
-        )
+    if not picture.frames:
+        raise ConfigError("Expected an episode with frames, got none. Record frames, or leave the video out.")
     panel = draw_panel(picture, *_PANEL_BOX[2:])
     background = _background(picture.task, subtitle)
-    for now in range(picture.last + 1):
-        yield _compose(picture, panel, background, now)
+    for now, frame in enumerate(picture.frames):
+        yield _compose(picture, panel, background, now, frame)
 
 
-def _compose(picture: EpisodePicture, panel: CurvePanel, background: Frame, now: int) -> Frame:
+def _compose(picture: EpisodePicture, panel: CurvePanel, background: Frame, now: int, frame: Frame) -> Frame:
     with needs("A picture", "video"):
         from PIL import Image, ImageDraw
 
     canvas = background.copy()
-    paste_frame(canvas, picture.frames[now], _FRAME_BOX)
+    paste_frame(canvas, frame, _FRAME_BOX)
     left, top, width, height = _PANEL_BOX
     curves = panel.at(now)
     if all(verdict.at != now for verdict in picture.verdicts):

@@ -17,9 +17,10 @@ from vlac_gym.errors import (
     CriticTimeoutError,
 )
 from vlac_gym.service.client_config import ClientConfig
+from vlac_gym.service.decoding import decode_request, decode_upload
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause
 from vlac_gym.service.messages import pack, unpack
-from vlac_gym.service.protocol import Limits, Reply, decode_request, decode_upload
+from vlac_gym.service.protocol import Limits, Reply
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.wire_errors import ERROR_REASONS, ServiceError, classify, decode_error, encode_error
 

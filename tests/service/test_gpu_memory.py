@@ -119,7 +119,7 @@ def test_sleep_gives_the_cards_memory_back_and_wake_the_same_answers(tmp_path, a
 
     from vlac_gym.critic import make_critic
     from vlac_gym.critic.vlac.tiny_checkpoint import make_tiny_checkpoint
-    from vlac_gym.service.protocol import decode_reply
+    from vlac_gym.service.decoding import decode_reply
 
     spec = f"transformers:{make_tiny_checkpoint(tmp_path / 'tiny')}?out_of_scale=clip,device=cuda"
     frames = random_frames(8, 64, 64)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.errors import ConfigError, CriticProtocolError
+from vlac_gym.service.decoding import decode_reply, decode_request, decode_upload
 from vlac_gym.service.messages import WireFormatError, pack, unpack
 from vlac_gym.service.protocol import (
     FrameUpload,
@@ -13,9 +14,6 @@ from vlac_gym.service.protocol import (
     Reply,
     SuccessProbRequest,
     ValueRequest,
-    decode_reply,
-    decode_request,
-    decode_upload,
 )
 
 A, B = b"a" * 16, b"b" * 16

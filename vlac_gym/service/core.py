@@ -14,6 +14,7 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.batching import Batcher
+from vlac_gym.service.decoding import decode_request, decode_upload
 from vlac_gym.service.frame_codec import decode_frame
 from vlac_gym.service.frame_store import FrameStore
 from vlac_gym.service.jobs import Job
@@ -28,8 +29,6 @@ from vlac_gym.service.protocol import (
     Reply,
     Request,
     SuccessProbRequest,
-    decode_request,
-    decode_upload,
 )
 from vlac_gym.service.wire_errors import ServiceError
 from vlac_gym.types import CriticInfo, Frame

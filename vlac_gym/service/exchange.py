@@ -1,4 +1,4 @@
-"""The client's side of the protocol without any I/O: `Exchange`, driven by `RemoteCritic` and its async twin.
+"""The client's side of the protocol without any I/O: `Exchange`, driven by `RemoteCritic`.
 
 An exchange is a generator: it yields an `HttpCall` and gets the reply (or has a `CriticError` thrown into
 it), or yields a `Pause`. Retries, fail-over, version checks and the resending of frames live here, once.
@@ -28,6 +28,7 @@ from vlac_gym.errors import (
     VlacGymError,
 )
 from vlac_gym.service.client_config import ClientConfig
+from vlac_gym.service.decoding import decode_reply
 from vlac_gym.service.known_frames import KnownFrames
 from vlac_gym.service.messages import WireFormatError, pack, unpack
 from vlac_gym.service.protocol import (
@@ -37,7 +38,6 @@ from vlac_gym.service.protocol import (
     FrameUpload,
     Limits,
     Pixels,
-    decode_reply,
 )
 from vlac_gym.service.question import Question
 from vlac_gym.service.wire_errors import MissingFramesError, decode_error

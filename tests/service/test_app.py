@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from vlac_gym.critic.base import frame_digest
+from vlac_gym.service.decoding import decode_reply
 from vlac_gym.service.frame_codec import encode_frame
 from vlac_gym.service.messages import pack, unpack
-from vlac_gym.service.protocol import FrameUpload, Pixels, decode_reply
+from vlac_gym.service.protocol import FrameUpload, Pixels
 
 
 def test_concurrent_requests_of_many_clients_share_batches(fakes, random_frames, asgi):
@@ -62,14 +63,15 @@ def test_known_frames_need_no_pixels_and_unknown_ones_are_named(fakes, random_fr
             await asgi.post(client, asgi.request_body(frames[:2]))
             known = await asgi.post(client, asgi.request_body(frames[:2], "value", attach=False), "value")
             unknown = await asgi.post(client, asgi.request_body(frames, attach=False))
-            return known, unknown, service.frames.hits, service.frames.misses
+            return known, unknown, service.metrics.render().decode()
 
-    known, unknown, hits, misses = asyncio.run(scenario())
+    known, unknown, metrics = asyncio.run(scenario())
     values = decode_reply(known.content).numbers
     assert values.tolist() == fakes.BrightnessCritic().value(frames[:2], "t").tolist()
     assert asgi.reason_of(unknown) == (409, "missing_frames")
     assert unpack(unknown.content)["error"]["missing"] == [frame_digest(frames[2])]
-    assert (hits, misses) == (4, 1)
+    assert "vlac_frame_hits_total 4.0" in metrics
+    assert "vlac_frame_misses_total 1.0" in metrics
 
 
 def test_frames_can_be_sent_ahead(fakes, random_frames, asgi):

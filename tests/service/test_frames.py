@@ -86,7 +86,6 @@ def test_the_store_forgets_what_was_used_longest_ago():
     store.put({b"3": three})
     found, missing = store.take([b"1", b"2", b"3"])
     assert (sorted(found), missing, store.held_bytes, len(store)) == ([b"1", b"3"], [b"2"], 24, 2)
-    assert (store.hits, store.misses) == (3, 1)
 
 
 def test_a_frame_larger_than_the_store_is_not_kept():

@@ -14,18 +14,12 @@ class FrameStore:
     """Keeps frames by digest up to a number of bytes; safe to use from several threads.
 
     A frame that a request holds stays valid after it left the store: the store only forgets it.
-
-    Attributes:
-        hits: Digests asked for and found, over all `take` calls.
-        misses: Digests asked for and not found.
     """
 
     def __init__(self, max_bytes: int) -> None:
         if max_bytes < 1:
             raise ConfigError(f"Expected max_bytes of the frame store of at least 1, got {max_bytes}.")
         self.max_bytes = max_bytes
-        self.hits = 0
-        self.misses = 0
         self._frames: OrderedDict[bytes, Frame] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -50,8 +44,6 @@ class FrameStore:
                 else:
                     self._frames.move_to_end(digest)
                     found[digest] = frame
-            self.hits += len(found)
-            self.misses += len(missing)
         return found, missing
 
     def put(self, frames: Mapping[bytes, Frame]) -> None:

@@ -1,6 +1,5 @@
 """`RemoteCritic` against a real server: the same answers as in process, over threads, forks and pickles."""
 
-import asyncio
 import multiprocessing
 import os
 import pickle
@@ -16,7 +15,8 @@ import pytest
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError, CriticConnectionError, CriticProtocolError, CriticTimeoutError
-from vlac_gym.service.client import AsyncRemoteCritic, RemoteCritic
+from vlac_gym.service.client import RemoteCritic
+from vlac_gym.service.client_config import ClientConfig
 from vlac_gym.service.served import describe_served
 from vlac_gym.types import CriticKnowledge
 
@@ -238,27 +238,6 @@ def test_threads_share_one_critic(critic, fakes, random_frames):
     assert answers == [np.float32(fakes.brightness(frame)) for frame in frames]
 
 
-def test_the_async_critic_gives_the_same_answers_at_once(server, fakes, random_frames):
-    frames = random_frames(12)
-    local = fakes.BrightnessCritic()
-
-    async def ask_all():
-        async with AsyncRemoteCritic(server.url) as critic:
-            probs = await asyncio.gather(*(critic.success_prob([frame], ["t"]) for frame in frames))
-            value = await critic.value(frames, "t")
-            pairs = await critic.progress(frames[:1], frames[1:2], ["t"])
-            await critic.sleep()
-            state = (await critic.server_info())["state"]
-            await critic.wake()
-            return np.concatenate(probs), value, pairs, state
-
-    probs, value, pairs, state = asyncio.run(ask_all())
-    assert np.array_equal(probs, local.success_prob(frames, ["t"] * 12))
-    assert np.array_equal(value, local.value(frames, "t"))
-    assert np.array_equal(pairs, local.progress(frames[:1], frames[1:2], ["t"]))
-    assert state == "asleep"
-
-
 def test_the_servers_gpu_memory_is_told_and_unknown_where_it_says_nothing(critic, monkeypatch):
     assert critic.gpu_memory_bytes() == 0.0
     monkeypatch.setattr(critic, "server_info", lambda: {"gpu_memory_bytes": 3})
@@ -297,6 +276,17 @@ def test_nobody_at_the_address_is_a_connection_error(connect, random_frames):
     text = r"attempt 2 of 2; servers: http://127.0.0.1:1\). Is `vlac-gym serve`"
     with pytest.raises(CriticConnectionError, match=text):
         critic.success_prob(random_frames(1), ["t"])
+
+
+def test_options_go_before_what_a_given_config_says(random_frames):
+    config = ClientConfig(max_attempts=1)
+    with (
+        RemoteCritic("http://127.0.0.1:1", config) as one,
+        RemoteCritic("http://127.0.0.1:1", config, max_attempts=2) as two,
+    ):
+        for critic, text in ((one, "attempt 1 of 1"), (two, "attempt 2 of 2")):
+            with pytest.raises(CriticConnectionError, match=text):
+                critic.success_prob(random_frames(1), ["t"])
 
 
 def test_the_token_comes_from_option_file_or_environment(

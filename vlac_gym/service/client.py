@@ -1,16 +1,16 @@
-"""A critic behind HTTP, used like any other: `RemoteCritic`, and `AsyncRemoteCritic` for event loops.
+"""A critic behind HTTP, used like any other: `RemoteCritic`.
 
 Frames are sent as they are, never scaled: which scaling leaves an answer unchanged is the model's secret.
 """
 
-__all__ = ["AsyncRemoteCritic", "RemoteCritic"]
+__all__ = ["RemoteCritic"]
 
-import asyncio
 import logging
 import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, TypeVar, cast
 
 from vlac_gym.errors import ConfigError, CriticError
@@ -18,14 +18,12 @@ from vlac_gym.service.client_config import ClientConfig, read_url_spec
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.served import describe_served
-from vlac_gym.service.token_file import read_token
 from vlac_gym.service.transport import (
     base_urls,
     body_chunks,
     check_deadline,
     httpx,
     mapped_error,
-    no_reply,
 )
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
@@ -34,36 +32,37 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
-class _RemoteBase:
-    """What both clients share: addresses, options, and one `Exchange` per process."""
+class RemoteCritic:
+    """A critic on a server, with the answers of the critic there.
 
-    def __init__(self, urls: str | Sequence[str], *, token_file: str | None = None, **options: Any) -> None:
-        """Checks the addresses and options; connects on first use.
+    Connects on first use, can be pickled, forked and shared by threads. Retries lost connections,
+    timeouts and overload, with pauses, up to `max_attempts` and `deadline_s`; asking again is harmless,
+    since a critic keeps no state. Anything else is raised at once.
 
-        Args:
-            urls: One base URL, or several for fail-over: a sequence, or one text with commas.
-            token_file: File with the bearer token. Without it and `token`, the file named by the
-                environment variable `VLAC_GYM_TOKEN_FILE`, if set.
-            **options: Fields of `ClientConfig`, e.g. `timeout_s=10`.
+    Args:
+        urls: One base URL, or several for fail-over: a sequence, or one text with commas.
+        config: Deadlines, retries, token, encoding; the defaults without it.
+        **options: Fields of `ClientConfig` that are other than in `config`, e.g. `timeout_s=10`.
 
-        Raises:
-            ConfigError: An address or option does not fit.
-        """
-        self._urls = base_urls(urls)
-        if token_file is None and "token" not in options:
-            token_file = os.environ.get("VLAC_GYM_TOKEN_FILE")
-        if token_file is not None:
-            if "token" in options:
-                raise ConfigError("Expected token or token_file, got both.")
-            options["token"] = read_token(token_file)
-        unknown = options.keys() - ClientConfig.__dataclass_fields__.keys()
-        if unknown:
+    Raises:
+        ConfigError: An address or option does not fit.
+
+    Example:
+        >>> critic = RemoteCritic("http://127.0.0.1:8400", timeout_s=10)
+        >>> critic
+        RemoteCritic('http://127.0.0.1:8400')
+    """
+
+    def __init__(self, urls: str | Sequence[str], config: ClientConfig | None = None, **options: Any) -> None:
+        if unknown := options.keys() - ClientConfig.__dataclass_fields__.keys():
             raise ConfigError(
                 f"Unknown options of a remote critic: {', '.join(sorted(unknown))}. "
-                f"Known: token_file, {', '.join(ClientConfig.__dataclass_fields__)}."
+                f"Known: {', '.join(ClientConfig.__dataclass_fields__)}."
             )
-        self._config = ClientConfig(**options)
+        self._urls = base_urls(urls)
+        self._config = replace(config or ClientConfig(), **options).with_token()
         self._exchanges: dict[int, Exchange] = {}
+        self._clients: dict[int, httpx.Client] = {}
 
     @classmethod
     def from_http(cls, argument: str, **options: Any) -> Self:
@@ -88,7 +87,7 @@ class _RemoteBase:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
-        self._exchanges = {}
+        self._exchanges, self._clients = {}, {}
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -118,32 +117,6 @@ class _RemoteBase:
             context = ssl.create_default_context(cafile=self._config.ca_file)
         # trust_env: a proxy meant for the web is no way to a critic in the cluster.
         return {"verify": context, "trust_env": False, "limits": httpx.Limits(max_keepalive_connections=64)}
-
-
-class RemoteCritic(_RemoteBase):
-    """A critic on a server, with the answers of the critic there.
-
-    Connects on first use, can be pickled, forked and shared by threads. Retries lost connections,
-    timeouts and overload, with pauses, up to `max_attempts` and `deadline_s`; asking again is harmless,
-    since a critic keeps no state. Anything else is raised at once.
-
-    Args:
-        urls: One base URL, or several for fail-over.
-        **options: `token_file` and the fields of `ClientConfig`.
-
-    Example:
-        >>> critic = RemoteCritic("http://127.0.0.1:8400", timeout_s=10)
-        >>> critic
-        RemoteCritic('http://127.0.0.1:8400')
-    """
-
-    def __init__(self, urls: str | Sequence[str], *, token_file: str | None = None, **options: Any) -> None:
-        super().__init__(urls, token_file=token_file, **options)
-        self._clients: dict[int, httpx.Client] = {}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        super().__setstate__(state)
-        self._clients = {}
 
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """See `vlac_gym.critic.base.Critic.success_prob`."""
@@ -223,7 +196,7 @@ class RemoteCritic(_RemoteBase):
         if client is not None:
             client.close()
 
-    def __enter__(self) -> "RemoteCritic":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -267,117 +240,3 @@ class RemoteCritic(_RemoteBase):
         except httpx.HTTPError as e:
             raise mapped_error(e, call) from e
         return HttpReply(response.status_code, bytes(body), response.headers.get("retry-after"))
-
-
-class AsyncRemoteCritic(_RemoteBase):
-    """`RemoteCritic` for an event loop: the same answers and options, and methods to await.
-
-    Belongs to the loop that first uses it. Hashing and encoding of frames happen in the loop; a request
-    with hundreds of large frames is better asked by a `RemoteCritic` in a thread.
-    """
-
-    def __init__(self, urls: str | Sequence[str], *, token_file: str | None = None, **options: Any) -> None:
-        super().__init__(urls, token_file=token_file, **options)
-        self._clients: dict[tuple[int, int], httpx.AsyncClient] = {}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        super().__setstate__(state)
-        self._clients = {}
-
-    async def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
-        """See `vlac_gym.critic.base.Critic.success_prob`."""
-        config = self._config
-        question = success_question(frames, tasks, config.encoding, config.jpeg_quality)
-        return await self._drive(self._exchange.ask(question))
-
-    async def progress(
-        self,
-        before: Sequence[Frame],
-        after: Sequence[Frame],
-        tasks: Sequence[str],
-        references: Sequence[Frame] | None = None,
-    ) -> FloatArray:
-        """See `vlac_gym.critic.base.Critic.progress`."""
-        config = self._config
-        question = progress_question(before, after, tasks, references, config.encoding, config.jpeg_quality)
-        return await self._drive(self._exchange.ask(question))
-
-    async def value(
-        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
-    ) -> FloatArray:
-        """See `vlac_gym.critic.base.Critic.value`."""
-        return (await self.values([frames], [task], references))[0]
-
-    async def values(
-        self,
-        episodes: Sequence[Sequence[Frame]],
-        tasks: Sequence[str],
-        references: Sequence[Frame] | None = None,
-    ) -> list[FloatArray]:
-        """The value lists of several episodes in one request; see `vlac_gym.critic.base.value_lists`."""
-        config = self._config
-        question = value_question(episodes, tasks, references, config.encoding, config.jpeg_quality)
-        return question.cut(await self._drive(self._exchange.ask(question)))
-
-    def describe(self) -> CriticInfo:
-        """As `RemoteCritic.describe` once a server has answered; before that `name="remote"`."""
-        return describe_served(self._exchange.server_info, self._urls)
-
-    async def server_info(self) -> dict[str, Any]:
-        """What the server says of itself now: critic, protocol, limits, state."""
-        return await self._drive(self._exchange.get_info())
-
-    async def sleep(self) -> None:
-        """Frees the server's GPU memory until `wake`; questions wait meanwhile."""
-        await self._drive(self._exchange.switch("sleep"))
-
-    async def wake(self) -> None:
-        """Undoes `sleep`."""
-        await self._drive(self._exchange.switch("wake"))
-
-    async def close(self) -> None:
-        """Closes this loop's connections; a later question opens new ones."""
-        client = self._clients.pop(self._key(), None)
-        if client is not None:
-            await client.aclose()
-
-    async def __aenter__(self) -> "AsyncRemoteCritic":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    def _key(self) -> tuple[int, int]:
-        return os.getpid(), id(asyncio.get_running_loop())
-
-    async def _drive(self, steps: Steps[_T]) -> _T:
-        try:
-            step = next(steps)
-            while True:
-                if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    step = steps.send(None)
-                    continue
-                try:
-                    reply = await self._send(step)
-                except CriticError as e:
-                    step = steps.throw(e)
-                else:
-                    step = steps.send(reply)
-        except StopIteration as stop:
-            return cast(_T, stop.value)
-
-    async def _send(self, call: HttpCall) -> HttpReply:
-        client = self._clients.get(self._key())
-        if client is None:
-            client = self._clients.setdefault(self._key(), httpx.AsyncClient(**self._client_options()))
-        try:
-            async with asyncio.timeout(call.timeout_s):
-                response = await client.request(
-                    call.method, call.url, headers=call.headers, content=call.body, timeout=call.timeout_s
-                )
-        except TimeoutError as e:
-            raise no_reply(call.url) from e
-        except httpx.HTTPError as e:
-            raise mapped_error(e, call) from e
-        return HttpReply(response.status_code, response.content, response.headers.get("retry-after"))

@@ -2,11 +2,13 @@
 
 __all__ = ["ENCODINGS", "ClientConfig", "Encoding", "read_url_spec"]
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.service.token_file import read_token
 from vlac_gym.spec_options import option_types, read_argument
 
 Encoding = Literal["raw", "png", "jpeg"]
@@ -21,6 +23,8 @@ class ClientConfig:
 
     Attributes:
         token: Bearer token, or None.
+        token_file: File with the token. Without either, the file named by the environment variable
+            `VLAC_GYM_TOKEN_FILE`, if set.
         timeout_s: Deadline of one attempt; the server gives up at the same time.
         deadline_s: Deadline of one question with all its attempts and pauses.
         max_attempts: Attempts of one question, over all servers.
@@ -30,6 +34,7 @@ class ClientConfig:
     """
 
     token: str | None = field(default=None, repr=False)
+    token_file: str | None = None
     timeout_s: float = 30.0
     deadline_s: float = 180.0
     max_attempts: int = 10
@@ -45,9 +50,22 @@ class ClientConfig:
             raise unknown_name("frame encoding", self.encoding, ENCODINGS)
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"Expected jpeg_quality in [1, 100], got {self.jpeg_quality!r}.")
+        if self.token is not None and self.token_file is not None:
+            raise ConfigError("Expected token or token_file, got both.")
+
+    def with_token(self) -> Self:
+        """The same with the token itself in the place of its file, for processes that don't have the file.
+
+        Raises:
+            ConfigError: The file can't be read, or holds no token.
+        """
+        path = self.token_file or os.environ.get("VLAC_GYM_TOKEN_FILE")
+        if self.token is not None or path is None:
+            return self
+        return replace(self, token=read_token(path), token_file=None)
 
 
-_SPEC_OPTIONS = option_types(ClientConfig, without=("token",)) | {"token_file": str}
+_SPEC_OPTIONS = option_types(ClientConfig, without=("token",))
 """What may follow the `?` of a spec; a token must not: specs end up in logs and configs."""
 
 

@@ -1,6 +1,7 @@
 """Questions to an app in this process: batches, fairness, frames, failures, deadlines, sleep."""
 
 import asyncio
+import hashlib
 
 import numpy as np
 import pytest
@@ -218,3 +219,31 @@ def test_a_critic_that_can_not_wake_stays_asleep(fakes, asgi):
     failed, state = asyncio.run(scenario())
     assert asgi.reason_of(failed) == (500, "out_of_memory")
     assert state == "asleep"
+
+
+def test_the_server_hashes_a_frame_once_however_often_it_is_asked_for(
+    fakes, random_frames, asgi, monkeypatch
+):
+    class CachingCritic(fakes.BrightnessCritic):
+        def success_prob(self, frames, tasks):
+            self.seen = [frame_digest(frame) for frame in frames]
+            return super().success_prob(frames, tasks)
+
+    critic, frames = CachingCritic(), random_frames(3)
+    bodies = [asgi.request_body(frames), asgi.request_body(frames, attach=False)]
+    hashed = []
+    blake2b = hashlib.blake2b
+
+    def counting(data, **options):
+        hashed.append(memoryview(data).nbytes)
+        return blake2b(data, **options)
+
+    monkeypatch.setattr(hashlib, "blake2b", counting)
+
+    async def scenario():
+        async with asgi.running(critic) as (client, _):
+            return [(await asgi.post(client, body)).status_code for body in bodies]
+
+    assert asyncio.run(scenario()) == [200, 200]
+    assert hashed.count(frames[0].nbytes) == 3
+    assert critic.seen == [frame_digest(frame) for frame in frames]

@@ -34,6 +34,16 @@ def test_views_of_larger_arrays_are_sent_as_what_they_show(random_frames):
     assert decoded.tolist() == frame.tolist()
 
 
+def test_what_is_made_of_a_decoded_frame_has_a_digest_of_its_own(random_frames):
+    (frame,) = random_frames(1, 8, 8)
+    decoded = decode_frame(frame_digest(frame), encode_frame(frame))
+    assert frame_digest(decoded) == frame_digest(frame)
+    changed = decoded.copy()
+    changed[0, 0, 0] ^= 1
+    for derived in (decoded[:, ::-1], decoded[:4], changed, np.concatenate([decoded, decoded])):
+        assert frame_digest(derived) == frame_digest(np.array(derived, subok=False)) != frame_digest(frame)
+
+
 def test_jpeg_has_a_digest_of_its_own_that_never_names_the_frame(random_frames):
     (frame,) = random_frames(1, 16, 16)
     encoded = encode_frame(frame, "jpeg", 90)

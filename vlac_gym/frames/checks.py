@@ -1,9 +1,12 @@
-"""What every part asks of a picture: `check_frame`, `check_frames`, and its name by content, `frame_digest`."""
+"""What every part asks of a picture: `check_frame`, `check_frames`, and its name by content:
+`frame_digest`, `with_digest`.
+"""
 
-__all__ = ["check_frame", "check_frames", "frame_digest"]
+__all__ = ["check_frame", "check_frames", "frame_digest", "with_digest"]
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +39,27 @@ def frame_digest(frame: Frame) -> bytes:
 
     Frames with signals (`vlac_gym.critic.signals`) of different moments differ, too, so that a cache may go by digests.
     """
+    known: bytes | None = getattr(frame, "digest", None)
+    if known is not None and not frame.flags.writeable:
+        return known
     head = f"{frame.dtype.str}{frame.shape}".encode()
     if (signals := getattr(frame, "signals", None)) is not None:
         head += f"{signals.episode.env_index}/{signals.episode.episode}/{signals.number}".encode()
     return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=head[:64]).digest()
+
+
+def with_digest(frame: Frame, digest: bytes) -> Frame:
+    """A read-only view that `frame_digest` does not hash again; views and copies of it carry no digest.
+
+    Args:
+        frame: uint8 (H, W, 3) without signals, which nobody else writes to.
+        digest: What `frame_digest` says of it.
+    """
+    named = frame.view(_NamedFrame)
+    named.flags.writeable = False
+    named.digest = digest
+    return named
+
+
+class _NamedFrame(np.ndarray[Any, np.dtype[np.uint8]]):
+    digest: bytes | None = None

@@ -12,7 +12,7 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames import codec
-from vlac_gym.frames.checks import frame_digest
+from vlac_gym.frames.checks import frame_digest, with_digest
 from vlac_gym.service.client_config import Encoding
 from vlac_gym.service.messages import WireFormatError
 from vlac_gym.service.protocol import DIGEST_BYTES, EncodedFrame
@@ -42,6 +42,9 @@ def decode_frame(digest: bytes, encoded: EncodedFrame) -> Frame:
     actual = jpeg_digest(encoded.data) if encoded.encoding == "jpeg" else frame_digest(frame)
     if actual != digest:
         raise WireFormatError(f"Digest {digest.hex()} came with pixels of {actual.hex()}.", "bad_frame")
+    # A JPEG's digest is not its frame's.
+    if encoded.encoding != "jpeg":
+        return with_digest(frame, digest)
     frame.flags.writeable = False
     return frame
 

@@ -127,7 +127,7 @@ class Question:
         )
 
 
-class _Album:
+class _FramesByDigest:
     """Collects frames by digest."""
 
     def __init__(self, encoding: Encoding, jpeg_quality: int) -> None:
@@ -139,9 +139,10 @@ class _Album:
         check_frames(frames, where)
         digests = []
         for frame in frames:
-            digest = frame_digest(frame)
             if self._encoding == "jpeg":
                 digest = jpeg_digest(encode_frame(frame, "jpeg", self._jpeg_quality).data)
+            else:
+                digest = frame_digest(frame)
             self.pictures.setdefault(digest, frame)
             digests.append(digest)
         return tuple(digests)
@@ -157,10 +158,10 @@ def success_question(
     """
     check_tasks(tasks)
     check_same_length(frames=frames, tasks=tasks)
-    album = _Album(encoding, jpeg_quality)
-    digests = album.add(frames, "frames")
+    known = _FramesByDigest(encoding, jpeg_quality)
+    digests = known.add(frames, "frames")
     return Question(
-        "success_prob", digests, tuple(tasks), album.pictures, encoding=encoding, jpeg_quality=jpeg_quality
+        "success_prob", digests, tuple(tasks), known.pictures, encoding=encoding, jpeg_quality=jpeg_quality
     )
 
 
@@ -179,14 +180,14 @@ def progress_question(
     """
     check_tasks(tasks)
     check_same_length(before=before, after=after, tasks=tasks)
-    album = _Album(encoding, jpeg_quality)
+    known = _FramesByDigest(encoding, jpeg_quality)
     return Question(
         "progress",
-        album.add(before, "before"),
+        known.add(before, "before"),
         tuple(tasks),
-        album.pictures,
-        after=album.add(after, "after"),
-        references=None if references is None else album.add(references, "references"),
+        known.pictures,
+        after=known.add(after, "after"),
+        references=None if references is None else known.add(references, "references"),
         encoding=encoding,
         jpeg_quality=jpeg_quality,
     )
@@ -206,14 +207,14 @@ def value_question(
     """
     check_tasks(tasks)
     check_same_length(episodes=episodes, tasks=tasks)
-    album = _Album(encoding, jpeg_quality)
-    digests = [album.add(frames, f"episodes[{i}]") for i, frames in enumerate(episodes)]
+    known = _FramesByDigest(encoding, jpeg_quality)
+    digests = [known.add(frames, f"episodes[{i}]") for i, frames in enumerate(episodes)]
     return Question(
         "value",
         tuple(chain.from_iterable(digests)),
         tuple(tasks),
-        album.pictures,
-        references=None if references is None else album.add(references, "references"),
+        known.pictures,
+        references=None if references is None else known.add(references, "references"),
         lengths=tuple(map(len, digests)),
         encoding=encoding,
         jpeg_quality=jpeg_quality,

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, NoAsyncCallError, ResetNeeded
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.vector.actions import checked_actions, checked_chunks, checked_mask
 from vlac_gym.vector.crew import Crew, CrewFactory, EnvFactory, InlineCrew
 from vlac_gym.vector.env_access import EnvAccess
-from vlac_gym.vector.infos import stack_infos
 from vlac_gym.vector.observations import copy_row, read_row
 from vlac_gym.vector.orders import (
     Failure,
@@ -27,12 +26,11 @@ from vlac_gym.vector.orders import (
     Report,
     ResetOrder,
     ResetReport,
-    StepOrder,
-    StepReport,
 )
 from vlac_gym.vector.process_crew import ProcessCrew
 from vlac_gym.vector.reset_orders import EpisodeOptions, EpisodeStarts
-from vlac_gym.vector.step_result import ChunkResult, VectorStep
+from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
+from vlac_gym.vector.step_result import ChunkResult
 from vlac_gym.wrappers.inner_wrappers import episode_enders
 
 StepResult = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
@@ -43,8 +41,8 @@ class RolloutVectorEnv(EnvAccess):
 
     It is a Gymnasium vector env in all three autoreset modes, with these additions and one difference:
 
-    - `step_chunk` runs up to T actions per env and looks once; `advance` runs any number of actions in any
-      of the envs. Envs with `step_unrendered` (LIBERO) render nothing in between.
+    - `step_chunk` runs up to T actions per env and looks once, in all envs or only in some. Envs with
+      `step_unrendered` (LIBERO) render nothing in between.
     - A worker that dies or misses its deadline is replaced, and so is a simulator that fails. The episode
       is *lost*: truncated, reward 0.0, ``infos["lost"][i]`` True (False in any other case), `lost_reason`
       in its info, and nothing else there. It says nothing about success; leave it out of statistics.
@@ -143,11 +141,9 @@ class RolloutVectorEnv(EnvAccess):
                 max_restarts=max_restarts,
             )
         self._close_crew = weakref.finalize(self, self._crew.close)  # also at exit, if nobody calls close
-        self._terminations = np.zeros(self.num_envs, np.bool_)
-        self._truncations = np.zeros(self.num_envs, np.bool_)
         self._has_started = np.zeros(self.num_envs, np.bool_)
-        self._pending_width: int | None = None
         self._is_busy = False
+        self.loop = StepLoop(self, self.autoreset_mode)
 
     # Gymnasium's interface.
 
@@ -161,8 +157,7 @@ class RolloutVectorEnv(EnvAccess):
             AlreadyPendingCallError: A step is under way.
             SimulatorError: An env could not be started.
         """
-        self.require_idle()
-        return self.execute_reset(self.reset_orders(seed=seed, options=options))
+        return self.loop.reset(SimulatorReferee(), self.loop.reset_orders(seed=seed, options=options))
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """One action for each env; see the class.
@@ -177,18 +172,11 @@ class RolloutVectorEnv(EnvAccess):
     def step_async(self, actions: NDArray[Any]) -> None:
         """Begins a step; `step_wait` returns it."""
         rows = [[action] for action in checked_actions(actions, self.action_space, self.num_envs)]
-        self._begin(rows, 1, checked_mask(None, self.num_envs))
+        self.loop.begin(rows, checked_mask(None, self.num_envs))
 
     def step_wait(self) -> StepResult:
         """Ends the step that `step_async` began."""
-        result = self.step_chunk_wait()
-        return (
-            result.observations,
-            result.rewards[:, 0],
-            result.terminations,
-            result.truncations,
-            result.infos,
-        )
+        return self.step_chunk_wait().first_step()
 
     def step_chunk(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> ChunkResult:
         """Up to T actions for each env, (N, T, A); an env stops where its episode ends, and is looked at once.
@@ -207,15 +195,12 @@ class RolloutVectorEnv(EnvAccess):
     def step_chunk_async(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
         """Begins a chunk; `step_chunk_wait` returns it."""
         chosen = checked_mask(mask, self.num_envs)
-        rows = self.checked_actions(actions)
-        self._begin(rows, np.shape(actions)[1], chosen)
+        shape = self.single_action_space.shape or ()
+        self.loop.begin(checked_chunks(actions, self.num_envs, shape), chosen)
 
     def step_chunk_wait(self) -> ChunkResult:
         """Ends the chunk that `step_chunk_async` began."""
-        if self._pending_width is None:
-            raise NoAsyncCallError("Call step_async or step_chunk_async first.", "step")
-        width, self._pending_width = self._pending_width, None
-        return self._finish(VectorStep(self.num_envs, width), self.collect())
+        return self.loop.finish()
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the workers and closes the envs."""
@@ -226,41 +211,7 @@ class RolloutVectorEnv(EnvAccess):
         """Process ids of the workers; empty in ``mode="sync"``."""
         return self._crew.pids
 
-    # For wrappers that decide themselves when episodes end.
-
-    def advance(
-        self,
-        actions: NDArray[Any],
-        num_steps: Sequence[int],
-        *,
-        key: str | None = None,
-        stops_at_terminated: bool = True,
-        stops_at_truncated: bool = True,
-    ) -> dict[int, Report]:
-        """Runs the first `num_steps[i]` of env i's actions without looking, then looks; no automatic reset.
-
-        Args:
-            actions: (N, T, A).
-            num_steps: (N,), each in 0..T; envs with 0 are left untouched, over or not.
-            key: See `StepOrder`.
-            stops_at_terminated: See `StepOrder`.
-            stops_at_truncated: See `StepOrder`.
-
-        Returns:
-            `StepReport` or `Lost` by env index, for the envs with steps. Observations: see `observation`.
-        """
-        rows = self.checked_actions(actions)
-        if len(num_steps) != self.num_envs or not all(0 <= k <= len(r) for k, r in zip(num_steps, rows)):
-            raise ConfigError(
-                f"Expected num_steps as {self.num_envs} numbers in 0..{len(rows[0])}, got {num_steps}."
-            )
-        return self.execute(
-            {
-                i: StepOrder(rows[i][:count], key, stops_at_terminated, stops_at_truncated)
-                for i, count in enumerate(num_steps)
-                if count
-            }
-        )
+    # What `loop` asks of the envs; see `Envs`.
 
     def reset_orders(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -274,13 +225,6 @@ class RolloutVectorEnv(EnvAccess):
                 "Expected a reset of all envs first, got a reset_mask that leaves some unstarted."
             )
         return orders
-
-    def execute_reset(self, orders: Mapping[int, ResetOrder]) -> tuple[Any, dict[str, Any]]:
-        """Carries out the orders of `reset_orders`; returns what `reset` returns."""
-        reports = self.execute(orders)
-        self._note_resets(orders)
-        infos = {i: report.info for i, report in reports.items() if isinstance(report, ResetReport)}
-        return self.observations(), stack_infos(infos, self.num_envs)
 
     def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
         """The orders of an automatic reset of some envs."""
@@ -300,8 +244,6 @@ class RolloutVectorEnv(EnvAccess):
     def submit(self, orders: Mapping[int, Order]) -> None:
         """Hands out orders; one round at a time."""
         self.require_idle()
-        if self.closed:
-            raise ClosedEnvironmentError("This vector env is closed. Make a new one.")
         self._is_busy = True
         try:
             self._crew.submit(orders)
@@ -327,10 +269,6 @@ class RolloutVectorEnv(EnvAccess):
         self._has_started[[i for i, report in reports.items() if isinstance(report, ResetReport)]] = True
         return reports
 
-    def checked_actions(self, actions: NDArray[Any]) -> Sequence[Any]:
-        """The actions (N, T, A) by env, checked; see `checked_chunks`."""
-        return checked_chunks(actions, self.num_envs, self.single_action_space.shape or ())
-
     def observation(self, index: int) -> Any:
         """Env `index`'s latest observation: views that its next order overwrites."""
         return read_row(self._crew.batch, index)
@@ -344,7 +282,9 @@ class RolloutVectorEnv(EnvAccess):
         return copy_row(self._crew.batch, index)
 
     def require_idle(self) -> None:
-        """Raises `AlreadyPendingCallError` while orders are out, whoever handed them out."""
+        """Raises `AlreadyPendingCallError` while orders are out, whoever handed them out; and if the env is closed."""
+        if self.closed:
+            raise ClosedEnvironmentError("This vector env is closed. Make a new one.")
         if self._is_busy:
             raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
 
@@ -353,50 +293,6 @@ class RolloutVectorEnv(EnvAccess):
         if not self._has_started.all():
             missing = np.flatnonzero(~self._has_started).tolist()
             raise ResetNeeded(f"Envs {missing} have no episode. Call reset() before stepping.")
-
-    # One step.
-
-    def _begin(self, rows: Sequence[Any], width: int, chosen: NDArray[np.bool_]) -> None:
-        self.require_started()
-        over = self._terminations | self._truncations
-        orders: dict[int, Order] = {i: StepOrder(rows[i]) for i in np.flatnonzero(chosen & ~over).tolist()}
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            orders |= self.autoreset_orders(np.flatnonzero(chosen & over).tolist())
-        self.submit(orders)
-        self._pending_width = width
-
-    def _finish(self, step: VectorStep, reports: Mapping[int, Report]) -> ChunkResult:
-        idle = [i for i in range(self.num_envs) if i not in reports]
-        for i in idle:
-            step.end(i, terminated=bool(self._terminations[i]), truncated=bool(self._truncations[i]))
-        for i, report in reports.items():
-            if isinstance(report, ResetReport):
-                step.infos[i] = report.info
-            elif isinstance(report, StepReport):
-                for reward in report.rewards.tolist():
-                    step.pay(i, reward)
-                step.end(i, terminated=report.terminated, truncated=report.truncated)
-                step.note_successes(i, report.successes)
-                step.infos[i] = report.info
-            elif isinstance(report, Lost):
-                step.lose(i, report.reason)
-        self._terminations, self._truncations = step.terminations.copy(), step.truncations.copy()
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and step.ended.any():
-            self._begin_next(step)
-        return step.result(self.observations())
-
-    def _begin_next(self, step: VectorStep) -> None:
-        ended = np.flatnonzero(step.ended).tolist()
-        finals = {i: self.final_observation(i) for i in ended}
-        orders = self.autoreset_orders(ended)
-        for i, report in self.execute(orders).items():
-            assert isinstance(report, ResetReport)
-            step.begin_next(i, finals[i], report.info)
-        self._note_resets(orders)
-
-    def _note_resets(self, indices: Mapping[int, Any]) -> None:
-        self._terminations[list(indices)] = False
-        self._truncations[list(indices)] = False
 
     def _read_spaces(self, env_fn: EnvFactory) -> None:
         env = env_fn()

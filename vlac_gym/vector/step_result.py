@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vlac_gym.errors import CriticError
 from vlac_gym.vector.infos import stack_infos
 
 
@@ -33,6 +34,10 @@ class ChunkResult(NamedTuple):
     infos: dict[str, Any]
     successes: tuple[bool | None, ...]
 
+    def first_step(self) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """What Gymnasium's `step` returns, of a chunk of one action."""
+        return self.observations, self.rewards[:, 0], self.terminations, self.truncations, self.infos
+
 
 class VectorStep:
     """Collects the outcome of a vector step env by env.
@@ -40,6 +45,10 @@ class VectorStep:
     Args:
         num_envs: N.
         width: T, actions per env.
+
+    Attributes:
+        latency_ms: float64 (N,), of the critic's calls for each env's last executed step; NaN where it was not asked.
+        errors: By env, why the critic gave no usable answer.
     """
 
     def __init__(self, num_envs: int, width: int) -> None:
@@ -49,6 +58,8 @@ class VectorStep:
         self.terminations = np.zeros(num_envs, np.bool_)
         self.truncations = np.zeros(num_envs, np.bool_)
         self.lost = np.zeros(num_envs, np.bool_)
+        self.latency_ms: NDArray[np.float64] = np.full(num_envs, np.nan)
+        self.errors: dict[int, CriticError] = {}
         self.infos: dict[int, dict[str, Any]] = {}
         self._successes: list[bool | None] = [None] * num_envs
 
@@ -73,12 +84,8 @@ class VectorStep:
         self.rewards[index] = 0.0
         self.end(index, terminated=False, truncated=True)
         self.lost[index] = True
+        self.latency_ms[index] = np.nan
         self.infos[index] = {"lost_reason": reason}
-
-    @property
-    def ended(self) -> NDArray[np.bool_]:
-        """bool (N,): whose episode ended in this step."""
-        return self.terminations | self.truncations
 
     def begin_next(self, index: int, final_observation: Any, info: dict[str, Any]) -> None:
         """In SAME_STEP: the info of the ended episode becomes the final one, beside that of the new episode."""

@@ -55,6 +55,8 @@ class FrameReader:
             frame, where = env.render(), "render()"
         else:
             frame, where = observation[self._source], f"observation[{self._source!r}]"
+        if hasattr(frame, "cpu"):
+            frame = frame.cpu().numpy()  # a tensor, as GPU-batched envs have it
         check_frame(frame, where)
         checked: Frame = frame
         return checked

@@ -1,20 +1,106 @@
-"""Arguments that the single and the vector reward wrapper share, checked: `check_arguments`, `resolve_rule`."""
+"""What the single and the vector reward wrapper are told: `RewardConfig`, and its keyword form `RewardOptions`."""
 
-__all__ = ["check_arguments", "check_mode", "resolve_rule", "without_mode"]
+__all__ = ["RewardConfig", "RewardOptions", "check_mode", "resolve_rule", "reward_config", "without_mode"]
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 
-from vlac_gym.critic.base import check_frames
+from vlac_gym.critic.base import Critic, check_frames
+from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.reward import TrainingRule, training_rule
+from vlac_gym.reward import RuleOptions, TrainingRule, training_rule
 from vlac_gym.types import Frame, Mode
+from vlac_gym.wrappers.frame_source import FrameSource
 
-_MODES = ("train", "eval", "shaping")
+
+class RewardOptions(RuleOptions, total=False):
+    """Keyword arguments of the reward wrappers, described at `RewardConfig`; the others replace the preset's rule."""
+
+    mode: Mode
+    preset: str
+    max_episode_steps: int | None
+    task: str | None
+    frame: FrameSource | None
+    on_sim_terminated: Literal["ignore", "truncate"]
+    on_critic_error: Literal["raise", "truncate"]
+    on_critic_mismatch: OnMismatch
+    references: Sequence[Frame] | None
+    calibration: str | None
+    max_buffer_bytes: int
+    sim_success_weight: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RewardConfig:
+    """Arguments of the reward wrappers, checked.
+
+    Attributes:
+        critic: A critic, or a spec for `make_critic`.
+        rule: The training rule: the preset's, with the calibration's thresholds, with the options given.
+        mode: The first mode.
+        max_episode_steps: Step limit, checked by `resolve_rule`, or None for the env's `truncated`.
+        task: Task text, or None for ``info["task"]`` at reset.
+        frame: Where the frame is; see `FrameSource`.
+        on_sim_terminated: What the env's `terminated` does to a training episode.
+        on_critic_error: `raise`, or `truncate` the episodes concerned.
+        on_critic_mismatch: `raise`, or `warn` of a critic that does not know an episode.
+        references: 2 to 11 frames of a successful episode, or None.
+        calibration: What `load_calibration` takes, or None.
+        max_buffer_bytes: Bound of the buffered frames' bytes, of each env.
+        sim_success_weight: The bonus of ``mode="shaping"``.
+
+    Raises:
+        ConfigError: One of them can't be that.
+    """
+
+    critic: Critic | str
+    rule: TrainingRule
+    mode: Mode = "train"
+    max_episode_steps: int | None = None
+    task: str | None = None
+    frame: FrameSource | None = None
+    on_sim_terminated: Literal["ignore", "truncate"] = "ignore"
+    on_critic_error: Literal["raise", "truncate"] = "raise"
+    on_critic_mismatch: OnMismatch = "raise"
+    references: Sequence[Frame] | None = None
+    calibration: str | None = None
+    max_buffer_bytes: int = 256 * 2**20
+    sim_success_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_critic(self.critic)
+        check_mode(self.mode)
+        _check_choice("on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
+        _check_choice("on_critic_error", self.on_critic_error, ("raise", "truncate"))
+        _check_choice("on_critic_mismatch", self.on_critic_mismatch, ("raise", "warn"))
+        _check_references(self.references)
+        if self.task is not None and (not isinstance(self.task, str) or not self.task.strip()):
+            raise ConfigError(f"Expected task as a text, or None for info['task'], got {self.task!r}.")
+        if not _is_count(self.max_buffer_bytes):
+            raise ConfigError(f"Expected max_buffer_bytes as an int >= 1, got {self.max_buffer_bytes!r}.")
+        weight = self.sim_success_weight
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise ConfigError(f"Expected sim_success_weight as a finite number, got {weight!r}.")
+
+
+def reward_config(critic: Critic | str, options: RewardOptions) -> RewardConfig:
+    """The wrappers' keyword form, checked.
+
+    Raises:
+        ConfigError: Unknown preset or option, a value out of range, or a bad calibration file.
+    """
+    names = {field.name for field in fields(RewardConfig)} - {"critic", "rule"}
+    rest: dict[str, Any] = dict(options)
+    own = {name: rest.pop(name) for name in names & set(rest)}
+    rule = resolve_rule(
+        rest.pop("preset", "vlac"), own.get("calibration"), rest, own.get("max_episode_steps")
+    )
+    return RewardConfig(critic=critic, rule=rule, **own)
 
 
 def resolve_rule(
@@ -28,9 +114,7 @@ def resolve_rule(
     Raises:
         ConfigError: Unknown preset or option, a value out of range, or a bad calibration file.
     """
-    if max_episode_steps is not None and (
-        isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, int) or max_episode_steps < 1
-    ):
+    if max_episode_steps is not None and not _is_count(max_episode_steps):
         raise ConfigError(f"Expected max_episode_steps as an int >= 1 or None, got {max_episode_steps!r}.")
     calibrated: dict[str, Any] = {}
     if calibration is not None:
@@ -40,37 +124,13 @@ def resolve_rule(
     return training_rule(preset, **(calibrated | dict(options)))
 
 
-def check_arguments(
-    *,
-    critic: object,
-    mode: object,
-    task: object,
-    on_sim_terminated: object,
-    on_critic_error: object,
-    on_critic_mismatch: object,
-    references: Sequence[Frame] | None,
-    max_buffer_bytes: object,
-    sim_success_weight: object,
-) -> None:
-    """Raises `ConfigError` unless each of a reward wrapper's arguments can be what the wrapper says it is."""
-    check_critic(critic)
-    check_mode(mode)
-    _check_choice("on_sim_terminated", on_sim_terminated, ("ignore", "truncate"))
-    _check_choice("on_critic_error", on_critic_error, ("raise", "truncate"))
-    _check_choice("on_critic_mismatch", on_critic_mismatch, ("raise", "warn"))
-    _check_references(references)
-    if task is not None and (not isinstance(task, str) or not task.strip()):
-        raise ConfigError(f"Expected task as a text, or None for info['task'], got {task!r}.")
-    if isinstance(max_buffer_bytes, bool) or not isinstance(max_buffer_bytes, int) or max_buffer_bytes < 1:
-        raise ConfigError(f"Expected max_buffer_bytes as an int >= 1, got {max_buffer_bytes!r}.")
-    is_number = isinstance(sim_success_weight, int | float) and not isinstance(sim_success_weight, bool)
-    if not is_number or not math.isfinite(sim_success_weight):  # type: ignore[arg-type]
-        raise ConfigError(f"Expected sim_success_weight as a finite number, got {sim_success_weight!r}.")
-
-
 def check_mode(mode: object) -> None:
     """Raises `ConfigError` with the nearest mode unless it is one."""
-    _check_choice("mode", mode, _MODES)
+    _check_choice("mode", mode, ("train", "eval", "shaping"))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -1,61 +1,53 @@
-"""One env's training episode, whichever wrapper drives it: `TrainingEpisode`, `EpisodeSettings`."""
+"""One env's training episode, whichever wrapper drives it: `TrainingEpisode`."""
 
-__all__ = ["EpisodeSettings", "TrainingEpisode"]
+__all__ = ["TrainingEpisode"]
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.reward import TrainingRule
 from vlac_gym.rule.episode import Episode, Step
 from vlac_gym.rule.report import StoppedBy
 from vlac_gym.rule.round import OpenStep
 from vlac_gym.types import Frame
+from vlac_gym.wrappers.rule_setup import RewardConfig
 from vlac_gym.wrappers.sim_signals import hide_sim_signals, sim_success
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeSettings:
-    """What the reward wrappers were told about episodes; see `VLACRewardWrapper` for the meanings.
-
-    Attributes:
-        rule: The training rule.
-        task: Task text, or None for ``info["task"]`` at reset.
-        max_episode_steps: Step limit, or None for the env's `truncated`.
-        on_sim_terminated: What the env's `terminated` does.
-        max_buffer_bytes: Bound of the buffered frames' bytes.
-        sim_success_weight: Bonus at the first simulator success; 0.0 outside shaping mode.
-    """
-
-    rule: TrainingRule
-    task: str | None
-    max_episode_steps: int | None
-    on_sim_terminated: Literal["ignore", "truncate"]
-    max_buffer_bytes: int
-    sim_success_weight: float
 
 
 class TrainingEpisode:
     """An `Episode` of the rule, with its limit, and the simulator's signals kept for audit.
 
     Args:
-        settings: What holds for every episode.
+        config: What holds for every episode.
         frame: The critic's frame after reset.
         info: The env's info after reset.
+        bonus: Added to the reward at the first simulator success; 0.0 outside shaping mode.
+        ends_with_env: The env can't be stepped past its own end, so that its `truncated` ends the episode whatever
+            the limit is.
 
     Raises:
         ConfigError: There is no task text.
     """
 
-    def __init__(self, settings: EpisodeSettings, frame: Frame, info: Mapping[str, Any]) -> None:
-        task = settings.task if settings.task is not None else info.get("task")
+    def __init__(
+        self,
+        config: RewardConfig,
+        frame: Frame,
+        info: Mapping[str, Any],
+        *,
+        bonus: float = 0.0,
+        ends_with_env: bool = False,
+    ) -> None:
+        task = config.task if config.task is not None else info.get("task")
         if not isinstance(task, str) or not task.strip():
             raise ConfigError(
                 f"Expected a task text in info['task'] or as task=, got {task!r}. The critic judges a task."
             )
-        self._episode = Episode(settings.rule, task, frame, settings.max_buffer_bytes)
-        self._settings = settings
+        self._episode = Episode(config.rule, task, frame, config.max_buffer_bytes)
+        self._config = config
+        self._bonus = bonus
+        self._ends_with_env = ends_with_env
         self._sim_success = sim_success(info)
 
     @property
@@ -72,8 +64,8 @@ class TrainingEpisode:
     def steps_to_frame(self) -> int:
         """Env steps until the critic's frame is next needed, unless the env itself ends the episode before."""
         left = self._episode.steps_to_frame
-        if self._settings.max_episode_steps is not None:
-            left = min(left, self._settings.max_episode_steps - self.num_steps)
+        if self._config.max_episode_steps is not None:
+            left = min(left, self._config.max_episode_steps - self.num_steps)
         return left
 
     def step(
@@ -90,7 +82,7 @@ class TrainingEpisode:
         bonus = 0.0
         if success is not None:
             if success and not self._sim_success:
-                bonus = self._settings.sim_success_weight
+                bonus = self._bonus
             self._sim_success = bool(self._sim_success) or success
         limit = self._limit(terminated, truncated)
         return OpenStep(self._with_bonus(limit, look, bonus), self._episode.task)
@@ -114,9 +106,8 @@ class TrainingEpisode:
         return replace(verdict, reward=verdict.reward + bonus)
 
     def _limit(self, terminated: bool, truncated: bool) -> StoppedBy | None:
-        is_last = truncated
-        if self._settings.max_episode_steps is not None:
-            is_last = self.num_steps + 1 >= self._settings.max_episode_steps
-        if is_last:
+        limit = self._config.max_episode_steps
+        is_last = truncated and (limit is None or self._ends_with_env)
+        if is_last or (limit is not None and self.num_steps + 1 >= limit):
             return "step_limit"
-        return "sim_terminated" if terminated and self._settings.on_sim_terminated == "truncate" else None
+        return "sim_terminated" if terminated and self._config.on_sim_terminated == "truncate" else None

@@ -2,40 +2,26 @@
 
 __all__ = ["VLACRewardWrapper"]
 
-import logging
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal, SupportsFloat, TypeVar, Unpack
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, SupportsFloat, TypeVar, Unpack
 
 import gymnasium as gym
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
 
 from vlac_gym.critic.base import Critic
-from vlac_gym.critic.knowledge import OnMismatch
-from vlac_gym.critic.registry import make_critic
-from vlac_gym.critic.signals import EpisodeSignals
-from vlac_gym.critic.torch_threads import spare_threads
-from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import ConfigError
-from vlac_gym.reward import RuleOptions
-from vlac_gym.rule.episode import Verdict
-from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.actions import check_action
-from vlac_gym.wrappers.critic_fit import CriticFit
-from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.critic_referee import CriticReferee
+from vlac_gym.wrappers.frame_source import FrameReader
 from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, episode_enders
 from vlac_gym.wrappers.quiet_steps import QuietSteps
-from vlac_gym.wrappers.rule_setup import check_arguments, check_mode, resolve_rule, without_mode
-from vlac_gym.wrappers.sim_signals import sim_success
-from vlac_gym.wrappers.training_episode import EpisodeSettings, TrainingEpisode
+from vlac_gym.wrappers.rule_setup import RewardOptions, check_mode, reward_config, without_mode
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
-
-logger = logging.getLogger(__name__)
 
 
 class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
@@ -122,85 +108,24 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     """
 
     def __init__(
-        self,
-        env: gym.Env[ObsType, ActType],
-        critic: Critic | str,
-        *,
-        mode: Mode = "train",
-        preset: str = "vlac",
-        max_episode_steps: int | None = None,
-        task: str | None = None,
-        frame: FrameSource | None = None,
-        on_sim_terminated: Literal["ignore", "truncate"] = "ignore",
-        on_critic_error: Literal["raise", "truncate"] = "raise",
-        on_critic_mismatch: OnMismatch = "raise",
-        references: Sequence[Frame] | None = None,
-        calibration: str | None = None,
-        max_buffer_bytes: int = 256 * 2**20,
-        sim_success_weight: float = 1.0,
-        **options: Unpack[RuleOptions],
+        self, env: gym.Env[ObsType, ActType], critic: Critic | str, **options: Unpack[RewardOptions]
     ) -> None:
-        RecordConstructorArgs.__init__(
-            self,
-            _disable_deepcopy=True,
-            critic=critic,
-            mode=mode,
-            preset=preset,
-            max_episode_steps=max_episode_steps,
-            task=task,
-            frame=frame,
-            on_sim_terminated=on_sim_terminated,
-            on_critic_error=on_critic_error,
-            on_critic_mismatch=on_critic_mismatch,
-            references=references,
-            calibration=calibration,
-            max_buffer_bytes=max_buffer_bytes,
-            sim_success_weight=sim_success_weight,
-            **options,
-        )
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, critic=critic, **options)
         gym.Wrapper.__init__(self, env)
         check_inner_wrappers(episode_enders(env))
-        check_arguments(
-            critic=critic,
-            mode=mode,
-            task=task,
-            on_sim_terminated=on_sim_terminated,
-            on_critic_error=on_critic_error,
-            on_critic_mismatch=on_critic_mismatch,
-            references=references,
-            max_buffer_bytes=max_buffer_bytes,
-            sim_success_weight=sim_success_weight,
-        )
-        self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
-        self.critic_failures = 0
+        config = reward_config(critic, options)
+        self.rule = config.rule
         self.critic_latency_ms: float | None = None
-        self._frames = FrameReader(env, frame)
-        self._has_spared_threads = False
-        self._fit = CriticFit(
-            view=self._frames.camera,
-            renderer=env.metadata.get("renderer"),
-            has_references=references is not None,
-            calibration=calibration,
-            on_mismatch=on_critic_mismatch,
-            waits_for_server=on_critic_error == "truncate",
-        )
         self._steps = QuietSteps(env)
-        self._critic_spec = critic
-        self._critic = None if isinstance(critic, str) else critic
-        self._mode: Mode = mode
-        self._on_critic_error = on_critic_error
-        self._references = references
-        self._settings = EpisodeSettings(
-            rule=self.rule,
-            task=task,
-            max_episode_steps=max_episode_steps,
-            on_sim_terminated=on_sim_terminated,
-            max_buffer_bytes=max_buffer_bytes,
-            sim_success_weight=sim_success_weight,
+        self._frames = FrameReader(env, config.frame)
+        self._referee = CriticReferee(
+            config,
+            partial(_look, self._steps, self._frames),
+            camera=self._frames.camera,
+            renderer=env.metadata.get("renderer"),
+            shares_cpu=True,
         )
-        self._episode: TrainingEpisode | None = None
-        self.num_episodes = 0
-        self._signals: EpisodeSignals | None = None
+        self._mode: Mode = config.mode
         self._info: dict[str, Any] = {}
         self._is_running = False
         self._episode_mode: Mode | None = None  # of the last reset, whether or not its episode is over
@@ -213,11 +138,21 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     @property
     def critic(self) -> Critic:
         """The critic; built now if it was given as a spec."""
-        if self._critic is None:
-            assert isinstance(self._critic_spec, str)
-            self._critic = make_critic(self._critic_spec)
-            logger.info("critic: %s", self._critic.describe())
-        return self._critic
+        return self._referee.critic
+
+    @property
+    def critic_failures(self) -> int:
+        """Steps, since the beginning, in which the critic gave no usable answer."""
+        return self._referee.failures[0]
+
+    @property
+    def num_episodes(self) -> int:
+        """Training episodes begun so far; see the class."""
+        return self._referee.num_episodes[0]
+
+    @num_episodes.setter
+    def num_episodes(self, number: int) -> None:
+        self._referee.num_episodes[0] = number
 
     def set_mode(self, mode: Mode) -> None:
         """Switches the mode between episodes.
@@ -243,12 +178,13 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         """
         options, mode = without_mode(options)
         self._is_running = False
-        self._episode = None
         observation, info = self.env.reset(seed=seed, options=options)
         self._mode = self._episode_mode = self._mode if mode is None else mode
         self._steps.begin(observation)
         if self._mode != "eval":
-            info = self._begin(info)
+            self.critic_latency_ms = None
+            self._referee.is_shaping = self._mode == "shaping"
+            info = self._referee.begin_episode(0, info)
         self._is_running = True
         return observation, info
 
@@ -279,16 +215,19 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             reward, terminated, truncated, self._info = self._steps.step(action)
             self._is_running = not (terminated or truncated)
             return reward, terminated, truncated
-        episode = self._episode
-        if episode is None or not self._is_running:
+        if not self._is_running:
             raise ResetNeeded("The training episode is over. Call reset() before the next step().")
         check_action(action, self.env.action_space)
         self._is_running = False  # Whatever raises below leaves an episode that can't go on.
         env_reward, env_terminated, env_truncated, info = self._steps.step(action)
-        step = episode.step(env_terminated, env_truncated, sim_success(info), lambda: self._look(info))
-        verdict = self._judged(step, episode.num_steps)
-        self._info = episode.step_info(info, env_reward, env_terminated, self.critic_failures)
-        self._is_running = verdict.stopped_by is None
+        step = self._referee.open_step(0, env_terminated, env_truncated, info)
+        try:
+            self._referee.ask({0: step})
+        finally:
+            self.critic_latency_ms = step.latency_ms
+        verdict = step.verdict
+        self._info = self._referee.step_info(0, info, env_reward, env_terminated)
+        self._is_running = not (verdict.terminated or verdict.truncated)
         return verdict.reward, verdict.terminated, verdict.truncated
 
     def current_info(self) -> dict[str, Any]:
@@ -302,9 +241,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
 
     def close(self) -> None:
         """Closes the env, and the critic if this wrapper built it."""
-        if self._critic is not None and isinstance(self._critic_spec, str):
-            self._critic.close()
-            self._critic = None
+        self._referee.close()
         self._is_running = False
         super().close()
 
@@ -312,33 +249,6 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         if self._episode_mode not in (None, "eval"):  # before the first reset, the env speaks for itself
             raise ResetNeeded(f"The last episode was one of mode {self._episode_mode!r}. Call reset() first.")
 
-    def _begin(self, info: dict[str, Any]) -> dict[str, Any]:
-        weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
-        self.critic_latency_ms = None
-        self._signals = EpisodeSignals(episode=self.num_episodes) if self._is_privileged else None
-        self.num_episodes += 1
-        settings = replace(self._settings, sim_success_weight=weight)
-        self._episode = TrainingEpisode(settings, self._look(info), info)
-        self._fit.check(self.critic, self._episode.task, info)
-        if not self._has_spared_threads and self.env.metadata.get("renderer") is not None:
-            spare_threads(self.critic.describe(), renders_in_software=renders_in_software())
-            self._has_spared_threads = True
-        return self._episode.begin_info(info, self.critic_failures)
 
-    def _look(self, info: dict[str, Any]) -> Frame:
-        frame = self._steps.frame(self._frames, info)
-        return frame if self._signals is None else self._signals.attach(frame, info)
-
-    @cached_property
-    def _is_privileged(self) -> bool:
-        return self.critic.describe().is_privileged
-
-    def _judged(self, step: OpenStep, num_steps: int) -> Verdict:
-        ask_round(self.critic, [step], self._references)
-        self.critic_latency_ms = step.latency_ms
-        if step.error is not None:
-            self.critic_failures += 1
-            if self._on_critic_error == "raise":
-                raise step.error
-            logger.warning("critic failed at step %d, episode truncated: %s", num_steps, step.error)
-        return step.verdict
+def _look(steps: QuietSteps, frames: FrameReader, index: int, info: Mapping[str, Any]) -> Frame:
+    return steps.frame(frames, info)

@@ -14,7 +14,7 @@ from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.vector.crew import InlineCrew
-from vlac_gym.vector.orders import Lost, StepReport
+from vlac_gym.vector.orders import Lost, StepOrder, StepReport
 
 AUTORESETS = ["NextStep", "SameStep", "Disabled"]
 SHADED = [partial(ShadedEnv, shade=i, max_episode_steps=2 + i, success_steps=[3]) for i in range(3)]
@@ -199,19 +199,19 @@ def test_refused_actions_move_nothing():
     assert env.get_attr("num_steps") == (0, 0, 0)
 
 
-def test_advance_runs_its_own_number_of_steps_in_each_env_and_looks_once():
+def test_an_order_runs_its_own_number_of_steps_in_each_env_and_looks_once():
     env = build([partial(ShadedEnv, max_episode_steps=20)] * 3)
     env.reset(seed=0)
     for noted in env.get_attr("rendered"):
         noted.clear()
-    reports = env.advance(actions(3, 4), [4, 0, 2])
+    reports = env.execute({0: StepOrder(actions(4)), 2: StepOrder(actions(2))})
     assert sorted(reports) == [0, 2]
     assert [len(report.rewards) for report in reports.values()] == [4, 2]
     assert env.get_attr("rendered") == ([4], [], [2])
     assert [int(env.observation(i)["state"][0]) for i in range(3)] == [4, 0, 2]
 
 
-def test_advance_stops_only_where_it_is_told_to():
+def test_an_order_stops_only_where_it_is_told_to():
     env = build([partial(ShadedEnv, max_episode_steps=2, success_steps=[1])])
     for options, executed in (
         ({}, 1),
@@ -219,21 +219,19 @@ def test_advance_stops_only_where_it_is_told_to():
         ({"stops_at_terminated": False, "stops_at_truncated": False}, 4),
     ):
         env.reset(seed=0)
-        (report,) = env.advance(actions(1, 4), [4], **options).values()
+        (report,) = env.execute({0: StepOrder(actions(4), **options)}).values()
         assert isinstance(report, StepReport)
         assert len(report.rewards) == executed
         assert report.successes == (True, False, False, False)[:executed]
-    with pytest.raises(ConfigError, match=r"num_steps as 1 numbers in 0\.\.4, got \[5\]"):
-        env.advance(actions(1, 4), [5])
 
 
 def test_failed_physics_lose_the_episode_and_a_bug_is_raised():
     env = build([partial(FaultyEnv, "physics"), ShadedEnv])
     env.reset(seed=0)
     env.step(actions(2))
-    report = env.advance(actions(2, 1), [1, 1])[0]
+    report = env.execute({i: StepOrder(actions(1)) for i in range(2)})[0]
     assert report == Lost("the physics became unstable")
-    assert isinstance(env.advance(actions(2, 1), [1, 0])[0], Lost)
+    assert isinstance(env.execute({0: StepOrder(actions(1))})[0], Lost)
 
     env = build([partial(FaultyEnv, "bug"), ShadedEnv])
     env.reset(seed=0)
@@ -293,9 +291,9 @@ def test_autoreset_mode_is_in_the_metadata():
 
 def test_chunk_remembers_a_success_that_passes_and_tells_silence_from_failure():
     class Passing(ShadedEnv):
-        def step(self, action):
-            observation, reward, _, truncated, info = super().step(action)
-            return observation, reward, False, truncated, info
+        def step_unrendered(self, action):
+            reward, _, truncated = super().step_unrendered(action)
+            return reward, False, truncated
 
     class Silent(ShadedEnv):
         def _info(self, step):

@@ -20,6 +20,7 @@ from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, SlowEnv, as_singles
 
 from vlac_gym.errors import SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.orders import StepOrder
 
 WAIT_S = 60.0
 
@@ -129,9 +130,9 @@ def test_all_envs_of_a_dead_worker_are_lost_also_those_that_were_idle(build):
     env.step(actions(2))
     assert env.step(actions(2))[4]["lost"].tolist() == [True, True]
     env.reset()
-    reports = env.advance(actions(2, 2), [2, 0])  # the first dies alone
+    reports = env.execute({0: StepOrder(actions(2))})  # the first dies alone
     assert type(reports[0]).__name__ == "Lost"
-    reports = env.advance(actions(2, 1), [0, 1])
+    reports = env.execute({1: StepOrder(actions(1))})
     assert reports[1].reason == "its worker was replaced, or its simulator failed, since the episode began"
 
 
@@ -162,7 +163,7 @@ def test_exception_in_a_worker_is_raised_here_with_its_trace(build):
 def test_observations_do_not_go_through_the_pipe(build):
     env = build([partial(ShadedEnv, image_size=256)], copy=False)
     observations, _ = env.reset(seed=0)
-    report = env.advance(actions(1, 1), [1])[0]
+    report = env.execute({0: StepOrder(actions(1))})[0]
     assert len(pickle.dumps(report)) < 2000
     # The worker has written into this process's array.
     assert observations["agentview_image"][0, 0, 0].tolist() == [1, 0, 1]

@@ -244,7 +244,7 @@ def test_eval_is_bit_for_bit_the_env_and_calls_no_critic():
 def test_eval_never_builds_the_critic_of_a_spec():
     env = VLACRewardWrapper(ScriptedEnv(), "http://127.0.0.1:9", mode="eval")
     play(env)
-    assert env._critic is None
+    assert env._referee._critic is None
     env.close()
 
 

@@ -43,9 +43,11 @@ class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[An
 
     def __init__(self, env: RolloutVectorEnv | VLACRewardWrapper, chunk_size: int) -> None:
         RecordConstructorArgs.__init__(self, chunk_size=chunk_size)
-        if not isinstance(env, RolloutVectorEnv | VLACRewardWrapper):
+        if not isinstance(env, RolloutVectorEnv | VLACRewardWrapper) or not isinstance(
+            env.unwrapped, RolloutVectorEnv
+        ):
             raise ConfigError(
-                f"Expected an env from vlac_gym.make_vec or the vector VLACRewardWrapper, got {env}. "
+                f"Expected an env from vlac_gym.make_vec or the vector VLACRewardWrapper around it, got {env}. "
                 "Put other vector wrappers around this one."
             )
         VectorWrapper.__init__(self, env)

@@ -2,36 +2,23 @@
 
 __all__ = ["VLACRewardWrapper"]
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal, Unpack
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import numpy as np
-from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeeded
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from vlac_gym.critic.base import Critic
-from vlac_gym.critic.knowledge import OnMismatch
-from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.reward import RuleOptions
-from vlac_gym.types import Frame, Mode
-from vlac_gym.vector.actions import checked_mask
-from vlac_gym.vector.infos import stack_infos
-from vlac_gym.vector.orders import ResetOrder, ResetReport
+from vlac_gym.types import Mode
+from vlac_gym.vector.plain_envs import PlainEnvs
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
-from vlac_gym.vector.step_result import ChunkResult, VectorStep
-from vlac_gym.wrappers.frame_source import FrameSource
-from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, nested
-from vlac_gym.wrappers.rule_setup import check_arguments, check_mode, resolve_rule, without_mode
-from vlac_gym.wrappers.training_episode import EpisodeSettings
-from vlac_gym.wrappers.vector.critic_desk import CriticDesk
-from vlac_gym.wrappers.vector.judged_step import JudgedStep
-
-logger = logging.getLogger(__name__)
+from vlac_gym.vector.step_result import ChunkResult
+from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, episode_enders, nested
+from vlac_gym.wrappers.rule_setup import RewardOptions, check_mode, reward_config, without_mode
+from vlac_gym.wrappers.vector.critic_referee import VectorCriticReferee
 
 
 class VLACRewardWrapper(
@@ -54,25 +41,28 @@ class VLACRewardWrapper(
     reward 0.0 and ``infos["lost"][i]`` True, and has no info of the critic. In eval mode everything is what
     the wrapped env returned and the critic is never called.
 
+    **Any other vector env** (`SyncVectorEnv`, `AsyncVectorEnv`, one that simulates N envs on a GPU) steps and renders
+    all envs at once, so that chunks and masks need a `RolloutVectorEnv`; an env that is over moves along, unseen, until
+    it is reset by ``options["reset_mask"]``, which the vector env must take. In training it returns what a
+    `RolloutVectorEnv` of the same envs returns, observations of idle envs apart, if
+
+    - its mode is DISABLED and its envs can be stepped on after they have terminated (LIBERO's can, by
+      `AsyncVectorEnv`), or
+    - ``on_sim_terminated="truncate"``: an env that resets itself, and `SyncVectorEnv` in any mode, can't go on where
+      the simulator ends the episode, which is then ended like at the step limit. Its own `truncated` ends the episode
+      too, whatever `max_episode_steps` is.
+
+    Everything else is refused, as the simulator's success would cut training episodes.
+
     Args:
-        env: From `make_vec`, or a `RolloutVectorEnv`; vector wrappers go around this one. What its envs are wrapped
-            in is refused as for one env: of env 0 now, of the others at their first reset.
+        env: From `make_vec`, a `RolloutVectorEnv`, or any other vector env; vector wrappers go around it. What its
+            envs are wrapped in is refused as for one env, as far as it can be seen: of env 0 now, of the others of
+            a `RolloutVectorEnv` at their first reset.
         critic: As for one env; a privileged critic is told about env i as ``first_env_index + i``.
-        mode: As for one env.
-        preset: As for one env.
-        max_episode_steps: As for one env.
-        task: As for one env.
-        frame: As for one env, but not ``"render"``.
-        on_sim_terminated: As for one env.
-        on_critic_error: `raise`, after which all envs must be reset, or `truncate`, for the envs concerned:
-            all that a failed call asked about, or the one whose answer was no valid number.
-        on_critic_mismatch: As for one env.
-        references: As for one env.
-        calibration: As for one env.
-        max_buffer_bytes: As for one env, of each env.
-        sim_success_weight: As for one env.
         first_env_index: Where this group's envs begin among the envs that share the critic.
-        **options: Fields of `TrainingRule` that replace the preset's.
+        **options: As for one env, with these differences. `frame` can't be ``"render"``; a function is given one env's
+            (observation, info) and may return a tensor. ``on_critic_error="raise"`` loses all episodes, `truncate`
+            ends those concerned: all that a failed call asked about, or the one whose answer was no valid number.
 
     Attributes:
         rule: The training rule.
@@ -83,6 +73,7 @@ class VLACRewardWrapper(
         ConfigError: An argument does not fit.
 
     Example:
+        >>> from vlac_gym.critic import make_critic
         >>> from vlac_gym.envs.scripted import ScriptedEnv
         >>> env = RolloutVectorEnv([ScriptedEnv] * 2, mode="sync")
         >>> env = VLACRewardWrapper(env, make_critic("scripted:0.1,0.95"))
@@ -92,93 +83,34 @@ class VLACRewardWrapper(
         ([0.0, 1.0], [False, True])
     """
 
-    env: RolloutVectorEnv
-
     def __init__(
         self,
-        env: RolloutVectorEnv,
+        env: VectorEnv[Any, Any, Any],
         critic: Critic | str,
         *,
-        mode: Mode = "train",
-        preset: str = "vlac",
-        max_episode_steps: int | None = None,
-        task: str | None = None,
-        frame: FrameSource | None = None,
-        on_sim_terminated: Literal["ignore", "truncate"] = "ignore",
-        on_critic_error: Literal["raise", "truncate"] = "raise",
-        on_critic_mismatch: OnMismatch = "raise",
-        references: Sequence[Frame] | None = None,
-        calibration: str | None = None,
-        max_buffer_bytes: int = 256 * 2**20,
-        sim_success_weight: float = 1.0,
         first_env_index: int = 0,
-        **options: Unpack[RuleOptions],
+        **options: Unpack[RewardOptions],
     ) -> None:
         RecordConstructorArgs.__init__(
-            self,
-            _disable_deepcopy=True,
-            critic=critic,
-            mode=mode,
-            preset=preset,
-            max_episode_steps=max_episode_steps,
-            task=task,
-            frame=frame,
-            on_sim_terminated=on_sim_terminated,
-            on_critic_error=on_critic_error,
-            on_critic_mismatch=on_critic_mismatch,
-            references=references,
-            calibration=calibration,
-            max_buffer_bytes=max_buffer_bytes,
-            sim_success_weight=sim_success_weight,
-            first_env_index=first_env_index,
-            **options,
+            self, _disable_deepcopy=True, critic=critic, first_env_index=first_env_index, **options
         )
-        if not isinstance(env, RolloutVectorEnv):
-            raise ConfigError(
-                f"Expected an env from vlac_gym.make_vec (a RolloutVectorEnv), got {env}. Put vector wrappers around "
-                f"this one: {nested(_wrapper_names(env) or ['ActionChunk'])}."
-            )
-        check_inner_wrappers(env.episode_enders, "env 0")
+        _check_inner(env)
         VectorWrapper.__init__(self, env)
-        check_arguments(
-            critic=critic,
-            mode=mode,
-            task=task,
-            on_sim_terminated=on_sim_terminated,
-            on_critic_error=on_critic_error,
-            on_critic_mismatch=on_critic_mismatch,
-            references=references,
-            max_buffer_bytes=max_buffer_bytes,
-            sim_success_weight=sim_success_weight,
-        )
-        self.rule = resolve_rule(preset, calibration, options, max_episode_steps)
-        self._settings = EpisodeSettings(
-            rule=self.rule,
-            task=task,
-            max_episode_steps=max_episode_steps,
-            on_sim_terminated=on_sim_terminated,
-            max_buffer_bytes=max_buffer_bytes,
-            sim_success_weight=sim_success_weight,
-        )
-        self._critic_spec = critic
-        self._critic = None if isinstance(critic, str) else critic
-        self._mode: Mode = mode
-        self._desk = CriticDesk(
+        config = reward_config(critic, options)
+        self.rule = config.rule
+        self._mode: Mode = config.mode
+        self._envs = env if isinstance(env, RolloutVectorEnv) else PlainEnvs(env)
+        self._loop = self._envs.loop
+        ends_with_env = isinstance(self._envs, PlainEnvs) and self._envs.ends_with_env
+        if ends_with_env and config.on_sim_terminated == "ignore":
+            raise _ends_with_env(env)
+        self._referee = VectorCriticReferee(
+            config,
             env,
-            lambda: self.critic,
-            frame,
-            references,
-            calibration=calibration,
-            on_mismatch=on_critic_mismatch,
-            raises=on_critic_error == "raise",
+            self._envs,
             first_env_index=first_env_index,
+            ends_with_env=ends_with_env,
         )
-        self._terminations = np.zeros(env.num_envs, np.bool_)
-        self._truncations = np.zeros(env.num_envs, np.bool_)
-        self._idle = np.zeros(env.num_envs, np.bool_)  # over, and not touched by the step under way
-        self._is_running = False
-        self._pending: JudgedStep | None = None
-        self.critic_latency_ms: NDArray[np.float64] = np.full(env.num_envs, np.nan)
 
     @property
     def mode(self) -> Mode:
@@ -188,25 +120,26 @@ class VLACRewardWrapper(
     @property
     def critic(self) -> Critic:
         """The critic; built now if it was given as a spec."""
-        if self._critic is None:
-            assert isinstance(self._critic_spec, str)
-            self._critic = make_critic(self._critic_spec)
-            logger.info("critic: %s", self._critic.describe())
-        return self._critic
+        return self._referee.critic
 
     @property
     def critic_failures(self) -> int:
         """Steps of single envs, since the beginning, in which the critic gave no usable answer."""
-        return sum(self._desk.failures)
+        return sum(self._referee.failures)
+
+    @property
+    def critic_latency_ms(self) -> NDArray[np.float64]:
+        """See the class."""
+        return self._loop.latency_ms
 
     @property
     def critic_errors(self) -> dict[int, CriticError]:
         """By env, why the critic gave no usable answer in the last step; with ``on_critic_error="truncate"``."""
-        return dict(self._desk.errors)
+        return dict(self._loop.errors)
 
     def share_critic(self, lock: Any) -> None:
         """Takes a lock to hold whenever the critic is used, so that several wrappers can share it in threads."""
-        self._desk.lock = lock
+        self._referee.lock = lock
 
     def set_mode(self, mode: Mode) -> None:
         """Switches the mode when no episode is running; all envs must then be reset.
@@ -218,19 +151,19 @@ class VLACRewardWrapper(
         check_mode(mode)
         if mode == self._mode:
             return
-        self.env.require_idle()
-        if self._is_running and not (self._terminations | self._truncations).all():
+        self._envs.require_idle()
+        if self._loop.has_episodes and not self._loop.over.all():
             raise ConfigError(
                 f"Can't switch from {self._mode!r} to {mode!r} while an episode is running. "
                 "Finish all, or call reset(options={'mode': …})."
             )
         self._mode = mode
-        self._is_running = False
+        self._loop.has_episodes = False
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts episodes; ``options["mode"]`` switches the mode, the rest is `RolloutVectorEnv.reset`'s.
+        """Starts episodes; ``options["mode"]`` switches the mode, the rest is the wrapped env's.
 
         Raises:
             ConfigError: An option does not fit, or a `reset_mask` leaves out an env while the mode switches;
@@ -239,23 +172,23 @@ class VLACRewardWrapper(
         """
         options, mode = without_mode(options)
         mask = None if options is None else options.get("reset_mask")
-        if mask is not None:
-            self._check_partial(mask, mode)
-        self.env.require_idle()
-        orders = self.env.reset_orders(seed=seed, options=options)
-        self._is_running = False  # Whatever raises below leaves episodes that can't go on.
-        self._mode = self._mode if mode is None else mode
-        if self._mode == "eval":
-            result = self.env.execute_reset(orders)
+        if mask is not None and mode not in (None, self._mode) and not np.all(mask):
+            raise ConfigError(
+                f"Can't switch from {self._mode!r} to {mode!r} while an episode is running or awaits its reset in "
+                f"an env that reset_mask leaves out, got {mask}. Reset all envs to switch."
+            )
+        mode = self._mode if mode is None else mode
+        if mode == "eval":
+            result = self._envs.reset(seed=seed, options=options)
         else:
-            infos = stack_infos(self._begun(orders), self.num_envs)
-            result = self.env.observations(), infos
-        self._terminations[list(orders)] = self._truncations[list(orders)] = False
-        self._is_running = True
+            orders = self._loop.reset_orders(seed=seed, options=options)
+            self._referee.is_shaping = mode == "shaping"
+            result = self._loop.reset(self._referee, orders)
+        self._mode = mode
         return result
 
-    def step(self, actions: NDArray[Any]) -> StepResult:
-        """One action for each env, (N, A); see the class for what comes back.
+    def step(self, actions: Any) -> StepResult:
+        """One action for each env; see the class for what comes back.
 
         Raises:
             ResetNeeded: There was no reset since the beginning or since an error.
@@ -264,20 +197,13 @@ class VLACRewardWrapper(
         self.step_async(actions)
         return self.step_wait()
 
-    def step_async(self, actions: NDArray[Any]) -> None:
+    def step_async(self, actions: Any) -> None:
         """Begins a step; `step_wait` returns it."""
-        self.step_chunk_async(np.asarray(actions)[:, None])
+        self._envs.step_async(actions)
 
     def step_wait(self) -> StepResult:
         """Ends the step that `step_async` began; the critic is asked here."""
-        result = self.step_chunk_wait()
-        return (
-            result.observations,
-            result.rewards[:, 0],
-            result.terminations,
-            result.truncations,
-            result.infos,
-        )
+        return self._envs.step_wait()
 
     def step_chunk(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> ChunkResult:
         """Up to T actions for each env, (N, T, A); each stops where its episode ends, and pays every step.
@@ -286,101 +212,64 @@ class VLACRewardWrapper(
             actions: T >= 1.
             mask: bool (N,), the envs to step, as `RolloutVectorEnv.step_chunk` takes it; the critic is asked about no
                 other.
+
+        Raises:
+            ConfigError: The envs are no `RolloutVectorEnv`, or as it says; nothing has moved.
         """
         self.step_chunk_async(actions, mask)
         return self.step_chunk_wait()
 
     def step_chunk_async(self, actions: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> None:
         """Begins a chunk; `step_chunk_wait` returns it."""
-        if not self._is_running:
-            raise ResetNeeded("There are no running episodes. Call reset() before the next step().")
-        if self._mode == "eval":
-            self.env.step_chunk_async(actions, mask)
-            return
-        if self._pending is not None:
-            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
-        chosen = checked_mask(mask, self.num_envs)
-        chunks = self.env.checked_actions(actions)
-        self.env.require_started()
-        over = self._terminations | self._truncations
-        resets = {}
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            resets = self.env.autoreset_orders(np.flatnonzero(chosen & over).tolist())
-        self._desk.errors.clear()
-        self._idle = over & ~np.isin(np.arange(self.num_envs), list(resets))
-        rows = {i: chunks[i] for i in np.flatnonzero(chosen & ~over).tolist()}
-        step = JudgedStep(self.env, self._desk, self._episode_settings, rows, resets, len(chunks[0]))
-        step.submit()
-        self._pending = step
+        self._envs.step_chunk_async(actions, mask)
 
     def step_chunk_wait(self) -> ChunkResult:
         """Ends the chunk that `step_chunk_async` began; the critic is asked here."""
-        if self._mode == "eval":
-            result = self.env.step_chunk_wait()
-            self._note_ends(result.terminations, result.truncations)
-            return result
-        if self._pending is None:
-            raise NoAsyncCallError("Call step_async or step_chunk_async first.", "step")
-        pending, self._pending = self._pending, None
-        self._is_running = False  # Whatever raises below leaves episodes that can't go on.
-        step = pending.finish()
-        self.critic_latency_ms = pending.latency_ms
-        result = self._finish(step)
-        self._is_running = True
-        return result
+        return self._envs.step_chunk_wait()
 
     @property
     def autoreset_mode(self) -> AutoresetMode:
         """When an env is reset whose episode is over."""
-        return self.env.autoreset_mode
+        return self._envs.autoreset_mode
 
     def close(self, **kwargs: Any) -> None:
         """Closes the envs, and the critic if this wrapper built it."""
-        if self._critic is not None and isinstance(self._critic_spec, str):
-            self._critic.close()
-            self._critic = None
-        self._is_running = False
+        self._referee.close()
+        self._loop.has_episodes = False
         super().close(**kwargs)
 
-    @property
-    def _episode_settings(self) -> EpisodeSettings:
-        weight = self._settings.sim_success_weight if self._mode == "shaping" else 0.0
-        return replace(self._settings, sim_success_weight=weight)
 
-    def _check_partial(self, mask: Any, mode: Mode | None) -> None:
-        if not self._is_running:
-            raise ConfigError("Expected a reset of all envs first, got a reset_mask. Leave it out.")
-        if mode not in (None, self._mode) and not np.all(mask):
-            raise ConfigError(
-                f"Can't switch from {self._mode!r} to {mode!r} while an episode is running or awaits its reset in "
-                f"an env that reset_mask leaves out, got {mask}. Reset all envs to switch."
-            )
+_OURS = ("ActionChunk", "CurriculumWrapper", "VLACRewardWrapper")
 
-    def _begun(self, orders: Mapping[int, ResetOrder]) -> dict[int, dict[str, Any]]:
-        return {
-            i: self._desk.begin(i, report, self._episode_settings)
-            for i, report in self.env.execute(orders).items()
-            if isinstance(report, ResetReport)
-        }
 
-    def _finish(self, step: VectorStep) -> ChunkResult:
-        for flags, before in (
-            (step.terminations, self._terminations),
-            (step.truncations, self._truncations),
-        ):
-            flags[self._idle] = before[self._idle]
-        self._note_ends(step.terminations, step.truncations)
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and step.ended.any():
-            ended = np.flatnonzero(step.ended).tolist()
-            finals = {i: self.env.final_observation(i) for i in ended}
-            for i, info in self._begun(self.env.autoreset_orders(ended)).items():
-                step.begin_next(i, finals[i], info)
-        return step.result(self.env.observations())
+def _check_inner(env: Any) -> None:
+    """Refuses an env whose wrappers would let the simulator's success end an episode, or hide the fast path."""
+    if not isinstance(env, VectorEnv):
+        raise ConfigError(
+            f"Expected a gymnasium.vector.VectorEnv, got {env}. vlac_gym.wrappers.VLACRewardWrapper takes one env."
+        )
+    if isinstance(env, RolloutVectorEnv):
+        check_inner_wrappers(env.episode_enders, "env 0")
+        return
+    around = _wrapper_names(env)
+    if isinstance(env.unwrapped, RolloutVectorEnv) or set(around) & set(_OURS):
+        raise ConfigError(
+            f"Expected an env from vlac_gym.make_vec (a RolloutVectorEnv) or another vector env without "
+            f"{', '.join(_OURS)} around it, got {env}. Put vector wrappers around this one: {nested(around)}."
+        )
+    for i, single in enumerate(getattr(env.unwrapped, "envs", ())):
+        check_inner_wrappers(episode_enders(single), f"env {i}")
 
-    def _note_ends(self, terminations: NDArray[np.bool_], truncations: NDArray[np.bool_]) -> None:
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            return  # every env is in an episode after every step
-        self._terminations, self._truncations = terminations.copy(), truncations.copy()
+
+def _ends_with_env(env: VectorEnv[Any, Any, Any]) -> ConfigError:
+    resets_itself = AutoresetMode(env.metadata["autoreset_mode"]) is not AutoresetMode.DISABLED
+    why = "resets its envs itself" if resets_itself else "steps no env past its own end"
+    return ConfigError(
+        f"Expected a vector env whose envs go on where the simulator ends an episode, got {env}, which {why}: a "
+        "training episode would be cut by the simulator's success. Use vlac_gym.vector.RolloutVectorEnv([…]), or "
+        "AsyncVectorEnv or another with autoreset_mode DISABLED; or end the episode there like at the step limit: "
+        "on_sim_terminated='truncate' (which changes nothing where envs only truncate)."
+    )
 
 
 def _wrapper_names(env: object) -> list[str]:

@@ -1,0 +1,168 @@
+"""The critic in the simulator's place, for one env as for N: `CriticReferee`."""
+
+__all__ = ["CriticReferee"]
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from vlac_gym.critic.base import Critic
+from vlac_gym.critic.registry import make_critic
+from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.critic.torch_threads import spare_threads
+from vlac_gym.envs.gl import renders_in_software
+from vlac_gym.rule.round import OpenStep, ask_round
+from vlac_gym.types import Frame
+from vlac_gym.wrappers.critic_fit import CriticFit
+from vlac_gym.wrappers.rule_setup import RewardConfig
+from vlac_gym.wrappers.sim_signals import sim_success
+from vlac_gym.wrappers.training_episode import TrainingEpisode
+
+logger = logging.getLogger(__name__)
+
+
+class CriticReferee:
+    """Holds the training episode of each env, and asks the critic about several at once.
+
+    Args:
+        config: The wrapper's arguments.
+        look: Returns what the critic sees of env i now, given the env's info; a frame that nothing overwrites.
+        num_envs: N.
+        camera: The camera of these frames; None if that is not known.
+        renderer: What draws them; None if that is not known.
+        first_env_index: What a privileged critic knows env 0 as.
+        shares_cpu: The envs render in this process.
+        ends_with_env: See `TrainingEpisode`.
+
+    Attributes:
+        is_shaping: Whether episodes that begin now are those of ``mode="shaping"``.
+        failures: Critic failures of each env.
+        num_episodes: Training episodes of each env begun so far.
+        lock: Held while the critic is used; a lock makes several referees take turns.
+
+    Raises:
+        ConfigError: There is no such calibration.
+    """
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        look: Callable[[int, Mapping[str, Any]], Frame],
+        *,
+        num_envs: int = 1,
+        camera: str | None,
+        renderer: str | None,
+        first_env_index: int = 0,
+        shares_cpu: bool = False,
+        ends_with_env: bool = False,
+    ) -> None:
+        self._config = config
+        self._look = look
+        self._fit = CriticFit(
+            view=camera,
+            renderer=renderer,
+            has_references=config.references is not None,
+            calibration=config.calibration,
+            on_mismatch=config.on_critic_mismatch,
+            waits_for_server=config.on_critic_error == "truncate",
+        )
+        self._first_env_index = first_env_index
+        self._must_spare_threads = shares_cpu and renderer is not None
+        self._ends_with_env = ends_with_env
+        self._critic = None if isinstance(config.critic, str) else config.critic
+        self._episodes: list[TrainingEpisode | None] = [None] * num_envs
+        self._signals: list[EpisodeSignals | None] = [None] * num_envs
+        self.is_shaping = config.mode == "shaping"
+        self.failures = [0] * num_envs
+        self.num_episodes = [0] * num_envs
+        self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+    @property
+    def critic(self) -> Critic:
+        """The critic; built now if it was given as a spec."""
+        if self._critic is None:
+            assert isinstance(self._config.critic, str)
+            self._critic = make_critic(self._config.critic)
+            logger.info("critic: %s", self._critic.describe())
+        return self._critic
+
+    def close(self) -> None:
+        """Closes the critic if it was built here."""
+        if self._critic is not None and isinstance(self._config.critic, str):
+            self._critic.close()
+            self._critic = None
+
+    def episode(self, index: int) -> TrainingEpisode:
+        """The episode of an env that has one."""
+        episode = self._episodes[index]
+        assert episode is not None
+        return episode
+
+    def begin_episode(self, index: int, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Begins the episode of an env that was reset; returns its info.
+
+        Raises:
+            ConfigError: There is no task text, or the critic does not know the episode.
+        """
+        self._episodes[index] = None
+        number, self.num_episodes[index] = self.num_episodes[index], self.num_episodes[index] + 1
+        if self._is_privileged:
+            self._signals[index] = EpisodeSignals(self._first_env_index + index, number)
+        episode = self._episodes[index] = TrainingEpisode(
+            self._config,
+            self._seen(index, info),
+            info,
+            bonus=self._config.sim_success_weight if self.is_shaping else 0.0,
+            ends_with_env=self._ends_with_env,
+        )
+        with self.lock:
+            self._fit.check(self.critic, episode.task, info)
+        if self._must_spare_threads:
+            spare_threads(self.critic.describe(), renders_in_software=renders_in_software())
+            self._must_spare_threads = False
+        return episode.begin_info(info, self.failures[index])
+
+    def open_step(self, index: int, terminated: bool, truncated: bool, info: Mapping[str, Any]) -> OpenStep:
+        """The env's next step, as the env returned it; looks at it now if its frame is needed."""
+        return self.episode(index).step(
+            terminated, truncated, sim_success(info), lambda: self._seen(index, info)
+        )
+
+    def ask(self, steps: Mapping[int, OpenStep]) -> None:
+        """Asks the critic about these envs' steps in one round, whereupon each has its verdict.
+
+        Raises:
+            CriticError: With ``on_critic_error="raise"``.
+        """
+        with self.lock:
+            ask_round(self.critic, list(steps.values()), self._config.references)
+        errors = {index: step.error for index, step in steps.items() if step.error is not None}
+        for index, error in errors.items():
+            self.failures[index] += 1
+            if self._config.on_critic_error == "raise":
+                continue
+            logger.warning(
+                "critic failed, episode of env %d truncated at step %d: %s",
+                index,
+                self.episode(index).num_steps,
+                error,
+            )
+        if errors and self._config.on_critic_error == "raise":
+            raise next(iter(errors.values()))
+
+    def step_info(
+        self, index: int, info: Mapping[str, Any], env_reward: float, env_terminated: bool
+    ) -> dict[str, Any]:
+        """The info of an env's last step, without the simulator's signals and with the critic's."""
+        return self.episode(index).step_info(info, env_reward, env_terminated, self.failures[index])
+
+    def _seen(self, index: int, info: Mapping[str, Any]) -> Frame:
+        """The critic's frame of the env now; a privileged one also sees what the simulator says of it."""
+        frame, signals = self._look(index, info), self._signals[index]
+        return frame if signals is None else signals.attach(frame, info)
+
+    @cached_property
+    def _is_privileged(self) -> bool:
+        return self.critic.describe().is_privileged

@@ -11,7 +11,7 @@ from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.core import CriticService, ServiceConfig
 from vlac_gym.service.messages import pack, unpack
-from vlac_gym.service.protocol import Limits
+from vlac_gym.service.protocol import Limits, Reply
 from vlac_gym.service.wire_errors import ERROR_REASONS
 
 
@@ -197,6 +197,8 @@ def test_the_openapi_page_names_every_route_field_and_reason(fakes, random_frame
         fields = {"after": (0,)} if operation == "progress" else {}
         sent = unpack(asgi.request_body(random_frames(1), operation, **fields))
         assert sorted(schema["required"]) == sorted(schema["properties"]) == sorted(sent)
+        reply = route["responses"]["200"]["content"]["application/msgpack"]["schema"]
+        assert sorted(reply["required"]) == sorted(reply["properties"]) == sorted(Reply.__struct_fields__)
     for path, kinds in (("/v1/value", 1), ("/v1/info", 2), ("/v1/sleep", 2), ("/v1/frames", 2)):
         (route,) = page["paths"][path].values()
         assert len(route["responses"]["200"]["content"]) == kinds

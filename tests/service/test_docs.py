@@ -26,7 +26,7 @@ def test_the_bytes_of_the_example_are_the_bytes_on_the_wire():
     pixel = Pixels(0, "raw", 1, 1, b"\x01\x02\x03")
     request = SuccessProbRequest(1000, (b"\xaa" * 16,), (pixel,), (0,), ("lift",))
     assert block("request") == pack(request)
-    reply = Reply(np.array([0.25], "<f4").tobytes(), "i1", "c1", 1.0, 2.0, 1)
+    reply = Reply(np.array([0.25], "<f4").tobytes(), "i1", "c1", 1.0, 2.0, 1, 1)
     assert block("reply") == pack(reply)
 
 

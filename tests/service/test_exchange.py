@@ -64,7 +64,7 @@ def info(critic: str = "c", protocol: int = 1, **limits: int) -> Callable[[HttpC
 
 
 def numbers(*values: float, critic: str = "c", instance: str = "i") -> Callable[[HttpCall], HttpReply]:
-    reply = Reply(np.array(values, "<f4").tobytes(), instance, critic, 0.0, 0.0, 1)
+    reply = Reply(np.array(values, "<f4").tobytes(), instance, critic, 0.0, 0.0, 1, 1)
     return lambda call: HttpReply(200, pack(reply))
 
 

@@ -66,7 +66,7 @@ def test_requests_come_out_as_they_went_in(operation, request_):
 @pytest.mark.parametrize("values", [[], [0.25], [np.nextafter(np.float32(0.1), np.float32(1)), 1.0, 0.0]])
 def test_replies_keep_every_bit_of_their_numbers(values):
     numbers = np.array(values, np.float32)
-    decoded = decode_reply(pack(Reply(numbers.tobytes(), "i", "c", 1.5, 2.5, 3)))
+    decoded = decode_reply(pack(Reply(numbers.tobytes(), "i", "c", 1.5, 2.5, 3, 1)))
     assert decoded.numbers.dtype == np.float32
     assert decoded.numbers.tobytes() == numbers.tobytes()
     assert (decoded.instance, decoded.critic, decoded.queue_ms, decoded.model_ms, decoded.batch) == (
@@ -209,7 +209,7 @@ def test_many_tiny_objects_are_refused_before_they_fill_the_memory():
     [{"values": b"123"}, {"values": "x"}, {"batch": 1.5}, {"instance": 1}, {"queue_ms": "1"}, {"more": 1}],
 )
 def test_replies_of_another_form_are_refused(changes):
-    body = unpack(pack(Reply(bytes(4), "i", "c", 0.0, 0.0, 1)))
+    body = unpack(pack(Reply(bytes(4), "i", "c", 0.0, 0.0, 1, 1)))
     with pytest.raises(CriticProtocolError):
         decode_reply(pack(body | changes))
 

@@ -161,6 +161,7 @@ class CriticService:
             queue_ms=1000 * max((result.queue_s for result in results), default=0.0),
             model_ms=1000 * max((result.model_s for result in results), default=0.0),
             batch=max((result.batch for result in results), default=0),
+            protocol=PROTOCOL_VERSION,
         )
 
     async def store_frames(self, body: bytes) -> int:

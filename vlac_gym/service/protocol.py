@@ -47,7 +47,7 @@ from vlac_gym.types import FloatArray
 with needs("A critic server's client", "client"):
     from msgspec import UNSET, Meta, Struct, UnsetType
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION: Literal[1] = 1
 CONTENT_TYPE = "application/msgpack"
 DIGEST_BYTES = 16
 
@@ -214,7 +214,7 @@ class Reply(_Strict, frozen=True):
     queue_ms: Annotated[float, Meta(description="Wait before the model.")]
     model_ms: Annotated[float, Meta(description="Time in the model.")]
     batch: Annotated[int, Meta(description="Items in the largest batch that the request took part in.")]
-    protocol: Literal[1] = 1
+    protocol: Literal[1]
 
     @property
     def numbers(self) -> FloatArray:

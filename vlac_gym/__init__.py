@@ -16,7 +16,12 @@ __version__ = "0.1.0"
 
 LIBERO_ENV_ID = "vlac_gym/Libero-v0"
 
-register(id=LIBERO_ENV_ID, entry_point="vlac_gym.envs.libero:LiberoEnv", order_enforce=True)
+register(
+    id=LIBERO_ENV_ID,
+    entry_point="vlac_gym.envs.libero:LiberoEnv",
+    vector_entry_point="vlac_gym.vector.make:make_vec",
+    order_enforce=True,
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, ResetNeeded
@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.errors import ConfigError
 from vlac_gym.vector.actions import checked_actions, checked_chunks, checked_mask
+from vlac_gym.vector.config import VectorConfig, VectorOptions
 from vlac_gym.vector.crew import Crew, CrewFactory, EnvFactory, InlineCrew
 from vlac_gym.vector.env_access import EnvAccess
 from vlac_gym.vector.observations import copy_row, read_row
@@ -85,61 +86,19 @@ class RolloutVectorEnv(EnvAccess):
         >>> env.close()
     """
 
-    def __init__(
-        self,
-        env_fns: Sequence[EnvFactory],
-        *,
-        mode: Literal["async", "sync"] | CrewFactory = "async",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        group_size: int = 1,
-        envs_per_worker: int = 1,
-        context: Literal["spawn", "forkserver"] = "spawn",
-        start_timeout_s: float = 600.0,
-        step_timeout_s: float = 120.0,
-        max_restarts: int = 3,
-        render_devices: Sequence[int] | None = None,
-        episode_options: EpisodeOptions | None = None,
-        copy: bool = True,
-    ) -> None:
+    def __init__(self, env_fns: Sequence[EnvFactory], **options: Unpack[VectorOptions]) -> None:
         if not env_fns:
             raise ConfigError("Expected at least one env factory, got none.")
-        for name, value, low in (("envs_per_worker", envs_per_worker, 1), ("max_restarts", max_restarts, 0)):
-            if value < low:
-                raise ConfigError(f"Expected {name} >= {low}, got {value}.")
-        for name, seconds in (("start_timeout_s", start_timeout_s), ("step_timeout_s", step_timeout_s)):
-            if not seconds > 0:
-                raise ConfigError(f"Expected {name} above 0, got {seconds}.")
-        if not callable(mode) and mode not in ("async", "sync"):
-            raise unknown_name("mode", str(mode), ("async", "sync"))
-        if context not in ("spawn", "forkserver"):
-            raise unknown_name("context", str(context), ("spawn", "forkserver"))
-        if mode != "async" and render_devices is not None:
-            raise ConfigError(
-                "Expected render_devices with mode='async' only: elsewhere set MUJOCO_EGL_DEVICE_ID."
-            )
+        config = VectorConfig(**options)
         self.env_fns = tuple(env_fns)
         self.num_envs = len(env_fns)
-        self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.group_size = group_size
+        self.autoreset_mode = AutoresetMode(config.autoreset_mode)
+        self.group_size = config.group_size
         self._group_rng = np.random.default_rng()  # draws the seeds that a group shares
-        self._starts = EpisodeStarts(self.num_envs, group_size, episode_options)
+        self._starts = EpisodeStarts(self.num_envs, config.group_size, config.episode_options)
         self._read_spaces(env_fns[0])
-        self.copies_observations = copy
-        processes = partial(
-            ProcessCrew, envs_per_worker=envs_per_worker, context=context, render_devices=render_devices
-        )
-        self._crew: Crew
-        if mode == "sync":
-            self._crew = InlineCrew(env_fns, self.single_observation_space)
-        else:
-            make: CrewFactory = mode if callable(mode) else processes
-            self._crew = make(
-                env_fns,
-                self.single_observation_space,
-                start_timeout_s=start_timeout_s,
-                step_timeout_s=step_timeout_s,
-                max_restarts=max_restarts,
-            )
+        self.copies_observations = config.copy
+        self._crew = self._started_crew(config)
         self._close_crew = weakref.finalize(self, self._crew.close)  # also at exit, if nobody calls close
         self._has_started = np.zeros(self.num_envs, np.bool_)
         self._is_busy = False
@@ -294,6 +253,24 @@ class RolloutVectorEnv(EnvAccess):
             missing = np.flatnonzero(~self._has_started).tolist()
             raise ResetNeeded(f"Envs {missing} have no episode. Call reset() before stepping.")
 
+    def _started_crew(self, config: VectorConfig) -> Crew:
+        if config.mode == "sync":
+            return InlineCrew(self.env_fns, self.single_observation_space)
+        processes = partial(
+            ProcessCrew,
+            envs_per_worker=config.envs_per_worker,
+            context=config.context,
+            render_devices=config.render_devices,
+        )
+        make: CrewFactory = config.mode if callable(config.mode) else processes
+        return make(
+            self.env_fns,
+            self.single_observation_space,
+            start_timeout_s=config.start_timeout_s,
+            step_timeout_s=config.step_timeout_s,
+            max_restarts=config.max_restarts,
+        )
+
     def _read_spaces(self, env_fn: EnvFactory) -> None:
         env = env_fn()
         self.metadata = dict(env.metadata) | {"autoreset_mode": self.autoreset_mode}
@@ -305,10 +282,3 @@ class RolloutVectorEnv(EnvAccess):
         env.close()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-
-
-def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError as e:
-        raise unknown_name("autoreset mode", str(mode), [known.value for known in AutoresetMode]) from e

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -27,6 +28,24 @@ def vec() -> Iterator[RolloutVectorEnv]:
 
 def moves(count: int, length: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (count, length, 7)).astype(np.float32)
+
+
+def test_gymnasiums_make_vec_makes_the_same_with_the_same_arguments():
+    options: dict[str, Any] = {
+        "task_ids": (0, 3),
+        "mode": "sync",
+        "autoreset_mode": "SameStep",
+        "group_size": 2,
+    }
+    theirs = gym.make_vec("vlac_gym/Libero-v0", num_envs=8, image_size=64, **options)
+    ours = vlac_gym.make_vec(num_envs=8, image_size=64, **options)
+    assert isinstance(theirs, RolloutVectorEnv)
+    assert [fn.args for fn in theirs.env_fns] == [fn.args for fn in ours.env_fns]
+    assert [fn.keywords for fn in theirs.env_fns] == [{"image_size": 64}] * 8
+    assert (theirs.num_envs, theirs.group_size, theirs.autoreset_mode.value) == (8, 2, "SameStep")
+    assert theirs.observation_space == ours.observation_space
+    with pytest.raises(ConfigError, match=r"Expected task_ids, which .*, got task_id=3"):
+        gym.make_vec("vlac_gym/Libero-v0", num_envs=2, task_id=3)
 
 
 def test_workers_give_bitwise_what_a_single_env_gives(vec, libero_env):

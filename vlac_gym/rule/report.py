@@ -2,7 +2,7 @@
 
 __all__ = ["CriticReport", "EpisodeEnd", "StoppedBy"]
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 StoppedBy = Literal["success_prob", "value", "step_limit", "sim_terminated", "critic_error"]
@@ -51,11 +51,6 @@ class CriticReport:
 
     def as_info(self) -> dict[str, Any]:
         """A flat dict; the fields of `end` are there at the end only."""
-        info = {name: getattr(self, name) for name in _STEP_FIELDS}
-        if self.end is not None:
-            info |= {name: getattr(self.end, name) for name in _END_FIELDS}
-        return info
-
-
-_STEP_FIELDS = tuple(field.name for field in fields(CriticReport) if field.name != "end")
-_END_FIELDS = tuple(field.name for field in fields(EpisodeEnd))
+        info = dict(vars(self))
+        end = info.pop("end")
+        return info if end is None else info | vars(end)

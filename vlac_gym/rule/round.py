@@ -40,7 +40,7 @@ class OpenStep:
         self.latency_ms: float | None = None
         self._step = step
         self._verdict: Verdict | None = None
-        self._go_on(lambda: next(step))
+        self._go_on(step.__next__)
 
     @property
     def verdict(self) -> Verdict:
@@ -50,16 +50,16 @@ class OpenStep:
 
     def answer(self, answer: Any) -> None:
         """Takes the answer to `question`, in the form that its class says."""
-        self._go_on(lambda: self._step.send(answer))
+        self._go_on(self._step.send, answer)
 
     def fail(self, error: CriticError) -> None:
         """Takes that there is no usable answer to `question`."""
         self.error = error
-        self._go_on(lambda: self._step.throw(error))
+        self._go_on(self._step.throw, error)
 
-    def _go_on(self, resume: Callable[[], Question]) -> None:
+    def _go_on(self, resume: Callable[..., Question], *sent: Any) -> None:
         try:
-            self.question = resume()
+            self.question = resume(*sent)
         except StopIteration as stop:
             self.question, self._verdict = None, stop.value
 
@@ -74,9 +74,12 @@ def ask_round(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Fr
         steps: Steps of different episodes, with or without a question.
         references: Frames of a successful episode, passed to `progress` and `value`.
     """
-    _ask_done(critic, _asking(steps, AskDone))
-    _ask_progress(critic, _asking(steps, AskProgress), references)
-    _ask_values(critic, _asking(steps, AskValues), references)
+    if done := _asking(steps, AskDone):
+        _ask_done(critic, done)
+    if progress := _asking(steps, AskProgress):
+        _ask_progress(critic, progress, references)
+    if values := _asking(steps, AskValues):
+        _ask_values(critic, values, references)
 
 
 def checked_answers(answers: object, count: int, low: float, what: str) -> FloatArray:
@@ -141,9 +144,7 @@ def _ask_values(
 def _ask(
     steps: Sequence[OpenStep], call: Callable[[], Answers], checked: Callable[[Answers, int], Any]
 ) -> None:
-    """Makes one call for all these steps, if there are any; `checked` takes out the answer to the n-th."""
-    if not steps:
-        return
+    """Makes one call for all these steps; `checked` takes out the answer to the n-th."""
     start = time.perf_counter()
     try:
         answers = call()

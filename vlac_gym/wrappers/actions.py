@@ -27,6 +27,5 @@ def check_action(action: Any, space: Space[Any]) -> None:
         raise ConfigError(
             f"Expected an action of shape {space.shape}, got {array.shape}. The env has not moved."
         )
-    is_number = np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_
-    if not is_number or not np.isfinite(array).all():
+    if array.dtype.kind not in "biufc" or not np.isfinite(array).all():
         raise ConfigError(f"Expected a finite action, got {array.tolist()}. The env has not moved.")

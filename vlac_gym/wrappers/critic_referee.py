@@ -13,6 +13,7 @@ from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import spare_threads
 from vlac_gym.envs.gl import renders_in_software
+from vlac_gym.errors import CriticError
 from vlac_gym.rule.round import OpenStep, ask_round
 from vlac_gym.types import Frame
 from vlac_gym.wrappers.critic_fit import CriticFit
@@ -138,19 +139,19 @@ class CriticReferee:
         """
         with self.lock:
             ask_round(self.critic, list(steps.values()), self._config.references)
-        errors = {index: step.error for index, step in steps.items() if step.error is not None}
-        for index, error in errors.items():
-            self.failures[index] += 1
-            if self._config.on_critic_error == "raise":
-                continue
-            logger.warning(
-                "critic failed, episode of env %d truncated at step %d: %s",
-                index,
-                self.episode(index).num_steps,
-                error,
-            )
-        if errors and self._config.on_critic_error == "raise":
-            raise next(iter(errors.values()))
+        for index, step in steps.items():
+            if step.error is not None:
+                self._note_error(index, step.error)
+        if self._config.on_critic_error == "raise":
+            for step in steps.values():
+                if step.error is not None:
+                    raise step.error
+
+    def _note_error(self, index: int, error: CriticError) -> None:
+        self.failures[index] += 1
+        if self._config.on_critic_error == "truncate":
+            steps = self.episode(index).num_steps
+            logger.warning("critic failed, episode of env %d truncated at step %d: %s", index, steps, error)
 
     def step_info(
         self, index: int, info: Mapping[str, Any], env_reward: float, env_terminated: bool

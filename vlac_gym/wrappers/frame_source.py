@@ -26,19 +26,18 @@ class FrameReader:
         source: See `FrameSource`. None chooses the first that exists: `agentview_image` of a Dict
             observation, its only image, an observation that is itself an image, `env.render()`.
 
+    Attributes:
+        camera: The camera's name if the frame is the Dict observation's `<camera>_image`, else None.
+
     Raises:
         ConfigError: There is no such frame, or more than one candidate.
     """
 
     def __init__(self, env: gym.Env[Any, Any], source: FrameSource | None) -> None:
         self._source: FrameSource = source if callable(source) else _resolve(env, source)
-
-    @property
-    def camera(self) -> str | None:
-        """The camera's name if the frame is the Dict observation's `<camera>_image`, else None."""
+        self.camera: str | None = None
         if isinstance(self._source, str) and self._source.endswith("_image"):
-            return self._source.removesuffix("_image")
-        return None
+            self.camera = self._source.removesuffix("_image")
 
     def read(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Frame:
         """The frame, uint8 (H, W, 3).

@@ -57,4 +57,4 @@ def hide_sim_signals(
 
 def _is_statistics(value: object) -> bool:
     """Is this what Gymnasium's `RecordEpisodeStatistics` adds (under any key): return and length of an episode?"""
-    return isinstance(value, Mapping) and {"r", "l", "t"} <= set(value)
+    return isinstance(value, dict) and {"r", "l", "t"} <= set(value)

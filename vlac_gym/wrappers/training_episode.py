@@ -85,7 +85,8 @@ class TrainingEpisode:
                 bonus = self._bonus
             self._sim_success = bool(self._sim_success) or success
         limit = self._limit(terminated, truncated)
-        return OpenStep(self._with_bonus(limit, look, bonus), self._episode.task)
+        step = self._episode.step(limit, look)
+        return OpenStep(_with_bonus(step, bonus) if bonus else step, self._episode.task)
 
     def begin_info(self, info: Mapping[str, Any], failures: int) -> dict[str, Any]:
         """The reset's info without the simulator's signals, and with the critic's."""
@@ -101,13 +102,14 @@ class TrainingEpisode:
         report["critic"] = self._episode.report(failures).as_info()
         return report
 
-    def _with_bonus(self, limit: StoppedBy | None, look: Callable[[], Frame], bonus: float) -> Step:
-        verdict = yield from self._episode.step(limit, look)
-        return replace(verdict, reward=verdict.reward + bonus)
-
     def _limit(self, terminated: bool, truncated: bool) -> StoppedBy | None:
         limit = self._config.max_episode_steps
         is_last = truncated and (limit is None or self._ends_with_env)
         if is_last or (limit is not None and self.num_steps + 1 >= limit):
             return "step_limit"
         return "sim_terminated" if terminated and self._config.on_sim_terminated == "truncate" else None
+
+
+def _with_bonus(step: Step, bonus: float) -> Step:
+    verdict = yield from step
+    return replace(verdict, reward=verdict.reward + bonus)

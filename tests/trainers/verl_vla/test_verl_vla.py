@@ -159,7 +159,9 @@ def in_process(config, **options):
 
 @pytest.mark.parametrize("by_steps", [False, True])
 def test_auto_reset_starts_the_next_episode_after_the_chunk(worker_config, by_steps, monkeypatch):
-    block = scripted_block(spec="scripted:0.1,0.1,0.1,0.1,0.1,0.95")
+    # One script for both envs, in turn: done at step 6, the second of the second chunk.
+    script = ",".join(["0.1"] * 10 + ["0.95"] * 2)
+    block = scripted_block(spec=f"scripted:{script}")
     env = in_process(worker_config(block, num_envs=2, auto_reset=True))
     if by_steps:
         monkeypatch.setattr(env, "_takes_whole_chunks", lambda: False)

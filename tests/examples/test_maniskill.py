@@ -8,6 +8,7 @@ from types import ModuleType
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 PATH = Path(__file__).parents[2] / "examples" / "06_maniskill.py"
 
@@ -83,6 +84,55 @@ def test_step_limit_pays_the_value_and_the_simulators_reward_stays_out(
         capsys.readouterr().out.splitlines()[-1]
         == "step 5: reward 0.500, critic done False, sim success True"
     )
+
+
+class CubeBatchDouble(gym.vector.VectorEnv):
+    """`ManiSkillVectorEnv`: tensors, partial resets by `env_idx`, no masks in infos, `unwrapped` another object."""
+
+    device = "cpu"
+    unwrapped = object()
+
+    def __init__(self, env_id, num_envs, auto_reset, **options):
+        assert not auto_reset
+        self.num_envs, self.limit = num_envs, options["max_episode_steps"]
+        self.single_observation_space = CubeDouble().observation_space
+        self.single_action_space = CubeDouble().action_space
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.resets = []
+
+    def _observation(self):
+        rgb = self.steps.to(torch.uint8)[:, None, None, None]
+        return {"sensor_data": {"base_camera": {"rgb": rgb.expand(-1, 128, 128, 3)}}}
+
+    def reset(self, *, seed=None, options=None):
+        if options is None:
+            self.steps = torch.zeros(self.num_envs, dtype=torch.int64)
+        else:
+            self.resets.append(options["env_idx"].tolist())
+            self.steps[options["env_idx"]] = 0
+        return self._observation(), {"elapsed_steps": self.steps.clone()}
+
+    def step(self, actions):
+        self.steps += 1
+        success = self.steps == 2
+        info = {"elapsed_steps": self.steps.clone(), "success": success}
+        return self._observation(), self.steps * 0.5, success, self.steps >= self.limit, info
+
+    def close_extras(self, **kwargs):
+        pass
+
+
+def test_a_batch_on_the_gpu_gets_the_rule(example, maniskill, monkeypatch, capsys):
+    for name in ("mani_skill.vector", "mani_skill.vector.wrappers"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    wrappers = ModuleType("mani_skill.vector.wrappers.gymnasium")
+    wrappers.ManiSkillVectorEnv = CubeBatchDouble
+    monkeypatch.setitem(sys.modules, wrappers.__name__, wrappers)
+    env = example.make_batch("PickCube-v1", "scripted:0.1,0.1,0.1,0.1,0.1,0.95,0.1,0.1,0.1", 4, 2)
+    example.play_batch(env, 4)
+    # Env 1 is done at step 3, one step after the simulator's success; env 0 plays its 4 steps, env 1 one of its next.
+    assert env.env.env.resets == [[1], [0]]
+    assert capsys.readouterr().out == "2 envs, 4 steps each: 2 episodes, 1 of them done by the critic\n"
 
 
 @pytest.mark.gpu

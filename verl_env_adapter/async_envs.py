@@ -96,8 +96,10 @@ class AsyncEnvs:
                 self._changed.set()
 
     def close(self) -> None:
-        """Ends the envs."""
-        self._thread.submit(self._close_pool).result()
+        """Ends the envs; safe to call twice."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._thread.submit(pool.close).result()
         self._thread.shutdown()
 
     async def _ask(self, request: _Request) -> EnvReport:
@@ -118,7 +120,10 @@ class AsyncEnvs:
                 await self._changed.wait()
                 continue
             self._waiting = [request for request in self._waiting if request not in ready]
-            outcomes = await loop.run_in_executor(self._thread, self._carry_out, ready)
+            try:
+                outcomes = await loop.run_in_executor(self._thread, self._carry_out, ready)
+            except RuntimeError as e:  # The envs are closed.
+                outcomes = [e] * len(ready)
             for request, outcome in zip(ready, outcomes, strict=True):
                 self._answer(request, outcome)
 
@@ -206,11 +211,6 @@ class AsyncEnvs:
             where="the policy",
         )[0]
         return chunk
-
-    def _close_pool(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close()
 
 
 class _LentEnv:

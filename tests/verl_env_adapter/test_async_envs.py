@@ -196,6 +196,19 @@ def test_coroutine_that_is_cancelled_leaves_no_chunk_behind():
     assert run(scenario(), envs) == (0, 1)
 
 
+def test_envs_that_are_closed_say_so_instead_of_waiting():
+    envs = here(settings(1))
+
+    async def scenario():
+        await episode(envs)
+        envs.close()
+        envs.close()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await episode(envs)
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
 def test_settings_that_do_not_fit_reach_every_episode():
     block = parse_settings({"env": {"id": "Nothing-v0"}})
     envs = AsyncEnvs(block)

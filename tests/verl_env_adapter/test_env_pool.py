@@ -269,6 +269,16 @@ def test_answer_that_is_no_number_costs_no_other_env_its_episode(make_pool):
     assert pool.step_chunk(chunks(1, 1), [0]).critic_done.tolist() == [[True]]
 
 
+def test_critics_error_is_over_with_its_episode(make_pool):
+    pool = make_pool(settings(spec="scripted:2,0.1"), num_envs=1)
+    pool.reset(mode="train")
+    with pytest.raises(CriticResponseError):
+        pool.step_chunk(chunks(1, 1))
+    for mode in ("eval", "train"):
+        pool.reset(mode=mode)
+        assert not pool.step_chunk(chunks(1, 1)).critic_done.any()
+
+
 def test_mode_is_every_envs_and_waits_for_the_episodes_that_run(make_pool):
     pool = make_pool(settings(spec="scripted:0.95"))
     pool.reset(mode="train")

@@ -93,16 +93,18 @@ def save_curves_png(picture: EpisodePicture, path: Path, *, title: str = "") -> 
     Raises:
         DependencyNotInstalled: matplotlib is missing.
     """
+    task_lines = textwrap.wrap(picture.task, 110, max_lines=2, placeholder=" …")
+    header = 22 * max(0, len(task_lines) - 1)
     strip_height, bars_height = 250 if picture.frames else 0, 60 if picture.progress else 0
-    width, height = 1100, 430 + strip_height + bars_height
+    width, height = 1100, 430 + header + strip_height + bars_height
     figure = _new_figure(width, height)
-    figure.text(
-        0.012, 1 - 28 / height, textwrap.shorten(picture.task, 110), fontsize=12.5, color=COLORS["ink"]
-    )
-    figure.text(0.012, 1 - 52 / height, title, fontsize=9, color=COLORS["muted"])
+    for number, line in enumerate(task_lines):
+        y = 1 - (28 + 22 * number) / height
+        figure.text(0.012, y, line, fontsize=12.5, color=COLORS["ink"])
+    figure.text(0.012, 1 - (52 + header) / height, title, fontsize=9, color=COLORS["muted"])
     if picture.frames:
-        _add_strip(figure, picture, top=height - 66, size=204, width=width, height=height)
-    upper, *_ = _add_axes(figure, (0.045, 0.94), (strip_height + 102, height - 74), picture)
+        _add_strip(figure, picture, top=height - header - 66, size=204, width=width, height=height)
+    upper, *_ = _add_axes(figure, (0.045, 0.94), (header + strip_height + 102, height - 74), picture)
     _label_marks(upper, picture)
     _add_legend(figure, picture)
     buffer = io.BytesIO()

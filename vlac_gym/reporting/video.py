@@ -91,8 +91,8 @@ def _background(task: str, subtitle: str) -> Frame:
     draw = ImageDraw.Draw(image)
     left, top, size = _FRAME_BOX
     draw.rectangle((left, top, left + size - 1, top + size - 1), fill="#111827")
-    _fitted_text(draw, (16, 12), task, size=24, fill=COLORS["ink"], is_bold=True)
-    _fitted_text(draw, (16, 50), subtitle, size=15, fill=COLORS["muted"])
+    title_lines = _draw_fitted(draw, (16, 10), task, 24, fill=COLORS["ink"], is_bold=True, max_lines=2)
+    _draw_fitted(draw, (16, 50 if title_lines == 1 else 65), subtitle, 15, fill=COLORS["muted"])
     background: Frame = np.array(image)
     return background
 
@@ -106,13 +106,44 @@ def _draw_readout(draw: Any, picture: EpisodePicture, now: int) -> None:
         draw.text(at, verdict.line(now, picture.last), fill=COLORS[verdict.color], font=load_font(16))
 
 
-def _fitted_text(
-    draw: Any, at: tuple[int, int], text: str, *, size: int, fill: str, is_bold: bool = False
-) -> None:
+def _draw_fitted(
+    draw: Any,
+    at: tuple[int, int],
+    text: str,
+    size: int,
+    *,
+    fill: str,
+    is_bold: bool = False,
+    max_lines: int = 1,
+) -> int:
+    """Writes `text` as large as its lines allow, cut only where the smallest letters don't fit; returns the lines."""
     room = VIDEO_SIZE[0] - 2 * at[0]
     for smaller in range(size, 11, -1):
-        if draw.textlength(text, font=load_font(smaller, is_bold=is_bold)) <= room:
+        font = load_font(smaller, is_bold=is_bold)
+        lines = _wrapped(draw, text, font, room)
+        if len(lines) <= max_lines and all(draw.textlength(line, font=font) <= room for line in lines):
             break
-    while text and draw.textlength(text, font=load_font(smaller, is_bold=is_bold)) > room:
-        text = text.rstrip("…")[:-1] + "…"
-    draw.text(at, text, fill=fill, font=load_font(smaller, is_bold=is_bold))
+    else:
+        lines = [*lines[: max_lines - 1], " ".join(lines[max_lines - 1 :])]
+    for number, line in enumerate(lines):
+        y = at[1] + number * (smaller + 3)
+        draw.text((at[0], y), _cut(draw, line, font, room), fill=fill, font=font)
+    return len(lines)
+
+
+def _wrapped(draw: Any, text: str, font: Any, room: int) -> list[str]:
+    """Lines of whole words, each as full as `room` pixels allow; a longer word has a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and draw.textlength(longer, font=font) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
+def _cut(draw: Any, line: str, font: Any, room: int) -> str:
+    while line and draw.textlength(line, font=font) > room:
+        line = line.rstrip("…")[:-1] + "…"
+    return line

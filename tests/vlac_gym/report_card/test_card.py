@@ -297,6 +297,8 @@ def test_the_files_are_whole_and_the_page_needs_no_network(noisy_card: ReportCar
     assert len(ids) == len(set(ids))
     assert "privileged" in page
     assert "premature stop" in page or "missed success" in page
+    assert page.index("<h2>Worst mistakes</h2>") < page.index('<div class="mistake">') < page.index("<table>")
+    assert page.index('<div class="mistake">') < page.index("<svg")
 
 
 def test_texts_are_escaped_on_the_page(bank: EpisodeDataset, tmp_path: Path) -> None:

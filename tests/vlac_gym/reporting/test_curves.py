@@ -66,6 +66,16 @@ def test_png_without_frames_is_lower(train_picture, tmp_path):
     assert read_picture(tmp_path / "plot.png").shape[:2] == (430, 1100)
 
 
+def test_a_long_instruction_takes_a_second_line_of_the_png(train_picture, tmp_path):
+    task = "put the white mug on the left plate " * 4
+    save_curves_png(train_picture(task=task), tmp_path / "plot.png")
+
+    picture = read_picture(tmp_path / "plot.png")[:, :, :3]
+    assert picture.shape == (702, 1100, 3)
+    assert (picture[36:56, :200] < 100).any()
+    assert picture[190, 40].tolist() == [0, 0, 0]
+
+
 def test_tiny_panel_is_refused(train_picture):
     with pytest.raises(ConfigError, match="at least 200x150 pixels, got 10x10"):
         draw_panel(train_picture(), 10, 10)

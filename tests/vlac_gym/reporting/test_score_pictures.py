@@ -5,11 +5,12 @@ import dataclasses
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError
-from vlac_gym.reporting.curves import save_curves_png
+from vlac_gym.reporting.curves import _add_legend, save_curves_png
 from vlac_gym.reporting.episode_picture import COLORS, picture_of_score
 from vlac_gym.reporting.video import compose_frames, write_video
 
@@ -69,6 +70,13 @@ def test_png_has_the_frames_above_the_curves(score, frames, tmp_path):
     assert picture.shape == (740, 1100, 3)
     assert picture[149, 97].tolist() == [0, 0, 0]
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("is_short", "expected"), [(False, "threshold 0.9"), (True, "threshold")])
+def test_the_legend_of_a_score_names_the_threshold(score, frames, is_short, expected):
+    figure = Figure()
+    _add_legend(figure, picture_of_score(score, frames), is_short=is_short)
+    assert expected in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_one_frame_can_be_drawn(frames, tmp_path):

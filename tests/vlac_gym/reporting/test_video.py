@@ -46,10 +46,37 @@ def test_frames_that_are_not_square_keep_their_shape(train_picture):
     assert picture[100, 240].tolist() == [17, 24, 39]
 
 
-def test_long_instructions_are_shortened_to_fit(train_picture):
-    picture = next(compose_frames(train_picture(task="put the bowl away " * 30)))
+LONGEST_INSTRUCTION = (
+    "put the white mug on the left plate and put the yellow and white mug on the right plate"
+    " and turn off the stove"
+)
 
-    assert (picture[:40, 1112:] == 255).all()
+
+def _header(train_picture, task):
+    return next(compose_frames(train_picture(task=task), subtitle="train mode"))[:88]
+
+
+def _ink_rows(header):
+    return [int(row) for row in np.flatnonzero((header[:, :, :] < 60).all(axis=2).any(axis=1))]
+
+
+def test_a_long_instruction_is_on_two_lines_and_none_of_it_is_cut(train_picture):
+    one, two = (_header(train_picture, task) for task in ("stack", LONGEST_INSTRUCTION))
+
+    assert max(_ink_rows(one)) < 37
+    assert max(_ink_rows(two)) > 37  # the second line, as large as the first
+    other_end = _header(train_picture, LONGEST_INSTRUCTION[:-5] + "ovens")
+    assert not np.array_equal(two, other_end)
+    assert np.array_equal(two[:36], other_end[:36])
+
+
+@pytest.mark.parametrize("task", ["put the bowl away " * 30, "x" * 400, "put the bowl away " * 9, ""])
+def test_instructions_of_any_length_stay_in_the_header(train_picture, task):
+    header = _header(train_picture, task)
+
+    assert (header[:, :16] == 255).all()
+    assert (header[:, 1105:] == 255).all()
+    assert (header[84:] == 255).all()
 
 
 def test_an_episode_without_frames_is_refused(train_picture, tmp_path):

@@ -22,6 +22,8 @@ from vlac_gym.types import Frame
 
 _DPI = 100
 _STRIP_FRAMES = 5
+_PNG_SPAN = (0.06, 0.925)  # left edge and width of the axes, as shares of the figure's
+_ACTION_ROW = 20  # pixels
 _LOOKS: dict[str, dict[str, Any]] = {
     "success_prob": {"color": COLORS["success_prob"], "linewidth": 2.2},
     "threshold": {"color": COLORS["success_prob"], "linewidth": 0.9, "linestyle": (0, (2, 3))},
@@ -83,7 +85,9 @@ def draw_panel(picture: EpisodePicture, width: int, height: int) -> CurvePanel:
 
 
 def save_curves_png(picture: EpisodePicture, path: Path, *, title: str = "") -> None:
-    """Writes one PNG, whole or not at all: a strip of frames (if the episode has them) above the curves.
+    """Writes one PNG, whole or not at all: a strip of frames above the curves, and the actions below.
+
+    Frames and actions are left out where the episode has none.
 
     Args:
         picture: What to draw.
@@ -96,7 +100,8 @@ def save_curves_png(picture: EpisodePicture, path: Path, *, title: str = "") -> 
     task_lines = textwrap.wrap(picture.task, 110, max_lines=2, placeholder=" …")
     header = 22 * max(0, len(task_lines) - 1)
     strip_height, bars_height = 250 if picture.frames else 0, 60 if picture.progress else 0
-    width, height = 1100, 430 + header + strip_height + bars_height
+    actions_height = 22 + _ACTION_ROW * len(picture.actions) if picture.actions else 0
+    width, height = 1100, 430 + header + strip_height + bars_height + actions_height
     figure = _new_figure(width, height)
     for number, line in enumerate(task_lines):
         y = 1 - (28 + 22 * number) / height
@@ -104,7 +109,12 @@ def save_curves_png(picture: EpisodePicture, path: Path, *, title: str = "") -> 
     figure.text(0.012, 1 - (52 + header) / height, title, fontsize=9, color=COLORS["muted"])
     if picture.frames:
         _add_strip(figure, picture, top=height - header - 66, size=204, width=width, height=height)
-    upper, *_ = _add_axes(figure, (0.045, 0.94), (header + strip_height + 102, height - 74), picture)
+    bottom = height - 74
+    curves = (header + strip_height + 102, bottom - actions_height)
+    upper, *_ = all_axes = _add_axes(figure, _PNG_SPAN, curves, picture)
+    if picture.actions:
+        all_axes[-1].set_xlabel("")
+        _add_actions(figure, picture, (bottom - actions_height + 22, bottom))
     _label_marks(upper, picture)
     _add_legend(figure, picture)
     buffer = io.BytesIO()
@@ -154,9 +164,7 @@ def _add_axes(
     for axes in all_axes:
         _style_axes(axes, picture)
     upper, lower = all_axes[0], all_axes[-1]
-    lower.set_xlabel(
-        "env step" if picture.unit == "step" else picture.unit, fontsize=9, color=COLORS["muted"], labelpad=2
-    )
+    _label_steps(lower, picture)
     upper.set_ylim(-0.02, 1.05)
     upper.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
     if picture.threshold is not None:
@@ -171,6 +179,37 @@ def _add_axes(
         if bars:
             _plot_bars(lower, picture)
     return all_axes
+
+
+def _add_actions(figure: Any, picture: EpisodePicture, rows: tuple[int, int]) -> None:
+    """One row per dimension of the actions, all on one scale, below the curves and aligned with them."""
+    (left, width), (top, bottom) = _PNG_SPAN, rows
+    total = figure.bbox.height
+    axes = figure.add_axes((left, 1 - bottom / total, width, (bottom - top) / total))
+    _style_axes(axes, picture)
+    largest = _largest_action(picture)
+    _label_steps(axes, picture, f" · each row of actions spans ±{largest:.2g}")
+    names = list(picture.actions)
+    for row, series in enumerate(picture.actions.values()):
+        axes.axhline(row, color=COLORS["grid"], linewidth=0.8)
+        ends = [series.at[0] - 1, *series.at]  # the action of step t leads from t - 1 to t
+        sizes = np.array([series.values[0], *series.values]) / largest
+        axes.plot(ends, row - 0.42 * sizes, drawstyle="steps-pre", color=COLORS["ink"], linewidth=1.1)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", labelsize=7.5)
+    axes.grid(visible=False, axis="y")
+
+
+def _largest_action(picture: EpisodePicture) -> float:
+    sizes = np.abs([series.values for series in picture.actions.values()])
+    largest = float(sizes[np.isfinite(sizes)].max(initial=0.0))
+    return largest or 1.0
+
+
+def _label_steps(axes: Any, picture: EpisodePicture, note: str = "") -> None:
+    unit = "env step" if picture.unit == "step" else picture.unit
+    axes.set_xlabel(unit + note, fontsize=9, color=COLORS["muted"], labelpad=2)
 
 
 def _style_axes(axes: Any, picture: EpisodePicture) -> None:

@@ -7,8 +7,8 @@ __all__ = ["COLORS", "EpisodePicture", "Series", "Verdict", "picture_of_score", 
 
 import bisect
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from vlac_gym.episode_score import EpisodeScore
@@ -27,6 +27,9 @@ COLORS = {
     "grid": "#e5e7eb",
 }
 """Curve name -> sRGB colour, the same in plots, videos and pages."""
+
+_LIBERO_ACTION = ("move x", "move y", "move z", "turn x", "turn y", "turn z", "gripper")
+"""robosuite's OSC_POSE: displacement and axis-angle rotation of the hand, then the gripper (1 closes it)."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class EpisodePicture:
         goal_progress: The simulator's own measure; empty if there is none.
         progress: Pairwise progress of neighbouring frames of `values`, at the second of each; empty if not shown.
         returns: Sum of rewards so far; empty if nothing was paid.
+        actions: What the policy sent, by the name of each dimension; empty if the actions are no vectors of one length.
         threshold: `success_prob` that counts as done, None if none is shown.
         unit: What frames are counted in: `step` or `frame`.
         critic: Whose curves these are, for the legend; empty if it needs no saying.
@@ -111,6 +115,7 @@ class EpisodePicture:
     goal_progress: Series = Series()
     progress: Series = Series()
     returns: Series = Series()
+    actions: Mapping[str, Series] = field(default_factory=dict)
     threshold: float | None = None
     unit: str = "step"
     critic: str = ""
@@ -156,6 +161,7 @@ def picture_of_trace(trace: EpisodeTrace) -> EpisodePicture:
         frames=trace.frames,
         goal_progress=Series([step for step, _ in moved], [progress for _, progress in moved]),
         returns=Series([step.step for step in trace.steps], list(paid)),
+        actions=_actions(trace),
         threshold=None if is_eval else critic.threshold,
         critic="privileged critic" if critic.is_privileged else "critic",
         value_note="not in the reward" if critic.values_for == "plot" else "",
@@ -190,6 +196,17 @@ def picture_of_score(score: EpisodeScore, frames: Sequence[Frame]) -> EpisodePic
         threshold=score.done_threshold,
         unit="frame",
     )
+
+
+def _actions(trace: EpisodeTrace) -> dict[str, Series]:
+    sizes = {len(step.action) for step in trace.steps}
+    if len(sizes) != 1:
+        return {}
+    (size,) = sizes
+    is_liberos = trace.task_suite is not None and size == len(_LIBERO_ACTION)
+    names = _LIBERO_ACTION if is_liberos else [f"action {number}" for number in range(size)]
+    at = [step.step for step in trace.steps]
+    return {name: Series(at, [step.action[i] for step in trace.steps]) for i, name in enumerate(names)}
 
 
 def _critics_verdict(trace: EpisodeTrace) -> Verdict:

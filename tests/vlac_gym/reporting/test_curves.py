@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.reporting.curves import _add_legend, draw_panel, save_curves_png
-from vlac_gym.reporting.episode_picture import COLORS
+from vlac_gym.reporting.episode_picture import COLORS, picture_of_trace
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -52,18 +53,16 @@ def test_png_shows_the_frames_and_both_marks(train_picture, tmp_path):
     save_curves_png(train_picture(), tmp_path / "plot.png", title="train mode")
     picture = read_picture(tmp_path / "plot.png")[:, :, :3]
 
-    assert picture.shape == (680, 1100, 3)
+    assert picture.shape == (680 + 22 + 2 * 20, 1100, 3)  # two dimensions of the actions
     assert picture[168, 40].tolist() == [0, 0, 0]  # the reset frame is the first of the strip
     assert _count(picture, "success_prob") > 500
     assert _count(picture, "sim") > 200
 
 
 def test_png_without_frames_is_lower(train_picture, tmp_path):
-    import dataclasses
-
     save_curves_png(dataclasses.replace(train_picture(), frames=()), tmp_path / "plot.png")
 
-    assert read_picture(tmp_path / "plot.png").shape[:2] == (430, 1100)
+    assert read_picture(tmp_path / "plot.png").shape[:2] == (492, 1100)
 
 
 def test_a_long_instruction_takes_a_second_line_of_the_png(train_picture, tmp_path):
@@ -71,9 +70,27 @@ def test_a_long_instruction_takes_a_second_line_of_the_png(train_picture, tmp_pa
     save_curves_png(train_picture(task=task), tmp_path / "plot.png")
 
     picture = read_picture(tmp_path / "plot.png")[:, :, :3]
-    assert picture.shape == (702, 1100, 3)
+    assert picture.shape == (764, 1100, 3)
     assert (picture[36:56, :200] < 100).any()
     assert picture[190, 40].tolist() == [0, 0, 0]
+
+
+def test_png_has_the_actions_below_the_curves(train_trace, tmp_path):
+    def draw(*actions):
+        trace = train_trace(num_steps=len(actions))
+        steps = [dataclasses.replace(s, action=a) for s, a in zip(trace.steps, actions, strict=True)]
+        picture = picture_of_trace(dataclasses.replace(trace, steps=tuple(steps), frames=()))
+        save_curves_png(picture, tmp_path / "plot.png")
+        return read_picture(tmp_path / "plot.png")[:, :, :3]
+
+    resting, closing = (draw((0.0, -1.0), (0.0, -1.0), (0.0, last), (0.0, last)) for last in (-1.0, 1.0))
+    below = resting.shape[0] - 74 - 2 * 20
+    rows, columns = np.nonzero((resting != closing).any(axis=2))
+    assert rows.min() >= below + 20  # the second row alone
+    assert rows.max() <= below + 40
+    assert columns.min() > 500  # from the third of four steps on
+    assert draw((), (), (), ()).shape[0] == 430
+    assert draw((float("nan"),), (0.0,)).shape[0] == 430 + 22 + 20
 
 
 def test_tiny_panel_is_refused(train_picture):

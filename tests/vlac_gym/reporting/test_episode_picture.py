@@ -53,6 +53,21 @@ def test_eval_mode_shows_no_threshold(train_trace):
     assert picture_of_trace(dataclasses.replace(train_trace(), mode="eval")).threshold is None
 
 
+def test_actions_are_named_by_their_dimensions(train_trace):
+    def actions(trace, *sent):
+        steps = [dataclasses.replace(step, action=a) for step, a in zip(trace.steps, sent, strict=True)]
+        return picture_of_trace(dataclasses.replace(trace, steps=tuple(steps))).actions
+
+    trace = train_trace(num_steps=2)
+    liberos = actions(trace, tuple(range(7)), tuple(range(7, 14)))
+    assert list(liberos) == ["move x", "move y", "move z", "turn x", "turn y", "turn z", "gripper"]
+    assert liberos["gripper"] == Series([1, 2], [6, 13])
+    elsewhere = dataclasses.replace(trace, task_suite=None)
+    assert list(actions(elsewhere, (0.0,) * 7, (0.0,) * 7)) == [f"action {i}" for i in range(7)]
+    assert actions(trace, (), ()) == {}
+    assert actions(trace, (0.0,), (0.0, 1.0)) == {}
+
+
 @pytest.mark.parametrize(
     ("change", "name"), [(None, "ink"), (0.0, "progress"), (0.4, "progress"), (-0.1, "regress")]
 )

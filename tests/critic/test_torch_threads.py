@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from gymnasium.vector import SyncVectorEnv
 
 from vlac_gym.critic import torch_threads
 from vlac_gym.critic.scripted import ScriptedCritic
@@ -11,7 +12,10 @@ from vlac_gym.critic.torch_threads import limit_torch_threads
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo
+from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.crew import InlineCrew
 from vlac_gym.wrappers import VLACRewardWrapper
+from vlac_gym.wrappers.vector import VLACRewardWrapper as VectorVLACRewardWrapper
 
 
 @pytest.fixture
@@ -77,10 +81,39 @@ def test_the_wrapper_spares_threads_for_a_renderer_in_its_process_once(
     thread_counts, monkeypatch, env, in_software, device, details, expected
 ):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("vlac_gym.wrappers.vlac_reward.renders_in_software", lambda: in_software)
+    monkeypatch.setattr("vlac_gym.wrappers.critic_referee.renders_in_software", lambda: in_software)
     critic = ScriptedCritic()
     critic.describe = lambda: CriticInfo("nano", device=device, details=details)
-    wrapped = VLACRewardWrapper(env(), critic)
+    single = VLACRewardWrapper(env(), critic)
+    vector = VectorVLACRewardWrapper(RolloutVectorEnv([env] * 2, mode="sync"), critic)
+    for wrapped in (single, vector):
+        thread_counts.clear()
+        wrapped.reset(seed=0)
+        wrapped.reset(seed=0)
+        assert thread_counts == expected
+
+
+def elsewhere(env_fns, observation_space, **timeouts):
+    return InlineCrew(env_fns, observation_space)
+
+
+@pytest.mark.parametrize(
+    ("make_envs", "expected"),
+    [
+        (lambda fns: RolloutVectorEnv(fns, mode="async"), [1]),
+        (lambda fns: RolloutVectorEnv(fns, mode=elsewhere), []),
+        (lambda fns: SyncVectorEnv(fns), [1]),
+    ],
+    ids=["workers", "workers elsewhere", "Gymnasium's"],
+)
+def test_the_vector_wrapper_spares_threads_for_envs_on_its_host(
+    thread_counts, monkeypatch, make_envs, expected
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("vlac_gym.wrappers.critic_referee.renders_in_software", lambda: True)
+    critic = ScriptedCritic()
+    critic.describe = lambda: CriticInfo("nano", device="cpu", details={"weights_digest": "ab"})
+    wrapped = VectorVLACRewardWrapper(make_envs([RenderedEnv] * 2), critic, on_sim_terminated="truncate")
     wrapped.reset(seed=0)
-    wrapped.reset(seed=0)
+    wrapped.close()
     assert thread_counts == expected

@@ -51,7 +51,7 @@ def spare_threads(info: CriticInfo, *, renders_in_software: bool) -> None:
 
     Args:
         info: What the critic says about itself.
-        renders_in_software: Whether this process renders on the CPU.
+        renders_in_software: Whether this process, or workers on its cores, render on the CPU.
     """
     details = info.details or {}
     if info.device == "cpu" and "weights_digest" in details and "urls" not in details:

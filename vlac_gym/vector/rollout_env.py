@@ -71,6 +71,9 @@ class RolloutVectorEnv(EnvAccess):
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 
+    Attributes:
+        shares_host: The envs run in this process or in its worker processes; False if `mode` makes workers elsewhere.
+
     Raises:
         ConfigError: An argument does not fit, and no process was started; or workers can't start, as in a script
             without ``if __name__ == "__main__":``.
@@ -94,6 +97,7 @@ class RolloutVectorEnv(EnvAccess):
         self.num_envs = len(env_fns)
         self.autoreset_mode = AutoresetMode(config.autoreset_mode)
         self.group_size = config.group_size
+        self.shares_host = not callable(config.mode)
         self._group_rng = np.random.default_rng()  # draws the seeds that a group shares
         self._starts = EpisodeStarts(self.num_envs, config.group_size, config.episode_options)
         self._read_spaces(env_fns[0])

@@ -34,7 +34,7 @@ class CriticReferee:
         camera: The camera of these frames; None if that is not known.
         renderer: What draws them; None if that is not known.
         first_env_index: What a privileged critic knows env 0 as.
-        shares_cpu: The envs render in this process.
+        shares_cpu: The envs render in this process or in others of its host.
         ends_with_env: See `TrainingEpisode`.
 
     Attributes:
@@ -56,7 +56,7 @@ class CriticReferee:
         camera: str | None,
         renderer: str | None,
         first_env_index: int = 0,
-        shares_cpu: bool = False,
+        shares_cpu: bool,
         ends_with_env: bool = False,
     ) -> None:
         self._config = config

@@ -38,6 +38,7 @@ class VectorCriticReferee(CriticReferee):
         env: The vector env.
         envs: Tells env i's observation now; must outlive this.
         first_env_index: What a privileged critic knows env 0 as.
+        shares_cpu: The envs render in this process or in others of its host.
         ends_with_env: See `TrainingEpisode`.
 
     Raises:
@@ -53,6 +54,7 @@ class VectorCriticReferee(CriticReferee):
         envs: ObservedEnvs,
         *,
         first_env_index: int,
+        shares_cpu: bool,
         ends_with_env: bool,
     ) -> None:
         # The envs' render() is out of reach, so that the frame must be part of the observation.
@@ -72,6 +74,7 @@ class VectorCriticReferee(CriticReferee):
             camera=reader.camera,
             renderer=env.metadata.get("renderer"),
             first_env_index=first_env_index,
+            shares_cpu=shares_cpu,
             ends_with_env=ends_with_env,
         )
 

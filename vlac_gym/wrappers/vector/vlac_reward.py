@@ -109,6 +109,7 @@ class VLACRewardWrapper(
             env,
             self._envs,
             first_env_index=first_env_index,
+            shares_cpu=env.shares_host if isinstance(env, RolloutVectorEnv) else True,
             ends_with_env=ends_with_env,
         )
 

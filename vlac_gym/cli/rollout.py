@@ -66,6 +66,8 @@ class Args:
     """Episode i resets env and policy with seed + i."""
     video: bool = True
     """Write an mp4 per episode, with the critic's curves beside the frames."""
+    wrist: bool = False
+    """Show the wrist camera beside the frame in the mp4; it is rendered at every step, and no critic sees it."""
     frames: bool = True
     """Keep each episode's frames as they were, in an mp4 without loss that `vlac-gym score` reads."""
     resume: bool = False
@@ -189,7 +191,7 @@ def _make_env(args: Args) -> gym.Env[Any, Any]:
         task_suite=args.task_suite,
         task_id=args.task_id,
         init_state_id=args.init_state_id,
-        cameras=("agentview",),
+        cameras=("agentview", "wrist") if args.wrist else ("agentview",),
         image_size=args.image_size,
     )
 

@@ -93,6 +93,7 @@ class EpisodePicture:
         values: Its completion values.
         verdicts: One line of text each, and a mark where it says yes.
         frames: `last + 1` pictures, or none.
+        wrist_frames: `last + 1` pictures of the wrist camera, or none; videos show them beside `frames`.
         goal_progress: The simulator's own measure; empty if there is none.
         progress: Pairwise progress of neighbouring frames of `values`, at the second of each; empty if not shown.
         returns: Sum of rewards so far; empty if nothing was paid.
@@ -112,6 +113,7 @@ class EpisodePicture:
     values: Series
     verdicts: tuple[Verdict, ...]
     frames: tuple[Frame, ...] = ()
+    wrist_frames: tuple[Frame, ...] = ()
     goal_progress: Series = Series()
     progress: Series = Series()
     returns: Series = Series()
@@ -122,10 +124,11 @@ class EpisodePicture:
     value_note: str = ""
 
     def __post_init__(self) -> None:
-        if self.frames and len(self.frames) != self.last + 1:
-            raise ConfigError(
-                f"Expected {self.last + 1} frames (the first and one per {self.unit}), got {len(self.frames)}."
-            )
+        for name, frames in (("frames", self.frames), ("wrist frames", self.wrist_frames)):
+            if frames and len(frames) != self.last + 1:
+                raise ConfigError(
+                    f"Expected {self.last + 1} {name} (the first and one per {self.unit}), got {len(frames)}."
+                )
 
     def readout(self, now: int) -> list[tuple[str, str]]:
         """Text and colour of the numbers at frame `now`."""
@@ -159,6 +162,7 @@ def picture_of_trace(trace: EpisodeTrace) -> EpisodePicture:
         values=Series(critic.value_frame_steps, critic.values),
         verdicts=(_critics_verdict(trace), _simulators_verdict(trace)),
         frames=trace.frames,
+        wrist_frames=trace.wrist_frames,
         goal_progress=Series([step for step, _ in moved], [progress for _, progress in moved]),
         returns=Series([step.step for step in trace.steps], list(paid)),
         actions=_actions(trace),

@@ -85,6 +85,7 @@ class EpisodeTrace:
         steps: One entry per env step, in order; at least one.
         critic: What the critic did.
         frames: The reset frame and one per step, or empty if frames were not kept.
+        wrist_frames: The wrist camera's, likewise; empty if the env's observation has none beside `frames`.
         task_suite: Suite name, None outside LIBERO.
         task_id: Number in the suite, None outside LIBERO.
         init_state_id: Official init state, None outside LIBERO.
@@ -96,6 +97,7 @@ class EpisodeTrace:
     steps: tuple[StepTrace, ...]
     critic: CriticTrace
     frames: tuple[Frame, ...] = ()
+    wrist_frames: tuple[Frame, ...] = ()
     task_suite: str | None = None
     task_id: int | None = None
     init_state_id: int | None = None

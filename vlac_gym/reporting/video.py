@@ -1,9 +1,9 @@
-"""Writes an episode as mp4: the frame, the instruction, and the critic's curves growing beside it.
+"""Writes an episode as mp4: the frame (and the wrist camera's), the instruction, and the critic's curves beside it.
 
 `write_video` draws and encodes; `compose_frames` yields the pictures alone.
 """
 
-__all__ = ["VIDEO_SIZE", "compose_frames", "write_video"]
+__all__ = ["VIDEO_SIZE", "WRIST_WIDTH", "compose_frames", "write_video"]
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +20,19 @@ from vlac_gym.reporting.mp4 import write_mp4
 from vlac_gym.types import Frame
 
 VIDEO_SIZE = (1120, 560)
-"""Width and height in pixels; both multiples of 16, so that no encoder rescales."""
+"""Width and height in pixels; both multiples of 16, so that no encoder rescales. A wrist view adds `WRIST_WIDTH`."""
+
+WRIST_WIDTH = 464
+"""What a wrist view adds to the width, pixels; a multiple of 16."""
 
 _FRAME_BOX = (16, 88, 448)  # left, top, size of the square that holds the env's frame
-_PANEL_BOX = (480, 88, 624, 344)  # left, top, width, height of the curves
+_WRIST_BOX = (480, 88, 448)
+_PANEL_BOX = (
+    480,
+    88,
+    624,
+    344,
+)  # left, top, width, height of the curves; further right by `WRIST_WIDTH` beside a wrist view
 _READOUT_TOP = 446
 _CURSOR_COLOR = (156, 163, 175)
 _HOLD_S = 1.5  # the last picture stands still for this long, so that the end can be read
@@ -49,7 +58,7 @@ def write_video(picture: EpisodePicture, path: Path, *, subtitle: str = "", fps:
 
 
 def compose_frames(picture: EpisodePicture, *, subtitle: str = "") -> Iterator[Frame]:
-    """Yields one picture of `VIDEO_SIZE` per frame of the episode, the first one first.
+    """Yields one picture per frame of the episode, the first one first; `VIDEO_SIZE`, wider with a wrist view.
 
     Args:
         picture: What to draw, with frames.
@@ -61,7 +70,7 @@ def compose_frames(picture: EpisodePicture, *, subtitle: str = "") -> Iterator[F
     if not picture.frames:
         raise ConfigError("Expected an episode with frames, got none. Record frames, or leave the video out.")
     panel = draw_panel(picture, *_PANEL_BOX[2:])
-    background = _background(picture.task, subtitle)
+    background = _background(picture, subtitle)
     for now, frame in enumerate(picture.frames):
         yield _compose(picture, panel, background, now, frame)
 
@@ -72,7 +81,9 @@ def _compose(picture: EpisodePicture, panel: CurvePanel, background: Frame, now:
 
     canvas = background.copy()
     paste_frame(canvas, frame, _FRAME_BOX)
-    left, top, width, height = _PANEL_BOX
+    if picture.wrist_frames:
+        paste_frame(canvas, picture.wrist_frames[now], _WRIST_BOX)
+    left, (_, top, width, height) = _panel_left(picture), _PANEL_BOX
     curves = panel.at(now)
     if all(verdict.at != now for verdict in picture.verdicts):
         curves[slice(*panel.rows), panel.columns[now]] = _CURSOR_COLOR
@@ -83,22 +94,29 @@ def _compose(picture: EpisodePicture, panel: CurvePanel, background: Frame, now:
     return composed
 
 
-def _background(task: str, subtitle: str) -> Frame:
+def _panel_left(picture: EpisodePicture) -> int:
+    return _PANEL_BOX[0] + (WRIST_WIDTH if picture.wrist_frames else 0)
+
+
+def _background(picture: EpisodePicture, subtitle: str) -> Frame:
     with needs("A picture", "video"):
         from PIL import Image, ImageDraw
 
-    image = Image.new("RGB", VIDEO_SIZE, "white")
+    width, height = VIDEO_SIZE[0] + (WRIST_WIDTH if picture.wrist_frames else 0), VIDEO_SIZE[1]
+    image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
-    left, top, size = _FRAME_BOX
-    draw.rectangle((left, top, left + size - 1, top + size - 1), fill="#111827")
-    title_lines = _draw_fitted(draw, (16, 10), task, 24, fill=COLORS["ink"], is_bold=True, max_lines=2)
-    _draw_fitted(draw, (16, 50 if title_lines == 1 else 65), subtitle, 15, fill=COLORS["muted"])
+    for left, top, size in (_FRAME_BOX, _WRIST_BOX) if picture.wrist_frames else (_FRAME_BOX,):
+        draw.rectangle((left, top, left + size - 1, top + size - 1), fill="#111827")
+    room = width - 32
+    ink, muted = COLORS["ink"], COLORS["muted"]
+    lines = _draw_fitted(draw, (16, 10), picture.task, 24, room, fill=ink, is_bold=True, max_lines=2)
+    _draw_fitted(draw, (16, 50 if lines == 1 else 65), subtitle, 15, room, fill=muted)
     background: Frame = np.array(image)
     return background
 
 
 def _draw_readout(draw: Any, picture: EpisodePicture, now: int) -> None:
-    left = _PANEL_BOX[0] + 8
+    left = _panel_left(picture) + 8
     for x, (text, color) in zip((0, 170, 358, 476), picture.readout(now)):
         draw.text((left + x, _READOUT_TOP), text, fill=color, font=load_font(16, is_bold=True))
     for number, verdict in enumerate(picture.verdicts):
@@ -111,13 +129,13 @@ def _draw_fitted(
     at: tuple[int, int],
     text: str,
     size: int,
+    room: int,
     *,
     fill: str,
     is_bold: bool = False,
     max_lines: int = 1,
 ) -> int:
     """Writes `text` as large as its lines allow, cut only where the smallest letters don't fit; returns the lines."""
-    room = VIDEO_SIZE[0] - 2 * at[0]
     for smaller in range(size, 11, -1):
         font = load_font(smaller, is_bold=is_bold)
         lines = _wrapped(draw, text, font, room)

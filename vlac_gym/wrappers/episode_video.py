@@ -16,17 +16,21 @@ from gymnasium.utils import RecordConstructorArgs
 from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.types import CriticInfo, Frame, Mode
-from vlac_gym.wrappers.frame_source import FrameReader, FrameSource
+from vlac_gym.wrappers.frame_source import FrameReader, FrameSource, image_keys
 from vlac_gym.wrappers.sim_signals import reported_success
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
+
+_WRIST_KEY = "wrist_image"
 
 logger = logging.getLogger(__name__)
 
 
 class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """Records frames and curves of each episode; changes nothing that `reset` and `step` return.
+
+    Where the observation holds a `wrist_image` too, it is recorded and shown beside the frame.
 
     Put it directly outside of `VLACRewardWrapper`, whose ``info["critic"]`` and latency it reads, and inside of
     `ActionChunk`, so that it sees every env step (and renders each). Without a critic it records the
@@ -81,11 +85,13 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
         self._folder = None if folder is None else Path(folder)
         self._every_episodes = every_episodes
         self._reader = FrameReader(env, frame)
+        self._wrist = _wrist_reader(env, self._reader)
         self._task = task
         self._critic_info = critic_info
         self._fps = fps
         self._num_finished = 0
         self._frames: list[Frame] = []
+        self._wrist_frames: list[Frame] = []
         self._steps: list[StepTrace] = []
         self._reset_info: dict[str, Any] = {}
         self._started_s = 0.0
@@ -97,8 +103,8 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
         observation, info = self.env.reset(seed=seed, options=options)
         # After reset: the first one may build a simulator, which says nothing about the episode.
         self._started_s = time.perf_counter()
-        self._frames = [np.array(self._reader.read(self.env, observation, info))]
-        self._steps = []
+        self._frames, self._wrist_frames, self._steps = [], [], []
+        self._keep_frames(observation, info)
         self._reset_info = dict(info)
         return observation, info
 
@@ -106,7 +112,7 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
         """Steps the env; at the episode's end sets `last_episode` and writes the video."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if self._frames:
-            self._frames.append(np.array(self._reader.read(self.env, observation, info)))
+            self._keep_frames(observation, info)
             latency_ms = self.env.get_wrapper_attr("critic_latency_ms") if "critic" in info else None
             self._steps.append(
                 _step_trace(len(self._frames) - 1, action, reward, terminated, truncated, info, latency_ms)
@@ -114,6 +120,11 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
             if terminated or truncated:
                 self._finish(info)
         return observation, reward, terminated, truncated, info
+
+    def _keep_frames(self, observation: ObsType, info: dict[str, Any]) -> None:
+        self._frames.append(np.array(self._reader.read(self.env, observation, info)))
+        if self._wrist is not None:
+            self._wrist_frames.append(np.array(self._wrist.read(self.env, observation, info)))
 
     def _finish(self, info: dict[str, Any]) -> None:
         facts = self._reset_info
@@ -123,13 +134,14 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
             steps=tuple(self._steps),
             critic=self._critic_trace(info),
             frames=tuple(self._frames),
+            wrist_frames=tuple(self._wrist_frames),
             task_suite=facts.get("task_suite"),
             task_id=_optional_int(facts.get("task_id")),
             init_state_id=_optional_int(facts.get("init_state_id")),
             wall_s=time.perf_counter() - self._started_s,
         )
         self.last_episode = episode
-        self._frames, self._steps = [], []
+        self._frames, self._wrist_frames, self._steps = [], [], []
         number = self._num_finished
         self._num_finished += 1
         if self._folder is not None and number % self._every_episodes == 0:
@@ -177,6 +189,11 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
             stopped_by=report.get("stopped_by"),
             threshold=float(self.env.get_wrapper_attr("rule").done_threshold),
         )
+
+
+def _wrist_reader(env: gym.Env[Any, Any], shown: FrameReader) -> FrameReader | None:
+    is_there = _WRIST_KEY in image_keys(env.observation_space) and shown.camera != "wrist"
+    return FrameReader(env, _WRIST_KEY) if is_there else None
 
 
 def _reserve(folder: Path, stem: str) -> Path:

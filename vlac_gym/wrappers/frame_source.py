@@ -1,6 +1,6 @@
-"""Where a wrapped env's frame is: `FrameSource`, `FrameReader`."""
+"""Where a wrapped env's frame is: `FrameSource`, `FrameReader`, `image_keys`."""
 
-__all__ = ["FrameReader", "FrameSource"]
+__all__ = ["FrameReader", "FrameSource", "image_keys"]
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -62,7 +62,7 @@ class FrameReader:
 
 
 def _resolve(env: gym.Env[Any, Any], source: str | None) -> str:
-    keys = _image_keys(env.observation_space)
+    keys = image_keys(env.observation_space)
     if source is None:
         source = _choose(env, keys)
     can_be_read = (
@@ -97,7 +97,8 @@ def _arrays(space: gym.Space[Any]) -> str:
     return ", ".join(arrays) or "no arrays"
 
 
-def _image_keys(space: gym.Space[Any]) -> list[str]:
+def image_keys(space: gym.Space[Any]) -> list[str]:
+    """Keys of a Dict observation that hold uint8 (H, W, 3) images; empty for other observations."""
     if not isinstance(space, gym.spaces.Dict):
         return []
     return [key for key, item in space.spaces.items() if _is_image(item)]

@@ -14,8 +14,12 @@ class ScriptedLibero(ScriptedEnv):
     """`ScriptedEnv` with LIBERO's arguments and `info`; success at step 4."""
 
     reset_calls: list[dict[str, Any]]
+    cameras: tuple[str, ...]
 
-    def __init__(self, task_suite: str, task_id: int, init_state_id: int | None, **_: Any) -> None:
+    def __init__(
+        self, task_suite: str, task_id: int, init_state_id: int | None, cameras: tuple[str, ...], **_: Any
+    ) -> None:
+        type(self).cameras = cameras
         super().__init__(
             success_steps=[4, 5, 6], max_episode_steps=None, goal_progress=[0.0, 0.2, 0.4, 0.8, 1.0]
         )

@@ -1,5 +1,6 @@
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from critic_process import CriticProcess
@@ -68,6 +69,12 @@ def test_kept_frames_are_the_very_pictures_that_the_critic_saw(scripted_libero, 
     assert _rollout(tmp_path, "--resume", "--episodes", "2", "--no-frames") == 0
     assert [e["frames"] for e in _summary(tmp_path)["episodes"]] == ["episode-000.raw.mp4", None]
     assert not (tmp_path / "episode-001.raw.mp4").exists()
+
+
+@pytest.mark.parametrize(("more", "cameras"), [((), ("agentview",)), (("--wrist",), ("agentview", "wrist"))])
+def test_the_wrist_camera_is_rendered_only_where_it_is_asked_for(scripted_libero, tmp_path, more, cameras):
+    assert _rollout(tmp_path, *more) == 0
+    assert gym.spec(rollout.LIBERO_ENV_ID).entry_point.cameras == cameras
 
 
 def test_served_critic_is_recorded_by_the_name_that_its_server_gives(scripted_libero, tmp_path, capsys):

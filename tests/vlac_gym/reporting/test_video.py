@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
-from vlac_gym.reporting.video import VIDEO_SIZE, compose_frames, write_video
+from vlac_gym.reporting.video import VIDEO_SIZE, WRIST_WIDTH, compose_frames, write_video
 
 
 def test_mp4_holds_every_frame_and_a_still_end(train_picture, read_mp4, tmp_path):
@@ -77,6 +77,27 @@ def test_instructions_of_any_length_stay_in_the_header(train_picture, task):
     assert (header[:, :16] == 255).all()
     assert (header[:, 1105:] == 255).all()
     assert (header[84:] == 255).all()
+
+
+def test_the_wrist_view_is_shown_beside_the_frame(train_picture, tmp_path):
+    picture = train_picture(num_steps=2)
+    wrist = tuple(np.full((16, 16, 3), level, np.uint8) for level in (50, 60, 70))
+    alone = list(compose_frames(picture))
+    beside = list(compose_frames(dataclasses.replace(picture, wrist_frames=wrist)))
+
+    assert {p.shape for p in beside} == {(560, 1120 + WRIST_WIDTH, 3)}
+    assert [p[312, 704].tolist() for p in beside] == [[level] * 3 for level in (50, 60, 70)]
+    for one, two in zip(alone, beside, strict=True):
+        assert np.array_equal(one[88:, :472], two[88:, :472])  # the frame stays where it was
+        assert np.array_equal(
+            one[88:, 472:], two[88:, 472 + WRIST_WIDTH :]
+        )  # so do curves and texts beside it
+
+
+def test_missing_wrist_frames_are_refused(train_picture):
+    picture = train_picture(num_steps=3)
+    with pytest.raises(ConfigError, match=r"Expected 4 wrist frames .* got 2"):
+        dataclasses.replace(picture, wrist_frames=picture.frames[:2])
 
 
 def test_an_episode_without_frames_is_refused(train_picture, tmp_path):

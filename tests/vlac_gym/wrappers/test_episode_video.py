@@ -1,6 +1,7 @@
 import json
 
 import gymnasium as gym
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.scripted import ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError
+from vlac_gym.reporting.video import VIDEO_SIZE, WRIST_WIDTH
 from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
 
 NOOP = np.zeros(7, dtype=np.float32)
@@ -78,6 +80,48 @@ def test_an_episode_that_was_left_is_dropped():
     assert _run(env) == 4
     assert env.last_episode.num_steps == 4
     assert env.last_episode.frames[0][0, 0, 0] == 2
+
+
+class TwoCameras(gym.Wrapper):
+    """`ScriptedEnv` with a wrist camera that sees 100 + step."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        wrist = gym.spaces.Box(0, 255, (4, 4, 3), np.uint8)
+        self.observation_space = gym.spaces.Dict({**env.observation_space.spaces, "wrist_image": wrist})
+
+    def reset(self, **options):
+        observation, info = self.env.reset(**options)
+        return self._seen(observation), info
+
+    def step(self, action):
+        observation, *rest = self.env.step(action)
+        return self._seen(observation), *rest
+
+    def _seen(self, observation):
+        level = 100 + int(observation["state"][0])
+        return {**observation, "wrist_image": np.full((4, 4, 3), level, np.uint8)}
+
+
+def test_the_wrist_camera_of_the_observation_is_recorded_and_shown(tmp_path):
+    env = EpisodeVideoWrapper(TwoCameras(ScriptedEnv(max_episode_steps=2)), tmp_path)
+    for _ in range(2):
+        _run(env)
+
+        assert [frame[0, 0, 2] for frame in env.last_episode.frames] == [0, 1, 2]
+        assert [frame[0, 0, 0] for frame in env.last_episode.wrist_frames] == [100, 101, 102]
+    facts = next(imageio_ffmpeg.read_frames(str(tmp_path / "episode-000000.mp4")))
+    assert facts["source_size"] == (VIDEO_SIZE[0] + WRIST_WIDTH, VIDEO_SIZE[1])
+
+
+def test_without_a_wrist_camera_beside_the_frame_none_is_recorded():
+    for env in (
+        EpisodeVideoWrapper(ScriptedEnv(max_episode_steps=2)),
+        EpisodeVideoWrapper(TwoCameras(ScriptedEnv(max_episode_steps=2)), frame="wrist_image"),
+    ):
+        _run(env)
+        assert len(env.last_episode.frames) == 3
+        assert env.last_episode.wrist_frames == ()
 
 
 def test_failures_are_counted_per_episode():

@@ -64,6 +64,9 @@ class PipelinedRollout:
     that draws random numbers draws the same; the critic is used by one thread at a time, in any order, which
     makes no difference to a deterministic one. Hence ``overlap=True`` and ``overlap=False`` return the same,
     and the former takes the time of the slowest of {policy, critic, one group's whole loop}, the latter the sum.
+    Groups that share a curriculum are refused under ``overlap=True``: it would choose tasks by which group's results
+    came in first. Give each its own, or use ``overlap=False``. Connections to one Ray actor (`RayCurriculum`) are not
+    seen as shared, and depend on timing under either.
 
     Args:
         groups: Vector envs, each made of a `RolloutVectorEnv` of its own; two are enough to overlap. A critic
@@ -72,7 +75,8 @@ class PipelinedRollout:
         overlap: Use threads; False runs the plain serial loop.
 
     Raises:
-        ConfigError: No group, a group that isn't from `make_vec`, twice the same, or one with ``copy=False``.
+        ConfigError: No group, a group that isn't from `make_vec`, twice the same, or one with ``copy=False``;
+            or two with one curriculum under ``overlap=True``.
 
     Example:
         >>> from vlac_gym.envs.scripted import ScriptedEnv
@@ -92,6 +96,8 @@ class PipelinedRollout:
                     f"Expected groups from vlac_gym.make_vec with copy=True, got {base}: a step is read "
                     "while the next one is under way."
                 )
+        if overlap:
+            _check_curricula(groups)
         self.groups = tuple(groups)
         self._policy = policy
         self._overlap = overlap
@@ -202,8 +208,30 @@ class PipelinedRollout:
 
 
 def _share_critic(group: AnyVectorEnv, lock: threading.Lock) -> None:
-    env = group
-    while isinstance(env, VectorWrapper):
+    for env in _layers(group):
         if isinstance(env, VLACRewardWrapper):
             env.share_critic(lock)
+
+
+def _check_curricula(groups: Sequence[AnyVectorEnv]) -> None:
+    """Refuses groups whose assignments would depend on which of them is faster."""
+    from vlac_gym.wrappers.vector.curriculum import CurriculumWrapper  # imports vlac_gym.rollout itself
+
+    owners: dict[int, int] = {}
+    for g, group in enumerate(groups):
+        for env in _layers(group):
+            if isinstance(env, CurriculumWrapper) and owners.setdefault(id(env.curriculum), g) != g:
+                raise ConfigError(
+                    f"Expected a curriculum of its own in each group with overlap=True, got the same "
+                    f"{type(env.curriculum).__name__} in groups {owners[id(env.curriculum)]} and {g}: which tasks they "
+                    "play would depend on timing. Give each group's CurriculumWrapper its own curriculum, or use "
+                    "PipelinedRollout(…, overlap=False)."
+                )
+
+
+def _layers(group: AnyVectorEnv) -> Iterator[AnyVectorEnv]:
+    """The vector wrappers of a group, outermost first."""
+    env = group
+    while isinstance(env, VectorWrapper):
+        yield env
         env = env.env

@@ -41,7 +41,8 @@ class CurriculumWrapper(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDAr
 
     Args:
         env: Made of a `RolloutVectorEnv`, without `episode_options`.
-        curriculum: A `CurriculumManager` or a `RayCurriculum`; several envs can share it.
+        curriculum: A `CurriculumManager` or a `RayCurriculum`; several envs can share it, but not groups
+            that overlap in a `PipelinedRollout`.
 
     Raises:
         ConfigError: Another env, another group size than the curriculum's, or ``source="critic"`` without a

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from gymnasium.error import AlreadyPendingCallError, ResetNeeded
+from gymnasium.vector import VectorWrapper
 from vector_envs import FaultyEnv, ShadedEnv
 
 import vlac_gym
@@ -331,16 +332,44 @@ def test_group_sizes_must_agree_and_one_curriculum_feeds_an_env():
         CurriculumWrapper(base, notes(group_size=2))
 
 
-def test_two_pipelined_groups_share_one_curriculum():
+def test_two_groups_of_a_serial_rollout_share_one_curriculum():
     curriculum = notes(source="critic")
     critic = make_critic("scripted:0.1,0.2,0.95")
     groups = [make(curriculum, num_envs=2, autoreset="SameStep", critic=critic, chunk=2) for _ in range(2)]
-    rollout = PipelinedRollout(groups, lambda observations, infos, group: np.zeros((2, 2, 7)))
+    rollout = PipelinedRollout(groups, lambda observations, infos, group: np.zeros((2, 2, 7)), overlap=False)
     ends = sum(int((s.terminations | s.truncations).sum()) for s in rollout.run(20, seed=0))
     assert ends > 0
     counts = curriculum.counts()
     assert counts["credited"] + counts["abandoned"] == ends
     assert (counts["mismatched"], counts["duplicate"], counts["unknown"]) == (0, 0, 0)
+
+
+def test_overlapping_groups_with_one_curriculum_are_refused_wherever_its_wrappers_are():
+    curriculum = notes()
+    groups = [make(notes()), make(curriculum), VectorWrapper(make(curriculum))]
+    with pytest.raises(ConfigError, match=r"got the same Notes in groups 1 and 2.*overlap=False"):
+        PipelinedRollout(groups, lambda observations, infos, group: idle_actions(groups[0]))
+    assert curriculum.made == []
+
+
+def test_overlapping_groups_with_curricula_of_their_own_play_what_the_serial_ones_do():
+    def assigned(overlap):
+        curricula = [notes(seed=g) for g in range(2)]
+        groups = [make(curriculum, num_envs=2, autoreset="SameStep") for curriculum in curricula]
+        rollout = PipelinedRollout(
+            groups, lambda observations, infos, group: np.zeros((2, 7)), overlap=overlap
+        )
+        played = [
+            (own["task_id"], own["init_state_id"])
+            for step in rollout.run(30, seed=0)
+            for own in labels(step.infos, 2)
+        ]
+        return played, [c.verdicts() for c in curricula]
+
+    serial = assigned(overlap=False)
+    assert len(set(serial[0])) > 3
+    for _ in range(4):
+        assert assigned(overlap=True) == serial
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""Actions of a vector env, checked before anything moves: `checked_actions`, `checked_chunks`, `checked_mask`."""
+"""Actions, checked before anything moves: `as_array`, `checked_actions`, `checked_chunks`, `checked_mask`."""
 
-__all__ = ["checked_actions", "checked_chunks", "checked_mask"]
+__all__ = ["as_array", "checked_actions", "checked_chunks", "checked_mask", "require_numbers"]
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +11,28 @@ from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
+
+
+def as_array(actions: Any, where: str = "actions") -> NDArray[Any]:
+    """Actions as an array.
+
+    Raises:
+        ConfigError: Rows of different lengths.
+    """
+    try:
+        return np.asarray(actions)
+    except ValueError as e:
+        raise ConfigError(f"Expected {where} as one array, got {actions!r}: {e}; nothing moved.") from e
+
+
+def require_numbers(array: NDArray[Any], where: str = "actions") -> None:
+    """Refuses what is no real number.
+
+    Raises:
+        ConfigError: An array of objects, texts, complex numbers and the like.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"Expected {where} as real numbers, got dtype {array.dtype}; nothing moved.")
 
 
 def checked_chunks(
@@ -24,12 +46,13 @@ def checked_chunks(
         action_shape: Shape of one env's action.
 
     Raises:
-        ConfigError: Wrong shape, or not finite.
+        ConfigError: Wrong shape, no numbers, or not finite.
     """
-    array = np.asarray(actions)
+    array = as_array(actions)
     if array.ndim < 2 or array.shape[0] != num_envs or array.shape[1] == 0 or array.shape[2:] != action_shape:
         wanted = ", ".join(str(n) for n in (num_envs, "T >= 1", *action_shape))
         raise ConfigError(f"Expected actions of shape ({wanted}), got {array.shape}; `step` takes no axis T.")
+    require_numbers(array)
     if not np.isfinite(array).all():
         where = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
         raise ConfigError(f"Expected finite actions, got NaN or infinity for envs {where}; nothing moved.")
@@ -46,14 +69,15 @@ def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int
         num_envs: N.
 
     Raises:
-        ConfigError: Another number of actions, a wrong shape of a Box's, or not finite.
+        ConfigError: Another number of actions, a wrong shape of a Box's, no numbers, or not finite.
     """
     for where, space, part in _leaves("actions", action_space, actions):
-        array = np.asarray(part)
+        array = as_array(part, where)
         wanted = space.shape if isinstance(space, spaces.Box) else (num_envs,)
         if array.shape[: len(wanted or ())] != wanted:
             raise ConfigError(f"Expected {where} of shape {wanted}, got {array.shape}; nothing moved.")
-        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+        require_numbers(array, where)
+        if not np.isfinite(array).all():
             envs = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
             raise ConfigError(f"Expected finite {where}, got NaN or infinity for envs {envs}; nothing moved.")
     return list(iterate(action_space, actions))

@@ -11,6 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.vector.actions import as_array
 from vlac_gym.wrappers.actions import check_action
 from vlac_gym.wrappers.quiet_steps import QuietSteps
 
@@ -69,7 +70,7 @@ class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], Rec
         Raises:
             ConfigError: Wrong shape or not finite; nothing was executed.
         """
-        chunk = np.asarray(action)
+        chunk = as_array(action, "a chunk")
         if chunk.ndim != 2 or chunk.shape[1:] != self._single_shape or not 1 <= len(chunk) <= self.chunk_size:
             raise ConfigError(
                 f"Expected a chunk of shape (1..{self.chunk_size}, {self._single_shape[0]}), got {chunk.shape}."

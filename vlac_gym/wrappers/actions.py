@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.vector.actions import as_array, require_numbers
 
 
 def check_action(action: Any, space: Space[Any]) -> None:
@@ -22,10 +23,11 @@ def check_action(action: Any, space: Space[Any]) -> None:
     """
     if not isinstance(space, Box):
         return
-    array = np.asarray(action)
+    array = as_array(action, "an action")
     if array.shape != space.shape:
         raise ConfigError(
             f"Expected an action of shape {space.shape}, got {array.shape}. The env has not moved."
         )
-    if array.dtype.kind not in "biufc" or not np.isfinite(array).all():
+    require_numbers(array, "an action")
+    if not np.isfinite(array).all():
         raise ConfigError(f"Expected a finite action, got {array.tolist()}. The env has not moved.")

@@ -193,9 +193,14 @@ def test_refused_actions_move_nothing():
     for bad, message in (
         (actions(2), r"Expected actions of shape \(3, 7\), got \(2, 7\); nothing moved"),
         (np.full((3, 7), np.inf), r"NaN or infinity for envs \[0, 1, 2\]"),
+        ([[None] * 7] * 3, "Expected actions as real numbers, got dtype object; nothing moved"),
+        ([[1j] * 7] * 3, "as real numbers, got dtype complex128"),
+        ([[0.0] * 7, [0.0], [0.0] * 7], "Expected actions as one array, got .*inhomogeneous.*nothing moved"),
     ):
         with pytest.raises(ConfigError, match=message):
             env.step(bad)
+        with pytest.raises(ConfigError):
+            env.step_chunk([[row] for row in bad])
     assert env.get_attr("num_steps") == (0, 0, 0)
 
 

@@ -529,7 +529,9 @@ def test_failed_reset_to_another_mode_leaves_no_episode_to_step():
         ([0, 0, 0, 0, 0, 0, np.inf], "finite action"),
         (np.zeros(6, np.float32), r"shape \(7,\), got \(6,\)"),
         (np.zeros((1, 7), np.float32), r"shape \(7,\), got \(1, 7\)"),
-        (["0"] * 7, "finite action"),
+        (["0"] * 7, "an action as real numbers, got dtype <U1"),
+        (np.zeros(7, np.complex64), "an action as real numbers, got dtype complex64"),
+        ([[0.0] * 7, [0.0]], "an action as one array, got .*inhomogeneous"),
     ],
 )
 def test_refused_action_leaves_the_training_episode_as_it_was(action, message):

@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.vector.actions import as_array
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult
 from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
@@ -75,7 +76,7 @@ class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[An
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Begins a chunk; `step_wait` returns it."""
-        shape = np.shape(actions)
+        shape = as_array(actions, "chunks").shape
         if len(shape) != 3 or not 1 <= shape[1] <= self.chunk_size:
             length = self.single_action_space.shape or (0, 0)
             raise ConfigError(

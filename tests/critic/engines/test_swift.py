@@ -8,6 +8,7 @@ import pytest
 
 from vlac_gym.critic.engines import swift
 from vlac_gym.critic.engines.base import EngineRequest
+from vlac_gym.critic.engines.checkpoint_digest import checkpoint_digest
 from vlac_gym.critic.engines.swift import SwiftEngine
 from vlac_gym.errors import ConfigError, CriticServerError, DependencyNotInstalled
 
@@ -142,6 +143,7 @@ def test_describe_loads_nothing_and_close_is_final(tmp_path, fake_swift):
         "device": "cuda:1",
         "dtype": "bfloat16",
         "format": "internvl",
+        "weights_digest": checkpoint_digest(tmp_path),
     }
     engine.sleep()
     engine.wake()

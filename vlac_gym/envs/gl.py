@@ -233,11 +233,8 @@ def _egl_starts(device: int) -> bool:
     if not display:
         return False
     egl.eglInitialize.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-    egl.eglTerminate.argtypes = [ctypes.c_void_p]
-    is_started = bool(egl.eglInitialize(display, None, None))
-    if is_started:
-        egl.eglTerminate(display)
-    return is_started
+    # Never terminated: a device has one display per process, and all contexts of the process live in it.
+    return bool(egl.eglInitialize(display, None, None))
 
 
 def _egl_handles() -> tuple[Any, list[int]]:

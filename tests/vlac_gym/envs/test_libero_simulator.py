@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from vlac_gym.envs import libero_models, libero_simulator
+from vlac_gym.envs import gl, libero_models, libero_simulator
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.envs.libero_simulator import LiberoSimulator
 from vlac_gym.envs.libero_tasks import get_task
@@ -126,6 +126,15 @@ def test_starts_settled_otherwise_are_not_taken_over(libero_env):
     assert second.physics_state()[0] == pytest.approx(0.05)  # seconds; ten steps take half a second
     assert observation["agentview_image"].shape == (32, 32, 3)
     second.close()
+
+
+@pytest.mark.skipif(gl.probe_egl() is not None, reason="EGL is not installed")
+def test_asking_which_gpus_start_takes_no_context_away(libero_env):
+    env = libero_env.unwrapped
+    env.reset(options={"init_state_id": 3, "task_id": 0})
+    before = env.render_camera("agentview@diffuse")  # drawn anew at every call
+    assert any(gl._egl_starts(device) for device in range(len(gl._egl_devices())))
+    assert np.array_equal(env.render_camera("agentview@diffuse"), before)
 
 
 def test_a_closed_simulator_leaves_nothing_behind(libero_env):

@@ -1,6 +1,5 @@
 """The critic that ships with the package: its weights, its thresholds, and what it says of two real frames."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +140,11 @@ def test_nano_refuses_other_libero_tasks_at_reset(nano: Critic) -> None:
 def test_the_model_card_states_the_shipped_thresholds_and_size() -> None:
     card = (CHECKPOINT.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"{(CHECKPOINT / 'model.safetensors').stat().st_size:,} bytes" in card
-    assert re.search(r"threshold 0\.95, patience 2, one check every 2 steps", card)
+    shipped = load_calibration("nano")
+    assert (
+        f"threshold {shipped.done_threshold}, patience {shipped.done_patience}, "
+        f"one check every {shipped.done_interval} steps" in card
+    )
 
 
 def test_another_argument_is_refused_with_the_way_to_load_a_checkpoint() -> None:

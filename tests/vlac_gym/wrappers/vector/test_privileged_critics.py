@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 from vector_envs import LookingCritic, ShadedEnv
+from wrapped_vector_envs import AUTORESETS, actions, build
 
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import frame_digest
@@ -14,21 +14,7 @@ from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.signals import signals_of
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo
-from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.wrappers import VLACRewardWrapper as SingleWrapper
-from vlac_gym.wrappers.vector import VLACRewardWrapper
-
-AUTORESETS = ["NextStep", "SameStep", "Disabled"]
-
-
-def actions(count: int) -> np.ndarray:
-    return np.zeros((count, 7), np.float32)
-
-
-def build(env_fns: list, critic: Any, autoreset: str = "NextStep", **options: Any) -> VLACRewardWrapper:
-    return VLACRewardWrapper(
-        RolloutVectorEnv(env_fns, mode="sync", autoreset_mode=autoreset), critic, **options
-    )
 
 
 class Blind(ShadedEnv):

@@ -10,6 +10,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, as_singles, digest, per_env
+from wrapped_vector_envs import AUTORESETS, actions, build
 
 from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
@@ -17,18 +18,6 @@ from vlac_gym.errors import ConfigError, CriticConnectionError, CriticResponseEr
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.wrappers import VLACRewardWrapper as SingleWrapper
 from vlac_gym.wrappers.vector import VLACRewardWrapper
-
-AUTORESETS = ["NextStep", "SameStep", "Disabled"]
-
-
-def actions(count: int) -> np.ndarray:
-    return np.zeros((count, 7), np.float32)
-
-
-def build(env_fns: list, critic: Any, autoreset: str = "NextStep", **options: Any) -> VLACRewardWrapper:
-    return VLACRewardWrapper(
-        RolloutVectorEnv(env_fns, mode="sync", autoreset_mode=autoreset), critic, **options
-    )
 
 
 def _held_back_by_the_value(stride: int) -> dict[str, Any]:

@@ -133,9 +133,8 @@ class Episode:
         decide = {"terminal": self._terminal, "milestone": self._milestone}.get(self.rule.reward, self._dense)
         try:
             self._verdict = yield from decide(limit, look)
-        except (
-            CriticError
-        ):  # thrown in by whoever asks: a lost critic is no reward, and not the policy's failure
+        except CriticError:
+            # Thrown in by whoever asks: a lost critic is no reward, and not the policy's failure.
             self._verdict = Verdict(truncated=True, stopped_by="critic_error")
         return self._verdict
 

@@ -23,11 +23,11 @@ import gymnasium as gym
 import httpx
 import numpy as np
 
-from verl_env_adapter.async_envs import AsyncEnvs
-from verl_env_adapter.env_pool import EnvPool
-from verl_env_adapter.settings import AdapterSettings, parse_settings
-from verl_env_adapter.start_states import StartPlan
-from verl_env_adapter.verl_vla_simulator import VerlVLASimulator
+from verl_env_adapter.common.env_pool import EnvPool
+from verl_env_adapter.common.settings import AdapterSettings, parse_settings
+from verl_env_adapter.common.start_states import StartPlan
+from verl_env_adapter.verl.async_envs import AsyncEnvs
+from verl_env_adapter.verl_vla.simulator import VerlVLASimulator
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.service.server import ServerConfig, serve

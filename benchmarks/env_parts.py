@@ -99,7 +99,7 @@ def _render_again(env: Any) -> None:
 
 def _libero_env(args: Any) -> Any:
     from vlac_gym.envs.gl import configure_gl
-    from vlac_gym.envs.libero_tasks import get_task
+    from vlac_gym.envs.libero.tasks import get_task
 
     configure_gl()
     from libero.libero.envs import OffScreenRenderEnv
@@ -112,7 +112,7 @@ def _libero_env(args: Any) -> Any:
 
 def libero(args: Any) -> dict[str, Any]:
     """LIBERO's env as its evaluation uses it: two cameras at every step, `reset` compiles the model again."""
-    from vlac_gym.envs.libero_tasks import get_task
+    from vlac_gym.envs.libero.tasks import get_task
 
     states = get_task(args.suite, 0).load_init_states()
     built: list[Any] = []
@@ -134,7 +134,7 @@ def libero(args: Any) -> dict[str, Any]:
 def lerobot(args: Any) -> dict[str, Any]:
     """lerobot's env with its defaults: both cameras, 10 settling steps at each reset."""
     from vlac_gym.envs.gl import configure_gl
-    from vlac_gym.envs.libero_install import find_libero
+    from vlac_gym.envs.libero.install import find_libero
 
     configure_gl()
     find_libero()
@@ -195,7 +195,7 @@ def libero_workers(args: Any) -> dict[str, Any]:
     configure_gl()
     from libero.libero.envs import SubprocVectorEnv
 
-    from vlac_gym.envs.libero_tasks import get_task
+    from vlac_gym.envs.libero.tasks import get_task
 
     states = get_task(args.suite, 0).load_init_states()
     multiprocessing.set_start_method("spawn", force=True)

@@ -21,9 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from vlac_gym.envs.libero import LiberoEnv
-from vlac_gym.envs.libero_tasks import get_task, list_tasks
+from vlac_gym.envs.libero.tasks import get_task, list_tasks
+from vlac_gym.metrics.progress import value_order_correlation
 from vlac_gym.policies import make_policy
-from vlac_gym.progress_metrics import value_order_correlation
 
 BEGIN, END = "<!-- expert table: begin -->", "<!-- expert table: end -->"
 SUITES = ("libero_spatial", "libero_object", "libero_goal")

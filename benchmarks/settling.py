@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.envs.libero import LiberoEnv
-from vlac_gym.envs.libero_simulator import SETTLING_ACTION
-from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_tasks
+from vlac_gym.envs.libero.simulator import SETTLING_ACTION
+from vlac_gym.envs.libero.tasks import STANDARD_SUITES, list_tasks
 
 STEP_S = 0.05
 MOVING_M_PER_S = 0.05

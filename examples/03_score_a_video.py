@@ -27,11 +27,11 @@ from vlac_gym.critic import Critic, make_critic
 from vlac_gym.critic.engines.base import EngineRequest
 from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.vlac.critic import VLACCritic
-from vlac_gym.episode_score import score_episode
 from vlac_gym.frames.files import read_frames
 from vlac_gym.reporting.curves import save_curves_png
 from vlac_gym.reporting.episode_picture import picture_of_score
 from vlac_gym.reporting.video import write_video
+from vlac_gym.rule.episode_score import score_episode
 from vlac_gym.types import Frame
 
 GOAL_COLUMN = 200

@@ -13,7 +13,7 @@ import numpy as np
 import vlac_gym
 from vlac_gym.critic import make_critic
 from vlac_gym.extras import needs
-from vlac_gym.metrics import EpisodeMetrics
+from vlac_gym.metrics.episodes import EpisodeMetrics
 from vlac_gym.rollout import EpisodeLog, PipelinedRollout
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 

@@ -25,5 +25,5 @@ for engine in swift vllm; do
 done
 cd "$root"
 VLAC_SWIFT_PYTHON="$dir/swift/bin/python" VLAC_VLLM_PYTHON="$dir/vllm/bin/python" \
-  "${PYTHON:-.venv/bin/python}" -m pytest -q -rP -m "slow or not slow" tests/critic/engines/test_agreement.py \
+  "${PYTHON:-.venv/bin/python}" -m pytest -q -rP -m "slow or not slow" tests/vlac_gym/critic/engines/test_agreement.py \
   tests/vlac_gym/data/test_swift_sft.py

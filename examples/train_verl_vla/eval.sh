@@ -10,7 +10,7 @@ exec vvla-eval \
   cluster.actor_rollout_ref.model.adapter.embodiment=libero \
   cluster.actor_rollout_ref.model.adapter.action_chunk_size="$chunk" \
   cluster.env.env_loop.max_interactions="$(((limit + chunk - 1) / chunk))" \
-  cluster.env.env_worker.simulator.libero._target_=verl_env_adapter.verl_vla.VLACLiberoConfig \
+  cluster.env.env_worker.simulator.libero._target_=verl_env_adapter.verl_vla.plugin.VLACLiberoConfig \
   "+cluster.env.env_worker.simulator.libero.vlac_gym={mode: eval, env: {suite: ${SUITE:-libero_spatial}, chunk: $chunk, max_episode_steps: $limit}}" \
   cluster.env.env_worker.num_envs="${ENVS_PER_STAGE:-2}" \
   cluster.resource.env.device=cpu \

@@ -161,12 +161,12 @@ import vlac_gym
 from vlac_gym.cli import main
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.engines.cuda_memory import limit_cuda_memory
-from vlac_gym.curriculum_actor import RayCurriculum
+from vlac_gym.curriculum.ray_actor import RayCurriculum
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import DependencyNotInstalled
 from vlac_gym.frames.files import read_frames
 from vlac_gym.frames.codec import encode_frame
-from vlac_gym.metrics_writer import TensorBoardSink
+from vlac_gym.metrics.writer import TensorBoardSink
 from vlac_gym.reporting.curves import save_curves_png
 from vlac_gym.reporting.episode_picture import picture_of_trace
 from vlac_gym.reporting.rendering import render_template
@@ -174,7 +174,7 @@ from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
 from vlac_gym.reporting.video import write_video
 from vlac_gym.vector import make_vec
 from vlac_gym.wrappers import VLACRewardWrapper
-from verl_env_adapter.settings import load_settings
+from verl_env_adapter.common.settings import load_settings
 
 pictures = Path(tempfile.mkdtemp())
 (pictures / "1.png").touch()

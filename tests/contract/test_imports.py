@@ -1,9 +1,11 @@
 """Which way imports flow, and what the light install needs."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ PACKAGES = ("vlac_gym", "verl_env_adapter")
 MODEL_CODE = (
     "vlac_gym/critic/engines/",
     "vlac_gym/critic/vlac/tiny",
-    "vlac_gym/critic/nano",
+    "vlac_gym/train_nano/",
     "verl_env_adapter/",
 )
 
@@ -39,25 +41,42 @@ HOMES = {
     "tyro": ("vlac_gym/cli/",),
 }  # fmt: skip
 
-# Path prefix -> packages of our own that its modules must not import.
-BARRED = {
-    "vlac_gym/": ("verl_env_adapter",),
-    "vlac_gym/envs/": ("vlac_gym.critic", "vlac_gym.wrappers", "vlac_gym.service", "vlac_gym.policies"),
-    "vlac_gym/critic/": ("vlac_gym.envs", "vlac_gym.wrappers", "vlac_gym.service", "vlac_gym.policies"),
-    "vlac_gym/rule/": ("vlac_gym.envs", "vlac_gym.wrappers", "vlac_gym.service", "vlac_gym.policies"),
-    "vlac_gym/wrappers/": ("vlac_gym.critic.engines", "vlac_gym.critic.vlac", "vlac_gym.service"),
-    "vlac_gym/frames/": tuple(
-        f"vlac_gym.{name}"
-        for name in ("critic", "data", "envs", "policies", "reporting", "service", "wrappers")
-    ),
-    "vlac_gym/data/": (
-        "vlac_gym.critic.nano",
-        "vlac_gym.critic.engines",
-        "vlac_gym.wrappers",
-        "vlac_gym.service",
-    ),
-    "vlac_gym/service/": ("vlac_gym.envs", "vlac_gym.wrappers"),
-}
+FREE = {"", "errors", "types", "extras"}
+FACTS = {"LIBERO_ENV_ID", "__version__"}
+"""What any module may take from the package itself."""
+
+
+def allow_list() -> dict[str, set[str]]:
+    """CONTRIBUTING.md's table: folder -> folders whose modules it may import."""
+    rows = re.findall(
+        r"^\| `([\w/<>]+)/` \|[^|]*\| ([^|]*)\|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+    )
+    allowed: dict[str, set[str]] = {}
+    for folder, names in rows:
+        everything = set(allowed) - {"cli"} if "everything" in names else set()
+        allowed[folder.removeprefix("verl_env_adapter/")] = everything | set(re.findall(r"`(\w+)`", names))
+    return {name: names - {"cli", "vlac_gym"} for name, names in allowed.items()}
+
+
+def folder_of(module: str) -> str:
+    """The room that a module belongs to: `vlac_gym.rule.reward` -> `rule`; a package's own `__init__` -> ``.
+
+    An adapter's folder shares its name with no folder of `vlac_gym`.
+    """
+    return module.partition(".")[2].partition(".")[0]
+
+
+def own_imports(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(line, folder, name) of each import of this project."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield node.lineno, folder_of(full), full
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] in PACKAGES:
+                    yield node.lineno, folder_of(alias.name), alias.name
 
 
 def modules() -> list[Path]:
@@ -88,15 +107,63 @@ def test_third_party_packages_stay_in_their_homes():
     assert strays == []
 
 
-def test_own_packages_import_in_one_direction():
+def folders() -> Iterator[tuple[str, Path]]:
+    for path in modules():
+        parts = path.relative_to(ROOT).parts
+        if len(parts) > 2:
+            yield parts[1], path
+
+
+def test_every_folder_imports_what_contributing_allows():
+    allowed = allow_list()
+    trainers = allowed.pop("<trainer>") | {"common"}
+    wrong = []
+    for folder, path in folders():
+        is_adapter = path.relative_to(ROOT).parts[0] == "verl_env_adapter"
+        row = allowed[folder] if not is_adapter or folder == "common" else trainers
+        for line, target, name in own_imports(path):
+            is_free = target in FREE | FACTS | {folder} or target in row
+            crosses_back = not is_adapter and name.startswith("verl_env_adapter")
+            if crosses_back or not is_free:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_every_folder_has_a_row_and_every_row_a_folder():
+    allowed = set(allow_list())
+    present = {folder for folder, path in folders() if path.relative_to(ROOT).parts[0] == "vlac_gym"}
+    assert present | {"common", "<trainer>"} == allowed
+
+
+def test_modules_at_the_top_import_no_folder():
+    loose = [path for path in modules() if len(path.relative_to(ROOT).parts) == 2]
+    names = {path.stem for path in loose}
+    assert names | {""} == FREE | {"__init__"}
     wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in modules()
-        for line, name in imported(path)
-        for prefix, packages in BARRED.items()
-        if str(path.relative_to(ROOT)).startswith(prefix) and any(is_within(name, p) for p in packages)
+        f"{path.name}:{line} imports {name}"
+        for path in loose
+        for line, target, name in own_imports(path)
+        if target not in FREE and name not in ("vlac_gym.vector.make.make_vec", "vlac_gym.vector.make_vec")
     ]
     assert wrong == []
+
+
+def test_folders_form_no_circle():
+    edges: dict[str, set[str]] = {}
+    for folder, path in folders():
+        edges.setdefault(folder, set()).update(
+            target for _, target, _ in own_imports(path) if target not in FREE | FACTS | {folder}
+        )
+    list(TopologicalSorter(edges).static_order())  # raises CycleError with the circle
+
+
+def test_modules_form_no_circle():
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in modules()}
+    edges = {}
+    for name, path in names.items():
+        found = {full if full in names else full.rpartition(".")[0] for _, _, full in own_imports(path)}
+        edges[name] = {target for target in found if target in names and target != name}
+    list(TopologicalSorter(edges).static_order())
 
 
 LIGHT = (
@@ -131,9 +198,9 @@ def test_light_install_judges_an_episode_with_numpy_and_gymnasium_alone():
         "vlac_gym",
         "vlac_gym.critic",
         "vlac_gym.curriculum",
-        "vlac_gym.curriculum_actor",
+        "vlac_gym.curriculum.ray_actor",
         "vlac_gym.errors",
-        "vlac_gym.metrics_writer",
+        "vlac_gym.metrics.writer",
         "vlac_gym.rollout",
         "vlac_gym.vector",
         "vlac_gym.wrappers",

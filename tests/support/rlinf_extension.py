@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from verl_env_adapter import rlinf
+from verl_env_adapter.rlinf import plugin
 
 
 def register() -> None:
-    rlinf.register()
+    plugin.register()
     _record_what_is_paid()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlinf_run import own_ray
 
-from verl_env_adapter.rlinf_check import compose
+from verl_env_adapter.rlinf.check import compose
 
 
 def main(folder: str, name: str) -> int:

@@ -28,7 +28,7 @@ def agent_loop_file(folder: Path, settings: dict[str, Any], **policy: Any) -> st
 
     entry = {
         "name": "vlac_gym",
-        "_target_": "verl_env_adapter.verl_agent_loop.VLACAgentLoop",
+        "_target_": "verl_env_adapter.verl.agent_loop.VLACAgentLoop",
         "settings": settings,
         "policy": {"images": [], **policy},  # The tiny model has no processor for pictures.
     }

@@ -9,9 +9,10 @@ PROGRAM = (
     BLOCK_THE_REST
     + """
 import importlib
-for name in ("action_text", "conversion", "async_envs", "env_pool", "env_report", "env_stack", "ray_crew",
-             "libero_loader", "settings", "verl_dataset", "verl_episode", "verl_phase", "verl_plugin", "isaac", "rlinf",
-             "rlinf_check", "rlinf_episodes", "rlinf_options", "rlinf_starts"):
+for name in ("common.conversion", "common.env_pool", "common.env_report", "common.env_stack", "common.libero_loader",
+             "common.ray_crew", "common.settings", "isaac.env", "rlinf.check", "rlinf.episodes", "rlinf.options",
+             "rlinf.plugin", "rlinf.starts", "verl.action_text", "verl.async_envs", "verl.dataset", "verl.episode",
+             "verl.phase", "verl.plugin"):
     importlib.import_module(f"verl_env_adapter.{name}")
 print("light")
 """
@@ -27,7 +28,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path):
     program = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pathlib import Path\n"
-        "from verl_env_adapter.verl_dataset import write_parquet\n"
+        "from verl_env_adapter.verl.dataset import write_parquet\n"
         f"write_parquet([], Path({str(tmp_path)!r}) / 'x.parquet')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

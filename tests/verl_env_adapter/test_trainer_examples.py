@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from verl_env_adapter.experimental_vla_env import VLACChunkEnv
-from verl_env_adapter.settings import load_settings, parse_settings
-from verl_env_adapter.simplevla_worker import check_settings
-from verl_env_adapter.verl_vla_simulator import first_chunk_safe
+from verl_env_adapter.common.settings import load_settings, parse_settings
+from verl_env_adapter.experimental_vla.env import VLACChunkEnv
+from verl_env_adapter.simplevla.worker import check_settings
+from verl_env_adapter.verl_vla.simulator import first_chunk_safe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {
@@ -42,7 +42,7 @@ def test_example_has_commands_and_a_configuration_that_its_readme_names(trainer)
 def test_verl_vla_block_fits_the_policy_and_the_first_chunk():
     config = read("train_verl_vla")
     libero = config["cluster"]["env"]["env_worker"]["simulator"]["libero"]
-    assert libero["_target_"] == "verl_env_adapter.verl_vla.VLACLiberoConfig"
+    assert libero["_target_"] == "verl_env_adapter.verl_vla.plugin.VLACLiberoConfig"
     settings = parse_settings(libero["vlac_gym"])
     assert (
         settings.env.chunk == config["cluster"]["actor_rollout_ref"]["model"]["adapter"]["action_chunk_size"]
@@ -65,7 +65,7 @@ def test_experimental_vla_block_is_one_that_the_trainer_can_keep():
     env = VLACChunkEnv(config["env"]["train"], 0, 1)
     env.close()
     plugin = config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]["VERL_USE_EXTERNAL_MODULES"]
-    assert plugin == "verl_env_adapter.experimental_vla"
+    assert plugin == "verl_env_adapter.experimental_vla.plugin"
     assert f"export VERL_USE_EXTERNAL_MODULES={plugin}" in SCRIPTS_BY_NAME["train_experimental_vla/run.sh"]
     assert env.get_all_state_ids().shape == (500,)
 

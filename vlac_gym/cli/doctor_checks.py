@@ -29,8 +29,8 @@ import numpy as np
 from vlac_gym import __version__
 from vlac_gym.critic import make_critic
 from vlac_gym.envs.gl import EGL_HINT, OSMESA_HINT
-from vlac_gym.envs.libero_install import INSTALL_HINT, find_libero
-from vlac_gym.envs.libero_tasks import STANDARD_SUITES, list_suites, list_tasks
+from vlac_gym.envs.libero.install import INSTALL_HINT, find_libero
+from vlac_gym.envs.libero.tasks import STANDARD_SUITES, list_suites, list_tasks
 from vlac_gym.envs.mujoco_version import MUJOCO_REQUIREMENT, mujoco_problem
 from vlac_gym.errors import (
     ConfigError,
@@ -43,7 +43,7 @@ from vlac_gym.errors import (
     VlacGymError,
 )
 from vlac_gym.extras import needs
-from vlac_gym.spec_options import split_spec
+from vlac_gym.specs.options import split_spec
 
 if TYPE_CHECKING:
     from vlac_gym.service.client import RemoteCritic
@@ -68,7 +68,7 @@ print(backend + ", " + GL.glGetString(GL.GL_RENDERER).decode())
 
 _LIBERO = """
 from vlac_gym.envs.gl import configure_gl
-from vlac_gym.envs.libero_import import importing_libero
+from vlac_gym.envs.libero.importing import importing_libero
 configure_gl()
 with importing_libero():
     import libero.libero.envs

@@ -16,13 +16,13 @@ from vlac_gym.critic.registry import check_critic
 from vlac_gym.data.collect_options import CollectOptions, check_collection, parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
+from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.references import require_references
 from vlac_gym.reporting.mp4 import require_video_packages
-from vlac_gym.reporting.output_folder import claim_folder
 
 _ANY = 1_000_000  # larger than any id
 

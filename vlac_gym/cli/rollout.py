@@ -21,11 +21,11 @@ from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import limit_torch_threads
 from vlac_gym.envs.gl import renders_in_software
-from vlac_gym.envs.libero_tasks import LiberoTask, get_task
+from vlac_gym.envs.libero.tasks import LiberoTask, get_task
 from vlac_gym.errors import ConfigError, CriticError, VlacGymError
+from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.policies import Policy, make_policy
 from vlac_gym.reporting.mp4 import require_video_packages
-from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.reporting.reading import read_summary
 from vlac_gym.reporting.run_folder import RUN_FILES, RunFolder, RunStatus, recorded_episodes
 from vlac_gym.reporting.trace import EpisodeTrace

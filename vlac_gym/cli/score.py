@@ -12,17 +12,17 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.vlac.prompts import check_task, sample_references
-from vlac_gym.episode_score import EpisodeScore, check_score_options, score_episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.files.atomic import write_json
+from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.files import FrameFile, read_frames
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.curves import save_curves_png
 from vlac_gym.reporting.episode_picture import picture_of_score
-from vlac_gym.reporting.files import write_json
 from vlac_gym.reporting.mp4 import require_video_packages
-from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.reporting.video import write_video
+from vlac_gym.rule.episode_score import EpisodeScore, check_score_options, score_episode
 from vlac_gym.types import CriticInfo, Frame
 
 with needs("The command line", "cli"):

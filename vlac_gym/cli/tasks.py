@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlac_gym.envs.libero_tasks import LiberoTask, list_suites, list_tasks
+from vlac_gym.envs.libero.tasks import LiberoTask, list_suites, list_tasks
 
 
 @dataclass(frozen=True, kw_only=True)

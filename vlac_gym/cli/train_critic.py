@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlac_gym.cli.progress import training_progress
-from vlac_gym.critic.nano.recipe import TrainRecipe
 from vlac_gym.extras import needs
+from vlac_gym.train_nano.recipe import TrainRecipe
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Args:
 def run(args: Args) -> int:
     """Trains, and prints where the checkpoint is."""
     with needs("Training", "vlac"):
-        from vlac_gym.critic.nano.trainer import train_nano
+        from vlac_gym.train_nano.trainer import train_nano
     with training_progress(args.recipe.steps) as on_step:
         checkpoint = train_nano(
             args.data, args.out, args.recipe, device=args.device, resume=args.resume, on_step=on_step

@@ -16,7 +16,7 @@ import numpy as np
 from vlac_gym.critic.base import check_same_length, check_tasks
 from vlac_gym.critic.signals import EpisodeSignals, FrameSignals, signals_of
 from vlac_gym.errors import ConfigError
-from vlac_gym.spec_options import option_types, read_argument
+from vlac_gym.specs.options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 

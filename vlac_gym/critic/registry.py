@@ -9,7 +9,7 @@ from typing import Any
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError
-from vlac_gym.registry import Registry
+from vlac_gym.specs.registry import Registry
 
 _CRITICS: Registry[Critic] = Registry(
     "critic",
@@ -42,7 +42,7 @@ def register_critic(name: str, target: str) -> None:
     Args:
         name: What a spec begins with: letters, digits and underscores.
         target: `module:callable`, imported on first use; called as `callable(argument, **options)` with the text
-            after the name. `vlac_gym.spec_options.read_argument` takes that text apart.
+            after the name. `vlac_gym.specs.options.read_argument` takes that text apart.
 
     Raises:
         ConfigError: The name is taken or malformed, or the target has no colon.

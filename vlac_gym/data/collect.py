@@ -108,8 +108,8 @@ def check_plans(plans: Sequence[EpisodePlan], settings: RecordSettings, workers:
     Raises:
         ConfigError: See `collect`.
     """
-    from vlac_gym.envs.libero_tasks import get_task
-    from vlac_gym.envs.lighting import split_view
+    from vlac_gym.envs.libero.lighting import split_view
+    from vlac_gym.envs.libero.tasks import get_task
 
     for view in settings.cameras:
         split_view(view)
@@ -230,7 +230,7 @@ def _env(task_suite: str, settings: RecordSettings) -> Any:
 
 def _make_env(task_suite: str, settings: RecordSettings) -> Any:
     from vlac_gym.envs.libero import LiberoEnv
-    from vlac_gym.envs.lighting import split_view
+    from vlac_gym.envs.libero.lighting import split_view
 
     return LiberoEnv(
         task_suite,

@@ -12,8 +12,8 @@ from vlac_gym.data.dataset import DATASET_FILES, EpisodeDataset
 from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings
 from vlac_gym.errors import ConfigError
+from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import FrameEncoding
-from vlac_gym.reporting.output_folder import claim_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class CollectOptions:
         Raises:
             ConfigError: A suite, task, initial state, kind or weight does not fit.
         """
-        from vlac_gym.envs.libero_tasks import list_tasks
+        from vlac_gym.envs.libero.tasks import list_tasks
 
         tasks = []
         for suite in self.task_suite:

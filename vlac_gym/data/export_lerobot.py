@@ -20,10 +20,10 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.data.lerobot_stats import PixelStats, vector_stats
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.files.atomic import partial_path, write_json
+from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import EncodedFrames, FrameEncoding, encode_frame
 from vlac_gym.frames.convention import ImageConvention, convert_image
-from vlac_gym.reporting.files import partial_path, write_json
-from vlac_gym.reporting.output_folder import claim_folder
 
 LEROBOT_VERSION = "v3.0"
 _FPS = 20  # LIBERO's control rate, Hz

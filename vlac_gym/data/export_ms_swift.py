@@ -21,8 +21,8 @@ from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.data.labels import pair_percent
 from vlac_gym.errors import ConfigError
-from vlac_gym.reporting.files import write_bytes, write_text
-from vlac_gym.reporting.output_folder import claim_folder
+from vlac_gym.files.atomic import write_bytes, write_text
+from vlac_gym.files.output_folder import claim_folder
 
 
 @dataclass(frozen=True, kw_only=True)

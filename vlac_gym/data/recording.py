@@ -29,7 +29,7 @@ class RecordSettings:
 
     Attributes:
         cameras: Which views to keep: `"agentview"`, `"wrist"`, or one of them under another light, as
-            `"agentview@shadow"` (see `vlac_gym.envs.lighting`). Judging shows the first unless told otherwise.
+            `"agentview@shadow"` (see `vlac_gym.envs.libero.lighting`). Judging shows the first unless told otherwise.
         image_size: Height and width of the frames, pixels.
         frame_stride_steps: Keep a frame every so many steps, and the last one; >= 1.
         encoding: `"jpeg"` or `"png"`.

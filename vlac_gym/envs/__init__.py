@@ -2,4 +2,4 @@
 
 __all__ = ["LiberoTask", "list_suites", "list_tasks"]
 
-from vlac_gym.envs.libero_tasks import LiberoTask, list_suites, list_tasks
+from vlac_gym.envs.libero.tasks import LiberoTask, list_suites, list_tasks

@@ -17,7 +17,7 @@ from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
 from vlac_gym.policies.planner import plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
 from vlac_gym.policies.waypoints import OPEN
-from vlac_gym.spec_options import option_types, read_argument
+from vlac_gym.specs.options import option_types, read_argument
 
 _STALE_TURN_RAD = 0.15
 _STILL = "stop"

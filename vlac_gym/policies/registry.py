@@ -7,7 +7,7 @@ A spec is `NAME`, `NAME:TARGET` or `NAME:key=value,key=value`: ``random``, ``zer
 __all__ = ["known_policies", "make_policy", "register_policy"]
 
 from vlac_gym.policies.base import Policy
-from vlac_gym.registry import Registry
+from vlac_gym.specs.registry import Registry
 
 _POLICIES: Registry[Policy] = Registry(
     "policy",
@@ -32,7 +32,7 @@ def register_policy(name: str, target: str) -> None:
     Args:
         name: What a spec begins with: letters, digits and underscores.
         target: `module:callable`, imported on first use; called as `callable(argument)` with the text after
-            the name. `vlac_gym.spec_options.read_argument` takes that text apart.
+            the name. `vlac_gym.specs.options.read_argument` takes that text apart.
 
     Raises:
         ConfigError: The name is taken or malformed, or the target has no colon.

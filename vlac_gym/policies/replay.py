@@ -13,7 +13,7 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.policies.base import Action
-from vlac_gym.spec_options import read_argument
+from vlac_gym.specs.options import read_argument
 
 ACTIONS_KEY = "actions"
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from vlac_gym import __version__
-from vlac_gym.calibration import Calibration
 from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.engines.cuda_memory import reset_cuda_memory_peak
 from vlac_gym.critic.knowledge import OnMismatch
@@ -34,6 +33,7 @@ from vlac_gym.report_card.statistics import Estimate
 from vlac_gym.report_card.sweep import StopTable, SweepPoint, cross_validate, recommend, rule_grid
 from vlac_gym.report_card.termination import StopRule
 from vlac_gym.report_card.unknowns import settle_unknowns
+from vlac_gym.rule.calibration import Calibration
 from vlac_gym.types import CriticInfo
 
 CARD_VERSION = 1

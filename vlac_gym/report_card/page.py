@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from vlac_gym.files.atomic import write_json, write_text
 from vlac_gym.report_card import plots
 from vlac_gym.report_card.card import ReportCard
 from vlac_gym.report_card.names import HEADLINES, METRICS, SECTIONS, label_of
 from vlac_gym.report_card.termination import StopRule
-from vlac_gym.reporting.files import write_json, write_text
 from vlac_gym.reporting.rendering import render_template
 
 

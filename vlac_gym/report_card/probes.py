@@ -14,7 +14,7 @@ import numpy as np
 
 from vlac_gym.data.episodes import Episode
 from vlac_gym.frames.codec import decode_frame, encode_frame
-from vlac_gym.progress_metrics import value_order_correlation
+from vlac_gym.metrics.progress import value_order_correlation
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.judging import JudgedEpisode, shown_frames, value_indices
 from vlac_gym.report_card.references import ReferencePicker

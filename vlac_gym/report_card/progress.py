@@ -1,7 +1,7 @@
 """Progress and value: does the critic's curve rise with work done and fall with work lost? Pure functions.
 
 `f1_of_correlations`, `sign_accuracy`, `regression_recall`, `antisymmetry_error`, `path_error`,
-`pairwise_outcome_accuracy`, `squared_error`; values, VOC and NR are those of `vlac_gym.progress_metrics`.
+`pairwise_outcome_accuracy`, `squared_error`; values, VOC and NR are those of `vlac_gym.metrics.progress`.
 
 Names follow VLAC (arXiv 2509.15937): VOC is Spearman's correlation of value and time, VROC the same on the
 reversed video, VOC-F1 their harmonic mean, NR the share of pairs with negative progress.

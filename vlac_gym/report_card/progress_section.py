@@ -4,7 +4,7 @@ __all__ = ["progress_section"]
 
 import numpy as np
 
-from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_order_correlation
+from vlac_gym.metrics.progress import accumulate_values, negative_rate, value_order_correlation
 from vlac_gym.report_card import progress as p
 from vlac_gym.report_card.judging import JudgedEpisode
 from vlac_gym.report_card.probes import ProbeResults

@@ -29,7 +29,7 @@ from vlac_gym.report_card.statistics import Array, Estimate, rate, refused
 class StopRule:
     """When the critic ends an episode: `patience` consecutive checks at or above `threshold`.
 
-    The meaning is that of `done_threshold`, `done_patience` and `min_steps` of `vlac_gym.reward.TrainingRule`:
+    The meaning is that of `done_threshold`, `done_patience` and `min_steps` of `vlac_gym.rule.reward.TrainingRule`:
     checks before `min_steps` count towards the patience, but can't stop.
     """
 

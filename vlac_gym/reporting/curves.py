@@ -15,9 +15,9 @@ import numpy as np
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.files.atomic import write_bytes
 from vlac_gym.frames.files import ANNOTATED_MARK
 from vlac_gym.reporting.episode_picture import COLORS, EpisodePicture, progress_color
-from vlac_gym.reporting.files import write_bytes
 from vlac_gym.types import Frame
 
 _DPI = 100

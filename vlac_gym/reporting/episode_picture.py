@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.trace import EpisodeTrace
+from vlac_gym.rule.episode_score import EpisodeScore
 from vlac_gym.types import Frame
 
 COLORS = {

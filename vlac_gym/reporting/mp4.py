@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vlac_gym.errors import DependencyNotInstalled
 from vlac_gym.extras import needs
+from vlac_gym.files.atomic import partial_path
 from vlac_gym.frames.files import ANNOTATED_MARK
-from vlac_gym.reporting.files import partial_path
 from vlac_gym.types import Frame
 
 _LOOKS_GOOD = ("libx264", "yuv420p", ["-crf", "20"])

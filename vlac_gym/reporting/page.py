@@ -8,7 +8,7 @@ __all__ = ["render_page"]
 from collections.abc import Mapping
 from typing import Any
 
-from vlac_gym.metrics import METRIC_NAMES
+from vlac_gym.metrics.episodes import METRIC_NAMES
 from vlac_gym.reporting.reading import is_paid_wrongly, read_summary
 from vlac_gym.reporting.rendering import render_template
 from vlac_gym.reporting.trace import PRIVILEGED_NOTE

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from vlac_gym import __version__
 from vlac_gym.errors import ConfigError
-from vlac_gym.metrics import CRITIC_FAILURES, EpisodeMetrics
+from vlac_gym.files.atomic import append_text, write_json, write_text
+from vlac_gym.metrics.episodes import CRITIC_FAILURES, EpisodeMetrics
 from vlac_gym.reporting.critic_facts import critic_facts, critic_title
 from vlac_gym.reporting.curves import save_curves_png
 from vlac_gym.reporting.episode_picture import picture_of_trace
-from vlac_gym.reporting.files import append_text, write_json, write_text
 from vlac_gym.reporting.mp4 import write_mp4
 from vlac_gym.reporting.page import render_page
 from vlac_gym.reporting.trace import PRIVILEGED_NOTE, EpisodeTrace

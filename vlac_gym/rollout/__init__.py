@@ -2,5 +2,5 @@
 
 __all__ = ["EpisodeLog", "FinishedEpisode", "PipelinedRollout", "RolloutStep"]
 
-from vlac_gym.rollout.finished import EpisodeLog, FinishedEpisode
 from vlac_gym.rollout.pipelined import PipelinedRollout, RolloutStep
+from vlac_gym.vector.finished import EpisodeLog, FinishedEpisode

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.errors import CriticError
-from vlac_gym.reward import TrainingRule, advance_value, potential_reward
 from vlac_gym.rule.frame_buffer import FrameBuffer
 from vlac_gym.rule.report import CriticReport, EpisodeEnd, StoppedBy
+from vlac_gym.rule.reward import TrainingRule, advance_value, potential_reward
 from vlac_gym.types import Frame
 
 
@@ -78,7 +78,7 @@ class Episode:
         ConfigError: The frame alone passes the bound.
 
     Example:
-        >>> from vlac_gym.reward import training_rule
+        >>> from vlac_gym.rule.reward import training_rule
         >>> frame = np.zeros((4, 4, 3), np.uint8)
         >>> episode = Episode(training_rule("vlac"), "open the drawer", frame, max_buffer_bytes=10**6)
         >>> step = episode.step(None, look=lambda: frame)

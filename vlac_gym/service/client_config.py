@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.service.token_file import read_token
-from vlac_gym.spec_options import option_types, read_argument
+from vlac_gym.specs.options import option_types, read_argument
 
 Encoding = Literal["raw", "png", "jpeg"]
 """How a frame travels."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from vlac_gym.envs.libero import LiberoEnv
-from vlac_gym.envs.libero_tasks import get_task, list_tasks
+from vlac_gym.envs.libero.tasks import get_task, list_tasks
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector.config import VectorConfig, split_options
 from vlac_gym.vector.rollout_env import RolloutVectorEnv

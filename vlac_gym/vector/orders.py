@@ -72,7 +72,7 @@ class ResetReport:
 
     Attributes:
         info: The env's.
-        episode_enders: See `vlac_gym.wrappers.inner_wrappers`; of the env in the slot.
+        episode_enders: See `vlac_gym.stepping.inner_wrappers`; of the env in the slot.
     """
 
     info: dict[str, Any]

@@ -12,11 +12,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.actions import checked_actions, checked_mask
+from vlac_gym.stepping.actions import checked_actions, checked_mask
+from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.vector.orders import Order, Report, ResetOrder, ResetReport, StepOrder, StepReport
 from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
 from vlac_gym.vector.step_result import ChunkResult
-from vlac_gym.wrappers.sim_signals import sim_success
 
 
 class PlainEnvs:

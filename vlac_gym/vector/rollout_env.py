@@ -15,7 +15,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.actions import checked_actions, checked_chunks, checked_mask
+from vlac_gym.stepping.actions import checked_actions, checked_chunks, checked_mask
+from vlac_gym.stepping.inner_wrappers import episode_enders
 from vlac_gym.vector.config import VectorConfig, VectorOptions
 from vlac_gym.vector.crew import Crew, CrewFactory, EnvFactory, InlineCrew
 from vlac_gym.vector.env_access import EnvAccess
@@ -32,7 +33,6 @@ from vlac_gym.vector.process_crew import ProcessCrew
 from vlac_gym.vector.reset_orders import EpisodeOptions, EpisodeStarts
 from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
 from vlac_gym.vector.step_result import ChunkResult
-from vlac_gym.wrappers.inner_wrappers import episode_enders
 
 StepResult = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 

@@ -9,6 +9,10 @@ import gymnasium as gym
 import numpy as np
 
 from vlac_gym.errors import ConfigError, SimulatorError
+from vlac_gym.stepping.frame_source import FrameReader
+from vlac_gym.stepping.inner_wrappers import episode_enders
+from vlac_gym.stepping.quiet_steps import QuietSteps
+from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.vector.observations import write_row
 from vlac_gym.vector.orders import (
     CallOrder,
@@ -22,10 +26,6 @@ from vlac_gym.vector.orders import (
     StepOrder,
     StepReport,
 )
-from vlac_gym.wrappers.frame_source import FrameReader
-from vlac_gym.wrappers.inner_wrappers import episode_enders
-from vlac_gym.wrappers.quiet_steps import QuietSteps
-from vlac_gym.wrappers.sim_signals import sim_success
 
 
 class EnvSlot:

@@ -11,9 +11,8 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.actions import as_array
-from vlac_gym.wrappers.actions import check_action
-from vlac_gym.wrappers.quiet_steps import QuietSteps
+from vlac_gym.stepping.actions import as_array, check_action
+from vlac_gym.stepping.quiet_steps import QuietSteps
 
 ObsType = TypeVar("ObsType")
 

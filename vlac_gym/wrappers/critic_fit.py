@@ -44,7 +44,7 @@ class CriticFit:
         self._inputs = ("references",) if has_references else ()
         self._calibration = None
         if calibration is not None:
-            from vlac_gym.calibration import load_calibration
+            from vlac_gym.rule.calibration import load_calibration
 
             self._calibration = load_calibration(calibration)
         self._on_mismatch = on_mismatch

@@ -15,10 +15,10 @@ from vlac_gym.critic.torch_threads import spare_threads
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import CriticError
 from vlac_gym.rule.round import OpenStep, ask_round
+from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.types import Frame
 from vlac_gym.wrappers.critic_fit import CriticFit
 from vlac_gym.wrappers.rule_setup import RewardConfig
-from vlac_gym.wrappers.sim_signals import sim_success
 from vlac_gym.wrappers.training_episode import TrainingEpisode
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from gymnasium.utils import RecordConstructorArgs
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.trace import CriticTrace, EpisodeTrace, StepTrace
+from vlac_gym.stepping.frame_source import FrameReader, FrameSource, image_keys
+from vlac_gym.stepping.sim_signals import reported_success
 from vlac_gym.types import CriticInfo, Frame, Mode
-from vlac_gym.wrappers.frame_source import FrameReader, FrameSource, image_keys
-from vlac_gym.wrappers.sim_signals import reported_success
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")

@@ -13,9 +13,9 @@ from vlac_gym.critic.base import Critic, check_frames
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.reward import RuleOptions, TrainingRule, training_rule
+from vlac_gym.rule.reward import RuleOptions, TrainingRule, training_rule
+from vlac_gym.stepping.frame_source import FrameSource
 from vlac_gym.types import Frame, Mode
-from vlac_gym.wrappers.frame_source import FrameSource
 
 
 class RewardOptions(RuleOptions, total=False):
@@ -118,7 +118,7 @@ def resolve_rule(
         raise ConfigError(f"Expected max_episode_steps as an int >= 1 or None, got {max_episode_steps!r}.")
     calibrated: dict[str, Any] = {}
     if calibration is not None:
-        from vlac_gym.calibration import load_calibration
+        from vlac_gym.rule.calibration import load_calibration
 
         calibrated = load_calibration(calibration).rule_options()
     return training_rule(preset, **(calibrated | dict(options)))

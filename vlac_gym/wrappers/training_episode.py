@@ -10,9 +10,9 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.rule.episode import Episode, Step
 from vlac_gym.rule.report import StoppedBy
 from vlac_gym.rule.round import OpenStep
+from vlac_gym.stepping.sim_signals import hide_sim_signals, sim_success
 from vlac_gym.types import Frame
 from vlac_gym.wrappers.rule_setup import RewardConfig
-from vlac_gym.wrappers.sim_signals import hide_sim_signals, sim_success
 
 
 class TrainingEpisode:

@@ -12,12 +12,12 @@ from gymnasium.utils import RecordConstructorArgs
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError
+from vlac_gym.stepping.actions import check_action
+from vlac_gym.stepping.frame_source import FrameReader
+from vlac_gym.stepping.inner_wrappers import check_inner_wrappers, episode_enders
+from vlac_gym.stepping.quiet_steps import QuietSteps
 from vlac_gym.types import Frame, Mode
-from vlac_gym.wrappers.actions import check_action
 from vlac_gym.wrappers.critic_referee import CriticReferee
-from vlac_gym.wrappers.frame_source import FrameReader
-from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, episode_enders
-from vlac_gym.wrappers.quiet_steps import QuietSteps
 from vlac_gym.wrappers.rule_setup import RewardOptions, check_mode, reward_config, without_mode
 
 ObsType = TypeVar("ObsType")
@@ -73,7 +73,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         critic: A critic, or a spec for `make_critic` (built on first use in train mode, in the process that
             uses it, and closed with the env).
         mode: `train`, `eval` or `shaping`; see `set_mode`.
-        preset: `vlac`, `dense`, `pbrs` or `evolve`; see `vlac_gym.reward.PRESETS`.
+        preset: `vlac`, `dense`, `pbrs` or `evolve`; see `vlac_gym.rule.reward.PRESETS`.
         max_episode_steps: Step limit of a training episode, the only one if given; else the wrapped env's
             `truncated` is. Without effect in eval mode.
         task: Task text; None takes ``info["task"]`` at reset.

@@ -13,7 +13,7 @@ import pytest
 SUPPORT = Path(__file__).parents[2] / "support"
 ROOT = Path(__file__).parents[3]
 CHECKOUT = os.environ.get("VERL_EXPERIMENTAL_VLA_PATH")
-PLUGIN = "verl_env_adapter.experimental_vla"
+PLUGIN = "verl_env_adapter.experimental_vla.plugin"
 
 START_STATES = [
     {"state_ids": 50, "task_ids": 1, "data_source": "libero"},

@@ -85,7 +85,7 @@ def test_plugin_is_what_makes_the_difference(run_without_plugin):
     printed = run_without_plugin(
         "import sys, verl\n"
         "from verl.experimental.vla.env_loop import EnvLoop\n"
-        "print(EnvLoop._collate_trajectories.__module__, 'verl_env_adapter.experimental_vla' in sys.modules)"
+        "print(EnvLoop._collate_trajectories.__module__, 'verl_env_adapter.experimental_vla.plugin' in sys.modules)"
     )
     assert printed.split() == ["verl.experimental.vla.env_loop", "False"]
 

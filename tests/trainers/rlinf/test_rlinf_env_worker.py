@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from verl_env_adapter.rlinf_starts import ResetStates
+from verl_env_adapter.rlinf.starts import ResetStates
 
 pytestmark = [
     pytest.mark.trainer,

@@ -49,7 +49,7 @@ def rob_rollout(settings) -> Any:
     from verl.workers.rollout import rob_rollout
 
     assert rob_rollout.__file__.startswith(str(CHECKOUT))
-    import_external_libs("verl_env_adapter.simplevla")
+    import_external_libs("verl_env_adapter.simplevla.plugin")
     return rob_rollout
 
 

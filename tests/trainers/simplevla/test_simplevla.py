@@ -133,7 +133,7 @@ def test_examples_commands_compose_the_trainers_configuration(tmp_path, script, 
     }
     environment.pop("VLAC_GYM_SETTINGS", None)
     printed = printed_config(root / "examples/train_simplevla" / script, environment)
-    assert "external_lib: verl_env_adapter.simplevla" in printed
+    assert "external_lib: verl_env_adapter.simplevla.plugin" in printed
     assert f"val_only: {val_only}" in printed
     (runtime_env,) = tmp_path.glob("*.json")
     variables = json.loads(runtime_env.read_text())["env_vars"]

@@ -15,7 +15,7 @@ ray = pytest.importorskip("ray")
 
 
 def settings(resource: str, **placement):
-    from verl_env_adapter.settings import parse_settings
+    from verl_env_adapter.common.settings import parse_settings
 
     return parse_settings(
         {
@@ -34,7 +34,7 @@ def cluster(start_ray):
 
 
 def test_actor_on_the_named_resource_plays_an_episode(cluster):
-    from verl_env_adapter.async_envs import AsyncEnvs
+    from verl_env_adapter.verl.async_envs import AsyncEnvs
 
     async def play():
         envs = AsyncEnvs(settings("sim"))
@@ -50,7 +50,7 @@ def test_actor_on_the_named_resource_plays_an_episode(cluster):
 
 
 def test_actor_that_dies_costs_its_episode_and_is_replaced_at_the_reset(cluster):
-    from verl_env_adapter.async_envs import AsyncEnvs
+    from verl_env_adapter.verl.async_envs import AsyncEnvs
     from vlac_gym.errors import AdapterContractError, SimulatorError
 
     async def play():
@@ -73,7 +73,7 @@ def test_actor_that_dies_costs_its_episode_and_is_replaced_at_the_reset(cluster)
 
 
 def test_resource_that_no_node_has_is_an_error_not_a_wait(cluster):
-    from verl_env_adapter.async_envs import AsyncEnvs
+    from verl_env_adapter.verl.async_envs import AsyncEnvs
     from vlac_gym.errors import SimulatorError
 
     async def play():

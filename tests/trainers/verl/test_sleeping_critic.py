@@ -23,7 +23,7 @@ def make_trainer(compose, tmp_path):
 
         entry = {
             "name": "vlac_gym",
-            "_target_": "verl_env_adapter.verl_agent_loop.VLACAgentLoop",
+            "_target_": "verl_env_adapter.verl.agent_loop.VLACAgentLoop",
             "settings": {"critic": {"spec": spec}},
         }
         OmegaConf.save(OmegaConf.create([entry]), tmp_path / "agent.yaml")

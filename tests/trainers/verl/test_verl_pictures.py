@@ -71,8 +71,8 @@ async def run_loop(worker, phase: str):
             raw_prompt=[{"role": "user", "content": "task"}],
             extra_info={"seed": 1},
         )
-    from verl_env_adapter.async_envs import shared_envs
-    from verl_env_adapter.settings import parse_settings
+    from verl_env_adapter.common.settings import parse_settings
+    from verl_env_adapter.verl.async_envs import shared_envs
 
     shared_envs(parse_settings(SETTINGS)).close()
     return kept["output"]
@@ -123,8 +123,8 @@ def test_conversation_holds_every_picture_and_trains_on_replies_alone(compose, v
     }
 
     async def play():
-        from verl_env_adapter.async_envs import shared_envs
-        from verl_env_adapter.settings import parse_settings
+        from verl_env_adapter.common.settings import parse_settings
+        from verl_env_adapter.verl.async_envs import shared_envs
 
         data = DataProto.from_dict({"dummy_tensor": torch.zeros(1, 1)}, non_tensors=columns)
         output = await worker.generate_sequences(data)

@@ -36,7 +36,7 @@ print("vlac_gym" in loops._agent_loop_registry,
         (
             {
                 "VERL_USE_EXTERNAL_PLUGINS": "none",
-                "VERL_USE_EXTERNAL_MODULES": "verl_env_adapter.verl_plugin",
+                "VERL_USE_EXTERNAL_MODULES": "verl_env_adapter.verl.plugin",
             },
             "True True",
         ),
@@ -60,7 +60,7 @@ def test_datasets_rows_are_what_the_agent_loop_gets(compose, tiny_policy, tmp_pa
     command = [
         sys.executable,
         "-m",
-        "verl_env_adapter.verl_dataset",
+        "verl_env_adapter.verl.dataset",
         "--out",
         str(tmp_path),
         "--tasks",
@@ -131,9 +131,9 @@ def test_evaluation_example_only_validates(tmp_path, tiny_policy):
 def test_examples_block_is_valid_and_its_replies_fit(monkeypatch):
     from omegaconf import OmegaConf
 
-    from verl_env_adapter.action_text import IntegerActionText
-    from verl_env_adapter.settings import parse_settings
-    from verl_env_adapter.verl_episode import parse_policy
+    from verl_env_adapter.common.settings import parse_settings
+    from verl_env_adapter.verl.action_text import IntegerActionText
+    from verl_env_adapter.verl.episode import parse_policy
 
     monkeypatch.setenv("VLAC_CRITIC", "http://critic:8400")
     (entry,) = OmegaConf.to_container(OmegaConf.load(EXAMPLE / "config.yaml"), resolve=True)

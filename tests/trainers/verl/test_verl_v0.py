@@ -35,8 +35,8 @@ def test_v0_worker_gets_what_the_wrapper_paid(compose, tiny_policy, critic, sett
         return data
 
     async def play() -> tuple[DataProto, DataProto, int]:
-        from verl_env_adapter.async_envs import shared_envs
-        from verl_env_adapter.settings import parse_settings
+        from verl_env_adapter.common.settings import parse_settings
+        from verl_env_adapter.verl.async_envs import shared_envs
 
         trained = await worker.generate_sequences(batch(validate=False))
         asked = len(critic.values())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from example_commands import printed_config
 
-from verl_env_adapter.start_states import StartPlan, libero_counts
+from verl_env_adapter.common.start_states import StartPlan, libero_counts
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
 
@@ -152,7 +152,7 @@ def test_stages_of_one_worker_overlap(worker_config, start_cluster, env_loop, po
 def in_process(config, **options):
     from omegaconf import OmegaConf
 
-    from verl_env_adapter.verl_vla_env import VLACLiberoEnv
+    from verl_env_adapter.verl_vla.env import VLACLiberoEnv
 
     return VLACLiberoEnv(OmegaConf.structured(config.env_worker), 0, 1, **options)
 
@@ -212,8 +212,8 @@ def test_start_states_follow_the_trainers_own_planner(worker_config):
 def test_liberos_init_state_loader_survives_the_trainers_env_module():
     from libero.libero.benchmark import Benchmark
 
-    import verl_env_adapter.verl_vla  # noqa: F401
-    from verl_env_adapter.verl_vla_env import VLACLiberoEnv
+    import verl_env_adapter.verl_vla.plugin  # noqa: F401
+    from verl_env_adapter.verl_vla.env import VLACLiberoEnv
 
     own = Benchmark.get_task_init_states
     from verl_vla.envs.libero.libero_env import LiberoEnv, LiberoResetStateMixin
@@ -238,7 +238,7 @@ def test_contradictions_and_what_loses_rewards_are_refused(worker_config):
 
 
 def check_host_keys():
-    from verl_env_adapter.verl_vla import VLACLiberoConfig
+    from verl_env_adapter.verl_vla.plugin import VLACLiberoConfig
     from vlac_gym.errors import ConfigError
 
     config = VLACLiberoConfig(task_suite_name="libero_goal", task_ids=[3], max_episode_steps=240)
@@ -300,5 +300,5 @@ def test_examples_commands_compose_the_trainers_configuration(tmp_path, script, 
         "VLAC_CRITIC": "http://critic:1",
     }
     printed = printed_config(ROOT / "examples/train_verl_vla" / script, environment, tmp_path)
-    for line in [*lines, "_target_: verl_env_adapter.verl_vla.VLACLiberoConfig", "path: /models/pi05"]:
+    for line in [*lines, "_target_: verl_env_adapter.verl_vla.plugin.VLACLiberoConfig", "path: /models/pi05"]:
         assert line in printed

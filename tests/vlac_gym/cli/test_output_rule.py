@@ -13,15 +13,15 @@ from original_checkpoint import train_sentencepiece, write_original
 from PIL import Image
 
 from vlac_gym.cli import COMMANDS, main, report_card, rollout, score
-from vlac_gym.critic.nano import trainer
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.vlac import convert, tiny_checkpoint
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.errors import SimulatorError
+from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
-from vlac_gym.reporting.output_folder import claim_folder
 from vlac_gym.service import server
+from vlac_gym.train_nano import trainer
 
 OUT_OPTIONS = {"make-tiny-checkpoint": "--to", "convert": "--to"}  # --out elsewhere
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from vlac_gym.metrics.progress import value_order_correlation
 from vlac_gym.policies import make_policy
-from vlac_gym.progress_metrics import value_order_correlation
 
 
 def episode(env, spec, init_state_id, seed=0):

@@ -8,7 +8,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.policies import Policy, known_policies, make_policy, register_policy
 from vlac_gym.policies.expert import ExpertPolicy
 from vlac_gym.policies.simple import RandomPolicy, ZeroPolicy
-from vlac_gym.registry import Registry
+from vlac_gym.specs.registry import Registry
 
 
 def test_specs_name_their_policies():

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from seeing_critic import SeeingCritic
 
-from vlac_gym.calibration import load_calibration
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
 from vlac_gym.data import EpisodeDataset
@@ -23,7 +22,8 @@ from vlac_gym.report_card.page import _budget_verdict, render_card, write_card
 from vlac_gym.report_card.probes import paraphrases
 from vlac_gym.report_card.sections import Bootstrap, episode_mean
 from vlac_gym.report_card.termination import StopRule
-from vlac_gym.reward import training_rule
+from vlac_gym.rule.calibration import load_calibration
+from vlac_gym.rule.reward import training_rule
 from vlac_gym.types import CriticInfo, CriticKnowledge
 
 CONFIG = CardConfig(resamples=50, probe_episodes=6)

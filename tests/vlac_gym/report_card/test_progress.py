@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlac_gym.progress_metrics import accumulate_values, negative_rate, value_order_correlation
+from vlac_gym.metrics.progress import accumulate_values, negative_rate, value_order_correlation
 from vlac_gym.report_card.progress import (
     antisymmetry_error,
     f1_of_correlations,

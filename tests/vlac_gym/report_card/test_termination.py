@@ -11,8 +11,8 @@ from vlac_gym.report_card.termination import (
     lag_one_autocorrelation,
     termination_metrics,
 )
-from vlac_gym.reward import TrainingRule
 from vlac_gym.rule.episode import Episode
+from vlac_gym.rule.reward import TrainingRule
 from vlac_gym.rule.round import OpenStep
 
 

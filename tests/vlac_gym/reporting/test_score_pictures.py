@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vlac_gym.episode_score import EpisodeScore
 from vlac_gym.errors import ConfigError
 from vlac_gym.reporting.curves import _add_legend, save_curves_png
 from vlac_gym.reporting.episode_picture import COLORS, picture_of_score
 from vlac_gym.reporting.video import compose_frames, write_video
+from vlac_gym.rule.episode_score import EpisodeScore
 
 NUM_FRAMES = 9
 

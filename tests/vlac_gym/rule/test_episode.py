@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vlac_gym.errors import ConfigError, CriticConnectionError
-from vlac_gym.reward import training_rule
 from vlac_gym.rule.episode import AskDone, AskProgress, AskValues, Episode, Verdict
+from vlac_gym.rule.reward import training_rule
 from vlac_gym.rule.round import OpenStep
 
 LOST = CriticConnectionError("gone")

@@ -5,8 +5,8 @@ import pytest
 
 from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
 from vlac_gym.errors import CriticConnectionError, CriticResponseError
-from vlac_gym.reward import TrainingRule, training_rule
 from vlac_gym.rule.episode import Episode
+from vlac_gym.rule.reward import TrainingRule, training_rule
 from vlac_gym.rule.round import OpenStep, ask_round, checked_answers
 
 FRAME = np.zeros((2, 2, 3), np.uint8)

@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [
-        "vlac_gym.rollout.finished",
+        "vlac_gym.vector.finished",
         "vlac_gym.rollout.pipelined",
         "vlac_gym.rule.episode",
         "vlac_gym.vector.rollout_env",

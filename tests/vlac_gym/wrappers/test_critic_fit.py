@@ -10,10 +10,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from vlac_gym.calibration import Calibration
 from vlac_gym.critic.scripted import ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticConnectionError
+from vlac_gym.rule.calibration import Calibration
 from vlac_gym.types import CriticInfo, CriticKnowledge
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.wrappers import VLACRewardWrapper

@@ -1,21 +1,16 @@
 """The shipped nano critic: `from_package`, as `make_critic("nano")` calls it."""
 
-__all__ = ["CALIBRATION", "CHECKPOINT", "from_package"]
+__all__ = ["CHECKPOINT", "from_package"]
 
 from pathlib import Path
 from typing import Any
 
-from vlac_gym.calibration import SHIPPED_CALIBRATIONS
 from vlac_gym.critic.vlac.critic import VLACCritic
 from vlac_gym.critic.vlac.factories import from_transformers
 from vlac_gym.errors import ConfigError
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The checkpoint that ships with the package: native InternVL format, float16; see MODEL_CARD.md."""
-
-CALIBRATION = SHIPPED_CALIBRATIONS["nano"]
-"""Stop thresholds that nano's report card recommends, as `VLACRewardWrapper(calibration="nano")` loads them."""
-
 
 _DEFAULTS: dict[str, Any] = {"reading": "exact", "unfinished_value_limit": 0.95}
 """How the shipped metrics were measured (MODEL_CARD.md); the limit is explained in docs/nano.md."""

@@ -22,7 +22,7 @@ from vlac_gym.critic.vlac.convert_tokenizer import ConvertedTokenizer, convert_t
 from vlac_gym.critic.vlac.tiny_checkpoint import processor_files
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
-from vlac_gym.reporting.output_folder import claim_folder
+from vlac_gym.files.output_folder import claim_folder
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

@@ -16,7 +16,7 @@ from vlac_gym.critic.vlac import parsing, prompts
 from vlac_gym.critic.vlac.description import describe_vlac
 from vlac_gym.critic.vlac.pairs import EpisodeJudgement, episode_pairs
 from vlac_gym.errors import ConfigError, CriticResponseError, CriticServerError, unknown_name
-from vlac_gym.progress_metrics import VALUE_RULES, ValueRule, accumulate_values
+from vlac_gym.metrics.progress import VALUE_RULES, ValueRule, accumulate_values
 from vlac_gym.types import CriticInfo, CriticKnowledge, FloatArray, Frame
 
 _log = logging.getLogger(__name__)

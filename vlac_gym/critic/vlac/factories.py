@@ -16,7 +16,7 @@ from vlac_gym.critic.engines.base import Engine
 from vlac_gym.critic.knowledge import read_knowledge
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.spec_options import option_types, read_argument
+from vlac_gym.specs.options import option_types, read_argument
 
 _NOT_IN_SPECS = ("path", "base_url", "model", "api_key", "allow_remote_code")
 """Parameters of engines that no spec's options give: its target does, or only a keyword may, since specs end up in

@@ -28,7 +28,7 @@ from typing import Any
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
-from vlac_gym.reporting.output_folder import claim_folder
+from vlac_gym.files.output_folder import claim_folder
 
 NUMBER_LIMIT = 1000
 """Whole numbers 0..999 are single tokens, as in VLAC's own tokenizer."""

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.actions import as_array
+from vlac_gym.stepping.actions import as_array
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult
 from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper

@@ -14,11 +14,11 @@ from gymnasium.vector import VectorEnv
 
 from vlac_gym.rule.episode import Verdict
 from vlac_gym.rule.round import OpenStep
+from vlac_gym.stepping.frame_source import FrameReader
+from vlac_gym.stepping.inner_wrappers import check_inner_wrappers
 from vlac_gym.types import Frame
 from vlac_gym.vector.orders import ResetReport, StepOrder, StepReport
 from vlac_gym.wrappers.critic_referee import CriticReferee
-from vlac_gym.wrappers.frame_source import FrameReader
-from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers
 from vlac_gym.wrappers.rule_setup import RewardConfig
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.curriculum import Assignment, Curriculum, EpisodeResult
 from vlac_gym.errors import ConfigError
-from vlac_gym.rollout.finished import EpisodeLog, FinishedEpisode
+from vlac_gym.vector.finished import EpisodeLog, FinishedEpisode
 from vlac_gym.vector.infos import stack_infos
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.wrappers.rule_setup import without_mode

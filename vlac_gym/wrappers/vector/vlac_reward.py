@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError, CriticError
+from vlac_gym.stepping.inner_wrappers import check_inner_wrappers, episode_enders, nested
 from vlac_gym.types import Mode
 from vlac_gym.vector.plain_envs import PlainEnvs
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult
-from vlac_gym.wrappers.inner_wrappers import check_inner_wrappers, episode_enders, nested
 from vlac_gym.wrappers.rule_setup import RewardOptions, check_mode, reward_config, without_mode
 from vlac_gym.wrappers.vector.critic_referee import VectorCriticReferee
 

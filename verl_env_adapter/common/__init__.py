@@ -1,0 +1,1 @@
+"""What the adapters share: settings, pools of envs, conversions, import hooks."""

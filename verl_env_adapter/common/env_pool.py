@@ -1,0 +1,262 @@
+"""Several wrapped envs for trainers that step in batches, some or all of them at a time: `EnvPool`, `check_start`."""
+
+__all__ = ["EnvPool", "check_start"]
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verl_env_adapter.common.conversion import check_actions
+from verl_env_adapter.common.env_report import ChunkBatch, EnvReport
+from verl_env_adapter.common.env_stack import make_critic_of, make_vector_env
+from verl_env_adapter.common.settings import AdapterSettings
+from vlac_gym.errors import AdapterContractError, ConfigError, SimulatorError, VlacGymError, unknown_name
+from vlac_gym.types import Mode
+from vlac_gym.vector.infos import unstack_infos
+from vlac_gym.vector.observations import copy_row
+
+_RESET_KEYS = ("seed", "task_id", "init_state_id")
+
+_T = TypeVar("_T")
+
+
+class EnvPool:
+    """N wrapped envs; each keeps its end, and its critic's history, until its own reset.
+
+    The critic is asked once about all envs that are stepped together. All are in one mode: a reset of some envs in
+    another mode is refused while others are in an episode, and ends those that are over.
+
+    Args:
+        settings: The trainer's block.
+        num_envs: N >= 1.
+        host_deadline_s: How long the trainer waits for one chunk; bounds the critic's deadline.
+        isolated: Each env in a process of its own, or where `placement.env_resource` says; they step at the same time,
+            and one that died is started anew at its next reset.
+
+    Raises:
+        ConfigError: The settings do not fit.
+    """
+
+    def __init__(
+        self,
+        settings: AdapterSettings,
+        num_envs: int,
+        *,
+        host_deadline_s: float | None = None,
+        isolated: bool = False,
+    ) -> None:
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+            raise ConfigError(f"Expected num_envs as an int >= 1, got {num_envs!r}.")
+        self.settings = settings
+        self.num_envs = num_envs
+        self._critic = make_critic_of(settings, host_deadline_s)
+        self.envs = make_vector_env(
+            settings,
+            num_envs,
+            critic=self._critic,
+            mode="eval",
+            on_critic_error="truncate",  # `play` raises, where the settings say so, and loses no other episode
+            processes="async" if isolated else "sync",
+        )
+        self._reports: list[EnvReport | None] = [None] * num_envs
+        self._needs_full_reset = True
+
+    @property
+    def action_size(self) -> int:
+        """A, the length of one action."""
+        return int(self.envs.single_action_space.shape[-1])  # type: ignore[index]
+
+    def reports(self, env_ids: Sequence[int] | None = None) -> list[EnvReport | None]:
+        """The last report of each env; None for one that was never reset or lost its episode."""
+        return [self._reports[i] for i in self._ids(env_ids)]
+
+    def reset(
+        self,
+        env_ids: Sequence[int] | None = None,
+        *,
+        mode: Mode,
+        options: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[EnvReport]:
+        """Starts episodes; the critic's history of the ones before is dropped.
+
+        Args:
+            env_ids: Which envs; None means all.
+            mode: From the trainer's phase, see `AdapterSettings.mode_in`.
+            options: For each of them `seed`, `task_id` and `init_state_id`, all optional.
+
+        Raises:
+            ConfigError: The options don't fit; no env was reset. Or the env has no such start.
+            AdapterContractError: Other envs are in an episode of the other mode.
+            SimulatorError: A simulator can't be started. All episodes are lost, as with any error of an env.
+        """
+        ids = self._ids(env_ids)
+        starts = self._checked_starts(ids, options)
+        if mode != self.envs.mode:
+            self._refuse_running_others(ids, mode)
+            self._needs_full_reset = True
+        if self._needs_full_reset:
+            # An env that nobody asked for begins like one that somebody did, and idles.
+            starts = dict.fromkeys(range(self.num_envs), next(iter(starts.values()))) | starts
+        self._begin(starts, mode)
+        self._needs_full_reset = False
+        self._forget(starts.keys() - set(ids))
+        return [self._last(i) for i in ids]
+
+    def step_chunk(self, actions: Any, env_ids: Sequence[int] | None = None) -> ChunkBatch:
+        """Executes (B, T, A) actions (or (B, A), single ones), each env up to its episode's end.
+
+        Raises:
+            AdapterContractError: Another shape or values that are not finite; nothing was executed.
+            CriticError: With ``on_error: raise``; the episodes that it concerns are lost, the others go on.
+            SimulatorError: A simulator failed; likewise.
+        """
+        ids = self._ids(env_ids)
+        chunks = check_actions(
+            actions,
+            num_envs=len(ids),
+            action_size=self.action_size,
+            max_chunk=self.settings.env.chunk,
+            where="step_chunk",
+        )
+        if lost := self.play(dict(zip(ids, chunks, strict=True))):
+            raise next(iter(lost.values()))
+        return ChunkBatch.of({i: self._last(i) for i in ids}, chunks.shape[1])
+
+    def close(self) -> None:
+        """Closes every env and the critic; safe to call twice."""
+        self.envs.close()
+        if not isinstance(self._critic, str):
+            self._critic.close()
+
+    def play(self, chunks: Mapping[int, NDArray[np.float32]]) -> dict[int, VlacGymError]:
+        """`step_chunk` of checked chunks of one length by env id; returns what was lost, instead of raising it."""
+        if idle := [i for i in chunks if self._reports[i] is None]:
+            raise AdapterContractError(f"Envs {idle} have no running episode. Reset them before stepping.")
+        running = {i: chunk for i, chunk in chunks.items() if not self._last(i).is_over}
+        for i in chunks.keys() - running.keys():
+            self._reports[i] = self._last(i).idle()
+        return self._play(running) if running else {}
+
+    def _play(self, chunks: Mapping[int, NDArray[np.float32]]) -> dict[int, VlacGymError]:
+        first = next(iter(chunks.values()))
+        actions = np.zeros((self.num_envs, *first.shape), first.dtype)
+        actions[list(chunks)] = list(chunks.values())
+        before = {i: self._last(i) for i in chunks}
+        self._forget(chunks)  # Whatever raises below leaves episodes that can't go on.
+        result = self._all_or_nothing(
+            lambda: self.envs.step_chunk(actions, np.isin(np.arange(self.num_envs), list(chunks)))
+        )
+        infos = unstack_infos(result.infos, self.num_envs)
+        lost: dict[int, VlacGymError] = {
+            i: SimulatorError(f"Env {i} lost its episode: {infos[i]['lost_reason']}. Reset it.")
+            for i in np.flatnonzero(result.infos["lost"]).tolist()
+        }
+        if self.settings.critic.on_error == "raise":
+            lost |= self.envs.critic_errors
+        for i, report in before.items():
+            if i not in lost:
+                self._reports[i] = report.after(
+                    copy_row(result.observations, i),
+                    result.rewards[i, : result.executed_steps[i]],
+                    terminated=bool(result.terminations[i]),
+                    truncated=bool(result.truncations[i]),
+                    success=result.successes[i],
+                    info=infos[i],
+                )
+        return lost
+
+    def _begin(self, starts: Mapping[int, Mapping[str, Any]], mode: Mode) -> None:
+        every = range(self.num_envs)
+        values = {key: [starts.get(i, {}).get(key) for i in every] for key in _RESET_KEYS}
+        seeds = values.pop("seed")
+        options: dict[str, Any] = {key: row for key, row in values.items() if any(v is not None for v in row)}
+        if len(starts) < self.num_envs:
+            options["reset_mask"] = np.isin(every, list(starts))
+        self._forget(starts)
+        observations, infos = self._all_or_nothing(
+            lambda: self.envs.reset(seed=seeds, options={**options, "mode": mode})
+        )
+        each = unstack_infos(infos, self.num_envs)
+        for i in starts:
+            self._reports[i] = EnvReport.of_reset(copy_row(observations, i), each[i])
+
+    def _all_or_nothing(self, call: Callable[[], _T]) -> _T:
+        """What the vector env answers; an error that it raises has cost it every episode."""
+        try:
+            return call()
+        except BaseException:
+            self._forget(range(self.num_envs))
+            self._needs_full_reset = True
+            raise
+
+    def give_up(self) -> None:
+        """Gives up the episodes of all envs, which must be reset before they are stepped."""
+        self._forget(range(self.num_envs))
+
+    def _forget(self, ids: Iterable[int]) -> None:
+        for i in ids:
+            self._reports[i] = None
+
+    def _last(self, env_id: int) -> EnvReport:
+        report = self._reports[env_id]
+        assert report is not None
+        return report
+
+    def _refuse_running_others(self, ids: Sequence[int], mode: Mode) -> None:
+        others = [
+            i
+            for i, report in enumerate(self._reports)
+            if i not in ids and report is not None and not report.is_over
+        ]
+        if others:
+            raise AdapterContractError(
+                f"Expected a reset in {self.envs.mode!r} mode, got {mode!r}: envs {others} are in an episode. Play "
+                "them to their end, or reset all."
+            )
+
+    def _checked_starts(
+        self, ids: Sequence[int], options: Sequence[Mapping[str, Any]] | None
+    ) -> dict[int, dict[str, Any]]:
+        chosen = [{}] * len(ids) if options is None else [dict(item) for item in options]
+        if len(chosen) != len(ids):
+            raise ConfigError(f"Expected reset options for {len(ids)} envs, got {len(chosen)}.")
+        for item in chosen:
+            check_start(item, self.settings)
+        return dict(zip(ids, chosen, strict=True))
+
+    def _ids(self, env_ids: Sequence[int] | None) -> list[int]:
+        if env_ids is None:
+            return list(range(self.num_envs))
+        ids = [int(i) for i in env_ids]
+        if len(set(ids)) != len(ids) or not all(0 <= i < self.num_envs for i in ids):
+            raise AdapterContractError(f"Expected different env ids in 0..{self.num_envs - 1}, got {ids}.")
+        return ids
+
+
+def check_start(start: Mapping[str, Any], settings: AdapterSettings) -> None:
+    """Refuses a start that the settings' env does not have; starts no simulator.
+
+    Args:
+        start: `seed`, `task_id` and `init_state_id`, each optional or None.
+        settings: The trainer's block.
+
+    Raises:
+        ConfigError: Another key, or there is no such task or initial state.
+    """
+    for name in start:
+        if name not in _RESET_KEYS:
+            raise unknown_name("reset option", str(name), _RESET_KEYS)
+    task_id, init_state_id = start.get("task_id"), start.get("init_state_id")
+    if task_id is None and init_state_id is None:
+        return
+    env = settings.env
+    if not env.is_libero:
+        raise ConfigError(f"task_id and init_state_id are LIBERO's, but env.id is {env.id!r}.")
+    if task_id is not None:
+        from vlac_gym.envs.libero.tasks import check_init_state, get_task
+
+        task = get_task(env.suite, task_id)
+        if init_state_id is not None:
+            check_init_state(task, init_state_id)

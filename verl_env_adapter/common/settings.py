@@ -1,0 +1,397 @@
+"""One configuration block for every trainer: `AdapterSettings`, read from a plain mapping by `parse_settings`.
+
+    mode: phase                      # phase: the critic trains, the simulator evaluates; eval: never the critic
+    env: {suite: libero_spatial, tasks: [0, 1], cameras: [agentview], chunk: 8}
+    critic: {spec: "http://critic:8400", on_error: truncate}
+    rule: {preset: vlac, calibration: card.json, min_steps: 8}
+    placement: {envs_per_worker: 4}
+
+A key that does not exist is a `ConfigError` naming the nearest one. Standard library and numpy only.
+"""
+
+__all__ = [
+    "AdapterSettings",
+    "CriticSettings",
+    "EnvSettings",
+    "Phase",
+    "PlacementSettings",
+    "RuleSettings",
+    "SETTINGS_VARIABLE",
+    "load_settings",
+    "parse_settings",
+    "settings_from_environment",
+    "to_plain",
+]
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from verl_env_adapter.common.setting_checks import check_choice, check_int, is_number
+from vlac_gym import LIBERO_ENV_ID
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.extras import needs
+from vlac_gym.rule.reward import TrainingRule
+from vlac_gym.service.client_config import read_url_spec
+from vlac_gym.specs.options import split_spec
+from vlac_gym.types import Mode
+from vlac_gym.wrappers.rule_setup import resolve_rule
+
+Phase = Literal["train", "validate"]
+"""What the trainer itself is doing."""
+
+SETTINGS_VARIABLE = "VLAC_GYM_SETTINGS"
+"""Environment variable with the path of a settings file, for trainers that hand an adapter no configuration."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSettings:
+    """The environment.
+
+    Attributes:
+        id: A Gymnasium id, or ``module:id`` to import its module first.
+        suite: LIBERO's task suite; without effect for other ids.
+        tasks: Task ids of the suite, or None for all of them.
+        cameras: Pictures in the observation; the critic needs `agentview` at least to exist, not to be here.
+        image_size: Side of the pictures in pixels.
+        chunk: Longest action chunk, in env steps.
+        max_episode_steps: Step limit, or None for the suite's (the env's) own.
+        frame: Where the critic's frame is; see `vlac_gym.stepping.frame_source.FrameSource`; None finds it.
+        on_sim_terminated: See `VLACRewardWrapper`; `truncate` for simulators that can't be stepped on.
+        kwargs: More keyword arguments of the env.
+    """
+
+    id: str = LIBERO_ENV_ID
+    suite: str = "libero_spatial"
+    tasks: tuple[int, ...] | None = None
+    cameras: tuple[str, ...] = ("agentview",)
+    image_size: int = 256
+    chunk: int = 8
+    max_episode_steps: int | None = None
+    frame: str | None = None
+    on_sim_terminated: Literal["ignore", "truncate"] = "ignore"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_int("env.chunk", self.chunk, minimum=1)
+        check_int("env.image_size", self.image_size, minimum=1)
+        if self.max_episode_steps is not None:
+            check_int("env.max_episode_steps", self.max_episode_steps, minimum=1)
+        check_choice("env.on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
+        if self.tasks is not None:
+            if not self.tasks:
+                raise ConfigError("Expected env.tasks as a list of task ids or null, got an empty list.")
+            for task_id in self.tasks:
+                check_int("env.tasks[…]", task_id, minimum=0)
+        if not self.cameras or not all(isinstance(camera, str) for camera in self.cameras):
+            raise ConfigError(f"Expected env.cameras as a list of names, got {list(self.cameras)!r}.")
+
+    @property
+    def is_libero(self) -> bool:
+        """Does the id mean this package's LIBERO?"""
+        return self.id == LIBERO_ENV_ID
+
+
+_BESIDE_SPEC = {"timeout_s", "deadline_s", "max_attempts", "token_file"}
+"""Options of a critic server that have a place of their own among the settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticSettings:
+    """The critic, and what happens without it.
+
+    Attributes:
+        spec: See `vlac_gym.critic.make_critic`: a server's URL, also with further options as in
+            `http://host:8400?encoding=png`, or `oracle`, `transformers:PATH`, ….
+        on_error: `raise` gives the critic's failure to the trainer; `truncate` ends the episode with reward 0
+            and marks it failed, so that the trainer can mask it.
+        on_mismatch: `raise` or `warn`; see `on_critic_mismatch` of `VLACRewardWrapper`.
+        timeout_s: Deadline of one attempt (servers only); None takes half of a question's deadline.
+        deadline_s: Deadline of one question with all attempts (servers only); None: see `critic_options`.
+        max_attempts: Attempts of one question (servers only).
+        token_file: File with the server's bearer token.
+    """
+
+    spec: str = "oracle"
+    on_error: Literal["raise", "truncate"] = "raise"
+    on_mismatch: Literal["raise", "warn"] = "raise"
+    timeout_s: float | None = None
+    deadline_s: float | None = None
+    max_attempts: int = 10
+    token_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spec, str) or not self.spec.strip():
+            raise ConfigError(f"Expected critic.spec such as 'http://host:8400', got {self.spec!r}.")
+        check_choice("critic.on_error", self.on_error, ("raise", "truncate"))
+        check_choice("critic.on_mismatch", self.on_mismatch, ("raise", "warn"))
+        check_int("critic.max_attempts", self.max_attempts, minimum=1)
+        for name in ("timeout_s", "deadline_s"):
+            value = getattr(self, name)
+            if value is not None and not (is_number(value) and math.isfinite(value) and value > 0):
+                raise ConfigError(f"Expected critic.{name} above 0 or null, got {value!r}.")
+        if self.is_remote:
+            _, in_spec = read_url_spec(self.spec)
+            if twice := sorted(in_spec.keys() & _BESIDE_SPEC):
+                raise ConfigError(
+                    f"critic.spec {self.spec!r} gives {twice[0]}. Give critic.{twice[0]} instead, which is kept within "
+                    "the trainer's own deadline."
+                )
+        else:
+            given = [name for name in ("timeout_s", "deadline_s", "token_file") if getattr(self, name)]
+            if given:
+                raise ConfigError(
+                    f"critic.{given[0]} is for critic servers, but critic.spec is {self.spec!r}. Drop it."
+                )
+
+    @property
+    def is_remote(self) -> bool:
+        """Is the critic a server?"""
+        return split_spec(self.spec)[0] in ("http", "https")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleSettings:
+    """The training rule: a preset, a report card's thresholds, and fields of `TrainingRule` that replace both.
+
+    Attributes:
+        preset: `vlac`, `dense`, `pbrs` or `evolve`.
+        calibration: Path of a report card's `card.json`.
+        options: Fields of `vlac_gym.rule.reward.TrainingRule`, written beside `preset` in the block.
+    """
+
+    preset: str = "vlac"
+    calibration: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolve(self) -> TrainingRule:
+        """The rule that results.
+
+        Raises:
+            ConfigError: Unknown preset, a value out of range, or a bad calibration file.
+        """
+        return resolve_rule(self.preset, self.calibration, self.options, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementSettings:
+    """Where env processes run, and how long a trainer waits for them.
+
+    Attributes:
+        envs_per_worker: Env processes of one trainer worker, >= 1; more episodes than that wait.
+        env_resource: Ray resource of the env processes, e.g. `sim`; None runs them beside their worker.
+        start_timeout_s: Deadline of a reset, which may compile a scene.
+        step_timeout_s: Deadline of an action chunk.
+    """
+
+    envs_per_worker: int = 4
+    env_resource: str | None = None
+    start_timeout_s: float = 600.0
+    step_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_int("placement.envs_per_worker", self.envs_per_worker, minimum=1)
+        for name in ("start_timeout_s", "step_timeout_s"):
+            value = getattr(self, name)
+            if not (is_number(value) and math.isfinite(value) and value > 0):
+                raise ConfigError(f"Expected placement.{name} above 0, got {value!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """Everything that an adapter is told.
+
+    Attributes:
+        mode: `phase` follows the trainer: the critic in its training phase, the simulator in its validation.
+            `eval` takes the simulator's signals in both, for a baseline. `train` refuses to validate.
+        env: The environment.
+        critic: The critic.
+        rule: The training rule.
+        truncate_as_terminal: Report the critic's value at the step limit as a terminal reward, for trainers
+            that bootstrap after truncation.
+        placement: Env processes.
+    """
+
+    mode: Literal["phase", "train", "eval"] = "phase"
+    env: EnvSettings = field(default_factory=EnvSettings)
+    critic: CriticSettings = field(default_factory=CriticSettings)
+    rule: RuleSettings = field(default_factory=RuleSettings)
+    truncate_as_terminal: bool = False
+    placement: PlacementSettings = field(default_factory=PlacementSettings)
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, ("phase", "train", "eval"))
+        if not isinstance(self.truncate_as_terminal, bool):
+            raise ConfigError(
+                f"Expected truncate_as_terminal as true or false, got {self.truncate_as_terminal!r}."
+            )
+
+    @property
+    def rule_options(self) -> dict[str, Any]:
+        """The fields of `TrainingRule` that the wrapper is given beside the preset and the calibration."""
+        return {**self.rule.options, "truncate_as_terminal": self.truncate_as_terminal}
+
+    def mode_in(self, phase: Phase) -> Mode:
+        """The wrapper's mode in a phase of the trainer.
+
+        Raises:
+            ConfigError: ``mode: train`` while the trainer validates: a critic's opinion would be published as
+                success.
+        """
+        check_choice("phase", phase, ("train", "validate"))
+        if self.mode == "eval" or (self.mode == "phase" and phase == "validate"):
+            return "eval"
+        if phase == "validate":
+            raise ConfigError(
+                "The trainer validates, but the settings say mode: train. Use mode: phase, which takes the "
+                "simulator's signals in validation."
+            )
+        return "train"
+
+    def critic_options(self, host_deadline_s: float | None = None) -> dict[str, Any]:
+        """Keyword options for `make_critic`, with a deadline below the host's.
+
+        Args:
+            host_deadline_s: How long the trainer waits for one action chunk; None if it waits for ever.
+
+        Returns:
+            Empty for a critic in this process.
+
+        Raises:
+            ConfigError: `deadline_s` leaves the host no time: a chunk asks up to ``ceil(chunk /
+                done_interval)`` times for done and once for the value.
+        """
+        if not self.critic.is_remote:
+            return {}
+        questions = math.ceil(self.env.chunk / self.rule.resolve().done_interval) + 1
+        limit = math.inf if host_deadline_s is None else 0.8 * host_deadline_s / questions
+        deadline_s = self.critic.deadline_s
+        if deadline_s is None:
+            deadline_s = min(60.0, limit)
+        elif deadline_s > limit:
+            raise ConfigError(
+                f"Expected critic.deadline_s of at most {limit:.1f}, got {deadline_s}: this trainer gives up on an "
+                f"action chunk after {host_deadline_s} s, and a chunk of {self.env.chunk} asks the critic up to "
+                f"{questions} times. Raise rule.done_interval or lower critic.deadline_s."
+            )
+        options: dict[str, Any] = {
+            "deadline_s": deadline_s,
+            "timeout_s": min(self.critic.timeout_s or deadline_s / 2, deadline_s),
+            "max_attempts": self.critic.max_attempts,
+        }
+        if self.critic.token_file is not None:
+            options["token_file"] = self.critic.token_file
+        return options
+
+
+def parse_settings(block: Mapping[str, Any]) -> AdapterSettings:
+    """Reads the block; OmegaConf containers count as mappings and lists, and are not changed.
+
+    Raises:
+        ConfigError: An unknown key (with the nearest known one), or a value that does not fit.
+    """
+    content = to_plain(block)
+    if not isinstance(content, dict):
+        raise ConfigError(f"Expected the settings as a mapping, got {type(block).__name__}.")
+    sections: dict[str, Any] = {
+        "env": lambda fields: _build(EnvSettings, _with_tuples(fields), "env"),
+        "critic": lambda fields: _build(CriticSettings, fields, "critic"),
+        "rule": _parse_rule,
+        "placement": lambda fields: _build(PlacementSettings, fields, "placement"),
+    }
+    values = dict(content)
+    for name, parse in sections.items():
+        fields = values.pop(name, None)
+        if fields is None:
+            continue
+        if not isinstance(fields, dict):
+            raise ConfigError(f"Expected the settings' {name} as a mapping, got {fields!r}.")
+        values[name] = parse(fields)
+    return _build(AdapterSettings, values, "the settings")
+
+
+def load_settings(path: str | os.PathLike[str]) -> AdapterSettings:
+    """Reads the block from a JSON or YAML file; a top-level key `vlac_gym` around it may be there.
+
+    Raises:
+        ConfigError: No such file, not parsable, or a bad block.
+        DependencyNotInstalled: A YAML file, and PyYAML is missing.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as e:
+        raise ConfigError(f"Can't read the settings file {file}: {e}.") from e
+    content = _parse_text(text, file)
+    if isinstance(content, dict) and set(content) == {"vlac_gym"}:
+        content = content["vlac_gym"]
+    try:
+        return parse_settings(content)
+    except ConfigError as e:
+        raise ConfigError(f"{file}: {e}") from e
+
+
+def settings_from_environment() -> AdapterSettings | None:
+    """The settings of the file that `VLAC_GYM_SETTINGS` names; None if it is not set."""
+    path = os.environ.get(SETTINGS_VARIABLE)
+    return load_settings(path) if path else None
+
+
+def _parse_text(text: str, file: Path) -> Any:
+    try:
+        if file.suffix == ".json":
+            return json.loads(text)
+        with needs(f"Reading {file}", get="Run: pip install pyyaml"):
+            import yaml
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as e:
+            raise ConfigError(f"Expected YAML in {file}: {e}") from e
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"Expected JSON in {file}: {e}") from e
+
+
+def _parse_rule(fields: dict[str, Any]) -> RuleSettings:
+    own = {"preset", "calibration"}
+    known = own | {item.name for item in dataclasses.fields(TrainingRule)} - {"truncate_as_terminal"}
+    if "truncate_as_terminal" in fields:
+        raise ConfigError("Expected truncate_as_terminal beside rule, got it in rule. Move it one level up.")
+    for name in fields:
+        if name not in known:
+            raise unknown_name("key in rule", str(name), known)
+    options = {name: value for name, value in fields.items() if name not in own}
+    rule = _build(RuleSettings, {name: fields[name] for name in own & fields.keys()}, "rule")
+    rule = dataclasses.replace(rule, options=options)
+    rule.resolve()
+    return rule
+
+
+def _build(kind: type[_T], fields: Mapping[str, Any], where: str) -> _T:
+    known = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in fields:
+        if name not in known:
+            raise unknown_name(f"key in {where}", str(name), known)
+    return kind(**fields)
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: tuple(value) if name in ("tasks", "cameras") and isinstance(value, list) else value
+        for name, value in fields.items()
+    }
+
+
+def to_plain(value: Any) -> Any:
+    """Mappings and sequences, OmegaConf's too, as dicts and lists; the rest as it is."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [to_plain(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""verl's Isaac env as one Gymnasium env: `env.IsaacLiberoEnv`."""

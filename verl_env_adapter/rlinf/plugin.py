@@ -1,0 +1,96 @@
+"""RLinf 0.3: the env of its env workers. No fork: an extension module.
+
+Proven against `rlinf` 0.3.0 from PyPI (2026-08), whose own env worker and batch code the tests drive.
+
+    export RLINF_EXT_MODULE=verl_env_adapter.rlinf.plugin        # before Ray starts, on every node
+
+    env:
+      train:
+        env_type: libero                 # RLinf's action conversion; the env itself comes from the block
+        task_suite_name: vlac_gym        # RLinf's own env refuses this name: nothing trains without us
+        vlac_gym: {env: {suite: libero_spatial, chunk: 8}, critic: {spec: "http://critic:8400"}}
+      eval:
+        vlac_gym: ${env.train.vlac_gym}
+        is_eval: True                    # the simulator's signals
+
+RLinf calls `register` in every worker process and only warns where that fails. Four things make a failure loud: the
+suite's name; `verl_env_adapter.rlinf.options.check_config` on the driver (``python -m verl_env_adapter.rlinf.check``);
+`get_env_cls`, which refuses the name without a block; and the metric ``env/critic_mode``, 1 where the critic pays.
+
+What is translated (paths in the wheel):
+
+- A chunk goes on after an episode's end (``envs/libero/libero_env.py:677``). Here the end is latched until the
+  reset: nothing is simulated or asked, rewards are 0, flags stay.
+- ``reset`` has no seed and multiplies one by the number of envs (``:645``). Here a group's envs share start and seed,
+  k-th episode by k-th episode, also when they end at different times.
+- Rewards are ``reward_coef`` times the difference of terminations (``:873``). Here they are what the rule paid, at
+  the one step that earned it; RLinf's coefficients are refused.
+- With ``auto_reset`` or ``ignore_terminations`` ends are reported in the last column (``:714``), and with the latter
+  only the step limit is an end: kept. The terminal observation is the ended episode's (``final_observation``).
+- A truncation gets ``gamma * V`` on top (``workers/env/env_worker.py:676``): ``truncate_as_terminal: true`` makes a
+  paid truncation a termination; with ``auto_reset`` it must be set.
+- Only the last of a chunk's observations is rendered; the others are None, which RLinf's `RecordVideo` skips.
+- `success_once` in training would be the terminations, whoever caused them. Training reports `critic_done` and
+  `sim_success`; evaluation reports `success_once`, the simulator's.
+- A reward model's score is added to each step of a chunk and never ends an episode (``env_worker.py:640``), and
+  forbids more than one pipeline stage (``config.py:928``): leave `use_reward_model` false. Here the critic is asked
+  inside the env's step: reward and end in the step that was judged, stages as before.
+"""
+
+__all__ = ["get_env_class", "register"]
+
+import functools
+import importlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from verl_env_adapter.common.sources import RLINF
+from verl_env_adapter.rlinf.options import BLOCK, SUITE
+from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.extras import needs
+
+_MARK = "_vlac_gym"
+_MODULES = ("rlinf.envs", "rlinf.workers.env.env_worker")
+"""Where `get_env_cls` is looked up; the second imported the name before it called us."""
+
+logger = logging.getLogger(__name__)
+
+
+def register() -> None:
+    """Puts our env before RLinf's; called by RLinf in each worker process, safe to call twice.
+
+    Raises:
+        AdapterContractError: This RLinf has no `get_env_cls` where 0.3.0 has it.
+    """
+    for name in _MODULES:
+        with needs("The RLinf adapter", get=RLINF):
+            module = importlib.import_module(name)
+        find = getattr(module, "get_env_cls", None)
+        if not callable(find):
+            raise AdapterContractError(
+                f"Expected {name}.get_env_cls as in rlinf 0.3.0, got none. Install rlinf==0.3.0."
+            )
+        if not hasattr(find, _MARK):
+            module.get_env_cls = get_env_class(find)  # type: ignore[attr-defined]
+    logger.info("vlac-gym's env is known to RLinf in this process")
+
+
+def get_env_class(find: Callable[..., Any]) -> Callable[..., Any]:
+    """RLinf's `get_env_cls`, which answers with our env for configs that have our block.
+
+    Args:
+        find: RLinf's own.
+    """
+
+    @functools.wraps(find)
+    def choose(env_type: str, env_cfg: Any = None) -> Any:
+        block = env_cfg.get(BLOCK) if env_cfg is not None else None
+        if block is not None:
+            return importlib.import_module("verl_env_adapter.rlinf.env").RolloutEnv
+        if env_cfg is not None and env_cfg.get("task_suite_name") == SUITE:
+            raise ConfigError(f"Expected a block {BLOCK} beside task_suite_name: {SUITE}, got none.")
+        return find(env_type, env_cfg)
+
+    setattr(choose, _MARK, True)
+    return choose

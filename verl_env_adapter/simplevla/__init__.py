@@ -1,0 +1,1 @@
+"""SimpleVLA-RL; `plugin` is its ``external_lib``."""

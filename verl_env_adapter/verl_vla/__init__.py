@@ -1,0 +1,1 @@
+"""verl-vla; `plugin` is what its configuration names."""

@@ -1,0 +1,353 @@
+"""LIBERO manipulation tasks as a Gymnasium environment: `LiberoEnv`, id ``vlac_gym/Libero-v0``."""
+
+__all__ = ["LiberoEnv"]
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+
+from vlac_gym.envs.gl import renderer_name
+from vlac_gym.envs.goal_progress import goal_progress
+from vlac_gym.envs.libero.lighting import split_view
+from vlac_gym.envs.libero.simulator import CONTROL_HZ, LiberoSimulator
+from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask, check_init_state, get_task
+from vlac_gym.envs.mujoco_version import check_mujoco
+from vlac_gym.envs.scene import LiberoScene
+from vlac_gym.errors import ConfigError, SimulatorError, unknown_name
+from vlac_gym.types import Frame
+
+MAX_COMPILED_MODELS = 2
+"""Compiled tasks one env object keeps (least recently used goes first): about 0.3 GB each, and as much for
+textures once a picture was rendered."""
+
+_OPTIONS = ("init_state_id", "task_id")
+
+
+class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
+    """A Panda arm on a LIBERO table: one task of one suite, judged by the task's goal.
+
+    **Action** float32 (7,), in [-1, 1]; finite values beyond are clipped, as LIBERO's controller does; a wrong
+    shape, NaN or infinity raises `ConfigError` and leaves the episode as it was.
+
+    | index | meaning | unit at 1.0 |
+    |---|---|---|
+    | 0-2 | move the end effector along world x, y, z | 0.05 m |
+    | 3-5 | turn it around x, y, z (axis-angle) | 0.5 rad |
+    | 6 | gripper, by sign | -1 opens, +1 closes |
+
+    **Observation** (of the state that the step reached)
+
+    | key | type | meaning |
+    |---|---|---|
+    | `agentview_image`, `wrist_image` | uint8 (H, W, 3) | RGB, upright, not mirrored; the chosen cameras |
+    | `state` | float32 (8,) | end-effector position m (3), axis-angle rad (3), gripper joints m (2) |
+
+    **Reward** 1.0 while the goal holds, else 0.0. **Terminated** while the goal holds: stepping on is allowed, and
+    every step says anew whether it still holds. **Truncated** from `max_episode_steps` on.
+
+    **Info** `task` (instruction), `task_suite`, `task_id`, `init_state_id`, `success` (bool), `goal_progress`
+    (privileged, in [0, 1], 1 exactly at success), `elapsed_steps`.
+
+    **Reset** restores `options["init_state_id"]`, else the constructor's `init_state_id`, else one drawn with the
+    seed; then `settle_steps` steps without motion let objects come to rest. `options["task_id"]` switches
+    to another task of the suite, which stays until the next switch. The same (task, init state, actions)
+    gives bitwise the same states in any process with the same MuJoCo and CPU type, whatever ran before.
+
+    ``metadata["renderer"]`` names what draws the pictures, e.g. ``"mujoco 3.3.2"``: versions light a scene differently.
+
+    Args:
+        task_suite: A name from `vlac_gym.envs.list_suites`.
+        task_id: Which task of the suite.
+        init_state_id: Fixed initial state, or None to draw one at each reset.
+        cameras: Which pictures the observation holds: ``"agentview"``, ``"wrist"`` or both.
+        image_size: Side of the pictures in pixels, 16..2048.
+        max_episode_steps: Step limit, or None for the suite's (`tasks.STEP_LIMITS`). `gym.make` keeps an
+            argument of this name for its own `TimeLimit`, which can shorten an episode but not lengthen it.
+        step_limit: The same under a name that `gym.make` passes on; give one of the two.
+        settle_steps: Steps without motion after a reset; they do not count as episode steps.
+        render_mode: ``"rgb_array"`` or None.
+        max_compiled_models: Compiled tasks kept at once, about 0.7 GB each.
+        start_timeout_s: Deadline for building a task.
+
+    Raises:
+        ConfigError: An argument does not fit.
+        DependencyNotInstalled: LIBERO is not installed, or MuJoCo in a version that spoils its scenes.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": CONTROL_HZ,
+        "renderer": renderer_name(),
+    }
+
+    def __init__(
+        self,
+        task_suite: str = "libero_spatial",
+        task_id: int = 0,
+        *,
+        init_state_id: int | None = None,
+        cameras: Sequence[str] = ("agentview", "wrist"),
+        image_size: int = 256,
+        max_episode_steps: int | None = None,
+        step_limit: int | None = None,
+        settle_steps: int = 10,
+        render_mode: str | None = "rgb_array",
+        max_compiled_models: int = MAX_COMPILED_MODELS,
+        start_timeout_s: float = 300.0,
+    ) -> None:
+        check_mujoco()
+        self._task = get_task(task_suite, task_id)
+        self._fixed_init_state_id = (
+            None if init_state_id is None else check_init_state(self._task, init_state_id)
+        )
+        self.cameras = _checked_cameras(cameras)
+        self._image_size = _in_range("image_size", image_size, 16, 2048)
+        self._step_limit = _one_limit(max_episode_steps, step_limit)
+        self._settle_steps = _in_range("settle_steps", settle_steps, 0, 1000)
+        self._max_compiled_models = _in_range("max_compiled_models", max_compiled_models, 1, 1000)
+        if not (math.isfinite(start_timeout_s) and start_timeout_s > 0):
+            raise ConfigError(f"Expected start_timeout_s above 0, got {start_timeout_s}.")
+        if render_mode not in (None, "rgb_array"):
+            raise unknown_name("render mode", str(render_mode), ("rgb_array", "None"))
+        self.render_mode = render_mode
+        self._start_timeout_s = start_timeout_s
+        self.observation_space = _observation_space(self.cameras, self._image_size)
+        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self._simulators: OrderedDict[int, LiberoSimulator] = OrderedDict()
+        self._simulator: LiberoSimulator | None = None
+        self._init_state_id = -1
+        self._elapsed_steps = 0
+        self._success = False
+        self._frames: dict[str, Frame] = {}
+
+    # What a caller of the Gymnasium interface sees.
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Starts an episode; see the class for the options.
+
+        Raises:
+            ConfigError: Unknown option or id; the running episode is left as it was.
+            SimulatorError: The simulator cannot be started.
+        """
+        super().reset(seed=seed)
+        task, init_state_id = self._choose(options or {})
+        simulator = self._activate(task)
+        self._simulator = None
+        self._frames = simulator.start(init_state_id)
+        self._task, self._simulator, self._init_state_id = task, simulator, init_state_id
+        self._elapsed_steps = 0
+        self._success = simulator.is_success()
+        return self.observe(), self.current_info()
+
+    def step(self, action: ArrayLike) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """Runs one control step of 50 ms and renders the chosen cameras.
+
+        Raises:
+            ConfigError: Wrong shape or a value that is not finite; nothing has moved.
+            SimulatorError: The physics failed or `reset` has not been called.
+        """
+        reward, terminated, truncated = self.step_unrendered(action)
+        return self.observe(), reward, terminated, truncated, self.current_info()
+
+    def render(self) -> Frame | None:
+        """The agent's view (or the only chosen camera) of the present state, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        return self.render_camera("agentview" if "agentview" in self.cameras else self.cameras[0])
+
+    def close(self) -> None:
+        """Frees the simulators; may be called twice, and `reset` starts a new one."""
+        for simulator in self._simulators.values():
+            simulator.close()
+        self._simulators.clear()
+        self._simulator = None
+        self._frames = {}
+
+    # For wrappers that look at fewer frames than there are steps.
+
+    def step_unrendered(self, action: ArrayLike) -> tuple[float, bool, bool]:
+        """`step` without observation and info: nothing is rendered. `observe` and `current_info` make up for it.
+
+        Returns:
+            (reward, terminated, truncated), as `step` would give them.
+        """
+        simulator = self._running()
+        command = _checked_action(action)
+        self._frames = {}
+        try:
+            simulator.step(command)
+        except SimulatorError:
+            self._simulator = None
+            raise
+        self._elapsed_steps += 1
+        self._success = simulator.is_success()
+        truncated = self._elapsed_steps >= self.max_episode_steps
+        return float(self._success), self._success, truncated
+
+    def observe(self) -> dict[str, NDArray[Any]]:
+        """The observation of the present state; each camera is rendered at most once per step."""
+        observation: dict[str, NDArray[Any]] = {
+            f"{camera}_image": self.render_camera(camera) for camera in self.cameras
+        }
+        observation["state"] = self._running().proprioception()
+        return observation
+
+    def render_camera(self, camera: str) -> Frame:
+        """One camera's picture of the present state, whether or not the observation holds it.
+
+        Args:
+            camera: `agentview`, `wrist`, or one of them under another light, as `agentview@shadow`; see
+                `vlac_gym.envs.libero.lighting`. Pictures under another light are rendered at every call.
+
+        Returns:
+            uint8 (image_size, image_size, 3), RGB, upright; a copy.
+
+        Raises:
+            ConfigError: No such camera or light.
+        """
+        name, light = split_view(camera)
+        simulator = self._running()
+        if light is not None:
+            return simulator.render(name, light)
+        if camera not in self._frames:
+            self._frames[camera] = simulator.render(camera)
+        return self._frames[camera].copy()
+
+    def current_info(self) -> dict[str, Any]:
+        """The info of the present state; see the class for its keys."""
+        return {
+            "task": self._task.language,
+            "task_suite": self._task.suite,
+            "task_id": self._task.task_id,
+            "init_state_id": self._init_state_id,
+            "success": self._success,
+            "goal_progress": goal_progress(self.scene),
+            "elapsed_steps": self._elapsed_steps,
+        }
+
+    @property
+    def task(self) -> LiberoTask:
+        """The current task."""
+        return self._task
+
+    @property
+    def max_episode_steps(self) -> int:
+        """The step limit of the current task."""
+        return self._task.max_episode_steps if self._step_limit is None else self._step_limit
+
+    @property
+    def scene(self) -> LiberoScene:
+        """Privileged view of the state, for experts and oracles; never for a policy under training."""
+        return LiberoScene(self._running().domain, elapsed_steps=lambda: self._elapsed_steps)
+
+    def proprioception(self) -> NDArray[np.float32]:
+        """The observation's `state` without rendering: float32 (8,)."""
+        return self._running().proprioception()
+
+    def physics_state(self) -> NDArray[np.float64]:
+        """float64 (1 + nq + nv,): time, joint positions and velocities; a copy."""
+        return self._running().physics_state()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A simulator cannot travel; the copy starts its own at its first reset.
+        return {**self.__dict__, "_simulators": OrderedDict(), "_simulator": None, "_frames": {}}
+
+    def _choose(self, options: dict[str, Any]) -> tuple[LiberoTask, int]:
+        for name in options:
+            if name not in _OPTIONS:
+                raise unknown_name("reset option", str(name), _OPTIONS)
+        task = self._task
+        if options.get("task_id") is not None:
+            task = get_task(task.suite, options["task_id"])
+        chosen = options.get("init_state_id", self._fixed_init_state_id)
+        if chosen is None:
+            return task, int(self.np_random.integers(task.num_init_states))
+        return task, check_init_state(task, chosen)
+
+    def _activate(self, task: LiberoTask) -> LiberoSimulator:
+        found = self._simulators.get(task.task_id)
+        if found is None:
+            while len(self._simulators) >= self._max_compiled_models:
+                self._simulators.popitem(last=False)[1].close()
+            found = LiberoSimulator(
+                task,
+                image_size=self._image_size,
+                settle_steps=self._settle_steps,
+                start_timeout_s=self._start_timeout_s,
+            )
+            self._simulators[task.task_id] = found
+        self._simulators.move_to_end(task.task_id)
+        return found
+
+    def _running(self) -> LiberoSimulator:
+        if self._simulator is None:
+            raise SimulatorError(
+                "No episode is running: the env is new, closed or its physics failed. Call reset."
+            )
+        return self._simulator
+
+
+def _observation_space(cameras: tuple[str, ...], image_size: int) -> spaces.Dict[Any]:
+    picture = (image_size, image_size, 3)
+    # The arm reaches 0.855 m from its base, which stands within 1 m of the origin; 4 m leaves room.
+    bound = np.array([4.0] * 3 + [2 * math.pi] * 3 + [0.1] * 2, dtype=np.float32)
+    return spaces.Dict(
+        {
+            **{f"{camera}_image": spaces.Box(0, 255, picture, np.uint8) for camera in cameras},
+            "state": spaces.Box(-bound, bound, dtype=np.float32),
+        }
+    )
+
+
+def _one_limit(max_episode_steps: int | None, step_limit: int | None) -> int | None:
+    if max_episode_steps is not None and step_limit is not None:
+        raise ConfigError(
+            f"Expected max_episode_steps or step_limit, got both ({max_episode_steps}, {step_limit}). Drop one."
+        )
+    if step_limit is not None:
+        return _in_range("step_limit", step_limit, 1, 1_000_000)
+    if max_episode_steps is not None:
+        return _in_range("max_episode_steps", max_episode_steps, 1, 1_000_000)
+    return None
+
+
+def _checked_action(action: ArrayLike) -> NDArray[np.float64]:
+    try:
+        command = np.asarray(action, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"Expected an action of 7 numbers, got {type(action).__name__}: {error}."
+        ) from error
+    if command.shape != (7,):
+        raise ConfigError(
+            f"Expected an action of shape (7,), got {command.shape}. Step a chunk one row at a time."
+        )
+    if not np.isfinite(command).all():
+        raise ConfigError(f"Expected a finite action, got {command.tolist()}. The env has not moved.")
+    return np.clip(command, -1.0, 1.0)
+
+
+def _checked_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
+    names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
+    for name in names:
+        if name not in CAMERAS:
+            raise unknown_name("camera", str(name), CAMERAS)
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(
+            f"Expected one or two different cameras of {', '.join(CAMERAS)}, got {list(names)}."
+        )
+    return names
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ConfigError(f"Expected {name} to be a whole number in {low}..{high}, got {value!r}.")
+    return int(value)

@@ -1,0 +1,1 @@
+"""Names in specs and their one grammar, ``scheme:target?key=value``."""

@@ -1,0 +1,135 @@
+"""Actions, checked before anything moves: of one env by `check_action`, of N by `checked_actions`, `checked_chunks`."""
+
+__all__ = ["as_array", "check_action", "checked_actions", "checked_chunks", "checked_mask", "require_numbers"]
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import iterate
+from numpy.typing import NDArray
+
+from vlac_gym.errors import ConfigError
+
+
+def as_array(actions: Any, where: str = "actions") -> NDArray[Any]:
+    """Actions as an array.
+
+    Raises:
+        ConfigError: Rows of different lengths.
+    """
+    try:
+        return np.asarray(actions)
+    except ValueError as e:
+        raise ConfigError(f"Expected {where} as one array, got {actions!r}: {e}; nothing moved.") from e
+
+
+def require_numbers(array: NDArray[Any], where: str = "actions") -> None:
+    """Refuses what is no real number.
+
+    Raises:
+        ConfigError: An array of objects, texts, complex numbers and the like.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"Expected {where} as real numbers, got dtype {array.dtype}; nothing moved.")
+
+
+def check_action(action: Any, space: spaces.Space[Any]) -> None:
+    """Refuses what an env could stumble over half way.
+
+    Args:
+        action: Any form that `np.asarray` reads; values beyond the bounds are the env's own affair.
+        space: The action space; only a Box is looked at.
+
+    Raises:
+        ConfigError: Another shape than the space's, no numbers, or not finite.
+    """
+    if not isinstance(space, spaces.Box):
+        return
+    array = as_array(action, "an action")
+    if array.shape != space.shape:
+        raise ConfigError(
+            f"Expected an action of shape {space.shape}, got {array.shape}. The env has not moved."
+        )
+    require_numbers(array, "an action")
+    if not np.isfinite(array).all():
+        raise ConfigError(f"Expected a finite action, got {array.tolist()}. The env has not moved.")
+
+
+def checked_chunks(
+    actions: NDArray[Any], num_envs: int, action_shape: tuple[int, ...]
+) -> Sequence[NDArray[Any]]:
+    """The chunks by env.
+
+    Args:
+        actions: (num_envs, T, *action_shape), T >= 1.
+        num_envs: N.
+        action_shape: Shape of one env's action.
+
+    Raises:
+        ConfigError: Wrong shape, no numbers, or not finite.
+    """
+    array = as_array(actions)
+    if array.ndim < 2 or array.shape[0] != num_envs or array.shape[1] == 0 or array.shape[2:] != action_shape:
+        wanted = ", ".join(str(n) for n in (num_envs, "T >= 1", *action_shape))
+        raise ConfigError(f"Expected actions of shape ({wanted}), got {array.shape}; `step` takes no axis T.")
+    require_numbers(array)
+    if not np.isfinite(array).all():
+        where = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
+        raise ConfigError(f"Expected finite actions, got NaN or infinity for envs {where}; nothing moved.")
+    return list(array)
+
+
+def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int) -> list[Any]:
+    """One action per env.
+
+    Args:
+        actions: As `action_space`, the batched space, has them, or a list with one action per env for a space that is
+            batched as an array.
+        action_space: Of the vector env.
+        num_envs: N.
+
+    Raises:
+        ConfigError: Another number of actions, a wrong shape of a Box's, no numbers, or not finite.
+    """
+    for where, space, part in _leaves("actions", action_space, actions):
+        array = as_array(part, where)
+        wanted = space.shape if isinstance(space, spaces.Box) else (num_envs,)
+        if array.shape[: len(wanted or ())] != wanted:
+            raise ConfigError(f"Expected {where} of shape {wanted}, got {array.shape}; nothing moved.")
+        require_numbers(array, where)
+        if not np.isfinite(array).all():
+            envs = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
+            raise ConfigError(f"Expected finite {where}, got NaN or infinity for envs {envs}; nothing moved.")
+    return list(iterate(action_space, actions))
+
+
+def checked_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
+    """Which envs to step, bool (num_envs,); None are all.
+
+    Raises:
+        ConfigError: Another type or shape.
+    """
+    if mask is None:
+        return np.ones(num_envs, np.bool_)
+    chosen = np.asarray(mask)
+    if chosen.dtype != np.bool_ or chosen.shape != (num_envs,):
+        raise ConfigError(f"Expected mask as bool ({num_envs},), got {mask!r}; nothing moved.")
+    return chosen
+
+
+def _leaves(where: str, space: spaces.Space[Any], part: Any) -> Iterator[tuple[str, spaces.Space[Any], Any]]:
+    """The arrays of a batch of actions, each with its name and space."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(part, Mapping) or set(part) != set(space):
+            raise ConfigError(f"Expected {where} as a dict with the keys {sorted(space)}, got {part!r}.")
+        for key, item in space.items():
+            yield from _leaves(f"{where}[{key!r}]", item, part[key])
+    elif isinstance(space, spaces.Tuple):
+        if not isinstance(part, tuple | list) or len(part) != len(space):
+            raise ConfigError(f"Expected {where} as a tuple of {len(space)}, got {part!r}.")
+        for i, item in enumerate(space):
+            yield from _leaves(f"{where}[{i}]", item, part[i])
+    elif isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        yield where, space, part

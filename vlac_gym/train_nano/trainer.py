@@ -1,0 +1,321 @@
+"""Trains the nano critic from recorded episodes: `train_nano`, `knowledge_of`."""
+
+__all__ = ["knowledge_of", "train_nano"]
+
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlac_gym.critic.engines.chat_prompts import PromptEncoder
+from vlac_gym.critic.knowledge import write_knowledge
+from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
+from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes, build_config, save_checkpoint, train_tokenizer
+from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.data.episodes import Episode
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
+from vlac_gym.files.output_folder import claim_folder
+from vlac_gym.train_nano.batches import FrameBank, PromptBook
+from vlac_gym.train_nano.labels import FrameTable, Sampler
+from vlac_gym.train_nano.losses import done_loss, pair_loss, reply_logits
+from vlac_gym.train_nano.recipe import NANO_NUMBER_LIMIT, NANO_SIZES, TrainRecipe
+from vlac_gym.train_nano.rewording import Wordings
+from vlac_gym.train_nano.validation import validate
+from vlac_gym.types import CriticKnowledge
+
+with needs("Training nano", "vlac"):
+    import torch
+    import transformers
+
+logger = logging.getLogger(__name__)
+
+_FILES = ("checkpoint", "log.jsonl", "state.pt", ".state.pt.tmp")
+_MAY_CHANGE = ("steps", "max_seconds", "save_every_s", "validate_every")
+"""Settings that may differ between a run and its continuation."""
+
+
+def train_nano(
+    data: str | Path,
+    out: str | Path,
+    recipe: TrainRecipe | None = None,
+    *,
+    sizes: ModelSizes = NANO_SIZES,
+    device: str | None = None,
+    resume: bool = False,
+    on_step: Callable[[int], None] | None = None,
+) -> Path:
+    """Trains on every episode in `data` but the validation init states.
+
+    Writes `log.jsonl`, `state.pt` (to resume) and `checkpoint/`, the best validated weights in the native
+    InternVL format, float16, with what the critic knows (`knowledge_of`) in `knowledge.json`.
+
+    Args:
+        data: Folder of episodes, as `vlac-gym collect` writes them.
+        out: Folder of the run, new or empty unless `resume`; nobody else may write there meanwhile.
+        recipe: Settings; the defaults are those of the shipped critic's first stage.
+        sizes: Sizes of the model.
+        device: `cuda`, `cpu`; the first GPU by default.
+        resume: Continue the run that `out` holds. Only its length and how often it is saved may change.
+        on_step: Called after each step with the steps done so far, and once before the first.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ConfigError: No episodes, a split that leaves a part empty, a device that is not there, an `out` in use, or a
+            run to resume that was begun with another recipe.
+    """
+    recipe = recipe or TrainRecipe()
+    chosen = _device(device)
+    if recipe.start_from is not None and not Path(recipe.start_from).is_dir():
+        raise ConfigError(f"Expected start_from as a checkpoint folder, got {recipe.start_from!r}.")
+    train, val = EpisodeDataset.open(data).split_by_init_state(recipe.val_init_states)
+    with claim_folder(Path(out), resume=resume, ours=_FILES) as folder:
+        trainer = _Trainer(list(train), list(val), folder, recipe, sizes, chosen)
+        trainer.run(on_step or (lambda _: None))
+    return trainer.checkpoint_folder
+
+
+class _Trainer:
+    """State of one run."""
+
+    def __init__(
+        self,
+        train: list[Episode],
+        val: list[Episode],
+        out: Path,
+        recipe: TrainRecipe,
+        sizes: ModelSizes,
+        device: torch.device,
+    ) -> None:
+        self._recipe, self._out, self._device = recipe, out, device
+        self.checkpoint_folder = out / "checkpoint"
+        torch.manual_seed(recipe.seed)
+        self._train_table, self._val_table = FrameTable.build(train), FrameTable.build(val)
+        self._knows = knowledge_of(train)
+        self._tokenizer, model = _start(recipe.start_from, self._train_table.tasks, sizes)
+        config = model.config
+        self._model = model.to(device).train()
+        self._ema = copy.deepcopy(self._model).requires_grad_(False)
+        encoder = PromptEncoder(
+            self._tokenizer, config.image_token_id, config.image_seq_length, config.text_config.vocab_size
+        )
+        self._wordings = Wordings(self._train_table.tasks, recipe.reword_share, recipe.seed)
+        self._prompts = PromptBook(encoder, self._tokenizer, self._wordings.texts, device)
+        # Validation asks in the task's words, and in a wording that training never uses.
+        held_out = dict(zip(self._train_table.tasks, self._wordings.held_out))
+        texts = [[task, held_out.get(task, task)] for task in self._val_table.tasks]
+        self._val_prompts = PromptBook(encoder, self._tokenizer, [own[:1] for own in texts], device)
+        self._reworded_val_prompts = PromptBook(encoder, self._tokenizer, [own[1:] for own in texts], device)
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self._bank = FrameBank(train, sizes.image_size, recipe, device, dtype)
+        self._val_bank = FrameBank(val, sizes.image_size, recipe, device, dtype)
+        self._sampler = Sampler(self._train_table, recipe, np.random.default_rng(recipe.seed))
+        self._optimizer = _optimizer(self._model, recipe)
+        self._step, self._best = 0, -math.inf
+        self._resume()
+        logger.info(
+            "%d train frames, %d validation frames, %.2f M parameters, from step %d",
+            len(self._bank),
+            len(self._val_bank),
+            sum(p.numel() for p in self._model.parameters()) / 1e6,
+            self._step,
+        )
+
+    def run(self, on_step: Callable[[int], None]) -> None:
+        """Trains to the last step, or until the time is up."""
+        start = saved = time.monotonic()
+        on_step(self._step)
+        losses: list[tuple[float, float]] = []
+        while self._step < self._recipe.steps:
+            losses.append(self._train_step())
+            self._step += 1
+            on_step(self._step)
+            now = time.monotonic()
+            if self._step % self._recipe.validate_every == 0 or self._step == self._recipe.steps:
+                self._validate(losses, now - start)
+                losses = []
+            is_late = self._recipe.max_seconds is not None and now - start > self._recipe.max_seconds
+            if is_late or now - saved > self._recipe.save_every_s or self._step == self._recipe.steps:
+                self._save_state()
+                saved = now
+            if is_late:
+                logger.info("time is up at step %d; run again to resume", self._step)
+                return
+
+    def _train_step(self) -> tuple[float, float]:
+        recipe = self._recipe
+        for group in self._optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _schedule(self._step, recipe)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
+            done = self._done_loss()
+            pair = self._pair_loss()
+        loss = done + recipe.pair_weight * pair
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        decay = min(recipe.ema_decay, (1 + self._step) / (10 + self._step))
+        with torch.no_grad():
+            averages, weights = list(self._ema.parameters()), list(self._model.parameters())
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+        return float(done.detach()), float(pair.detach())
+
+    def _done_loss(self) -> torch.Tensor:
+        rows, tasks, answers = self._sampler.draw_done(self._recipe.done_batch)
+        batch = self._prompts.done_batch(tasks, answers, self._wordings.draw(tasks))
+        return done_loss(reply_logits(self._model, batch, self._bank.pictures(rows, augment=True)), batch)
+
+    def _pair_loss(self) -> torch.Tensor:
+        draw = self._sampler.draw_pairs(self._recipe.pair_batch)
+        batch = self._prompts.pair_batch(draw.task, draw.percent, self._wordings.draw(draw.task))
+        both = torch.stack(self._bank.same_augmentation([draw.before, draw.after]), dim=1).flatten(0, 1)
+        logits = reply_logits(self._model, batch, both)
+        return pair_loss(logits, batch, self._prompts.number_ids, self._recipe.number_sigma)
+
+    def _validate(self, losses: list[tuple[float, float]], seconds: float) -> None:
+        scores = validate(self._ema, self._val_bank, self._val_table, self._val_prompts)
+        done, pair = np.mean(losses, axis=0)
+        row = {"step": self._step, "seconds": round(seconds, 1), "done_loss": done, "pair_loss": pair}
+        score, facts = scores.score, {"step": self._step, "validation": scores.as_dict()}
+        row |= scores.as_dict()
+        if self._recipe.reword_share:
+            reworded = validate(self._ema, self._val_bank, self._val_table, self._reworded_val_prompts)
+            score = (score + reworded.score) / 2
+            facts["reworded_validation"] = reworded.as_dict()
+            row |= {f"reworded_{name}": value for name, value in reworded.as_dict().items()}
+        self._log(row)
+        if score > self._best:
+            self._best = score
+            self._save_checkpoint(facts)
+
+    def _save_checkpoint(self, facts: dict[str, Any]) -> None:
+        model = copy.deepcopy(self._ema).to("cpu", torch.float16)
+        save_checkpoint(self.checkpoint_folder, model, self._tokenizer)
+        write_knowledge(self.checkpoint_folder, self._knows)
+        (self.checkpoint_folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+    def _log(self, row: dict[str, float]) -> None:
+        logger.info(" ".join(f"{key}={value:.4g}" for key, value in row.items()))
+        with (self._out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({key: float(value) for key, value in row.items()}) + "\n")
+
+    def _save_state(self) -> None:
+        state = {
+            "recipe": json.dumps(asdict(self._recipe)),
+            "step": self._step,
+            "best": self._best,
+            "model": self._model.state_dict(),
+            "ema": self._ema.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "sampler": json.dumps(self._sampler.state()),
+            "wordings": json.dumps(self._wordings.state()),
+            "augmentation": self._bank.state(),
+        }
+        temporary = self._out / ".state.pt.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self._out / "state.pt")
+
+    def _resume(self) -> None:
+        path = self._out / "state.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self._device, weights_only=True)
+        self._check_same_recipe(json.loads(state["recipe"]))
+        try:
+            self._model.load_state_dict(state["model"])
+        except RuntimeError as e:
+            raise ConfigError(f"{path} holds a model of other sizes or tasks. Choose another --out.") from e
+        self._ema.load_state_dict(state["ema"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._sampler.restore(json.loads(state["sampler"]))
+        self._wordings.restore(json.loads(state["wordings"]))
+        self._bank.restore(state["augmentation"])
+        self._step, self._best = state["step"], state["best"]
+
+    def _check_same_recipe(self, before: dict[str, Any]) -> None:
+        now = json.loads(json.dumps(asdict(self._recipe)))
+        changed = [
+            f"{name} was {before.get(name)!r}, is {value!r}"
+            for name, value in now.items()
+            if name not in _MAY_CHANGE and before.get(name) != value
+        ]
+        if changed:
+            raise ConfigError(
+                f"Can't continue the training in {self._out} with another recipe: {'; '.join(changed)}."
+            )
+
+
+def knowledge_of(episodes: Sequence[Episode]) -> CriticKnowledge:
+    """What a critic knows that is trained on the first view of these episodes.
+
+    The renderer is left open where an episode does not tell its own.
+    """
+    renderers = [episode.meta.details.get("renderer") for episode in episodes]
+    return CriticKnowledge(
+        tasks=_unique(episode.meta.task for episode in episodes),
+        task_suites=_unique(episode.meta.task_suite for episode in episodes),
+        views=_unique(next(iter(episode.frames)) for episode in episodes),
+        inputs=(),
+        renderers=None if None in renderers else _unique(str(name) for name in renderers),
+    )
+
+
+def _unique(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(texts)))
+
+
+def _start(folder: str | None, tasks: tuple[str, ...], sizes: ModelSizes) -> tuple[Any, Any]:
+    """Tokenizer and model in float32, from a checkpoint or anew."""
+    if folder is None:
+        tokenizer = _tokenizer(tasks)
+        return tokenizer, transformers.InternVLForConditionalGeneration(build_config(sizes, tokenizer))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = transformers.InternVLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    return tokenizer, model
+
+
+def _tokenizer(tasks: tuple[str, ...]) -> Any:
+    texts = [SYSTEM_PROMPT, "system\nuser\nassistant\n"]
+    for task in tasks:
+        texts += [done_prompt(task), pair_prompt(task).replace("<image>", ""), task]
+    return train_tokenizer(texts, number_limit=NANO_NUMBER_LIMIT, vocab_size=896)
+
+
+def _optimizer(model: Any, recipe: TrainRecipe) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+
+def _schedule(step: int, recipe: TrainRecipe) -> float:
+    if step < recipe.warmup_steps:
+        return (step + 1) / recipe.warmup_steps
+    share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:  # torch says it differently with and without CUDA
+        raise ConfigError(
+            f"Expected a device that torch can use, got {name!r}: {str(e).splitlines()[0]}"
+        ) from e
+    return device

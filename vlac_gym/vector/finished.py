@@ -4,15 +4,31 @@ __all__ = ["EpisodeLog", "FinishedEpisode"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from vlac_gym.metrics.episodes import EpisodeMetrics
 from vlac_gym.stepping.sim_signals import reported_success
 from vlac_gym.vector.infos import unstack_infos
+
+
+class EpisodeCounter(Protocol):
+    """What counts episodes: `EpisodeMetrics`, `CriticAudit`."""
+
+    def add(
+        self,
+        *,
+        num_steps: int,
+        episode_return: float,
+        sim_success: bool | None,
+        critic_said_done: bool | None = None,
+        success_prob: float | None = None,
+        latency_ms: float | None = None,
+        critic_failures: int = 0,
+    ) -> None:
+        """Adds one finished episode."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,7 @@ class FinishedEpisode:
             return None
         return critic.get("stopped_by") in ("success_prob", "value")
 
-    def add_to(self, metrics: EpisodeMetrics) -> None:
+    def add_to(self, metrics: EpisodeCounter) -> None:
         """Counts it, unless it is lost."""
         if self.is_lost:
             return

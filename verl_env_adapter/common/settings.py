@@ -162,7 +162,7 @@ class RuleSettings:
     """The training rule: a preset, a report card's thresholds, and fields of `TrainingRule` that replace both.
 
     Attributes:
-        preset: `vlac`, `dense`, `pbrs` or `evolve`.
+        preset: `vlac`, `sparse`, `dense`, `pbrs` or `evolve`.
         calibration: Path of a report card's `card.json`.
         options: Fields of `vlac_gym.rule.reward.TrainingRule`, written beside `preset` in the block.
     """

@@ -77,7 +77,7 @@ class Args:
     image_size: int = 256
     """Height and width of the camera picture, pixels."""
     preset: str = "vlac"
-    """Training rule: vlac, dense, pbrs, evolve."""
+    """Training rule: vlac, sparse, dense, pbrs, evolve."""
     calibration: str | None = None
     """JSON file with thresholds, as the report card writes it, or nano."""
     on_critic_mismatch: OnMismatch = "raise"

@@ -112,7 +112,7 @@ class Episode:
     def steps_to_frame(self) -> int:
         """Env steps until a frame is next looked at, unless the episode reaches its limit before; >= 1."""
         left = self.rule.done_interval - self.num_steps % self.rule.done_interval
-        if self.rule.reward == "terminal":
+        if self._keeps_value_frames:
             left = min(left, self.rule.value_stride - self.num_steps % self.rule.value_stride)
         return left
 
@@ -130,7 +130,11 @@ class Episode:
         self._is_checked = limit is not None or self.num_steps % self.rule.done_interval == 0
         self._success_prob = None
         self._values = {}
-        decide = {"terminal": self._terminal, "milestone": self._milestone}.get(self.rule.reward, self._dense)
+        decide = {
+            "terminal": self._terminal,
+            "sparse": self._terminal,
+            "milestone": self._milestone,
+        }.get(self.rule.reward, self._dense)
         try:
             self._verdict = yield from decide(limit, look)
         except CriticError:
@@ -154,8 +158,8 @@ class Episode:
     # The rule, one kind of reward each.
 
     def _terminal(self, limit: StoppedBy | None, look: Callable[[], Frame]) -> Step:
-        """Done pays 1.0, the step limit the value, and every other step nothing."""
-        is_value_step = self.num_steps % self.rule.value_stride == 0
+        """Done pays 1.0, the step limit the value (`sparse`: nothing), and every other step nothing."""
+        is_value_step = self._keeps_value_frames and self.num_steps % self.rule.value_stride == 0
         if not (self._is_checked or is_value_step):
             return GOES_ON
         frame = look()
@@ -172,6 +176,8 @@ class Episode:
                 return Verdict(reward=1.0, terminated=True, stopped_by="success_prob")
         if limit is None:
             return GOES_ON
+        if self.rule.reward == "sparse":
+            return self._at(limit, reward=0.0)
         if not self._values:
             yield from self._ask_values(frame)
         return self._at(limit, reward=self.value)
@@ -241,6 +247,12 @@ class Episode:
         return Verdict(reward=reward, terminated=is_terminal, truncated=not is_terminal, stopped_by=limit)
 
     @property
+    def _keeps_value_frames(self) -> bool:
+        """Can the value list be asked for?"""
+        kind = self.rule.reward
+        return kind == "terminal" or (kind == "sparse" and self.rule.min_value is not None)
+
+    @property
     def _reaches_min_value(self) -> bool:
         return bool(np.float32(self.value) >= np.float32(self.rule.min_value))
 
@@ -250,7 +262,7 @@ class Episode:
     def _end(self) -> EpisodeEnd | None:
         if self._verdict.stopped_by is None:
             return None
-        values = self._values if self.rule.reward == "terminal" else self._history
+        values = self._values if self.rule.reward in ("terminal", "sparse") else self._history
         return EpisodeEnd(
             values=list(values.values()),
             value_frame_steps=list(values),

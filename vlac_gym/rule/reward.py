@@ -14,11 +14,11 @@ __all__ = [
 ]
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from vlac_gym.errors import ConfigError, unknown_name
 
-RewardKind = Literal["terminal", "dense", "pbrs", "milestone"]
+RewardKind = Literal["terminal", "sparse", "dense", "pbrs", "milestone"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class TrainingRule:
     """When a training episode ends and what each step pays.
 
     Attributes:
-        reward: `terminal` pays 1.0 at done and the value at the step limit; `dense` pays the change of the
+        reward: `terminal` pays 1.0 at done and the value at the step limit; `sparse` pays 1.0 at done and nothing
+            at the limit, so that the value of what failed can't be climbed; `dense` pays the change of the
             value at every check; `pbrs` pays 1.0 at done plus `gamma * v' - v` at every step; `milestone`
             stops on the accumulated value and pays it at the end (EVOLVE-VLA).
         done_threshold: A check counts as done if `success_prob >= done_threshold` in float32; [0, 1].
@@ -66,8 +67,8 @@ class TrainingRule:
     truncate_as_terminal: bool = False
 
     def __post_init__(self) -> None:
-        if self.reward not in ("terminal", "dense", "pbrs", "milestone"):
-            raise unknown_name("reward kind", str(self.reward), ("terminal", "dense", "pbrs", "milestone"))
+        if self.reward not in get_args(RewardKind):
+            raise unknown_name("reward kind", str(self.reward), get_args(RewardKind))
         for name in ("done_patience", "done_interval", "value_stride", "milestone_interval"):
             _check_int(name, getattr(self, name), minimum=1)
         _check_int("min_steps", self.min_steps, minimum=0)
@@ -157,6 +158,7 @@ def _check_unit(name: str, value: object) -> None:
 
 PRESETS: dict[str, TrainingRule] = {
     "vlac": TrainingRule(),
+    "sparse": TrainingRule(reward="sparse"),
     "dense": TrainingRule(reward="dense"),
     "pbrs": TrainingRule(reward="pbrs"),
     # 32 critic calls in a 512-step episode (arXiv 2512.14666, table of reward designs): one each 16 steps.

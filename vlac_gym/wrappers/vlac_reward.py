@@ -73,7 +73,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         critic: A critic, or a spec for `make_critic` (built on first use in train mode, in the process that
             uses it, and closed with the env).
         mode: `train`, `eval` or `shaping`; see `set_mode`.
-        preset: `vlac`, `dense`, `pbrs` or `evolve`; see `vlac_gym.rule.reward.PRESETS`.
+        preset: `vlac`, `sparse`, `dense`, `pbrs` or `evolve`; see `vlac_gym.rule.reward.PRESETS`.
         max_episode_steps: Step limit of a training episode, the only one if given; else the wrapped env's
             `truncated` is. Without effect in eval mode.
         task: Task text; None takes ``info["task"]`` at reset.

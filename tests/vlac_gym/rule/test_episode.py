@@ -86,6 +86,24 @@ def test_frames_are_looked_at_for_checks_and_value_lists_only():
     assert to_frame == [3, 2, 1, 1, 2, 1, 2, 1]
 
 
+def test_sparse_pays_one_at_done_and_nothing_at_the_limit():
+    assert Played("sparse").step(0.95) == ([("done", 1)], done())
+    played = Played("sparse", value_stride=1, done_interval=2)
+    assert played.step() == ([], Verdict())
+    assert played.step(0.1, limit="step_limit") == ([("done", 2)], cut(0.0))
+    assert played.looks == [2]
+    assert played.episode.report(0).buffered_frames == 1
+    assert played.episode.report(0).end.values == []
+
+
+def test_sparse_asks_for_values_where_a_stop_demands_one():
+    played = Played("sparse", min_value=0.75, value_stride=1)
+    assert played.step(0.95, [0.0, 0.5])[1] == Verdict()
+    assert played.step(0.95, [0.0, 0.5, 0.75])[0] == [("done", 2), ("values", 0, 1, 2)]
+    played = Played("sparse", min_value=0.75)
+    assert played.step(0.95, [0.0, 0.5], limit="step_limit")[1] == cut(0.0)
+
+
 def test_minimum_asks_its_values_at_done_checks_and_once_at_the_limit():
     played = Played(min_value=0.75, done_interval=2)
     assert played.step() == ([], Verdict())

@@ -17,6 +17,7 @@ _CRITICS: Registry[Critic] = Registry(
     {
         "oracle": "vlac_gym.critic.oracle:OracleCritic.from_spec",
         "noisy_oracle": "vlac_gym.critic.oracle:NoisyOracleCritic.from_spec",
+        "random": "vlac_gym.critic.random:RandomCritic.from_spec",
         "scripted": "vlac_gym.critic.scripted:ScriptedCritic.from_spec",
         "nano": "vlac_gym.critic.nano.factory:from_package",
         "transformers": "vlac_gym.critic.vlac.factories:from_transformers",

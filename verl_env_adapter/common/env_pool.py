@@ -49,6 +49,11 @@ class EnvPool:
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise ConfigError(f"Expected num_envs as an int >= 1, got {num_envs!r}.")
+        if settings.env.init_states is not None:
+            raise ConfigError(
+                "env.init_states is for RLinf, whose env chooses its starts. Here the trainer names them: drop it, "
+                "and give training and evaluation their initial states in the trainer's own data."
+            )
         self.settings = settings
         self.num_envs = num_envs
         self._critic = make_critic_of(settings, host_deadline_s)

@@ -32,8 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from verl_env_adapter.common.env_settings import EnvSettings
 from verl_env_adapter.common.setting_checks import check_choice, check_int, is_number
-from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 from vlac_gym.rule.reward import TrainingRule
@@ -49,54 +49,6 @@ SETTINGS_VARIABLE = "VLAC_GYM_SETTINGS"
 """Environment variable with the path of a settings file, for trainers that hand an adapter no configuration."""
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvSettings:
-    """The environment.
-
-    Attributes:
-        id: A Gymnasium id, or ``module:id`` to import its module first.
-        suite: LIBERO's task suite; without effect for other ids.
-        tasks: Task ids of the suite, or None for all of them.
-        cameras: Pictures in the observation; the critic needs `agentview` at least to exist, not to be here.
-        image_size: Side of the pictures in pixels.
-        chunk: Longest action chunk, in env steps.
-        max_episode_steps: Step limit, or None for the suite's (the env's) own.
-        frame: Where the critic's frame is; see `vlac_gym.stepping.frame_source.FrameSource`; None finds it.
-        on_sim_terminated: See `VLACRewardWrapper`; `truncate` for simulators that can't be stepped on.
-        kwargs: More keyword arguments of the env.
-    """
-
-    id: str = LIBERO_ENV_ID
-    suite: str = "libero_spatial"
-    tasks: tuple[int, ...] | None = None
-    cameras: tuple[str, ...] = ("agentview",)
-    image_size: int = 256
-    chunk: int = 8
-    max_episode_steps: int | None = None
-    frame: str | None = None
-    on_sim_terminated: Literal["ignore", "truncate"] = "ignore"
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_int("env.chunk", self.chunk, minimum=1)
-        check_int("env.image_size", self.image_size, minimum=1)
-        if self.max_episode_steps is not None:
-            check_int("env.max_episode_steps", self.max_episode_steps, minimum=1)
-        check_choice("env.on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
-        if self.tasks is not None:
-            if not self.tasks:
-                raise ConfigError("Expected env.tasks as a list of task ids or null, got an empty list.")
-            for task_id in self.tasks:
-                check_int("env.tasks[…]", task_id, minimum=0)
-        if not self.cameras or not all(isinstance(camera, str) for camera in self.cameras):
-            raise ConfigError(f"Expected env.cameras as a list of names, got {list(self.cameras)!r}.")
-
-    @property
-    def is_libero(self) -> bool:
-        """Does the id mean this package's LIBERO?"""
-        return self.id == LIBERO_ENV_ID
 
 
 _BESIDE_SPEC = {"timeout_s", "deadline_s", "max_attempts", "token_file"}

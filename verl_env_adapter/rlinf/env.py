@@ -86,6 +86,7 @@ class RolloutEnv:
             is_eval=options.is_eval,
             is_ordered=options.is_ordered,
             fixed_id=options.fixed_id,
+            trials_played=options.settings.env.init_states_in("eval" if options.is_eval else "train"),
         )
         self._critic = critic or make_critic_of(options.settings)
         self._envs = make_vector_env(

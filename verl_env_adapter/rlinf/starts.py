@@ -6,7 +6,7 @@ shuffled list of them; evaluation walks the tasks in turn, each worker its share
 
 __all__ = ["EpisodeStart", "ResetStates", "task_trials"]
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +72,10 @@ class ResetStates:
         is_eval: Every state once, tasks in turn.
         is_ordered: Training: walk a shuffled list instead of drawing.
         fixed_id: Always this state; None for no such wish.
+        trials_played: Only these of each task's trials are dealt out, which keep their numbers; None for all.
 
     Raises:
-        ConfigError: `fixed_id` is no state.
+        ConfigError: `fixed_id` is no state, or `trials_played` names a trial that a task does not have.
     """
 
     def __init__(
@@ -88,12 +89,21 @@ class ResetStates:
         is_eval: bool = False,
         is_ordered: bool = False,
         fixed_id: int | None = None,
+        trials_played: Collection[int] | None = None,
     ) -> None:
         self._states = [(task_id, trial) for task_id, count in trials for trial in range(count)]
         if fixed_id is not None and not 0 <= fixed_id < len(self._states):
             raise ConfigError(
                 f"Expected specific_reset_id in 0..{len(self._states) - 1} (tasks × trials), got {fixed_id}."
             )
+        for task_id, count in trials:
+            if trials_played is not None and not all(trial < count for trial in trials_played):
+                raise ConfigError(
+                    f"Expected env.init_states in 0..{count - 1} for task {task_id}, got {max(trials_played)}."
+                )
+        self._played = [
+            i for i, (_, trial) in enumerate(self._states) if trials_played is None or trial in trials_played
+        ]
         self._group_size = group_size
         self._share = (rank, num_ranks)
         self._seed = seed
@@ -144,7 +154,7 @@ class ResetStates:
         if self._fixed_id is not None:
             return [self._fixed_id] * count
         if not (self._is_eval or self._is_ordered):
-            return [int(i) for i in self._rng.integers(len(self._states), size=count)]
+            return [self._played[i] for i in self._rng.integers(len(self._played), size=count)]
         taken: list[int | None] = []
         while len(taken) < count:
             if not self._ids and self._is_eval:
@@ -158,7 +168,7 @@ class ResetStates:
         rank, num_ranks = self._share
         if self._is_eval:
             return self._tasks_in_turn()[rank::num_ranks]
-        order: list[int] = self._shuffles.permutation(len(self._states)).tolist()
+        order: list[int] = self._shuffles.permutation(self._played).tolist()
         while len(order) < num_ranks:  # at least one for each rank
             order += order
         return order[rank::num_ranks]
@@ -166,9 +176,10 @@ class ResetStates:
     def _tasks_in_turn(self) -> list[int]:
         first = np.cumsum([0] + [count for _, count in self._trials])[:-1].tolist()
         longest = max(count for _, count in self._trials)
+        played = set(self._played)
         return [
             start + trial
             for trial in range(longest)
             for start, (_, count) in zip(first, self._trials, strict=True)
-            if trial < count
+            if trial < count and start + trial in played
         ]

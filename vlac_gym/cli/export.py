@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vlac_gym.data.collect_options import parse_ids
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.export_lerobot import LEROBOT_VERSION, export_lerobot
 from vlac_gym.data.export_ms_swift import SwiftOptions, export_ms_swift
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.convention import ImageConvention
+from vlac_gym.specs.ids import parse_ids
 
 _ANY = 1_000_000  # larger than any initial state's number
 

@@ -13,7 +13,7 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic, described
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
-from vlac_gym.data.collect_options import CollectOptions, check_collection, parse_ids
+from vlac_gym.data.collect_options import CollectOptions, check_collection
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.output_folder import claim_folder
@@ -23,6 +23,7 @@ from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.references import require_references
 from vlac_gym.reporting.mp4 import require_video_packages
+from vlac_gym.specs.ids import parse_ids
 
 _ANY = 1_000_000  # larger than any id
 

@@ -1,6 +1,6 @@
-"""What `vlac-gym collect` takes: `CollectOptions`, `run_collection`, `parse_ids`."""
+"""What `vlac-gym collect` takes: `CollectOptions`, `run_collection`."""
 
-__all__ = ["CollectOptions", "check_collection", "parse_ids", "run_collection"]
+__all__ = ["CollectOptions", "check_collection", "run_collection"]
 
 import dataclasses
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from vlac_gym.data.collect import CollectReport, Outcome, check_plans, collect
 from vlac_gym.data.dataset import DATASET_FILES, EpisodeDataset
 from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings
-from vlac_gym.errors import ConfigError
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import FrameEncoding
+from vlac_gym.specs.ids import parse_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,22 +124,3 @@ def _collect(
     if len(report.lost) < len(plans):
         EpisodeDataset.open(options.out).write_manifest()
     return report
-
-
-def parse_ids(text: str, count: int, what: str) -> list[int]:
-    """Parses `all`, `0-4` or `0,3,5-7` into ids below `count`, sorted and without repeats.
-
-    Raises:
-        ConfigError: Not of that form, or an id that does not exist.
-    """
-    if text.strip() == "all":
-        return list(range(count))
-    ids: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"Expected {what} as 'all', '0-4' or '0,3,5-7', got {text!r}.")
-        if not int(first) <= int(last or first) < count:
-            raise ConfigError(f"Expected {what} in rising order and below {count}, got {text!r}.")
-        ids.update(range(int(first), int(last or first) + 1))
-    return sorted(ids)

@@ -56,6 +56,12 @@ def simulator(pool, i, name):
     return pool.envs.env.get_attr(name)[i]
 
 
+def test_init_states_are_refused_where_the_trainer_names_the_start():
+    block = parse_settings({"env": {"init_states": {"train": "0-39"}}})
+    with pytest.raises(ConfigError, match=r"env\.init_states is for RLinf"):
+        EnvPool(block, 1)
+
+
 def test_nothing_ends(make_pool):
     pool = make_pool(settings())
     pool.reset(mode="train")

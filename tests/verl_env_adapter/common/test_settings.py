@@ -26,6 +26,14 @@ def test_block_becomes_settings():
     assert (rule.done_threshold, rule.done_interval, rule.min_steps, rule.value_stride) == (0.8, 8, 16, 5)
 
 
+def test_init_states_go_by_the_trainers_phase():
+    env = parse_settings({"env": {"init_states": {"train": "0-2,7", "eval": "8"}}}).env
+    assert env.init_states_in("train") == {0, 1, 2, 7}
+    assert env.init_states_in("eval") == {8}
+    assert parse_settings({"env": {"init_states": {"eval": "all"}}}).env.init_states_in("eval") is None
+    assert parse_settings({}).env.init_states_in("train") is None
+
+
 def test_block_is_not_changed():
     block = json.loads(json.dumps(BLOCK))
     parse_settings(block)
@@ -51,6 +59,10 @@ def test_empty_block_has_defaults():
         ({"env": {"chunk": True}}, r"env\.chunk as an int"),
         ({"env": {"tasks": []}}, "an empty list"),
         ({"env": {"cameras": [1]}}, r"env\.cameras as a list of names"),
+        ({"env": {"init_states": "0-39"}}, r"as \{train: 0-39, eval: 40-49\} or null, got '0-39'"),
+        ({"env": {"init_states": {"validate": "0"}}}, r"key in env\.init_states 'validate'"),
+        ({"env": {"init_states": {"eval": [40]}}}, r"env\.init_states\.eval as a text such as '0-39', got \[40\]"),
+        ({"env": {"init_states": {"eval": "40-x"}}}, r"env\.init_states\.eval as 'all', '0-4'"),
         ({"env": []}, "env as a mapping"),
         ({"rule": {"truncate_as_terminal": True}}, "beside rule"),
         ({"rule": {"done_threshold": 1.5}}, r"done_threshold in \[0, 1\]"),

@@ -65,6 +65,17 @@ def test_drawing_repeats_by_seed_and_differs_by_rank():
     assert ids(ResetStates(TRIALS, seed=3, rank=1, num_ranks=2), 20) != first
 
 
+def test_held_out_trials_are_dealt_to_their_phase_only_under_the_same_numbers():
+    train, held_out = {0, 1}, {1}
+    assert set(ids(ResetStates(TRIALS, trials_played=train), 50)) == {0, 1, 2, 3}
+    ordered = ResetStates(TRIALS, is_ordered=True, trials_played=train)
+    assert sorted(ids(ordered, 4)) == [0, 1, 2, 3]
+    evaluation = ResetStates(TRIALS, is_eval=True, trials_played=held_out)
+    assert ids(evaluation, 3) == [1, 3, None]
+    with pytest.raises(ConfigError, match=r"env.init_states in 0\.\.1 for task 4, got 2"):
+        ResetStates(TRIALS, trials_played={2})
+
+
 def test_same_state_has_another_seed_at_the_next_visit():
     states = ResetStates(TRIALS, fixed_id=2)
     first, second = states.next_groups(2)

@@ -15,11 +15,12 @@ from vlac_gym.cli import main
 from vlac_gym.data import EpisodeDataset, read_episode
 from vlac_gym.data import collect as collect_module
 from vlac_gym.data.collect import Outcome, collect
-from vlac_gym.data.collect_options import CollectOptions, parse_ids, run_collection
+from vlac_gym.data.collect_options import CollectOptions, run_collection
 from vlac_gym.data.plans import DEFAULT_MIX, RECIPES, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings, record_episode
 from vlac_gym.data.sequels import SEQUELS, History, make_sequel
 from vlac_gym.errors import ConfigError, SimulatorError
+from vlac_gym.specs.ids import parse_ids
 
 SETTINGS = RecordSettings(frame_stride_steps=4, encoding="png", image_size=16)
 

@@ -1,0 +1,85 @@
+"""The env's part of the settings: `EnvSettings`."""
+
+__all__ = ["EnvSettings"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from verl_env_adapter.common.setting_checks import check_choice, check_int
+from vlac_gym import LIBERO_ENV_ID
+from vlac_gym.errors import ConfigError
+from vlac_gym.specs.ids import parse_ids
+
+_ANY = 1_000_000  # larger than any initial state's number
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSettings:
+    """The environment.
+
+    Attributes:
+        id: A Gymnasium id, or ``module:id`` to import its module first.
+        suite: LIBERO's task suite; without effect for other ids.
+        tasks: Task ids of the suite, or None for all of them.
+        init_states: Initial states that are played, ``{"train": "0-39", "eval": "40-49"}``, so that an evaluation
+            starts where training never did; a phase that is missing, or None, plays all. Only for trainers whose env
+            chooses its starts (RLinf).
+        cameras: Pictures in the observation; the critic needs `agentview` at least to exist, not to be here.
+        image_size: Side of the pictures in pixels.
+        chunk: Longest action chunk, in env steps.
+        max_episode_steps: Step limit, or None for the suite's (the env's) own.
+        frame: Where the critic's frame is; see `vlac_gym.stepping.frame_source.FrameSource`; None finds it.
+        on_sim_terminated: See `VLACRewardWrapper`; `truncate` for simulators that can't be stepped on.
+        kwargs: More keyword arguments of the env.
+    """
+
+    id: str = LIBERO_ENV_ID
+    suite: str = "libero_spatial"
+    tasks: tuple[int, ...] | None = None
+    init_states: Mapping[str, str] | None = None
+    cameras: tuple[str, ...] = ("agentview",)
+    image_size: int = 256
+    chunk: int = 8
+    max_episode_steps: int | None = None
+    frame: str | None = None
+    on_sim_terminated: Literal["ignore", "truncate"] = "ignore"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_int("env.chunk", self.chunk, minimum=1)
+        check_int("env.image_size", self.image_size, minimum=1)
+        if self.max_episode_steps is not None:
+            check_int("env.max_episode_steps", self.max_episode_steps, minimum=1)
+        check_choice("env.on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
+        if self.tasks is not None:
+            if not self.tasks:
+                raise ConfigError("Expected env.tasks as a list of task ids or null, got an empty list.")
+            for task_id in self.tasks:
+                check_int("env.tasks[…]", task_id, minimum=0)
+        self._check_init_states()
+        if not self.cameras or not all(isinstance(camera, str) for camera in self.cameras):
+            raise ConfigError(f"Expected env.cameras as a list of names, got {list(self.cameras)!r}.")
+
+    @property
+    def is_libero(self) -> bool:
+        """Does the id mean this package's LIBERO?"""
+        return self.id == LIBERO_ENV_ID
+
+    def init_states_in(self, phase: Literal["train", "eval"]) -> frozenset[int] | None:
+        """Numbers of the initial states that a phase of the trainer plays; None for all."""
+        text = (self.init_states or {}).get(phase, "all")
+        return None if text == "all" else frozenset(parse_ids(text, _ANY, "env.init_states"))
+
+    def _check_init_states(self) -> None:
+        if self.init_states is None:
+            return
+        if not isinstance(self.init_states, Mapping):
+            raise ConfigError(
+                f"Expected env.init_states as {{train: 0-39, eval: 40-49}} or null, got {self.init_states!r}."
+            )
+        for phase, text in self.init_states.items():
+            check_choice("key in env.init_states", phase, ("train", "eval"))
+            if not isinstance(text, str):
+                raise ConfigError(f"Expected env.init_states.{phase} as a text such as '0-39', got {text!r}.")
+            parse_ids("0" if text == "all" else text, _ANY, f"env.init_states.{phase}")

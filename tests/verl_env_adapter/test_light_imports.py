@@ -10,7 +10,7 @@ PROGRAM = (
     + """
 import importlib
 for name in ("common.conversion", "common.env_pool", "common.env_report", "common.env_stack", "common.libero_loader",
-             "common.ray_crew", "common.settings", "isaac.env", "rlinf.check", "rlinf.episodes", "rlinf.options",
+             "common.ray_executor", "common.settings", "isaac.env", "rlinf.check", "rlinf.episodes", "rlinf.options",
              "rlinf.plugin", "rlinf.starts", "verl.action_text", "verl.async_envs", "verl.dataset", "verl.episode",
              "verl.phase", "verl.plugin"):
     importlib.import_module(f"verl_env_adapter.{name}")

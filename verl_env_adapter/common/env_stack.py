@@ -13,7 +13,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 
 import vlac_gym  # noqa: F401 (registers the LIBERO id)
-from verl_env_adapter.common.ray_crew import ray_crew
+from verl_env_adapter.common.ray_executor import ray_executor
 from verl_env_adapter.common.settings import AdapterSettings
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import make_critic
@@ -54,7 +54,7 @@ def make_vector_env(
     elsewhere = placement.env_resource if processes == "async" else None
     envs = RolloutVectorEnv(
         [partial(make_env, settings)] * num_envs,
-        mode=processes if elsewhere is None else partial(ray_crew, resource=elsewhere),
+        mode=processes if elsewhere is None else partial(ray_executor, resource=elsewhere),
         autoreset_mode=AutoresetMode.DISABLED,
         envs_per_worker=envs_per_worker,
         start_timeout_s=placement.start_timeout_s,

@@ -16,7 +16,7 @@ from verl_env_adapter.common.conversion import (
 )
 from verl_env_adapter.common.env_stack import make_critic_of, make_vector_env
 from verl_env_adapter.common.sources import RLINF
-from verl_env_adapter.rlinf.episodes import Episode, end_flags, episode_metrics
+from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
 from verl_env_adapter.rlinf.options import read_options
 from verl_env_adapter.rlinf.starts import EpisodeStart, ResetStates, task_trials
 from vlac_gym.critic.base import Critic
@@ -98,7 +98,7 @@ class RolloutEnv:
             processes=processes,
             envs_per_worker=-(-num_envs // min(options.settings.placement.envs_per_worker, num_envs)),
         )
-        self._episodes: list[Episode | None] = [None] * num_envs
+        self._episodes: list[EpisodeTally | None] = [None] * num_envs
         # Entry k of a group's list is the start of the k-th episode of each of its envs, whenever they begin it.
         self._group_starts: list[list[EpisodeStart | None]] = []
         self._num_started = [0] * num_envs
@@ -238,10 +238,10 @@ class RolloutEnv:
         observations, infos = self._envs.reset(seed=seeds, options=options)
         for i, info in enumerate(unstack_infos(infos, self.num_envs)):
             if i in starts:
-                self._episodes[i] = Episode(starts[i], self.options.mode, str(info.get("task", "")))
+                self._episodes[i] = EpisodeTally(starts[i], self.options.mode, str(info.get("task", "")))
         return observations
 
-    def _note(self, result: ChunkResult, width: int) -> list[Episode]:
+    def _note(self, result: ChunkResult, width: int) -> list[EpisodeTally]:
         episodes = [episode for episode in self._episodes if episode is not None]
         infos = unstack_infos(result.infos, self.num_envs)
         for i, (episode, info) in enumerate(zip(episodes, infos, strict=True)):
@@ -255,7 +255,7 @@ class RolloutEnv:
             )
         return episodes
 
-    def _metrics(self, episodes: Sequence[Episode]) -> dict[str, torch.Tensor]:
+    def _metrics(self, episodes: Sequence[EpisodeTally]) -> dict[str, torch.Tensor]:
         metrics = episode_metrics(episodes, self.options.mode)
         return {key: torch.from_numpy(value) for key, value in metrics.items()}
 

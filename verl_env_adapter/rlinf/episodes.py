@@ -1,6 +1,6 @@
-"""The running episode of each of RLinf's envs: `Episode`, `end_flags`, `episode_metrics`. numpy only."""
+"""The running episode of each of RLinf's envs: `EpisodeTally`, `end_flags`, `episode_metrics`. numpy only."""
 
-__all__ = ["Episode", "end_flags", "episode_metrics"]
+__all__ = ["EpisodeTally", "end_flags", "episode_metrics"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CRITIC_DONE = ("success_prob", "value")
 
 
 @dataclass
-class Episode:
+class EpisodeTally:
     """What one env has done since its reset. The critic's and the simulator's words stay apart.
 
     Attributes:
@@ -80,7 +80,7 @@ class Episode:
 
 
 def end_flags(
-    episodes: Sequence[Episode],
+    episodes: Sequence[EpisodeTally],
     executed: Sequence[int],
     num_columns: int,
     *,
@@ -118,7 +118,7 @@ def end_flags(
     return terminations, truncations
 
 
-def episode_metrics(episodes: Sequence[Episode], mode: Mode) -> dict[str, NDArray[Any]]:
+def episode_metrics(episodes: Sequence[EpisodeTally], mode: Mode) -> dict[str, NDArray[Any]]:
     """What RLinf logs as ``env/<key>`` and ``eval/<key>``; float32 (N,) each, `success_once` bool (N,).
 
     `return`, `episode_len`, `reward` (return per step) are RLinf's. `success_once` is the simulator's verdict,

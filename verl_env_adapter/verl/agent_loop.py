@@ -31,8 +31,8 @@ from verl_env_adapter.verl.action_text import ActionTokenizer, make_action_token
 from verl_env_adapter.verl.async_envs import shared_envs
 from verl_env_adapter.verl.dialogue import Dialogue, Row
 from verl_env_adapter.verl.episode import (
-    EpisodePlan,
-    EpisodeResult,
+    DialoguePlan,
+    DialogueResult,
     PolicySettings,
     parse_policy,
     play_episode,
@@ -83,7 +83,7 @@ class VLACAgentLoop(AgentLoopBase):  # type: ignore[misc]
         Returns:
             A list of `AgentLoopOutput`, one per action chunk, or one for the episode (`layout: conversation`).
         """
-        plan = EpisodePlan.from_row(kwargs.get("extra_info"), current_phase(), self._settings)
+        plan = DialoguePlan.from_row(kwargs.get("extra_info"), current_phase(), self._settings)
         actions = self._action_tokenizer()
         dialogue = Dialogue(
             self,
@@ -138,7 +138,7 @@ class VLACAgentLoop(AgentLoopBase):  # type: ignore[misc]
         )
 
 
-def _close(output: AgentLoopOutput, result: EpisodeResult) -> None:
+def _close(output: AgentLoopOutput, result: DialogueResult) -> None:
     """Writes the episode's result on its last row, where both trainers look for it."""
     output.reward_score = result.reward
     output.metrics.tool_calls = result.env_s

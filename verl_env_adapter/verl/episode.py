@@ -1,8 +1,8 @@
-"""One episode of a text policy, without verl: `EpisodePlan`, `PolicySettings`, `play_episode`, `reward_extra_info`."""
+"""One episode of a text policy, without verl: `DialoguePlan`, `PolicySettings`, `play_episode`, `reward_extra_info`."""
 
 __all__ = [
-    "EpisodePlan",
-    "EpisodeResult",
+    "DialoguePlan",
+    "DialogueResult",
     "PolicySettings",
     "parse_policy",
     "play_episode",
@@ -82,7 +82,7 @@ def parse_policy(block: Mapping[str, Any]) -> PolicySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodePlan:
+class DialoguePlan:
     """Which episode a dataset row asks for.
 
     Attributes:
@@ -100,7 +100,7 @@ class EpisodePlan:
     @classmethod
     def from_row(
         cls, extra_info: Mapping[str, Any] | None, phase: Phase | None, settings: AdapterSettings
-    ) -> "EpisodePlan":
+    ) -> "DialoguePlan":
         """Reads a row's `extra_info`; the trainer's phase and the row's `mode` must agree.
 
         Args:
@@ -153,7 +153,7 @@ def _check_suite(row: Mapping[str, Any], settings: AdapterSettings) -> None:
 
 
 @dataclass(frozen=True)
-class EpisodeResult:
+class DialogueResult:
     """What an episode came to.
 
     Attributes:
@@ -166,7 +166,7 @@ class EpisodeResult:
     """
 
     report: EnvReport
-    plan: EpisodePlan
+    plan: DialoguePlan
     chunks: int
     malformed_chunks: int
     is_cut: bool
@@ -180,10 +180,10 @@ class EpisodeResult:
 
 async def play_episode(
     env: AsyncEnv,
-    plan: EpisodePlan,
+    plan: DialoguePlan,
     ask: Callable[[EnvReport], Awaitable[str | None]],
     tokenizer: ActionTokenizer,
-) -> EpisodeResult:
+) -> DialogueResult:
     """Plays one episode to its end, chunk by chunk.
 
     Args:
@@ -212,10 +212,10 @@ async def play_episode(
         env_s += time.monotonic() - start
         chunks += 1
         malformed += decoded.is_malformed
-    return EpisodeResult(report, plan, chunks, malformed, not report.is_over, env_s)
+    return DialogueResult(report, plan, chunks, malformed, not report.is_over, env_s)
 
 
-def reward_extra_info(result: EpisodeResult) -> dict[str, float]:
+def reward_extra_info(result: DialogueResult) -> dict[str, float]:
     """An episode's scalars for verl's `reward_extra_info`: the same keys for every sample, all floats.
 
     `acc` is verl's core validation metric: the simulator's success in eval mode, the critic's done in train mode.

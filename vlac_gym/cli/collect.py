@@ -4,7 +4,7 @@ __all__ = ["Args", "collect_with_progress", "run"]
 
 import sys
 
-from vlac_gym.data.collect import CollectReport, Outcome
+from vlac_gym.data.collect import CollectedEpisode, CollectReport
 from vlac_gym.data.collect_options import CollectOptions as Args
 from vlac_gym.data.collect_options import run_collection
 from vlac_gym.data.dataset import EpisodeDataset
@@ -42,7 +42,7 @@ def collect_with_progress(options: Args) -> CollectReport:
             "", total=len(plans), completed=sum(p.is_recorded(options.out) for p in plans)
         )
 
-        def show(outcome: Outcome, done: int, total: int) -> None:
+        def show(outcome: CollectedEpisode, done: int, total: int) -> None:
             if outcome.error:
                 console.print(f"lost {outcome.episode_id}: {outcome.error}")
             progress.update(
@@ -52,7 +52,7 @@ def collect_with_progress(options: Args) -> CollectReport:
         return run_collection(options, show)
 
 
-def _verdict(outcome: Outcome) -> str:
+def _verdict(outcome: CollectedEpisode) -> str:
     if outcome.error:
         return "lost"
     if outcome.ends_in_success:

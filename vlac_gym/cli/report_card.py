@@ -18,7 +18,7 @@ from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.references import require_references
@@ -182,7 +182,7 @@ def _judge(
     with counting("judging") as on_progress:
         done = itertools.count(1)
 
-        def advance(_: JudgedEpisode) -> None:
+        def advance(_: EpisodeAnswers) -> None:
             on_progress(next(done), len(dataset))
 
         return make_card(critic, args.critic, dataset, config, advance, references, args.on_critic_mismatch)

@@ -1,6 +1,6 @@
-"""Collecting episodes with worker processes: `collect`, `Outcome`, `CollectReport`."""
+"""Collecting episodes with worker processes: `collect`, `CollectedEpisode`, `CollectReport`."""
 
-__all__ = ["CollectReport", "Outcome", "check_plans", "collect"]
+__all__ = ["CollectReport", "CollectedEpisode", "check_plans", "collect"]
 
 import functools
 import multiprocessing
@@ -24,7 +24,7 @@ _CHUNK = 12
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CollectedEpisode:
     """How one planned episode went.
 
     Attributes:
@@ -51,11 +51,11 @@ class CollectReport:
         skipped: Episodes that were there already.
     """
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[CollectedEpisode] = field(default_factory=list)
     skipped: int = 0
 
     @property
-    def lost(self) -> list[Outcome]:
+    def lost(self) -> list[CollectedEpisode]:
         """Episodes that the simulator lost; resuming tries them again."""
         return [outcome for outcome in self.outcomes if outcome.error]
 
@@ -66,7 +66,7 @@ def collect(
     settings: RecordSettings | None = None,
     *,
     workers: int = 1,
-    on_outcome: Callable[[Outcome], None] | None = None,
+    on_outcome: Callable[[CollectedEpisode], None] | None = None,
 ) -> CollectReport:
     """Runs plans and writes each episode when it is finished; episodes that exist are skipped.
 
@@ -141,8 +141,8 @@ def _chunks(plans: Sequence[EpisodePlan], workers: int) -> list[list[EpisodePlan
 
 
 def _run_here(
-    run: Callable[..., Iterator[Outcome]], chunks: Sequence[Sequence[EpisodePlan]]
-) -> Iterator[Outcome]:
+    run: Callable[..., Iterator[CollectedEpisode]], chunks: Sequence[Sequence[EpisodePlan]]
+) -> Iterator[CollectedEpisode]:
     try:
         for chunk in chunks:
             yield from run(chunk)
@@ -151,8 +151,8 @@ def _run_here(
 
 
 def _run_in_workers(
-    run: Callable[..., Iterator[Outcome]], chunks: Sequence[Sequence[EpisodePlan]], workers: int
-) -> Iterator[Outcome]:
+    run: Callable[..., Iterator[CollectedEpisode]], chunks: Sequence[Sequence[EpisodePlan]], workers: int
+) -> Iterator[CollectedEpisode]:
     context = multiprocessing.get_context("spawn")
     outcomes: Any = context.Queue()
     stop: Any = context.Event()
@@ -192,23 +192,25 @@ def _start_worker(outcomes: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; the episode in hand is finished
 
 
-def _report_chunk(run: Callable[..., Iterator[Outcome]], chunk: Sequence[EpisodePlan]) -> None:
+def _report_chunk(run: Callable[..., Iterator[CollectedEpisode]], chunk: Sequence[EpisodePlan]) -> None:
     for outcome in run(chunk):
         _outcomes.put(outcome)
         if _stop.is_set():
             return
 
 
-def _run_chunk(chunk: Sequence[EpisodePlan], *, out: Path, settings: RecordSettings) -> Iterator[Outcome]:
+def _run_chunk(
+    chunk: Sequence[EpisodePlan], *, out: Path, settings: RecordSettings
+) -> Iterator[CollectedEpisode]:
     env = _env(chunk[0].task_suite, settings)
     for plan in chunk:
         try:
             episode = record_episode(env, make_policy(plan.policy), plan, settings)
         except (SimulatorError, ConfigError) as e:  # ConfigError: a fault that does not fit this task's goal
-            yield Outcome(plan.episode_id, error=str(e))
+            yield CollectedEpisode(plan.episode_id, error=str(e))
             continue
         write_episode(out, episode)
-        yield Outcome(
+        yield CollectedEpisode(
             plan.episode_id,
             episode.num_steps,
             succeeded=episode.first_success_step is not None,

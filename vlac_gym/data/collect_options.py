@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlac_gym.data.collect import CollectReport, Outcome, check_plans, collect
+from vlac_gym.data.collect import CollectedEpisode, CollectReport, check_plans, collect
 from vlac_gym.data.dataset import DATASET_FILES, EpisodeDataset
 from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings
@@ -89,7 +89,7 @@ def check_collection(options: CollectOptions) -> None:
 
 
 def run_collection(
-    options: CollectOptions, on_progress: Callable[[Outcome, int, int], None] | None = None
+    options: CollectOptions, on_progress: Callable[[CollectedEpisode, int, int], None] | None = None
 ) -> CollectReport:
     """Collects what the options ask for and writes the folder's index; nobody else may write there meanwhile.
 
@@ -110,11 +110,11 @@ def _collect(
     options: CollectOptions,
     settings: RecordSettings,
     plans: list[EpisodePlan],
-    on_progress: Callable[[Outcome, int, int], None] | None,
+    on_progress: Callable[[CollectedEpisode, int, int], None] | None,
 ) -> CollectReport:
     done = sum(plan.is_recorded(options.out) for plan in plans)
 
-    def count(outcome: Outcome) -> None:
+    def count(outcome: CollectedEpisode) -> None:
         nonlocal done
         done += 1
         if on_progress is not None:

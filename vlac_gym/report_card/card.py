@@ -16,7 +16,7 @@ from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.report_card.asking import AskedCritic, Call
 from vlac_gym.report_card.cost import cost_section, gpu_memory, time_batches
-from vlac_gym.report_card.judging import JudgedEpisode, judge_episodes
+from vlac_gym.report_card.episode_answers import EpisodeAnswers, judge_episodes
 from vlac_gym.report_card.mistakes import Mistake, StripFrame, film_strip, worst_mistakes
 from vlac_gym.report_card.probes import ProbeResults, ProbeRunner
 from vlac_gym.report_card.progress_section import progress_section
@@ -98,7 +98,7 @@ class ReportCard:
     """
 
     content: Mapping[str, Any]
-    judged: Sequence[JudgedEpisode]
+    judged: Sequence[EpisodeAnswers]
     points: Sequence[SweepPoint]
     mistakes: Sequence[tuple[Mistake, Sequence[StripFrame]]]
     timed: Sequence[Call] = ()
@@ -109,7 +109,7 @@ def make_card(
     spec: str,
     dataset: EpisodeDataset,
     config: CardConfig | None = None,
-    on_episode: Callable[[JudgedEpisode], None] | None = None,
+    on_episode: Callable[[EpisodeAnswers], None] | None = None,
     references: EpisodeDataset | None = None,
     on_critic_mismatch: OnMismatch = "raise",
 ) -> ReportCard:
@@ -210,7 +210,7 @@ def _picker(
 
 
 def _references_used(
-    picker: ReferencePicker | None, judged: Sequence[JudgedEpisode]
+    picker: ReferencePicker | None, judged: Sequence[EpisodeAnswers]
 ) -> dict[str, Any] | None:
     if picker is None:
         return None
@@ -229,8 +229,8 @@ def _judge(
     probes: ProbeRunner,
     config: CardConfig,
     picker: ReferencePicker | None,
-    on_episode: Callable[[JudgedEpisode], None] | None,
-) -> list[JudgedEpisode]:
+    on_episode: Callable[[EpisodeAnswers], None] | None,
+) -> list[EpisodeAnswers]:
     judged = []
     for episode in judge_episodes(
         asked,
@@ -272,7 +272,7 @@ def _time(
 
 
 def _sections(
-    judged: Sequence[JudgedEpisode],
+    judged: Sequence[EpisodeAnswers],
     probes: ProbeResults,
     config: CardConfig,
     chosen: StopRule,
@@ -306,7 +306,7 @@ def _headline(sections: Mapping[str, Any]) -> dict[str, Estimate]:
 
 
 def _calibrate(
-    judged: Sequence[JudgedEpisode], spec: str, info: CriticInfo, config: CardConfig
+    judged: Sequence[EpisodeAnswers], spec: str, info: CriticInfo, config: CardConfig
 ) -> tuple[list[SweepPoint], Calibration | None, str, dict[str, Estimate]]:
     checks = [episode.checks for episode in judged]
     succeeds = [episode.succeeds for episode in judged]
@@ -343,7 +343,7 @@ def _calibrate(
     return points, calibration, reason, cross_validate(table, config.false_stop_budget)
 
 
-def _check_interval(judged: Sequence[JudgedEpisode]) -> int:
+def _check_interval(judged: Sequence[EpisodeAnswers]) -> int:
     """The usual number of env steps between two checks of the recordings."""
     gaps = [int(step) for e in judged for step in (e.checks.steps[1:] - e.checks.steps[:-1])]
     return max(set(gaps), key=gaps.count) if gaps else 1
@@ -355,5 +355,5 @@ def _rule_of(calibration: Calibration | None, config: CardConfig) -> StopRule:
     return StopRule(calibration.done_threshold, calibration.done_patience, calibration.min_steps)
 
 
-def _by_index(judged: Sequence[JudgedEpisode], index: int) -> JudgedEpisode:
+def _by_index(judged: Sequence[EpisodeAnswers], index: int) -> EpisodeAnswers:
     return next(episode for episode in judged if episode.index == index)

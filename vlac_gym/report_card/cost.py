@@ -12,7 +12,7 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_peak_bytes
 from vlac_gym.errors import CriticResponseError
 from vlac_gym.report_card.asking import AskedCritic, Call
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.sections import Bootstrap, Judged, Section
 from vlac_gym.report_card.statistics import Estimate, rate, refused
 from vlac_gym.types import CriticInfo, Frame
@@ -191,7 +191,7 @@ def _stall(judged: Judged, timed: Sequence[Call], boot: Bootstrap, not_timed: st
         return refused(f"a single check was not timed: {not_timed}")
     check_s = float(np.quantile(single, 0.5))
 
-    def stall(episode: JudgedEpisode) -> float | None:
+    def stall(episode: EpisodeAnswers) -> float | None:
         rollout_s = episode.meta.details.get("wall_s")
         if not isinstance(rollout_s, int | float) or rollout_s <= 0:
             return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlac_gym.data.episodes import Episode
 from vlac_gym.frames.codec import encode_frame
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.termination import Stop, StopRule, apply_rule
 
 _LATE_STEPS = 10
@@ -56,7 +56,7 @@ class StripFrame:
     is_event: bool
 
 
-def worst_mistakes(judged: Sequence[JudgedEpisode], rule: StopRule, per_kind: int = 2) -> list[Mistake]:
+def worst_mistakes(judged: Sequence[EpisodeAnswers], rule: StopRule, per_kind: int = 2) -> list[Mistake]:
     """The worst of each kind under a rule, in the order of `Mistake.kind` above."""
     found: dict[str, list[Mistake]] = {name: [] for name in _KINDS}
     for episode in judged:
@@ -71,7 +71,7 @@ def worst_mistakes(judged: Sequence[JudgedEpisode], rule: StopRule, per_kind: in
 
 
 def film_strip(
-    episode: Episode, judged: JudgedEpisode, step: int, *, count: int = 8, camera: str | None = None
+    episode: Episode, judged: EpisodeAnswers, step: int, *, count: int = 8, camera: str | None = None
 ) -> list[StripFrame]:
     """Frames spread over the 30 steps before a step and the 12 after it, that step's own frame among them."""
     steps = episode.frame_steps
@@ -97,21 +97,21 @@ def film_strip(
 _Found = tuple[int, float, str] | None
 
 
-def _false_stop(episode: JudgedEpisode, stop: Stop) -> _Found:
+def _false_stop(episode: EpisodeAnswers, stop: Stop) -> _Found:
     if stop.step is None or stop.first_success_step is not None:
         return None
     best = float(np.nanmax(episode.checks.probs))
     return stop.step, best, f"stopped at step {stop.step}; the simulator never sees success"
 
 
-def _premature_stop(episode: JudgedEpisode, stop: Stop) -> _Found:
+def _premature_stop(episode: EpisodeAnswers, stop: Stop) -> _Found:
     if stop.step is None or stop.first_success_step is None or not stop.is_false:
         return None
     early = stop.first_success_step - stop.step
     return stop.step, float(early), f"stopped at step {stop.step}, {early} steps before success"
 
 
-def _missed_success(episode: JudgedEpisode, stop: Stop) -> _Found:
+def _missed_success(episode: EpisodeAnswers, stop: Stop) -> _Found:
     first = stop.first_success_step
     if stop.step is not None or first is None:
         return None
@@ -120,21 +120,21 @@ def _missed_success(episode: JudgedEpisode, stop: Stop) -> _Found:
     return first, 1.0 - best, f"success at step {first} is never called; best score after it {best:.2f}"
 
 
-def _late_stop(episode: JudgedEpisode, stop: Stop) -> _Found:
+def _late_stop(episode: EpisodeAnswers, stop: Stop) -> _Found:
     delay = stop.delay_steps
     if stop.step is None or delay is None or delay <= _LATE_STEPS:
         return None
     return stop.step, float(delay), f"stopped {delay} steps after success at step {stop.first_success_step}"
 
 
-def _failure_valued_high(episode: JudgedEpisode, stop: Stop) -> _Found:
+def _failure_valued_high(episode: EpisodeAnswers, stop: Stop) -> _Found:
     value = episode.final_value
     if episode.succeeds or not value >= 0.5:
         return None
     return episode.checks.num_steps, value, f"ends in failure with value {value:.2f}"
 
 
-_KINDS: dict[str, Callable[[JudgedEpisode, Stop], _Found]] = {
+_KINDS: dict[str, Callable[[EpisodeAnswers, Stop], _Found]] = {
     "false stop": _false_stop,
     "premature stop": _premature_stop,
     "missed success": _missed_success,

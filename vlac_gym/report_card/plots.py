@@ -14,7 +14,7 @@ import numpy as np
 from vlac_gym.extras import needs
 from vlac_gym.report_card.asking import Call
 from vlac_gym.report_card.detection import reliability_bins, threshold_curve
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.statistics import Array
 from vlac_gym.report_card.sweep import SweepPoint
 from vlac_gym.report_card.termination import StopRule, apply_rule
@@ -60,7 +60,7 @@ def plot_reliability(scores: Array, success: Array) -> str:
     return _svg(figure)
 
 
-def plot_values(judged: Sequence[JudgedEpisode]) -> str:
+def plot_values(judged: Sequence[EpisodeAnswers]) -> str:
     """Value curves over the share of the episode, by outcome at its end, and the dense truth's means, dashed."""
     figure, (left, right) = _figure(2, sharey=True)
     with needs("A picture", "video"):
@@ -121,7 +121,7 @@ def plot_trade_off(points: Sequence[SweepPoint], chosen: StopRule, budget: float
     return _svg(figure)
 
 
-def plot_delays(judged: Sequence[JudgedEpisode], rule: StopRule) -> str | None:
+def plot_delays(judged: Sequence[EpisodeAnswers], rule: StopRule) -> str | None:
     """How many steps after success the critic stops; None if it never does."""
     stops = [apply_rule(episode.checks, rule) for episode in judged]
     delays = [stop.delay_steps for stop in stops if stop.delay_steps is not None]

@@ -16,7 +16,7 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.frames.codec import decode_frame, encode_frame
 from vlac_gym.metrics.progress import value_order_correlation
 from vlac_gym.report_card.asking import AskedCritic
-from vlac_gym.report_card.judging import JudgedEpisode, shown_frames, value_indices
+from vlac_gym.report_card.episode_answers import EpisodeAnswers, shown_frames, value_indices
 from vlac_gym.report_card.references import ReferencePicker
 from vlac_gym.report_card.statistics import Array
 from vlac_gym.types import Frame
@@ -118,7 +118,7 @@ class ProbeRunner:
         self._references = references
         self._rng = np.random.default_rng(seed)
 
-    def visit(self, episode: Episode, judged: JudgedEpisode) -> None:
+    def visit(self, episode: Episode, judged: EpisodeAnswers) -> None:
         """Probes one episode."""
         if self._left <= 0:
             return
@@ -146,7 +146,7 @@ class ProbeRunner:
     def _pairs(
         self,
         listed: list[Frame],
-        judged: JudgedEpisode,
+        judged: EpisodeAnswers,
         task: str,
         references: Sequence[Frame] | None,
     ) -> None:
@@ -162,7 +162,7 @@ class ProbeRunner:
             if np.isfinite(triple).all():
                 self.results.triples.append(triple)
 
-    def _words_and_pictures(self, episode: Episode, judged: JudgedEpisode, last: Frame) -> None:
+    def _words_and_pictures(self, episode: Episode, judged: EpisodeAnswers, last: Frame) -> None:
         task = episode.meta.task
         clean = float(judged.checks.probs[-1])
         wordings = [*paraphrases(task)]
@@ -178,7 +178,7 @@ class ProbeRunner:
             self.results.wrong_task.append(float(scores[len(wordings)]))
         _compare(self.results.changed, PICTURE_CHANGES, scores[len(texts) - len(pictures) :], judged)
 
-    def _other_views(self, episode: Episode, judged: JudgedEpisode) -> None:
+    def _other_views(self, episode: Episode, judged: EpisodeAnswers) -> None:
         shown = next(iter(episode.frames)) if self._camera is None else self._camera
         others = [view for view in episode.frames if view != shown]
         self.results.other_views = max(self.results.other_views, len(others))
@@ -198,7 +198,7 @@ def _compare(
     rows: dict[str, list[tuple[float, float, bool]]],
     names: Iterable[str],
     scores: Array,
-    judged: JudgedEpisode,
+    judged: EpisodeAnswers,
 ) -> None:
     """Adds each name's score beside the last frame's own, where both answers were usable."""
     clean = float(judged.checks.probs[-1])

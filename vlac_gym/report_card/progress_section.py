@@ -6,7 +6,7 @@ import numpy as np
 
 from vlac_gym.metrics.progress import accumulate_values, negative_rate, value_order_correlation
 from vlac_gym.report_card import progress as p
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.probes import ProbeResults
 from vlac_gym.report_card.sections import (
     BOTH_CLASSES,
@@ -77,12 +77,12 @@ def _order(judged: Judged, boot: Bootstrap, which: str) -> dict[str, Estimate]:
     }
 
 
-def _voc(e: JudgedEpisode) -> float | None:
+def _voc(e: EpisodeAnswers) -> float | None:
     values = e.values[: e.until_success]
     return value_order_correlation(values) if np.isfinite(values).all() else None
 
 
-def _vroc(e: JudgedEpisode) -> float | None:
+def _vroc(e: EpisodeAnswers) -> float | None:
     backward = e.backward[: e.until_success - 1][::-1]
     if not np.isfinite(backward).all():
         return None
@@ -105,7 +105,7 @@ def _pairs(judged: Judged) -> tuple[Array, Array]:
     return answers[usable], changes[usable]
 
 
-def _dense_spearman(e: JudgedEpisode) -> float | None:
+def _dense_spearman(e: EpisodeAnswers) -> float | None:
     truth = e.goal_progress[e.value_steps]
     return spearman(e.values, truth) if np.isfinite(e.values).all() else None
 

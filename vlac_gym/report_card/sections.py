@@ -27,7 +27,7 @@ import numpy as np
 
 from vlac_gym.report_card import detection as d
 from vlac_gym.report_card import progress as p
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.statistics import (
     Array,
     Estimate,
@@ -48,7 +48,7 @@ from vlac_gym.report_card.termination import (
 from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation
 
 Section: TypeAlias = "Mapping[str, Estimate | Section]"
-Judged: TypeAlias = Sequence[JudgedEpisode]
+Judged: TypeAlias = Sequence[EpisodeAnswers]
 
 BOTH_CLASSES = "it needs successes and failures, and one of the two is missing"
 _SUCCESS_RATES = (0.05, 0.15, 0.5, 0.9)
@@ -76,7 +76,9 @@ class Bootstrap:
             seed=self.seed,
         )
 
-    def mean(self, judged: Judged, number: Callable[[JudgedEpisode], float | None], missing: str) -> Estimate:
+    def mean(
+        self, judged: Judged, number: Callable[[EpisodeAnswers], float | None], missing: str
+    ) -> Estimate:
         """Mean over episodes of a number each has or has not, computed once per episode."""
         numbers = [(episode.task_key, number(episode)) for episode in judged]
         return cluster_bootstrap(

@@ -1,6 +1,6 @@
 """Rollouts in which policy, critic and simulators work at the same time: `PipelinedRollout`."""
 
-__all__ = ["PipelinedRollout", "Policy", "RolloutStep"]
+__all__ = ["PipelinedRollout", "BatchPolicy", "RolloutStep"]
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.rollout.board import Aborted, Board
+from vlac_gym.rollout.turns import Aborted, Turns
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
 
@@ -21,7 +21,7 @@ AnyVectorEnv = VectorEnv[Any, NDArray[Any], NDArray[Any]]
 _LOOKAHEAD = 1
 
 
-class Policy(Protocol):
+class BatchPolicy(Protocol):
     """What drives the envs; called by one thread at a time, in the order of the serial loop."""
 
     def __call__(self, observations: Any, infos: dict[str, Any], group: int) -> NDArray[Any]:
@@ -71,7 +71,7 @@ class PipelinedRollout:
     Args:
         groups: Vector envs, each made of a `RolloutVectorEnv` of its own; two are enough to overlap. A critic
             that they share must be the same object; give a privileged one different `first_env_index`.
-        policy: See `Policy`.
+        policy: See `BatchPolicy`.
         overlap: Use threads; False runs the plain serial loop.
 
     Raises:
@@ -86,7 +86,7 @@ class PipelinedRollout:
         [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
 
-    def __init__(self, groups: Sequence[AnyVectorEnv], policy: Policy, *, overlap: bool = True) -> None:
+    def __init__(self, groups: Sequence[AnyVectorEnv], policy: BatchPolicy, *, overlap: bool = True) -> None:
         bases = [group.unwrapped for group in groups]
         if not groups or len({id(base) for base in bases}) != len(groups):
             raise ConfigError(f"Expected one or more different vector envs, got {list(groups)}.")
@@ -148,10 +148,10 @@ class PipelinedRollout:
 
     def _pipelined(self, num_steps: int, resets: list[dict[str, Any]]) -> Iterator[RolloutStep]:
         seen, self._seen = self._seen, [None] * len(self.groups)
-        board: Board[RolloutStep] = Board(len(self.groups), _LOOKAHEAD)
+        turns: Turns[RolloutStep] = Turns(len(self.groups), _LOOKAHEAD)
         threads = [
             threading.Thread(
-                target=self._play, args=(board, g, num_steps, seen[g], resets[g]), name=f"vlac-gym-group-{g}"
+                target=self._play, args=(turns, g, num_steps, seen[g], resets[g]), name=f"vlac-gym-group-{g}"
             )
             for g in range(len(self.groups))
         ]
@@ -161,18 +161,18 @@ class PipelinedRollout:
                 thread.start()
             for _ in range(num_steps):
                 for g in range(len(self.groups)):
-                    taken = board.read(g)
+                    taken = turns.read(g)
                     last[g] = taken.next_observations, taken.infos
                     yield taken
         finally:
-            board.abort()
+            turns.abort()
             for thread in threads:
                 thread.join()  # ends: every wait of an env or a critic has its deadline
         self._seen = [last.get(g) for g in range(len(self.groups))]
 
     def _play(
         self,
-        board: Board[RolloutStep],
+        turns: Turns[RolloutStep],
         g: int,
         num_steps: int,
         seen: tuple[Any, dict[str, Any]] | None,
@@ -181,15 +181,15 @@ class PipelinedRollout:
         try:
             observations, infos = seen or self.groups[g].reset(**reset)
             for step in range(num_steps):
-                with board.turn(step * len(self.groups) + g):
+                with turns.turn(step * len(self.groups) + g):
                     actions = self._policy(observations, infos, g)
                 taken = self._step(g, step, observations, actions)
                 observations, infos = taken.next_observations, taken.infos
-                board.deliver(g, taken)
+                turns.deliver(g, taken)
         except Aborted:
             pass
         except BaseException as e:  # noqa: BLE001 (the reader raises it)
-            board.fail(g, e)
+            turns.fail(g, e)
 
     def _step(self, g: int, step: int, observations: Any, actions: NDArray[Any]) -> RolloutStep:
         following, rewards, terminations, truncations, infos = self.groups[g].step(actions)

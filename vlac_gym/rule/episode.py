@@ -1,11 +1,11 @@
-"""One training episode under the rule: `Episode`, the questions it asks, and its `Verdict`.
+"""One training episode under the rule: `RuleEpisode`, the questions it asks, and its `Verdict`.
 
-`Episode.step` is a generator that reads as the rule does: it yields a question, is sent the critic's answer, and
+`RuleEpisode.step` is a generator that reads as the rule does: it yields a question, is sent the critic's answer, and
 returns the verdict. It never calls a critic itself, so that one env and N envs share it; `vlac_gym.rule.round` asks for
 all of them at once.
 """
 
-__all__ = ["AskDone", "AskProgress", "AskValues", "Episode", "Question", "Step", "Verdict"]
+__all__ = ["AskDone", "AskProgress", "AskValues", "Question", "RuleEpisode", "Step", "Verdict"]
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ Step = Generator[Question, Any, Verdict]
 GOES_ON = Verdict()
 
 
-class Episode:
+class RuleEpisode:
     """Applies a `TrainingRule` to one episode, step by step.
 
     Args:
@@ -80,7 +80,7 @@ class Episode:
     Example:
         >>> from vlac_gym.rule.reward import training_rule
         >>> frame = np.zeros((4, 4, 3), np.uint8)
-        >>> episode = Episode(training_rule("vlac"), "open the drawer", frame, max_buffer_bytes=10**6)
+        >>> episode = RuleEpisode(training_rule("vlac"), "open the drawer", frame, max_buffer_bytes=10**6)
         >>> step = episode.step(None, look=lambda: frame)
         >>> type(next(step)).__name__
         'AskDone'

@@ -11,8 +11,8 @@ from vlac_gym import __version__
 from vlac_gym.extras import needs
 from vlac_gym.service.api_schema import INFO, STATE, UPLOAD, error_responses, question
 from vlac_gym.service.core import CriticService
-from vlac_gym.service.gate import Gate, error_headers, wants_json
 from vlac_gym.service.messages import WireFormatError, pack, pack_json
+from vlac_gym.service.middleware import RequestMiddleware, error_headers, wants_json
 from vlac_gym.service.protocol import CONTENT_TYPE, OPERATIONS, PROTOCOL_VERSION, Operation, State, Stored
 from vlac_gym.service.wire_errors import ServiceError, classify, encode_error
 
@@ -70,7 +70,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(RequestMiddleware, service=service)
     _add_questions(app, service)
     _add_control(app, service)
     _add_probes(app, service)
@@ -181,7 +181,7 @@ def _add_error_handlers(app: FastAPI, service: CriticService) -> None:
 
 
 async def _read_body(request: Request, service: CriticService) -> bytes:
-    """The whole body, within the time and the size that its header promised and `Gate` checked."""
+    """The whole body, within the time and the size that its header promised and `RequestMiddleware` checked."""
     expected = request.state.visit.body_bytes
     chunks: list[bytes] = []
     received = 0

@@ -9,14 +9,14 @@ from typing import Any, Literal, TypedDict
 from gymnasium.vector import AutoresetMode
 
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.vector.crew import CrewFactory
-from vlac_gym.vector.reset_orders import EpisodeOptions
+from vlac_gym.vector.executor import ExecutorFactory
+from vlac_gym.vector.reset_commands import EpisodeOptions
 
 
 class VectorOptions(TypedDict, total=False):
     """Keyword arguments of `RolloutVectorEnv`; see `VectorConfig`."""
 
-    mode: Literal["async", "sync"] | CrewFactory
+    mode: Literal["async", "sync"] | ExecutorFactory
     autoreset_mode: AutoresetMode | str
     group_size: int
     envs_per_worker: int
@@ -37,7 +37,7 @@ class VectorConfig:
         ConfigError: An option can't be that.
     """
 
-    mode: Literal["async", "sync"] | CrewFactory = "async"
+    mode: Literal["async", "sync"] | ExecutorFactory = "async"
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP
     group_size: int = 1
     envs_per_worker: int = 1

@@ -11,15 +11,15 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.orders import CallOrder, CallReport, Order, Report
+from vlac_gym.vector.commands import CallCommand, CallReply, Command, Reply
 
 
 class EnvAccess(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
     """The part of a vector env's interface that is one call to each env."""
 
     @abstractmethod
-    def execute(self, orders: Mapping[int, Order]) -> dict[int, Report]:
-        """Carries out orders by env index."""
+    def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
+        """Carries out commands by env index."""
 
     def render(self) -> tuple[Any, ...]:
         """Every env's `render()`."""
@@ -27,7 +27,7 @@ class EnvAccess(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Calls a method of every env, or reads an attribute; results must be picklable."""
-        return self._results({i: CallOrder(name, args, kwargs) for i in range(self.num_envs)})
+        return self._results({i: CallCommand(name, args, kwargs) for i in range(self.num_envs)})
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Reads an attribute of every env."""
@@ -46,7 +46,7 @@ class EnvAccess(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
         if len(each) != self.num_envs:
             raise ConfigError(f"Expected {self.num_envs} values of {name!r}, one per env, got {len(each)}.")
-        self._results({i: CallOrder("set_wrapper_attr", (name, value)) for i, value in enumerate(each)})
+        self._results({i: CallCommand("set_wrapper_attr", (name, value)) for i, value in enumerate(each)})
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -58,6 +58,6 @@ class EnvAccess(VectorEnv[Any, NDArray[Any], NDArray[Any]]):
         """Every env's generator; a copy where the env is in another process."""
         return self.get_attr("np_random")
 
-    def _results(self, orders: Mapping[int, CallOrder]) -> tuple[Any, ...]:
-        reports = self.execute(orders).values()
-        return tuple(report.result for report in reports if isinstance(report, CallReport))
+    def _results(self, commands: Mapping[int, CallCommand]) -> tuple[Any, ...]:
+        replies = self.execute(commands).values()
+        return tuple(reply.result for reply in replies if isinstance(reply, CallReply))

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import checked_actions, checked_mask
 from vlac_gym.stepping.sim_signals import sim_success
-from vlac_gym.vector.orders import Order, Report, ResetOrder, ResetReport, StepOrder, StepReport
+from vlac_gym.vector.commands import Command, Reply, ResetCommand, ResetReply, StepCommand, StepReply
 from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
 from vlac_gym.vector.step_result import ChunkResult
 
 
 class PlainEnvs:
-    """Carries out one order per env on a vector env that only steps all envs at once.
+    """Carries out one command per env on a vector env that only steps all envs at once.
 
-    - An env without an order to step moves along, by the action given for it, and its result is dropped. Under
+    - An env without a command to step moves along, by the action given for it, and its result is dropped. Under
       DISABLED, where an env that is over must not be stepped, it is reset before.
     - An env that resets itself has its reset ready for the order to reset that follows; all others are reset by
       ``options["reset_mask"]``, which the vector env must take, as Gymnasium's do.
@@ -47,7 +47,7 @@ class PlainEnvs:
         )
         self.loop = StepLoop(self, self.autoreset_mode)
         self._env = env
-        self._orders: Mapping[int, Order] = {}
+        self._commands: Mapping[int, Command] = {}
         self._actions: Any = None
         self._batch: Any = None
         self._has_started = np.zeros(env.num_envs, np.bool_)
@@ -116,10 +116,10 @@ class PlainEnvs:
         if not self._has_started.all():
             raise ResetNeeded("There are no episodes. Call reset() before stepping.")
 
-    def reset_orders(
+    def reset_commands(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> dict[int, ResetOrder]:
-        """The orders of a reset that the caller asked for; seed and options go to the vector env as they are."""
+    ) -> dict[int, ResetCommand]:
+        """The commands of a reset that the caller asked for; seed and options go to the vector env as they are."""
         rest = dict(options or {})
         mask = checked_mask(rest.pop("reset_mask", None), self.num_envs)
         if not (self._has_started | mask).all():
@@ -128,35 +128,35 @@ class PlainEnvs:
             )
         self._reset_arguments = (seed, rest)
         self._resets = {}
-        return {i: ResetOrder() for i in np.flatnonzero(mask).tolist()}
+        return {i: ResetCommand() for i in np.flatnonzero(mask).tolist()}
 
-    def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
-        """The orders of an automatic reset."""
+    def autoreset_commands(self, indices: Sequence[int]) -> dict[int, ResetCommand]:
+        """The commands of an automatic reset."""
         self._reset_arguments = (None, {})
-        return {i: ResetOrder() for i in indices}
+        return {i: ResetCommand() for i in indices}
 
-    def submit(self, orders: Mapping[int, Order]) -> None:
-        """Remembers the orders; they are carried out by `collect`."""
-        self._orders = orders
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Remembers the commands; they are carried out by `collect`."""
+        self._commands = commands
 
-    def collect(self) -> dict[int, Report]:
-        """Carries the orders out: those to step, then those to reset."""
-        steps = {i for i, order in self._orders.items() if isinstance(order, StepOrder)}
-        resets = [i for i, order in self._orders.items() if isinstance(order, ResetOrder)]
+    def collect(self) -> dict[int, Reply]:
+        """Carries the commands out: those to step, then those to reset."""
+        steps = {i for i, command in self._commands.items() if isinstance(command, StepCommand)}
+        resets = [i for i, command in self._commands.items() if isinstance(command, ResetCommand)]
         try:
-            reports: dict[int, Report] = dict(self._step(steps)) if steps else {}
+            replies: dict[int, Reply] = dict(self._step(steps)) if steps else {}
             self._reset([i for i in resets if i not in self._resets], *self._reset_arguments)
         except BaseException:
             self._has_started[:] = False
             raise
         for i in resets:
             self._finals.pop(i, None)
-            reports[i] = ResetReport(self._resets.pop(i))
-        return dict(sorted(reports.items()))
+            replies[i] = ResetReply(self._resets.pop(i))
+        return dict(sorted(replies.items()))
 
-    def execute(self, orders: Mapping[int, Order]) -> dict[int, Report]:
+    def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
         """`submit`, then `collect`."""
-        self.submit(orders)
+        self.submit(commands)
         return self.collect()
 
     def observation(self, index: int) -> Any:
@@ -175,7 +175,7 @@ class PlainEnvs:
     def _is_own(self) -> bool:
         return isinstance(self.loop.referee, SimulatorReferee)
 
-    def _step(self, steps: set[int]) -> dict[int, StepReport]:
+    def _step(self, steps: set[int]) -> dict[int, StepReply]:
         if self.autoreset_mode is AutoresetMode.DISABLED:
             self._reset([i for i in np.flatnonzero(self._is_over).tolist() if i not in steps], None, {})
         self._batch, rewards, terminations, truncations, infos = self._env.step(self._actions)
@@ -183,7 +183,7 @@ class PlainEnvs:
         was_over, self._is_over = self._is_over, terminations | truncations
         infos = _arrays(infos)
         self._finals, self._resets = {}, {}
-        reports = {}
+        replies = {}
         for i in range(self.num_envs):
             info = _info(infos, i)
             if was_over[i] and self.autoreset_mode is AutoresetMode.NEXT_STEP:
@@ -193,8 +193,8 @@ class PlainEnvs:
             if i in steps:
                 reward = np.array([rewards[i]], np.float64)
                 ends = bool(terminations[i]), bool(truncations[i])
-                reports[i] = StepReport(reward, (sim_success(info),), *ends, info)
-        return reports
+                replies[i] = StepReply(reward, (sim_success(info),), *ends, info)
+        return replies
 
     def _reset(self, indices: Sequence[int], seed: Any, options: dict[str, Any]) -> None:
         if not indices:

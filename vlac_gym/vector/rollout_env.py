@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import checked_actions, checked_chunks, checked_mask
 from vlac_gym.stepping.inner_wrappers import episode_enders
-from vlac_gym.vector.config import VectorConfig, VectorOptions
-from vlac_gym.vector.crew import Crew, CrewFactory, EnvFactory, InlineCrew
-from vlac_gym.vector.env_access import EnvAccess
-from vlac_gym.vector.observations import copy_row, read_row
-from vlac_gym.vector.orders import (
+from vlac_gym.vector.commands import (
+    Command,
     Failure,
     Lost,
-    Order,
-    Report,
-    ResetOrder,
-    ResetReport,
+    Reply,
+    ResetCommand,
+    ResetReply,
 )
-from vlac_gym.vector.process_crew import ProcessCrew
-from vlac_gym.vector.reset_orders import EpisodeOptions, EpisodeStarts
+from vlac_gym.vector.config import VectorConfig, VectorOptions
+from vlac_gym.vector.env_access import EnvAccess
+from vlac_gym.vector.executor import EnvFactory, Executor, ExecutorFactory, InlineExecutor
+from vlac_gym.vector.observations import copy_row, read_row
+from vlac_gym.vector.process_executor import ProcessExecutor
+from vlac_gym.vector.reset_commands import EpisodeOptions, EpisodeStarts
 from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
 from vlac_gym.vector.step_result import ChunkResult
 
@@ -102,8 +102,10 @@ class RolloutVectorEnv(EnvAccess):
         self._starts = EpisodeStarts(self.num_envs, config.group_size, config.episode_options)
         self._read_spaces(env_fns[0])
         self.copies_observations = config.copy
-        self._crew = self._started_crew(config)
-        self._close_crew = weakref.finalize(self, self._crew.close)  # also at exit, if nobody calls close
+        self._executor = self._started_executor(config)
+        self._close_executor = weakref.finalize(
+            self, self._executor.close
+        )  # also at exit, if nobody calls close
         self._has_started = np.zeros(self.num_envs, np.bool_)
         self._is_busy = False
         self.loop = StepLoop(self, self.autoreset_mode)
@@ -120,7 +122,7 @@ class RolloutVectorEnv(EnvAccess):
             AlreadyPendingCallError: A step is under way.
             SimulatorError: An env could not be started.
         """
-        return self.loop.reset(SimulatorReferee(), self.loop.reset_orders(seed=seed, options=options))
+        return self.loop.reset(SimulatorReferee(), self.loop.reset_commands(seed=seed, options=options))
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """One action for each env; see the class.
@@ -167,30 +169,30 @@ class RolloutVectorEnv(EnvAccess):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the workers and closes the envs."""
-        self._close_crew()
+        self._close_executor()
 
     @property
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers; empty in ``mode="sync"``."""
-        return self._crew.pids
+        return self._executor.pids
 
     # What `loop` asks of the envs; see `Envs`.
 
-    def reset_orders(
+    def reset_commands(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> dict[int, ResetOrder]:
-        """The orders of `reset`, checked; `options` is left as it is."""
+    ) -> dict[int, ResetCommand]:
+        """The commands of `reset`, checked; `options` is left as it is."""
         if isinstance(seed, int):
             self._group_rng = np.random.default_rng(seed)
-        orders = self._starts.chosen(seed, options, self._group_rng)
-        if not (self._has_started | np.isin(np.arange(self.num_envs), list(orders))).all():
+        commands = self._starts.chosen(seed, options, self._group_rng)
+        if not (self._has_started | np.isin(np.arange(self.num_envs), list(commands))).all():
             raise ConfigError(
                 "Expected a reset of all envs first, got a reset_mask that leaves some unstarted."
             )
-        return orders
+        return commands
 
-    def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
-        """The orders of an automatic reset of some envs."""
+    def autoreset_commands(self, indices: Sequence[int]) -> dict[int, ResetCommand]:
+        """The commands of an automatic reset of some envs."""
         return self._starts.automatic(indices)
 
     def set_episode_options(self, episode_options: EpisodeOptions) -> None:
@@ -199,53 +201,53 @@ class RolloutVectorEnv(EnvAccess):
             raise ConfigError("This vector env has its episode_options already. Leave them out of make_vec.")
         self._starts.episode_options = episode_options
 
-    def execute(self, orders: Mapping[int, Order]) -> dict[int, Report]:
-        """Carries out orders by env index: `submit`, then `collect`."""
-        self.submit(orders)
+    def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
+        """Carries out commands by env index: `submit`, then `collect`."""
+        self.submit(commands)
         return self.collect()
 
-    def submit(self, orders: Mapping[int, Order]) -> None:
-        """Hands out orders; one round at a time."""
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Hands out commands; one round at a time."""
         self.require_idle()
         self._is_busy = True
         try:
-            self._crew.submit(orders)
+            self._executor.submit(commands)
         except BaseException:
             self._is_busy = False
             raise
 
-    def collect(self) -> dict[int, Report]:
+    def collect(self) -> dict[int, Reply]:
         """Reports by env index; a `Lost` is noted, and what failed otherwise is raised."""
         self._is_busy = False
         try:
-            reports = self._crew.collect()
+            replies = self._executor.collect()
         except BaseException:
             self._has_started[:] = False  # some envs may have moved on: only a full reset brings order
             raise
-        for i, report in reports.items():
-            if isinstance(report, Lost):
+        for i, reply in replies.items():
+            if isinstance(reply, Lost):
                 self._starts.note_loss(i)
-        for i, report in reports.items():
-            if isinstance(report, Failure):
+        for i, reply in replies.items():
+            if isinstance(reply, Failure):
                 self._has_started[:] = False
-                raise report.exception(i)
-        self._has_started[[i for i, report in reports.items() if isinstance(report, ResetReport)]] = True
-        return reports
+                raise reply.exception(i)
+        self._has_started[[i for i, reply in replies.items() if isinstance(reply, ResetReply)]] = True
+        return replies
 
     def observation(self, index: int) -> Any:
-        """Env `index`'s latest observation: views that its next order overwrites."""
-        return read_row(self._crew.batch, index)
+        """Env `index`'s latest observation: views that its next command overwrites."""
+        return read_row(self._executor.batch, index)
 
     def observations(self) -> Any:
         """All envs' latest observations."""
-        return deepcopy(self._crew.batch) if self.copies_observations else self._crew.batch
+        return deepcopy(self._executor.batch) if self.copies_observations else self._executor.batch
 
     def final_observation(self, index: int) -> Any:
         """A copy of env `index`'s latest observation."""
-        return copy_row(self._crew.batch, index)
+        return copy_row(self._executor.batch, index)
 
     def require_idle(self) -> None:
-        """Raises `AlreadyPendingCallError` while orders are out, whoever handed them out; and if the env is closed."""
+        """Raises `AlreadyPendingCallError` while commands are out, whoever sent them; and if the env is closed."""
         if self.closed:
             raise ClosedEnvironmentError("This vector env is closed. Make a new one.")
         if self._is_busy:
@@ -257,16 +259,16 @@ class RolloutVectorEnv(EnvAccess):
             missing = np.flatnonzero(~self._has_started).tolist()
             raise ResetNeeded(f"Envs {missing} have no episode. Call reset() before stepping.")
 
-    def _started_crew(self, config: VectorConfig) -> Crew:
+    def _started_executor(self, config: VectorConfig) -> Executor:
         if config.mode == "sync":
-            return InlineCrew(self.env_fns, self.single_observation_space)
+            return InlineExecutor(self.env_fns, self.single_observation_space)
         processes = partial(
-            ProcessCrew,
+            ProcessExecutor,
             envs_per_worker=config.envs_per_worker,
             context=config.context,
             render_devices=config.render_devices,
         )
-        make: CrewFactory = config.mode if callable(config.mode) else processes
+        make: ExecutorFactory = config.mode if callable(config.mode) else processes
         return make(
             self.env_fns,
             self.single_observation_space,

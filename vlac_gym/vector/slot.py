@@ -11,25 +11,25 @@ import numpy as np
 from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.stepping.frame_source import FrameReader
 from vlac_gym.stepping.inner_wrappers import episode_enders
-from vlac_gym.stepping.quiet_steps import QuietSteps
 from vlac_gym.stepping.sim_signals import sim_success
-from vlac_gym.vector.observations import write_row
-from vlac_gym.vector.orders import (
-    CallOrder,
-    CallReport,
+from vlac_gym.stepping.unrendered_steps import UnrenderedSteps
+from vlac_gym.vector.commands import (
+    CallCommand,
+    CallReply,
+    Command,
     Failure,
     Lost,
-    Order,
-    Report,
-    ResetOrder,
-    ResetReport,
-    StepOrder,
-    StepReport,
+    Reply,
+    ResetCommand,
+    ResetReply,
+    StepCommand,
+    StepReply,
 )
+from vlac_gym.vector.observations import write_row
 
 
 class EnvSlot:
-    """Builds an env on its first order, carries orders out, and writes observations into its row.
+    """Builds an env on its first command, carries commands out, and writes observations into its row.
 
     Args:
         env_fn: Builds the env.
@@ -50,20 +50,20 @@ class EnvSlot:
         self._batch = batch
         self._row = row
         self._env: gym.Env[Any, Any] | None = None
-        self._steps: QuietSteps | None = None
+        self._steps: UnrenderedSteps | None = None
         self._readers: dict[str, FrameReader] = {}
         self._has_episode = False
 
-    def run(self, order: Order) -> Report:
-        """Carries an order out; whatever goes wrong is in the report."""
+    def run(self, command: Command) -> Reply:
+        """Carries a command out; whatever goes wrong is in the reply."""
         try:
-            if isinstance(order, StepOrder):
-                return self._step(order)
-            return self._reset(order) if isinstance(order, ResetOrder) else self._call(order)
+            if isinstance(command, StepCommand):
+                return self._step(command)
+            return self._reset(command) if isinstance(command, ResetCommand) else self._call(command)
         except SimulatorError as e:
             self._has_episode = False
-            return Lost(str(e)) if isinstance(order, StepOrder) else Failure.of(e)
-        except Exception as e:  # noqa: BLE001 (the report carries it to the caller, who raises it)
+            return Lost(str(e)) if isinstance(command, StepCommand) else Failure.of(e)
+        except Exception as e:  # noqa: BLE001 (the reply carries it to the caller, who raises it)
             return Failure.of(e)
 
     def close(self) -> None:
@@ -73,15 +73,15 @@ class EnvSlot:
             self._env = self._steps = None
         self._has_episode = False
 
-    def _reset(self, order: ResetOrder) -> Report:
+    def _reset(self, command: ResetCommand) -> Reply:
         env, steps = self._built()
-        observation, info = env.reset(seed=order.seed, options=order.options)
+        observation, info = env.reset(seed=command.seed, options=command.options)
         steps.begin(observation)
         write_row(self._batch, self._row, observation)
         self._has_episode = True
-        return ResetReport(info, episode_enders(env))
+        return ResetReply(info, episode_enders(env))
 
-    def _step(self, order: StepOrder) -> Report:
+    def _step(self, command: StepCommand) -> Reply:
         if not self._has_episode:
             return Lost("its worker was replaced, or its simulator failed, since the episode began")
         _, steps = self._built()
@@ -89,15 +89,15 @@ class EnvSlot:
         successes: list[bool | None] = []
         terminated = truncated = False
         info: dict[str, Any] = {}
-        for action in order.actions:
+        for action in command.actions:
             reward, terminated, truncated, info = steps.step(action)
             rewards.append(reward)
             successes.append(sim_success(info))
-            if (terminated and order.stops_at_terminated) or (truncated and order.stops_at_truncated):
+            if (terminated and command.stops_at_terminated) or (truncated and command.stops_at_truncated):
                 break
-        is_cut = len(rewards) < len(order.actions)
-        self._look(None if is_cut else order.key, info)
-        return StepReport(np.array(rewards, np.float64), tuple(successes), terminated, truncated, info)
+        is_cut = len(rewards) < len(command.actions)
+        self._look(None if is_cut else command.key, info)
+        return StepReply(np.array(rewards, np.float64), tuple(successes), terminated, truncated, info)
 
     def _look(self, key: str | None, info: dict[str, Any]) -> None:
         env, steps = self._built()
@@ -108,12 +108,12 @@ class EnvSlot:
             self._readers[key] = FrameReader(env, key)
         self._batch[key][self._row] = steps.frame(self._readers[key], info)
 
-    def _call(self, order: CallOrder) -> Report:
+    def _call(self, command: CallCommand) -> Reply:
         env, _ = self._built()
-        found = env.get_wrapper_attr(order.name)
-        return CallReport(found(*order.args, **order.kwargs) if callable(found) else found)
+        found = env.get_wrapper_attr(command.name)
+        return CallReply(found(*command.args, **command.kwargs) if callable(found) else found)
 
-    def _built(self) -> tuple[gym.Env[Any, Any], QuietSteps]:
+    def _built(self) -> tuple[gym.Env[Any, Any], UnrenderedSteps]:
         if self._env is None or self._steps is None:
             env = self._env_fn()
             if env.observation_space != self._space:
@@ -122,5 +122,5 @@ class EnvSlot:
                     f"Expected every env to observe {self._space}, got {env.observation_space}. "
                     "Build all envs with the same cameras and image size."
                 )
-            self._env, self._steps = env, QuietSteps(env)
+            self._env, self._steps = env, UnrenderedSteps(env)
         return self._env, self._steps

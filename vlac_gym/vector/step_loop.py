@@ -1,6 +1,6 @@
 """The step of N envs, whoever ends their episodes: `StepLoop`, `Envs`, `Referee`, `SimulatorReferee`."""
 
-__all__ = ["Envs", "Outcome", "Referee", "SimulatorReferee", "StepLoop"]
+__all__ = ["Envs", "StepOutcome", "Referee", "SimulatorReferee", "StepLoop"]
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -14,40 +14,40 @@ from numpy.typing import NDArray
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.rule.episode import Verdict
 from vlac_gym.rule.round import OpenStep
+from vlac_gym.vector.commands import Command, Lost, Reply, ResetCommand, ResetReply, StepCommand, StepReply
 from vlac_gym.vector.infos import stack_infos
-from vlac_gym.vector.orders import Lost, Order, Report, ResetOrder, ResetReport, StepOrder, StepReport
 from vlac_gym.vector.step_result import ChunkResult, VectorStep
 
 
 class Envs(Protocol):
-    """N envs that carry out one order each at a time."""
+    """N envs that carry out one command each at a time."""
 
     num_envs: int
 
     def require_idle(self) -> None:
-        """Raises `AlreadyPendingCallError` while orders are out."""
+        """Raises `AlreadyPendingCallError` while commands are out."""
 
     def require_started(self) -> None:
         """Raises `ResetNeeded` unless every env was reset since the last error."""
 
-    def reset_orders(
+    def reset_commands(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> dict[int, ResetOrder]:
-        """The orders of a reset that the caller asked for, checked."""
+    ) -> dict[int, ResetCommand]:
+        """The commands of a reset that the caller asked for, checked."""
         ...
 
-    def autoreset_orders(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
-        """The orders of an automatic reset."""
+    def autoreset_commands(self, indices: Sequence[int]) -> dict[int, ResetCommand]:
+        """The commands of an automatic reset."""
         ...
 
-    def submit(self, orders: Mapping[int, Order]) -> None:
-        """Hands out orders; `collect` must follow."""
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Hands out commands; `collect` must follow."""
 
-    def collect(self) -> dict[int, Report]:
+    def collect(self) -> dict[int, Reply]:
         """Reports by env index."""
         ...
 
-    def execute(self, orders: Mapping[int, Order]) -> dict[int, Report]:
+    def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
         """`submit`, then `collect`."""
         ...
 
@@ -60,7 +60,7 @@ class Envs(Protocol):
         ...
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """What one env step returns."""
 
     reward: float
@@ -77,22 +77,22 @@ class Referee(Protocol):
 
     believes_simulator: bool
 
-    def begin(self, index: int, report: ResetReport) -> dict[str, Any]:
+    def begin(self, index: int, reply: ResetReply) -> dict[str, Any]:
         """An episode has begun; returns its info."""
         ...
 
-    def order(self, index: int, actions: Sequence[Any]) -> StepOrder:
+    def command(self, index: int, actions: Sequence[Any]) -> StepCommand:
         """The first of these actions, as many as the env may execute before it must be looked at."""
         ...
 
-    def take(self, index: int, report: StepReport) -> tuple[Sequence[Outcome | Verdict], OpenStep | None]:
+    def take(self, index: int, reply: StepReply) -> tuple[Sequence[StepOutcome | Verdict], OpenStep | None]:
         """The outcomes of the executed steps; the last may be open, until `ask`."""
         ...
 
     def ask(self, steps: Mapping[int, OpenStep]) -> None:
         """Settles open steps, all in one round."""
 
-    def info(self, index: int, report: StepReport) -> dict[str, Any]:
+    def info(self, index: int, reply: StepReply) -> dict[str, Any]:
         """The info of an env's last executed step."""
         ...
 
@@ -102,26 +102,26 @@ class SimulatorReferee:
 
     believes_simulator = True
 
-    def begin(self, index: int, report: ResetReport) -> dict[str, Any]:
+    def begin(self, index: int, reply: ResetReply) -> dict[str, Any]:
         """The env's info."""
-        return report.info
+        return reply.info
 
-    def order(self, index: int, actions: Sequence[Any]) -> StepOrder:
+    def command(self, index: int, actions: Sequence[Any]) -> StepCommand:
         """All actions; the env stops where it says that its episode is over."""
-        return StepOrder(actions)
+        return StepCommand(actions)
 
-    def take(self, index: int, report: StepReport) -> tuple[Sequence[Outcome], None]:
+    def take(self, index: int, reply: StepReply) -> tuple[Sequence[StepOutcome], None]:
         """The env's own outcomes."""
-        *before, last = report.rewards.tolist()
-        outcomes = [Outcome(reward, terminated=False, truncated=False) for reward in before]
-        return [*outcomes, Outcome(last, report.terminated, report.truncated)], None
+        *before, last = reply.rewards.tolist()
+        outcomes = [StepOutcome(reward, terminated=False, truncated=False) for reward in before]
+        return [*outcomes, StepOutcome(last, reply.terminated, reply.truncated)], None
 
     def ask(self, steps: Mapping[int, OpenStep]) -> None:
         """There is nothing to ask."""
 
-    def info(self, index: int, report: StepReport) -> dict[str, Any]:
+    def info(self, index: int, reply: StepReply) -> dict[str, Any]:
         """The env's info."""
-        return report.info
+        return reply.info
 
 
 class StepLoop:
@@ -155,8 +155,8 @@ class StepLoop:
         self._autoreset_mode = autoreset_mode
         self._step: VectorStep | None = None  # the one under way
         self._left: dict[int, Sequence[Any]] = {}  # its actions that are not executed yet
-        self._orders: dict[int, StepOrder] = {}
-        self._last: dict[int, StepReport] = {}
+        self._commands: dict[int, StepCommand] = {}
+        self._last: dict[int, StepReply] = {}
         self._open: dict[int, OpenStep] = {}
         self._stale: set[int] = set()  # envs of which only the critic's picture is fresh
 
@@ -165,27 +165,27 @@ class StepLoop:
         """bool (N,): whose episode is over."""
         return self.terminations | self.truncations
 
-    def reset_orders(
+    def reset_commands(
         self, *, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None
-    ) -> dict[int, ResetOrder]:
-        """The orders of a reset for `reset`, checked; the episodes go on.
+    ) -> dict[int, ResetCommand]:
+        """The commands of a reset for `reset`, checked; the episodes go on.
 
         Raises:
             ConfigError: An argument does not fit.
             AlreadyPendingCallError: A step is under way.
         """
         self._envs.require_idle()
-        orders = self._envs.reset_orders(seed=seed, options=options)
-        if len(orders) < self._envs.num_envs and not self.has_episodes:
+        commands = self._envs.reset_commands(seed=seed, options=options)
+        if len(commands) < self._envs.num_envs and not self.has_episodes:
             raise ConfigError("Expected a reset of all envs first, got a reset_mask. Leave it out.")
-        return orders
+        return commands
 
-    def reset(self, referee: Referee, orders: Mapping[int, ResetOrder]) -> tuple[Any, dict[str, Any]]:
+    def reset(self, referee: Referee, commands: Mapping[int, ResetCommand]) -> tuple[Any, dict[str, Any]]:
         """Starts episodes; a new referee must get all envs."""
         self.has_episodes = False  # whatever raises below leaves episodes that can't go on
         self.referee = referee
-        infos = self._started(orders)
-        self.note_reset(list(orders))
+        infos = self._started(commands)
+        self.note_reset(list(commands))
         return self._envs.observations(), stack_infos(infos, self._envs.num_envs)
 
     def note_reset(self, indices: Sequence[int]) -> None:
@@ -214,9 +214,9 @@ class StepLoop:
         self._envs.require_started()
         if not self.has_episodes:
             raise ResetNeeded("There are no running episodes. Call reset() before the next step().")
-        resets: dict[int, ResetOrder] = {}
+        resets: dict[int, ResetCommand] = {}
         if self._autoreset_mode is AutoresetMode.NEXT_STEP:
-            resets = self._envs.autoreset_orders(np.flatnonzero(chosen & self.over).tolist())
+            resets = self._envs.autoreset_commands(np.flatnonzero(chosen & self.over).tolist())
         self._left = {i: actions[i] for i in np.flatnonzero(chosen & ~self.over).tolist()}
         self._last, self._open, self._stale = {}, {}, set()
         self._step = VectorStep(self._envs.num_envs, len(actions[0]))
@@ -235,8 +235,8 @@ class StepLoop:
         step, self._step = self._step, None
         self.has_episodes = False  # whatever raises below leaves episodes that can't go on
         self._run(step)
-        for i, report in self._last.items():
-            step.infos[i] = self.referee.info(i, report)
+        for i, reply in self._last.items():
+            step.infos[i] = self.referee.info(i, reply)
         self.latency_ms, self.errors = step.latency_ms, step.errors
         self.note_ends(step.terminations, step.truncations)
         if self._autoreset_mode is AutoresetMode.SAME_STEP:
@@ -245,50 +245,50 @@ class StepLoop:
         return step.result(self._envs.observations())
 
     def _run(self, step: VectorStep) -> None:
-        reports = self._envs.collect()
+        replies = self._envs.collect()
         while True:
-            for i, report in reports.items():
-                self._take(step, i, report)
-            orders = self._next_orders()
-            if not orders and self._open:
+            for i, reply in replies.items():
+                self._take(step, i, reply)
+            commands = self._next_orders()
+            if not commands and self._open:
                 self._settle_open(step)
-                orders = self._next_orders()
-            if not orders:
+                commands = self._next_orders()
+            if not commands:
                 break
-            reports = self._envs.execute(orders)
+            replies = self._envs.execute(commands)
         if stale := sorted(self._stale & set(self._last)):
             # An env that is lost here had already ended: its verdict stands.
-            self._envs.execute({i: StepOrder(()) for i in stale})
+            self._envs.execute({i: StepCommand(()) for i in stale})
 
-    def _next_orders(self) -> dict[int, StepOrder]:
+    def _next_orders(self) -> dict[int, StepCommand]:
         """Orders for the envs that have actions left and don't wait for an answer."""
-        self._orders = {
-            i: self.referee.order(i, actions)
+        self._commands = {
+            i: self.referee.command(i, actions)
             for i, actions in self._left.items()
             if len(actions) and i not in self._open
         }
-        return self._orders
+        return self._commands
 
-    def _take(self, step: VectorStep, i: int, report: Report) -> None:
-        if isinstance(report, ResetReport):
+    def _take(self, step: VectorStep, i: int, reply: Reply) -> None:
+        if isinstance(reply, ResetReply):
             step.end(i, terminated=False, truncated=False)
-            step.infos[i] = self.referee.begin(i, report)
-        elif isinstance(report, Lost):
+            step.infos[i] = self.referee.begin(i, reply)
+        elif isinstance(reply, Lost):
             self._left[i] = ()
             self._last.pop(i, None)
-            step.lose(i, report.reason)
-        elif isinstance(report, StepReport):
-            self._take_steps(step, i, report)
+            step.lose(i, reply.reason)
+        elif isinstance(reply, StepReply):
+            self._take_steps(step, i, reply)
 
-    def _take_steps(self, step: VectorStep, i: int, report: StepReport) -> None:
-        order, count = self._orders[i], len(report.rewards)
+    def _take_steps(self, step: VectorStep, i: int, reply: StepReply) -> None:
+        command, count = self._commands[i], len(reply.rewards)
         self._left[i] = self._left[i][count:]
-        is_whole = order.key is None or count < len(order.actions)
+        is_whole = command.key is None or count < len(command.actions)
         (self._stale.discard if is_whole else self._stale.add)(i)
-        self._last[i] = report
+        self._last[i] = reply
         if self.referee.believes_simulator:
-            step.note_successes(i, report.successes)
-        outcomes, last = self.referee.take(i, report)
+            step.note_successes(i, reply.successes)
+        outcomes, last = self.referee.take(i, reply)
         for outcome in outcomes:
             self._settle(step, i, outcome)
         if last is not None:
@@ -303,7 +303,7 @@ class StepLoop:
             if settled.error is not None:
                 step.errors[i] = settled.error
 
-    def _settle(self, step: VectorStep, i: int, outcome: Outcome | Verdict) -> None:
+    def _settle(self, step: VectorStep, i: int, outcome: StepOutcome | Verdict) -> None:
         step.pay(i, outcome.reward)
         step.end(i, terminated=outcome.terminated, truncated=outcome.truncated)
         step.latency_ms[i] = np.nan
@@ -315,12 +315,12 @@ class StepLoop:
         if not ended:
             return
         finals = {i: self._envs.final_observation(i) for i in ended}
-        for i, info in self._started(self._envs.autoreset_orders(ended)).items():
+        for i, info in self._started(self._envs.autoreset_commands(ended)).items():
             step.begin_next(i, finals[i], info)
 
-    def _started(self, orders: Mapping[int, ResetOrder]) -> dict[int, dict[str, Any]]:
+    def _started(self, commands: Mapping[int, ResetCommand]) -> dict[int, dict[str, Any]]:
         return {
-            i: self.referee.begin(i, report)
-            for i, report in self._envs.execute(orders).items()
-            if isinstance(report, ResetReport)
+            i: self.referee.begin(i, reply)
+            for i, reply in self._envs.execute(commands).items()
+            if isinstance(reply, ResetReply)
         }

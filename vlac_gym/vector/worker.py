@@ -14,9 +14,9 @@ from typing import Any
 import cloudpickle
 
 from vlac_gym.envs.gl import spread_rendering
-from vlac_gym.vector.crew import EnvFactory
+from vlac_gym.vector.commands import Command, Reply
+from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import view
-from vlac_gym.vector.orders import Order, Report
 from vlac_gym.vector.slot import EnvSlot
 
 _GONE = (EOFError, OSError)
@@ -25,7 +25,7 @@ _GONE = (EOFError, OSError)
 _STOP = (0, None)
 
 _READY = 0
-"""Ticket of a worker's first message: it runs, and waits for orders."""
+"""Ticket of a worker's first message: it runs, and waits for commands."""
 
 
 def share(context: BaseContext, value: Any) -> Any:
@@ -49,10 +49,10 @@ def serve_slots(
     number: int = 0,
     render_devices: Sequence[int] | None = None,
 ) -> None:
-    """Carries out orders until told to stop, or until the other side is gone.
+    """Carries out commands until told to stop, or until the other side is gone.
 
     Args:
-        pipe: Brings (ticket, {env index: order}) and takes (ticket, {env index: report}), after a first ticket that
+        pipe: Brings (ticket, {env index: command}) and takes (ticket, {env index: reply}), after a first ticket that
             says it is ready.
         env_fns: {env index: env factory}, shared.
         observation_space: One env's observation space, shared.
@@ -71,10 +71,10 @@ def serve_slots(
         with contextlib.suppress(*_GONE):
             pipe.send((_READY, {}))
             while True:
-                ticket, orders = pipe.recv()
-                if orders is None:
+                ticket, commands = pipe.recv()
+                if commands is None:
                     break
-                pipe.send((ticket, {i: slots[i].run(order) for i, order in orders.items()}))
+                pipe.send((ticket, {i: slots[i].run(command) for i, command in commands.items()}))
     finally:
         for slot in slots.values():
             slot.close()
@@ -137,33 +137,33 @@ class Worker:
         """
         return not isinstance(self._message(deadline_s), str)
 
-    def send(self, orders: Mapping[int, Order]) -> bool:
-        """Hands out orders; False if the process is gone."""
+    def send(self, commands: Mapping[int, Command]) -> bool:
+        """Hands out commands; False if the process is gone."""
         self._ticket += 1
         try:
-            self._pipe.send((self._ticket, dict(orders)))
+            self._pipe.send((self._ticket, dict(commands)))
         except _GONE:
             return False
         return True
 
-    def receive(self, deadline_s: float) -> dict[int, Report] | str:
-        """Waits for the reports of the latest orders.
+    def receive(self, deadline_s: float) -> dict[int, Reply] | str:
+        """Waits for the replies of the latest commands.
 
         Args:
             deadline_s: On the clock of `time.monotonic`.
 
         Returns:
-            The reports, or why there will be none.
+            The replies, or why there will be none.
         """
         while True:
             message = self._message(deadline_s)
             if isinstance(message, str):
                 return message
-            ticket, reports = message
+            ticket, replies = message
             if (
                 ticket == self._ticket
             ):  # an older one says that it is ready, or was given up by an interrupted wait
-                return reports
+                return replies
 
     def restart(self) -> None:
         """Kills the process, if it still runs, and starts a new one."""
@@ -180,7 +180,7 @@ class Worker:
         self._process.join(max(0.0, deadline_s - time.monotonic()))
         self._discard()
 
-    def _message(self, deadline_s: float) -> tuple[int, dict[int, Report]] | str:
+    def _message(self, deadline_s: float) -> tuple[int, dict[int, Reply]] | str:
         """The process's next message, or why there will be none."""
         if self._pipe.closed:
             return "an interrupt came in the middle of its last reply"
@@ -191,7 +191,7 @@ class Worker:
         try:
             # A reply that was sent before the process died still counts.
             if self._pipe in ready or self._pipe.poll():
-                message: tuple[int, dict[int, Report]] = self._pipe.recv()
+                message: tuple[int, dict[int, Reply]] = self._pipe.recv()
                 return message
         except _GONE:
             pass

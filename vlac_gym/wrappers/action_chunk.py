@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import as_array, check_action
-from vlac_gym.stepping.quiet_steps import QuietSteps
+from vlac_gym.stepping.unrendered_steps import UnrenderedSteps
 
 ObsType = TypeVar("ObsType")
 
@@ -53,7 +53,7 @@ class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], Rec
         )
         self.action_space = Box(low, high, dtype=single.dtype.type)
         self._single_shape = single.shape
-        self._steps = QuietSteps(env)
+        self._steps = UnrenderedSteps(env)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

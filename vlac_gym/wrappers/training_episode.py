@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.rule.episode import Episode, Step
+from vlac_gym.rule.episode import RuleEpisode, Step
 from vlac_gym.rule.report import StoppedBy
 from vlac_gym.rule.round import OpenStep
 from vlac_gym.stepping.sim_signals import hide_sim_signals, sim_success
@@ -16,7 +16,7 @@ from vlac_gym.wrappers.rule_setup import RewardConfig
 
 
 class TrainingEpisode:
-    """An `Episode` of the rule, with its limit, and the simulator's signals kept for audit.
+    """An `RuleEpisode` of the rule, with its limit, and the simulator's signals kept for audit.
 
     Args:
         config: What holds for every episode.
@@ -44,7 +44,7 @@ class TrainingEpisode:
             raise ConfigError(
                 f"Expected a task text in info['task'] or as task=, got {task!r}. The critic judges a task."
             )
-        self._episode = Episode(config.rule, task, frame, config.max_buffer_bytes)
+        self._episode = RuleEpisode(config.rule, task, frame, config.max_buffer_bytes)
         self._config = config
         self._bonus = bonus
         self._ends_with_env = ends_with_env

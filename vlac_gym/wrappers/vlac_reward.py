@@ -15,7 +15,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import check_action
 from vlac_gym.stepping.frame_source import FrameReader
 from vlac_gym.stepping.inner_wrappers import check_inner_wrappers, episode_enders
-from vlac_gym.stepping.quiet_steps import QuietSteps
+from vlac_gym.stepping.unrendered_steps import UnrenderedSteps
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers.critic_referee import CriticReferee
 from vlac_gym.wrappers.rule_setup import RewardOptions, check_mode, reward_config, without_mode
@@ -116,7 +116,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         config = reward_config(critic, options)
         self.rule = config.rule
         self.critic_latency_ms: float | None = None
-        self._steps = QuietSteps(env)
+        self._steps = UnrenderedSteps(env)
         self._frames = FrameReader(env, config.frame)
         self._referee = CriticReferee(
             config,
@@ -250,5 +250,5 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             raise ResetNeeded(f"The last episode was one of mode {self._episode_mode!r}. Call reset() first.")
 
 
-def _look(steps: QuietSteps, frames: FrameReader, index: int, info: Mapping[str, Any]) -> Frame:
+def _look(steps: UnrenderedSteps, frames: FrameReader, index: int, info: Mapping[str, Any]) -> Frame:
     return steps.frame(frames, info)

@@ -61,7 +61,7 @@ def test_actor_that_dies_costs_its_episode_and_is_replaced_at_the_reset(cluster)
                 with pytest.raises(AdapterContractError, match=r"Call reset\."):
                     await env.step_chunk(chunk)
                 await env.reset(mode="train", seed=0)
-                ray.kill(envs._pool.envs.env._crew._workers[0]._actor)
+                ray.kill(envs._pool.envs.env._executor._workers[0]._actor)
                 with pytest.raises(SimulatorError, match="the actor died"):
                     await env.step_chunk(chunk)
                 await env.reset(mode="train", seed=0)

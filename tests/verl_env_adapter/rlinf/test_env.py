@@ -58,7 +58,7 @@ def actions(num_envs=2, length=4):
 
 
 def simulator(env, i):
-    return env._envs.env._crew._slots[i]._env.unwrapped
+    return env._envs.env._executor._slots[i]._env.unwrapped
 
 
 def test_observation_has_rlinf_names_shapes_and_dtypes(start):

@@ -1,15 +1,15 @@
-"""What an env's word becomes in RLinf's terms: `Episode.take` by hand-worked cases, numpy alone."""
+"""What an env's word becomes in RLinf's terms: `EpisodeTally.take` by hand-worked cases, numpy alone."""
 
 import numpy as np
 import pytest
 
-from verl_env_adapter.rlinf.episodes import Episode, end_flags, episode_metrics
+from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
 from verl_env_adapter.rlinf.starts import EpisodeStart
 
 
 def episode(mode="train"):
     start = EpisodeStart(state_id=0, task_id=None, init_state_id=None, seed=0)
-    return Episode(start, mode, "put the bowl on the plate")
+    return EpisodeTally(start, mode, "put the bowl on the plate")
 
 
 def take(running, rewards=(0.5,), *, terminated=False, truncated=False, success=None, info=None):

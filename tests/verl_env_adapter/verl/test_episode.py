@@ -10,8 +10,8 @@ from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.settings import parse_settings
 from verl_env_adapter.verl.action_text import IntegerActionText
 from verl_env_adapter.verl.episode import (
-    EpisodePlan,
-    EpisodeResult,
+    DialoguePlan,
+    DialogueResult,
     parse_policy,
     play_episode,
     reward_extra_info,
@@ -70,14 +70,14 @@ def make_env():
         env.pool.close()
 
 
-def play(env: HereEnv, replies: list[str | None], mode: str = "train") -> EpisodeResult:
+def play(env: HereEnv, replies: list[str | None], mode: str = "train") -> DialogueResult:
     rest = iter(replies)
 
     async def ask(report) -> str | None:
         return next(rest)
 
     text = IntegerActionText(chunk=4, low=[-1.0] * 7, high=[1.0] * 7)
-    return asyncio.run(play_episode(env, EpisodePlan(mode=mode, seed=0), ask, text))
+    return asyncio.run(play_episode(env, DialoguePlan(mode=mode, seed=0), ask, text))
 
 
 FULL = " ".join(["500"] * 28)
@@ -182,8 +182,8 @@ def test_failed_critic_reaches_the_trainer_or_marks_the_episode(make_env, monkey
     ],
 )
 def test_row_and_phase_say_the_mode(mode, phase, expected):
-    plan = EpisodePlan.from_row(ROW | {"mode": mode}, phase, SETTINGS)
-    assert plan == EpisodePlan(mode=expected, task_id=3, init_state_id=4)
+    plan = DialoguePlan.from_row(ROW | {"mode": mode}, phase, SETTINGS)
+    assert plan == DialoguePlan(mode=expected, task_id=3, init_state_id=4)
 
 
 @pytest.mark.parametrize(
@@ -200,16 +200,16 @@ def test_row_and_phase_say_the_mode(mode, phase, expected):
 )
 def test_rows_that_can_not_be_played_as_meant_are_refused(row, phase, message):
     with pytest.raises(AdapterContractError, match=message):
-        EpisodePlan.from_row(row, phase, SETTINGS)
+        DialoguePlan.from_row(row, phase, SETTINGS)
 
 
 def test_unknown_mode_in_a_row_names_the_nearest():
     with pytest.raises(ConfigError, match="Did you mean 'train'"):
-        EpisodePlan.from_row(ROW | {"mode": "trian"}, "train", SETTINGS)
+        DialoguePlan.from_row(ROW | {"mode": "trian"}, "train", SETTINGS)
 
 
 def test_baseline_without_critic_trains_on_the_simulator():
-    assert EpisodePlan.from_row(ROW, "train", parse_settings({"mode": "eval"})).mode == "eval"
+    assert DialoguePlan.from_row(ROW, "train", parse_settings({"mode": "eval"})).mode == "eval"
 
 
 def test_policy_block_is_checked():

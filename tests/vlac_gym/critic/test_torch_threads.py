@@ -13,7 +13,7 @@ from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo
 from vlac_gym.vector import RolloutVectorEnv
-from vlac_gym.vector.crew import InlineCrew
+from vlac_gym.vector.executor import InlineExecutor
 from vlac_gym.wrappers import VLACRewardWrapper
 from vlac_gym.wrappers.vector import VLACRewardWrapper as VectorVLACRewardWrapper
 
@@ -94,7 +94,7 @@ def test_the_wrapper_spares_threads_for_a_renderer_in_its_process_once(
 
 
 def elsewhere(env_fns, observation_space, **timeouts):
-    return InlineCrew(env_fns, observation_space)
+    return InlineExecutor(env_fns, observation_space)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from vlac_gym.cli import main
 from vlac_gym.data import EpisodeDataset, read_episode
 from vlac_gym.data import collect as collect_module
-from vlac_gym.data.collect import Outcome, collect
+from vlac_gym.data.collect import CollectedEpisode, collect
 from vlac_gym.data.collect_options import CollectOptions, run_collection
 from vlac_gym.data.plans import DEFAULT_MIX, RECIPES, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings, record_episode
@@ -318,7 +318,7 @@ def test_an_episode_that_the_simulator_loses_is_reported_and_not_written(
 
 
 def test_workers_report_every_episode_of_every_chunk() -> None:
-    run = functools.partial(map, Outcome)
+    run = functools.partial(map, CollectedEpisode)
     outcomes = list(collect_module._run_in_workers(run, [["a", "b"], ["c"], ["d", "e"]], 2))  # type: ignore[list-item]
     assert sorted(outcome.episode_id for outcome in outcomes) == ["a", "b", "c", "d", "e"]
 

@@ -14,7 +14,7 @@ from vlac_gym.errors import CriticResponseError
 from vlac_gym.report_card import cost
 from vlac_gym.report_card.asking import AskedCritic, Call
 from vlac_gym.report_card.card import CardConfig, make_card
-from vlac_gym.report_card.judging import JudgedEpisode
+from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.sections import Bootstrap
 from vlac_gym.report_card.statistics import refused
@@ -46,12 +46,12 @@ class ListeningCritic(SeeingCritic):
         return super().progress(before, after, tasks)
 
 
-def judged(wall_s: float | None, value_s: float = 1.0, checks: int = 50) -> JudgedEpisode:
+def judged(wall_s: float | None, value_s: float = 1.0, checks: int = 50) -> EpisodeAnswers:
     meta = EpisodeMeta(
         "libero_spatial", 0, "t", 0, policy="expert", details={} if wall_s is None else {"wall_s": wall_s}
     )
     steps = np.arange(1, checks + 1)
-    return JudgedEpisode(
+    return EpisodeAnswers(
         index=0,
         meta=meta,
         checks=Checks(steps=steps, probs=np.zeros(checks), success=np.zeros(checks + 1, bool), cluster="s/0"),
@@ -64,7 +64,7 @@ def judged(wall_s: float | None, value_s: float = 1.0, checks: int = 50) -> Judg
     )
 
 
-def section(episodes: list[JudgedEpisode], timed: list[Call], **options: Any) -> Any:
+def section(episodes: list[EpisodeAnswers], timed: list[Call], **options: Any) -> Any:
     asked = AskedCritic(SeeingCritic())
     return cost.cost_section(asked, episodes, timed, refused("x"), Bootstrap(20), **options)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.errors import ConfigError, CriticConnectionError
-from vlac_gym.rule.episode import AskDone, AskProgress, AskValues, Episode, Verdict
+from vlac_gym.rule.episode import AskDone, AskProgress, AskValues, RuleEpisode, Verdict
 from vlac_gym.rule.reward import training_rule
 from vlac_gym.rule.round import OpenStep
 
@@ -35,7 +35,7 @@ class Played:
     """An episode of a preset, driven by hand."""
 
     def __init__(self, preset: str = "vlac", **options: Any) -> None:
-        self.episode = Episode(training_rule(preset, **options), "task", frame(0), max_buffer_bytes=10**6)
+        self.episode = RuleEpisode(training_rule(preset, **options), "task", frame(0), max_buffer_bytes=10**6)
         self.looks: list[int] = []
 
     def step(self, *answers: Any, limit: Any = None) -> tuple[list, Verdict]:
@@ -178,7 +178,7 @@ def test_a_lost_critic_is_never_terminal():
 
 def test_buffered_frames_are_copies_within_their_bound():
     shown = frame(0)
-    episode = Episode(training_rule("vlac", value_stride=1), "task", shown, max_buffer_bytes=24)
+    episode = RuleEpisode(training_rule("vlac", value_stride=1), "task", shown, max_buffer_bytes=24)
     shown[:] = 9
     step = OpenStep(episode.step("step_limit", lambda: frame(1)), "task")
     step.answer(0.1)

@@ -5,7 +5,7 @@ import pytest
 
 from vlac_gym.critic.scripted import CriticCall, ScriptedCritic
 from vlac_gym.errors import CriticConnectionError, CriticResponseError
-from vlac_gym.rule.episode import Episode
+from vlac_gym.rule.episode import RuleEpisode
 from vlac_gym.rule.reward import TrainingRule, training_rule
 from vlac_gym.rule.round import OpenStep, ask_round, checked_answers
 
@@ -13,7 +13,7 @@ FRAME = np.zeros((2, 2, 3), np.uint8)
 
 
 def opened(rule: TrainingRule, *, at_limit: bool = False, task: str = "task") -> OpenStep:
-    episode = Episode(rule, task, FRAME, max_buffer_bytes=10**6)
+    episode = RuleEpisode(rule, task, FRAME, max_buffer_bytes=10**6)
     return OpenStep(episode.step("step_limit" if at_limit else None, lambda: FRAME), task)
 
 

@@ -9,7 +9,7 @@ from vector_envs import ShadedEnv
 
 from vlac_gym.envs import gl
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector import RolloutVectorEnv, make_vec, process_crew
+from vlac_gym.vector import RolloutVectorEnv, make_vec, process_executor
 
 
 class TellingEnv(ShadedEnv):
@@ -36,7 +36,7 @@ def test_each_worker_gets_its_number_and_the_devices(monkeypatch):
         def stop(self, deadline_s):
             pass
 
-    monkeypatch.setattr(process_crew, "Worker", Recorded)
+    monkeypatch.setattr(process_executor, "Worker", Recorded)
     with pytest.raises(InterruptedError):
         RolloutVectorEnv([ShadedEnv] * 6, envs_per_worker=2, render_devices=(1, 0))
     assert started == [((0, 1), 0, (1, 0)), ((2, 3), 1, (1, 0)), ((4, 5), 2, (1, 0))]
@@ -64,7 +64,7 @@ def test_the_users_device_reaches_every_worker(monkeypatch):
 
 
 def test_devices_that_cannot_be_used_are_refused_before_a_process_starts(monkeypatch):
-    monkeypatch.setattr(process_crew, "Worker", None)
+    monkeypatch.setattr(process_executor, "Worker", None)
     monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "0")
     with pytest.raises(ConfigError, match="within MUJOCO_EGL_DEVICE_ID=0"):
         RolloutVectorEnv([ShadedEnv], render_devices=(1,))

@@ -13,8 +13,8 @@ from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, as_singles
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
-from vlac_gym.vector.crew import InlineCrew
-from vlac_gym.vector.orders import Lost, StepOrder, StepReport
+from vlac_gym.vector.commands import Lost, StepCommand, StepReply
+from vlac_gym.vector.executor import InlineExecutor
 
 AUTORESETS = ["NextStep", "SameStep", "Disabled"]
 SHADED = [partial(ShadedEnv, shade=i, max_episode_steps=2 + i, success_steps=[3]) for i in range(3)]
@@ -209,9 +209,9 @@ def test_an_order_runs_its_own_number_of_steps_in_each_env_and_looks_once():
     env.reset(seed=0)
     for noted in env.get_attr("rendered"):
         noted.clear()
-    reports = env.execute({0: StepOrder(actions(4)), 2: StepOrder(actions(2))})
-    assert sorted(reports) == [0, 2]
-    assert [len(report.rewards) for report in reports.values()] == [4, 2]
+    replies = env.execute({0: StepCommand(actions(4)), 2: StepCommand(actions(2))})
+    assert sorted(replies) == [0, 2]
+    assert [len(reply.rewards) for reply in replies.values()] == [4, 2]
     assert env.get_attr("rendered") == ([4], [], [2])
     assert [int(env.observation(i)["state"][0]) for i in range(3)] == [4, 0, 2]
 
@@ -224,19 +224,19 @@ def test_an_order_stops_only_where_it_is_told_to():
         ({"stops_at_terminated": False, "stops_at_truncated": False}, 4),
     ):
         env.reset(seed=0)
-        (report,) = env.execute({0: StepOrder(actions(4), **options)}).values()
-        assert isinstance(report, StepReport)
-        assert len(report.rewards) == executed
-        assert report.successes == (True, False, False, False)[:executed]
+        (reply,) = env.execute({0: StepCommand(actions(4), **options)}).values()
+        assert isinstance(reply, StepReply)
+        assert len(reply.rewards) == executed
+        assert reply.successes == (True, False, False, False)[:executed]
 
 
 def test_failed_physics_lose_the_episode_and_a_bug_is_raised():
     env = build([partial(FaultyEnv, "physics"), ShadedEnv])
     env.reset(seed=0)
     env.step(actions(2))
-    report = env.execute({i: StepOrder(actions(1)) for i in range(2)})[0]
-    assert report == Lost("the physics became unstable")
-    assert isinstance(env.execute({0: StepOrder(actions(1))})[0], Lost)
+    reply = env.execute({i: StepCommand(actions(1)) for i in range(2)})[0]
+    assert reply == Lost("the physics became unstable")
+    assert isinstance(env.execute({0: StepCommand(actions(1))})[0], Lost)
 
     env = build([partial(FaultyEnv, "bug"), ShadedEnv])
     env.reset(seed=0)
@@ -315,7 +315,7 @@ def test_workers_may_be_anybodys():
 
     def start(env_fns, observation_space, /, **options):
         given.update(options)
-        return InlineCrew(env_fns, observation_space)
+        return InlineExecutor(env_fns, observation_space)
 
     env = build(mode=start, start_timeout_s=7.0, step_timeout_s=5.0, max_restarts=2)
     env.reset(seed=0)

@@ -20,7 +20,7 @@ from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, SlowEnv, as_singles
 
 from vlac_gym.errors import SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
-from vlac_gym.vector.orders import StepOrder
+from vlac_gym.vector.commands import StepCommand
 
 WAIT_S = 60.0
 
@@ -130,10 +130,10 @@ def test_all_envs_of_a_dead_worker_are_lost_also_those_that_were_idle(build):
     env.step(actions(2))
     assert env.step(actions(2))[4]["lost"].tolist() == [True, True]
     env.reset()
-    reports = env.execute({0: StepOrder(actions(2))})  # the first dies alone
-    assert type(reports[0]).__name__ == "Lost"
-    reports = env.execute({1: StepOrder(actions(1))})
-    assert reports[1].reason == "its worker was replaced, or its simulator failed, since the episode began"
+    replies = env.execute({0: StepCommand(actions(2))})  # the first dies alone
+    assert type(replies[0]).__name__ == "Lost"
+    replies = env.execute({1: StepCommand(actions(1))})
+    assert replies[1].reason == "its worker was replaced, or its simulator failed, since the episode began"
 
 
 def test_successor_of_a_worker_draws_from_a_seed_that_follows(build):
@@ -163,8 +163,8 @@ def test_exception_in_a_worker_is_raised_here_with_its_trace(build):
 def test_observations_do_not_go_through_the_pipe(build):
     env = build([partial(ShadedEnv, image_size=256)], copy=False)
     observations, _ = env.reset(seed=0)
-    report = env.execute({0: StepOrder(actions(1))})[0]
-    assert len(pickle.dumps(report)) < 2000
+    reply = env.execute({0: StepCommand(actions(1))})[0]
+    assert len(pickle.dumps(reply)) < 2000
     # The worker has written into this process's array.
     assert observations["agentview_image"][0, 0, 0].tolist() == [1, 0, 1]
     assert observations["agentview_image"].shape == (1, 256, 256, 3)
@@ -174,11 +174,11 @@ def test_reset_after_an_interrupted_step_drops_the_old_answer(build):
     env = build([partial(ShadedEnv, shade=i) for i in range(2)])
     env.reset(seed=0)
 
-    collect = env._crew.collect
-    env._crew.collect = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    collect = env._executor.collect
+    env._executor.collect = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         env.step(actions(2))
-    env._crew.collect = collect
+    env._executor.collect = collect
     observations, _ = env.reset()
     assert observations["state"].ravel().tolist() == [0.0, 0.0]
     assert env.step(actions(2))[4]["elapsed_steps"].tolist() == [1, 1]
@@ -188,7 +188,7 @@ def test_interrupt_in_the_middle_of_a_reply_replaces_the_worker(build):
     env = build([partial(ShadedEnv, shade=i) for i in range(2)])
     env.reset(seed=0)
     before = env.worker_pids
-    pipe = env._crew._workers[0]._pipe
+    pipe = env._executor._workers[0]._pipe
 
     def interrupted():
         os.read(pipe.fileno(), 3)

@@ -14,7 +14,7 @@ from vlac_gym.critic.base import check_frame, check_frames, check_same_length, c
 from vlac_gym.critic.engines.base import AnswerKind, Engine, EngineReply, EngineRequest
 from vlac_gym.critic.vlac import parsing, prompts
 from vlac_gym.critic.vlac.description import describe_vlac
-from vlac_gym.critic.vlac.pairs import EpisodeJudgement, episode_pairs
+from vlac_gym.critic.vlac.pairs import PairValues, episode_pairs
 from vlac_gym.errors import ConfigError, CriticResponseError, CriticServerError, unknown_name
 from vlac_gym.metrics.progress import VALUE_RULES, ValueRule, accumulate_values
 from vlac_gym.types import CriticInfo, CriticKnowledge, FloatArray, Frame
@@ -243,7 +243,7 @@ class VLACCritic:
         stride_steps: int = 1,
         overlapping: bool = False,
         reverse: bool = False,
-    ) -> EpisodeJudgement:
+    ) -> PairValues:
         """Progress and values of an episode, unclipped, with the reference's ways of pairing frames.
 
         Args:
@@ -269,7 +269,7 @@ class VLACCritic:
         )
         progress = 0.0 - progress if reverse else progress
         progress = progress / stride_steps if overlapping else progress
-        return EpisodeJudgement(pairs, progress, accumulate_values(progress, self.config.value_rule))
+        return PairValues(pairs, progress, accumulate_values(progress, self.config.value_rule))
 
     def warm_up(self, tasks: Sequence[str] = _WARM_UP_TASKS) -> None:
         """Lets the engine prepare for done checks of such tasks, if it can; changes no answer.

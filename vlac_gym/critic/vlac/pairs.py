@@ -1,6 +1,6 @@
-"""Pairs of an episode's frames, and what VLAC said of them: `episode_pairs`, `EpisodeJudgement`."""
+"""Pairs of an episode's frames, and what VLAC said of them: `episode_pairs`, `PairValues`."""
 
-__all__ = ["EpisodeJudgement", "episode_pairs"]
+__all__ = ["PairValues", "episode_pairs"]
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from vlac_gym.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
-class EpisodeJudgement:
+class PairValues:
     """Pairs of one episode and what the critic said of them, unclipped, in units of 1.
 
     Attributes:

@@ -17,7 +17,7 @@ from vlac_gym.rule.round import OpenStep
 from vlac_gym.stepping.frame_source import FrameReader
 from vlac_gym.stepping.inner_wrappers import check_inner_wrappers
 from vlac_gym.types import Frame
-from vlac_gym.vector.orders import ResetReport, StepOrder, StepReport
+from vlac_gym.vector.commands import ResetReply, StepCommand, StepReply
 from vlac_gym.wrappers.critic_referee import CriticReferee
 from vlac_gym.wrappers.rule_setup import RewardConfig
 
@@ -78,41 +78,41 @@ class VectorCriticReferee(CriticReferee):
             ends_with_env=ends_with_env,
         )
 
-    def begin(self, index: int, report: ResetReport) -> dict[str, Any]:
+    def begin(self, index: int, reply: ResetReply) -> dict[str, Any]:
         """Begins the episode of an env that was reset; returns its info.
 
         Raises:
             ConfigError: The env's wrappers would let the simulator's success end the episode, or the critic does not
                 know the episode.
         """
-        check_inner_wrappers(report.episode_enders, f"env {index}")
-        return self.begin_episode(index, report.info)
+        check_inner_wrappers(reply.episode_enders, f"env {index}")
+        return self.begin_episode(index, reply.info)
 
-    def order(self, index: int, actions: Sequence[Any]) -> StepOrder:
+    def command(self, index: int, actions: Sequence[Any]) -> StepCommand:
         """The actions up to the next frame that the critic needs."""
         count = min(len(actions), self.episode(index).steps_to_frame)
         # The caller looks at the whole observation, but only at the end.
-        return StepOrder(actions[:count], None if count == len(actions) else self._key, **self._stops)
+        return StepCommand(actions[:count], None if count == len(actions) else self._key, **self._stops)
 
-    def take(self, index: int, report: StepReport) -> tuple[Sequence[Verdict], OpenStep | None]:
+    def take(self, index: int, reply: StepReply) -> tuple[Sequence[Verdict], OpenStep | None]:
         """The verdicts on the executed steps; the last is open if the critic must be asked."""
         episode = self.episode(index)
         verdicts = [
             episode.step(False, False, success, look=_not_looked_at).verdict
-            for success in report.successes[:-1]
+            for success in reply.successes[:-1]
         ]
-        last = self.open_step(index, report.terminated, report.truncated, report.info)
+        last = self.open_step(index, reply.terminated, reply.truncated, reply.info)
         return (verdicts, last) if last.question is not None else ([*verdicts, last.verdict], None)
 
-    def info(self, index: int, report: StepReport) -> dict[str, Any]:
+    def info(self, index: int, reply: StepReply) -> dict[str, Any]:
         """The info of an env's last executed step."""
-        return self.step_info(index, report.info, float(report.rewards[-1]), report.terminated)
+        return self.step_info(index, reply.info, float(reply.rewards[-1]), reply.terminated)
 
 
 def _frame(
     reader: FrameReader, one_env: gym.Env[Any, Any], envs: ObservedEnvs, index: int, info: Mapping[str, Any]
 ) -> Frame:
-    # A copy: the observation is overwritten by the env's next order.
+    # A copy: the observation is overwritten by the env's next command.
     return np.array(reader.read(one_env, envs.observation(index), info))
 
 

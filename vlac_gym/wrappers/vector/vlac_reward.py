@@ -182,9 +182,9 @@ class VLACRewardWrapper(
         if mode == "eval":
             result = self._envs.reset(seed=seed, options=options)
         else:
-            orders = self._loop.reset_orders(seed=seed, options=options)
+            commands = self._loop.reset_commands(seed=seed, options=options)
             self._referee.is_shaping = mode == "shaping"
-            result = self._loop.reset(self._referee, orders)
+            result = self._loop.reset(self._referee, commands)
         self._mode = mode
         return result
 

@@ -106,7 +106,7 @@ def test_checks_at_chunk_ends_take_one_message_per_chunk_and_one_round():
     env.reset(seed=0)
     messages = []
     submit = inner.submit
-    inner.submit = lambda orders: (messages.append(sorted(orders)), submit(orders))[1]
+    inner.submit = lambda commands: (messages.append(sorted(commands)), submit(commands))[1]
     env.step(chunks(2, 8))
     assert messages == [[0, 1]]
     assert critic.calls == [("success_prob", 2)]

@@ -1,6 +1,6 @@
-"""Envs in Ray actors, on whichever nodes have a resource: `ray_crew`, for `RolloutVectorEnv(mode=…)`."""
+"""Envs in Ray actors, on whichever nodes have a resource: `ray_executor`, for `RolloutVectorEnv(mode=…)`."""
 
-__all__ = ["ray_crew"]
+__all__ = ["ray_executor"]
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,14 +10,14 @@ import gymnasium as gym
 
 from vlac_gym.errors import SimulatorError
 from vlac_gym.extras import needs
-from vlac_gym.vector.crew import EnvFactory
+from vlac_gym.vector.commands import CallCommand, Command, Reply
+from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, copy_row, write_row
-from vlac_gym.vector.orders import CallOrder, Order, Report
 from vlac_gym.vector.slot import EnvSlot
-from vlac_gym.vector.worker_crew import WorkerCrew
+from vlac_gym.vector.worker_executor import WorkerExecutor
 
 
-def ray_crew(
+def ray_executor(
     env_fns: Sequence[EnvFactory],
     observation_space: gym.Space[Any],
     /,
@@ -26,14 +26,14 @@ def ray_crew(
     start_timeout_s: float,
     step_timeout_s: float,
     max_restarts: int,
-) -> "WorkerCrew[RayWorker]":
+) -> "WorkerExecutor[RayWorker]":
     """Starts an actor for each env.
 
     Args:
-        env_fns: Build the envs, each in its actor and on its first order.
+        env_fns: Build the envs, each in its actor and on its first command.
         observation_space: One env's observation space.
         resource: Of the nodes; Ray must run.
-        start_timeout_s: See `WorkerCrew`; it includes finding a node.
+        start_timeout_s: See `WorkerExecutor`; it includes finding a node.
         step_timeout_s: See there.
         max_restarts: See there.
 
@@ -49,19 +49,19 @@ def ray_crew(
         return actor.remote(env_fn, observation_space)
 
     batch = allocate(observation_space, len(env_fns), None)
-    crew: WorkerCrew[RayWorker] = WorkerCrew(
+    executor: WorkerExecutor[RayWorker] = WorkerExecutor(
         batch, start_timeout_s=start_timeout_s, step_timeout_s=step_timeout_s, max_restarts=max_restarts
     )
     for i, env_fn in enumerate(env_fns):
-        crew.add_worker(RayWorker(ray, start, env_fn, batch, i, resource))
-    return crew
+        executor.add_worker(RayWorker(ray, start, env_fn, batch, i, resource))
+    return executor
 
 
 class EnvActor:
     """One env, in its actor.
 
     Args:
-        env_fn: Builds it, on its first order.
+        env_fn: Builds it, on its first command.
         observation_space: Its observation space.
     """
 
@@ -73,10 +73,10 @@ class EnvActor:
         """Answers as soon as the actor runs."""
         return True
 
-    def run(self, order: Order) -> tuple[Report, Any]:
-        """Carries an order out; returns its report, and the observation unless it was a call."""
-        report = self._slot.run(order)
-        return report, None if isinstance(order, CallOrder) else copy_row(self._batch, 0)
+    def run(self, command: Command) -> tuple[Reply, Any]:
+        """Carries a command out; returns its reply, and the observation unless it was a call."""
+        reply = self._slot.run(command)
+        return reply, None if isinstance(command, CallCommand) else copy_row(self._batch, 0)
 
     def close(self) -> None:
         """Closes the env."""
@@ -113,12 +113,12 @@ class RayWorker:
         self._closed: list[Any] = []
         self._begin()
 
-    def send(self, orders: Mapping[int, Order]) -> bool:
-        """Hands out an order; what became of the actor is known when it is received."""
-        self._answer = self._actor.run.remote(orders[self.indices[0]])
+    def send(self, commands: Mapping[int, Command]) -> bool:
+        """Hands out a command; what became of the actor is known when it is received."""
+        self._answer = self._actor.run.remote(commands[self.indices[0]])
         return True
 
-    def receive(self, deadline_s: float) -> dict[int, Report] | str:
+    def receive(self, deadline_s: float) -> dict[int, Reply] | str:
         """See `EnvWorker`.
 
         Raises:
@@ -126,7 +126,7 @@ class RayWorker:
         """
         try:
             left_s = max(0.0, deadline_s - time.monotonic())
-            report, observation = self._ray.get(self._answer, timeout=left_s)
+            reply, observation = self._ray.get(self._answer, timeout=left_s)
         except self._ray.exceptions.GetTimeoutError as e:
             if not self._ray.wait([self._placed], timeout=0)[0]:
                 raise SimulatorError(
@@ -138,7 +138,7 @@ class RayWorker:
             return f"the actor died: {e}"
         if observation is not None:
             write_row(self._batch, self.indices[0], observation)
-        return {self.indices[0]: report}
+        return {self.indices[0]: reply}
 
     def restart(self) -> None:
         """Kills the actor and starts another."""

@@ -1,10 +1,10 @@
-"""What a critic says about recorded episodes: `judge_episode`, `judge_episodes`, `JudgedEpisode`, `shown_frames`.
+"""What a critic says about recorded episodes: `judge_episode`, `judge_episodes`, `EpisodeAnswers`, `shown_frames`.
 
 A privileged critic gets frames with the simulator's signals, as in a running episode.
 """
 
 __all__ = [
-    "JudgedEpisode",
+    "EpisodeAnswers",
     "check_indices",
     "judge_episode",
     "judge_episodes",
@@ -30,7 +30,7 @@ from vlac_gym.types import Frame
 
 
 @dataclass(frozen=True)
-class JudgedEpisode:
+class EpisodeAnswers:
     """One recorded episode with the critic's opinions.
 
     Attributes:
@@ -110,7 +110,7 @@ def judge_episode(
     check_interval: int = 1,
     value_stride: int = 5,
     references: ReferencePicker | None = None,
-) -> JudgedEpisode:
+) -> EpisodeAnswers:
     """Asks the critic about one episode: done checks, the value list, and each pair both ways.
 
     Args:
@@ -134,7 +134,7 @@ def judge_episode(
     start = time.perf_counter()
     values = asked.value(listed, task, shown)
     value_s = time.perf_counter() - start
-    return JudgedEpisode(
+    return EpisodeAnswers(
         index=index,
         meta=episode.meta,
         checks=Checks(
@@ -161,8 +161,8 @@ def judge_episodes(
     check_interval: int = 1,
     value_stride: int = 5,
     references: ReferencePicker | None = None,
-    visit: Callable[[Episode, JudgedEpisode], None] | None = None,
-) -> Iterator[JudgedEpisode]:
+    visit: Callable[[Episode, EpisodeAnswers], None] | None = None,
+) -> Iterator[EpisodeAnswers]:
     """Judges episodes one after the other; `visit` sees each while its frames and signals are still at hand."""
     for index, episode in enumerate(episodes):
         if episode.num_steps == 0:

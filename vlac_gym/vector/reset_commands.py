@@ -1,4 +1,4 @@
-"""Seeds and options of a vector env's reset, one order per env: `EpisodeStarts`."""
+"""Seeds and options of a vector env's reset, one command per env: `EpisodeStarts`."""
 
 __all__ = ["EpisodeStarts"]
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.orders import ResetOrder
+from vlac_gym.vector.commands import ResetCommand
 
 EpisodeOptions = Callable[[int], Mapping[str, Any]]
 """Env index to the options of that env's next automatic reset, e.g. which task to play."""
@@ -42,7 +42,7 @@ class EpisodeStarts:
         seed: int | Sequence[int | None] | None,
         options: dict[str, Any] | None,
         rng: np.random.Generator,
-    ) -> dict[int, ResetOrder]:
+    ) -> dict[int, ResetCommand]:
         """Orders of a reset that the caller asked for.
 
         Args:
@@ -58,19 +58,19 @@ class EpisodeStarts:
         mask = self._mask(rest.pop("reset_mask", None))
         seeds = self._dealt_seeds(seed, rng)
         dealt = {key: self._deal(key, value) for key, value in rest.items()}
-        orders = {}
+        commands = {}
         for i in np.flatnonzero(mask).tolist():
             own = {key: values[i] for key, values in dealt.items() if values[i] is not None}
-            orders[i] = ResetOrder(self._take_seed(i, seeds[i]), own or None)
-        return orders
+            commands[i] = ResetCommand(self._take_seed(i, seeds[i]), own or None)
+        return commands
 
-    def automatic(self, indices: Sequence[int]) -> dict[int, ResetOrder]:
+    def automatic(self, indices: Sequence[int]) -> dict[int, ResetCommand]:
         """Orders of an automatic reset: no seed, as in Gymnasium, so that the env's own draws go on."""
-        orders = {}
+        commands = {}
         for i in indices:
             options = dict(self.episode_options(i)) if self.episode_options is not None else None
-            orders[i] = ResetOrder(self._take_seed(i, None), options or None)
-        return orders
+            commands[i] = ResetCommand(self._take_seed(i, None), options or None)
+        return commands
 
     def note_loss(self, index: int) -> None:
         """An env was replaced, and its generator with it: its next reset gets a seed that follows from the last."""

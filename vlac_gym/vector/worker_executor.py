@@ -1,6 +1,6 @@
-"""Envs in workers that can die: `WorkerCrew`, and `EnvWorker`, what it asks of them."""
+"""Envs in workers that can die: `WorkerExecutor`, and `EnvWorker`, what it asks of them."""
 
-__all__ = ["EnvWorker", "WorkerCrew"]
+__all__ = ["EnvWorker", "WorkerExecutor"]
 
 import logging
 import time
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from vlac_gym.errors import SimulatorError
-from vlac_gym.vector.orders import Lost, Order, Report, ResetOrder, StepOrder
+from vlac_gym.vector.commands import Command, Lost, Reply, ResetCommand, StepCommand
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +24,12 @@ class EnvWorker(Protocol):
 
     indices: tuple[int, ...]
 
-    def send(self, orders: Mapping[int, Order]) -> bool:
-        """Hands out orders; False if the worker is gone."""
+    def send(self, commands: Mapping[int, Command]) -> bool:
+        """Hands out commands; False if the worker is gone."""
         ...
 
-    def receive(self, deadline_s: float) -> dict[int, Report] | str:
-        """The reports of the latest orders, or why there will be none; observations are in the batch by then.
+    def receive(self, deadline_s: float) -> dict[int, Reply] | str:
+        """The replies of the latest commands, or why there will be none; observations are in the batch by then.
 
         Args:
             deadline_s: On the clock of `time.monotonic`.
@@ -52,11 +52,11 @@ class EnvWorker(Protocol):
 _W = TypeVar("_W", bound=EnvWorker)
 
 
-class WorkerCrew(Generic[_W]):
+class WorkerExecutor(Generic[_W]):
     """Runs envs in workers that stay.
 
     A worker that dies or misses a deadline is replaced at once. Orders to step that it held are reported as
-    `Lost`, and so are later ones until the env is reset; orders to reset are given to its successor.
+    `Lost`, and so are later ones until the env is reset; commands to reset are given to its successor.
 
     Args:
         batch: Where the workers write the envs' observations; see `vlac_gym.vector.observations`.
@@ -78,7 +78,7 @@ class WorkerCrew(Generic[_W]):
         self._workers: list[_W] = []
         self._worker_of: dict[int, _W] = {}
         self._restarts: dict[_W, int] = {}
-        self._orders: dict[_W, dict[int, Order]] = {}
+        self._commands: dict[_W, dict[int, Command]] = {}
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -86,27 +86,27 @@ class WorkerCrew(Generic[_W]):
         return ()
 
     def add_worker(self, worker: _W) -> None:
-        """Gives the crew a worker, and its envs with it."""
+        """Gives the executor a worker, and its envs with it."""
         self._workers.append(worker)
         self._restarts[worker] = 0
         self._worker_of |= dict.fromkeys(worker.indices, worker)
 
-    def submit(self, orders: Mapping[int, Order]) -> None:
-        """Sends each worker its orders in one message."""
-        self._orders = {}
-        for i, order in orders.items():
-            self._orders.setdefault(self._worker_of[i], {})[i] = order
-        for worker, part in self._orders.items():
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Sends each worker its commands in one message."""
+        self._commands = {}
+        for i, command in commands.items():
+            self._commands.setdefault(self._worker_of[i], {})[i] = command
+        for worker, part in self._commands.items():
             worker.send(part)  # if it is gone, `collect` finds out
 
-    def collect(self) -> dict[int, Report]:
-        """Waits for every worker that has orders; see the class for those that die."""
-        orders, self._orders = self._orders, {}
-        deadline_s = self._deadline(orders)
-        reports: dict[int, Report] = {}
-        for worker, part in orders.items():
-            reports |= self._receive(worker, part, deadline_s)
-        return dict(sorted(reports.items()))
+    def collect(self) -> dict[int, Reply]:
+        """Waits for every worker that has commands; see the class for those that die."""
+        commands, self._commands = self._commands, {}
+        deadline_s = self._deadline(commands)
+        replies: dict[int, Reply] = {}
+        for worker, part in commands.items():
+            replies |= self._receive(worker, part, deadline_s)
+        return dict(sorted(replies.items()))
 
     def close(self) -> None:
         """Lets the workers close their envs, and kills those that take longer than 5 s."""
@@ -117,21 +117,23 @@ class WorkerCrew(Generic[_W]):
             self._workers.pop().stop(deadline_s)
         self._worker_of = {}
 
-    def _receive(self, worker: _W, orders: dict[int, Order], deadline_s: float) -> dict[int, Report]:
-        reports: dict[int, Report] = {}
-        while orders:
+    def _receive(self, worker: _W, commands: dict[int, Command], deadline_s: float) -> dict[int, Reply]:
+        replies: dict[int, Reply] = {}
+        while commands:
             answer = worker.receive(deadline_s)
             if not isinstance(answer, str):
-                if any(isinstance(order, ResetOrder) for order in orders.values()):
+                if any(isinstance(command, ResetCommand) for command in commands.values()):
                     self._restarts[worker] = 0
-                return reports | answer
+                return replies | answer
             self._replace(worker, answer)
-            reports |= {i: Lost(answer) for i, order in orders.items() if isinstance(order, StepOrder)}
-            orders = {i: order for i, order in orders.items() if not isinstance(order, StepOrder)}
-            if orders:
-                worker.send(orders)
-                deadline_s = self._deadline({worker: orders})
-        return reports
+            replies |= {
+                i: Lost(answer) for i, command in commands.items() if isinstance(command, StepCommand)
+            }
+            commands = {i: command for i, command in commands.items() if not isinstance(command, StepCommand)}
+            if commands:
+                worker.send(commands)
+                deadline_s = self._deadline({worker: commands})
+        return replies
 
     def _replace(self, worker: _W, reason: str) -> None:
         self._restarts[worker] += 1
@@ -144,6 +146,8 @@ class WorkerCrew(Generic[_W]):
                 "see the error, and check the machine's memory."
             )
 
-    def _deadline(self, orders: Mapping[_W, Mapping[int, Order]]) -> float:
-        is_reset = any(isinstance(order, ResetOrder) for part in orders.values() for order in part.values())
+    def _deadline(self, commands: Mapping[_W, Mapping[int, Command]]) -> float:
+        is_reset = any(
+            isinstance(command, ResetCommand) for part in commands.values() for command in part.values()
+        )
         return time.monotonic() + (self._start_timeout_s if is_reset else self._step_timeout_s)

@@ -1,6 +1,6 @@
-"""How the threads of a pipelined rollout wait for each other: `Board`."""
+"""How the threads of a pipelined rollout wait for each other: `Turns`."""
 
-__all__ = ["Aborted", "Board"]
+__all__ = ["Aborted", "Turns"]
 
 import threading
 from collections import deque
@@ -15,7 +15,7 @@ class Aborted(Exception):
     """The rollout is over for everybody; raised in the threads that wait."""
 
 
-class Board(Generic[Item]):
+class Turns(Generic[Item]):
     """Turns in a fixed order, and one lane per group from its thread to the reader.
 
     Args:

@@ -1,10 +1,10 @@
-"""What every request passes before it reaches a route: `Gate`, an ASGI middleware.
+"""What every request passes before it reaches a route: `RequestMiddleware`, an ASGI middleware.
 
 Request ids, the token, the bound on requests and bytes in work, the refusal during a shutdown, metrics and
 one log line per request.
 """
 
-__all__ = ["Gate", "error_headers", "wants_json"]
+__all__ = ["RequestMiddleware", "error_headers", "wants_json"]
 
 import hashlib
 import hmac
@@ -45,7 +45,7 @@ class _Visit:
     reason: str = ""
 
 
-class Gate:
+class RequestMiddleware:
     """Wraps the app.
 
     Args:

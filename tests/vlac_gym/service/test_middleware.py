@@ -161,7 +161,7 @@ def test_log_lines_carry_the_request_id_of_the_caller(fakes, caplog, asgi):
             bad = await asgi.post(client, b"junk", **{"x-request-id": 'evil"\n{}'.replace("\n", "")})
             return good.headers["x-request-id"], bad.headers["x-request-id"], unpack(good.content)
 
-    with caplog.at_level(logging.INFO, logger="vlac_gym.service.gate"):
+    with caplog.at_level(logging.INFO, logger="vlac_gym.service.middleware"):
         good, bad, message = asyncio.run(scenario())
     assert good == message["error"]["request_id"] == "my-id-1"
     assert bad.isalnum()

@@ -1,6 +1,6 @@
-"""Envs in worker processes: `ProcessCrew`."""
+"""Envs in worker processes: `ProcessExecutor`."""
 
-__all__ = ["ProcessCrew"]
+__all__ = ["ProcessExecutor"]
 
 import multiprocessing
 import time
@@ -11,22 +11,22 @@ import gymnasium as gym
 
 from vlac_gym.envs.gl import check_devices
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.crew import EnvFactory
+from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
 from vlac_gym.vector.worker import Worker, share
-from vlac_gym.vector.worker_crew import WorkerCrew
+from vlac_gym.vector.worker_executor import WorkerExecutor
 
 
-class ProcessCrew(WorkerCrew[Worker]):
+class ProcessExecutor(WorkerExecutor[Worker]):
     """Runs envs in processes of this machine; observations come through shared memory.
 
     Args:
-        env_fns: Build the envs, each in its process and on its first order.
+        env_fns: Build the envs, each in its process and on its first command.
         observation_space: One env's observation space.
         envs_per_worker: Envs in one process, one after the other.
         context: How processes start; OpenGL does not survive a plain fork.
         render_devices: EGL devices that the processes render on in turn; None for every visible GPU.
-        start_timeout_s: See `WorkerCrew`.
+        start_timeout_s: See `WorkerExecutor`.
         step_timeout_s: See there.
         max_restarts: See there.
 

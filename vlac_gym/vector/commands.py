@@ -1,20 +1,20 @@
 """What a vector env asks of the env in one of its slots, and what comes back. Small and picklable.
 
-Orders: `ResetOrder`, `StepOrder`, `CallOrder`. Reports: `ResetReport`, `StepReport`, `CallReport`, `Lost`,
+Commands: `ResetCommand`, `StepCommand`, `CallCommand`. Replies: `ResetReply`, `StepReply`, `CallReply`, `Lost`,
 `Failure`. Observations are in neither: they go through `vlac_gym.vector.observations`.
 """
 
 __all__ = [
-    "CallOrder",
-    "CallReport",
+    "CallCommand",
+    "CallReply",
     "Failure",
     "Lost",
-    "Order",
-    "Report",
-    "ResetOrder",
-    "ResetReport",
-    "StepOrder",
-    "StepReport",
+    "Command",
+    "Reply",
+    "ResetCommand",
+    "ResetReply",
+    "StepCommand",
+    "StepReply",
 ]
 
 import traceback
@@ -29,7 +29,7 @@ from vlac_gym import errors
 
 
 @dataclass(frozen=True)
-class ResetOrder:
+class ResetCommand:
     """Start an episode: `env.reset(seed=seed, options=options)`; the observation is written."""
 
     seed: int | None = None
@@ -37,7 +37,7 @@ class ResetOrder:
 
 
 @dataclass(frozen=True)
-class StepOrder:
+class StepCommand:
     """Run env steps without looking, then look once.
 
     Attributes:
@@ -55,7 +55,7 @@ class StepOrder:
 
 
 @dataclass(frozen=True)
-class CallOrder:
+class CallCommand:
     """Call a method of the env, or read an attribute."""
 
     name: str
@@ -63,11 +63,11 @@ class CallOrder:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-Order = ResetOrder | StepOrder | CallOrder
+Command = ResetCommand | StepCommand | CallCommand
 
 
 @dataclass(frozen=True)
-class ResetReport:
+class ResetReply:
     """An episode has begun.
 
     Attributes:
@@ -80,7 +80,7 @@ class ResetReport:
 
 
 @dataclass(frozen=True)
-class StepReport:
+class StepReply:
     """Env steps were executed.
 
     Attributes:
@@ -99,7 +99,7 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class CallReport:
+class CallReply:
     """What the call returned, or the attribute's value."""
 
     result: Any
@@ -133,4 +133,4 @@ class Failure:
         return errors.SimulatorError(f"Env {index} raised {self.kind}: {self.message}\n{self.trace}")
 
 
-Report = ResetReport | StepReport | CallReport | Lost | Failure
+Reply = ResetReply | StepReply | CallReply | Lost | Failure

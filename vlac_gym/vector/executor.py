@@ -1,21 +1,21 @@
-"""Who carries a vector env's orders out: `Crew`, and `InlineCrew`, which does it in this process."""
+"""Who carries a vector env's commands out: `Executor`, and `InlineExecutor`, which does it in this process."""
 
-__all__ = ["Crew", "CrewFactory", "EnvFactory", "InlineCrew"]
+__all__ = ["Executor", "ExecutorFactory", "EnvFactory", "InlineExecutor"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
 
+from vlac_gym.vector.commands import Command, Reply
 from vlac_gym.vector.observations import allocate, view
-from vlac_gym.vector.orders import Order, Report
 from vlac_gym.vector.slot import EnvSlot
 
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
 
 
-class Crew(Protocol):
-    """Carries out one order per env at a time.
+class Executor(Protocol):
+    """Carries out one command per env at a time.
 
     Attributes:
         batch: The envs' latest observations: arrays (num_envs, ...) as the space has them, overwritten in place.
@@ -28,12 +28,12 @@ class Crew(Protocol):
         """Process ids of the workers."""
         ...
 
-    def submit(self, orders: Mapping[int, Order]) -> None:
-        """Hands out orders by env index; `collect` must follow."""
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Hands out commands by env index; `collect` must follow."""
         ...
 
-    def collect(self) -> dict[int, Report]:
-        """Waits for the submitted orders, with a deadline; one report each, in the order of env indices."""
+    def collect(self) -> dict[int, Reply]:
+        """Waits for the submitted commands, with a deadline; one reply each, in the order of env indices."""
         ...
 
     def close(self) -> None:
@@ -41,8 +41,8 @@ class Crew(Protocol):
         ...
 
 
-class CrewFactory(Protocol):
-    """Starts the workers of a vector env, for `RolloutVectorEnv(mode=…)`; see `WorkerCrew` for the arguments."""
+class ExecutorFactory(Protocol):
+    """Starts the workers of a vector env, for `RolloutVectorEnv(mode=…)`; see `WorkerExecutor` for the arguments."""
 
     def __call__(
         self,
@@ -53,16 +53,16 @@ class CrewFactory(Protocol):
         start_timeout_s: float,
         step_timeout_s: float,
         max_restarts: int,
-    ) -> Crew:
+    ) -> Executor:
         """The workers, started."""
         ...
 
 
-class InlineCrew:
+class InlineExecutor:
     """Runs every env in this process, one after the other.
 
     Args:
-        env_fns: Build the envs, on their first order.
+        env_fns: Build the envs, on their first command.
         observation_space: One env's observation space.
     """
 
@@ -70,21 +70,21 @@ class InlineCrew:
         memory = allocate(observation_space, len(env_fns), None)
         self.batch = view(observation_space, len(env_fns), memory, is_shared=False)
         self._slots = [EnvSlot(fn, observation_space, self.batch, i) for i, fn in enumerate(env_fns)]
-        self._orders: dict[int, Order] = {}
+        self._commands: dict[int, Command] = {}
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Empty: there are no workers."""
         return ()
 
-    def submit(self, orders: Mapping[int, Order]) -> None:
-        """Remembers the orders; they are carried out by `collect`."""
-        self._orders = dict(orders)
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Remembers the commands; they are carried out by `collect`."""
+        self._commands = dict(commands)
 
-    def collect(self) -> dict[int, Report]:
-        """Carries the orders out."""
-        orders, self._orders = self._orders, {}
-        return {i: self._slots[i].run(order) for i, order in sorted(orders.items())}
+    def collect(self) -> dict[int, Reply]:
+        """Carries the commands out."""
+        commands, self._commands = self._commands, {}
+        return {i: self._slots[i].run(command) for i, command in sorted(commands.items())}
 
     def close(self) -> None:
         """Closes every env."""

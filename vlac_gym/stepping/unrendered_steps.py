@@ -1,6 +1,6 @@
-"""Stepping without looking: `QuietSteps`, which renders a frame only when somebody asks for it."""
+"""Stepping without looking: `UnrenderedSteps`, which renders a frame only when somebody asks for it."""
 
-__all__ = ["QuietSteps"]
+__all__ = ["UnrenderedSteps"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from vlac_gym.types import Frame
 StepResult = tuple[float, bool, bool, dict[str, Any]]
 
 
-class QuietSteps:
+class UnrenderedSteps:
     """Steps an env by `step_unrendered`, `current_info` and `observe` where it has them, else by `step`.
 
     An env has them if it, or an env under nothing but Gymnasium's `OrderEnforcing` and `PassiveEnvChecker`,

@@ -47,4 +47,7 @@ fi
 
 echo "Installing vlac-gym[$extras] into $venv (once; a few minutes) …"
 "${pip[@]}" --editable ".[$extras]" | sed -un "$names"
+if [[ "$extras" == test || "$extras" == dev ]]; then
+  "${pip[@]}" --no-deps openpi-client | sed -un "$names" # asks for numpy 1, and works with 2
+fi
 touch "$stamp"

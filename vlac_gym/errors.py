@@ -4,6 +4,7 @@ VlacGymError
   ConfigError (also ValueError)             an argument, option or file is wrong; nothing was created
   DependencyNotInstalled (also ImportError) a package is missing or of a wrong version; the message has the command
   SimulatorError                            the physics engine failed; the episode is lost, not failed
+  PolicyError                               the policy gave no usable action, or its server no answer
   CriticError                               the critic gave no usable answer
     CriticConnectionError                   no connection (retried)
     CriticTimeoutError                      no reply within the deadline (retried)
@@ -25,6 +26,7 @@ __all__ = [
     "CriticServerError",
     "CriticTimeoutError",
     "DependencyNotInstalled",
+    "PolicyError",
     "SimulatorError",
     "VlacGymError",
     "unknown_name",
@@ -48,6 +50,10 @@ class DependencyNotInstalled(VlacGymError, ImportError):
 
 class SimulatorError(VlacGymError):
     """The simulator failed; the running episode is lost and `reset` starts a new one."""
+
+
+class PolicyError(VlacGymError):
+    """The policy gave no usable action: another shape or range than its conventions say, or its server failed."""
 
 
 class CriticError(VlacGymError):

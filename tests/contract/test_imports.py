@@ -18,6 +18,7 @@ MODEL_CODE = (
     "vlac_gym/critic/engines/",
     "vlac_gym/critic/vlac/tiny",
     "vlac_gym/train_nano/",
+    "vlac_gym/policies/lerobot.py",
     "verl_env_adapter/",
 )
 
@@ -35,6 +36,9 @@ HOMES = {
     "rlinf": ("verl_env_adapter/",),
     "fastapi": ("vlac_gym/service/",),
     "uvicorn": ("vlac_gym/service/",),
+    "lerobot": ("vlac_gym/policies/lerobot.py",),
+    "openpi_client": ("vlac_gym/policies/websocket.py",),
+    "websockets": ("vlac_gym/policies/websocket.py",),
     "jinja2": ("vlac_gym/reporting/",),
     "scipy": ("vlac_gym/report_card/",),
     "sklearn": ("vlac_gym/report_card/",),

@@ -1,16 +1,14 @@
 """Between this package's arrays and a trainer's: conventions, key tables, checks, batching. numpy only.
 
-`GripperConvention`: what a trainer's policy expects, as an explicit enum; `convert_gripper` translates, as
-`vlac_gym.frames.convention` does for pictures. `check_actions`, `stack_images`, `stack_vectors`, `rename_keys`: shape
-and dtype checked on the way. `chunk_columns`: the per-step columns of an action chunk.
+What pictures and gripper mean to a policy is in `vlac_gym.frames.convention` and `vlac_gym.policies.gripper`.
+`check_actions`, `stack_images`, `stack_vectors`, `rename_keys`: shape and dtype checked on the way. `chunk_columns`:
+the per-step columns of an action chunk.
 """
 
 __all__ = [
     "ChunkColumns",
-    "GripperConvention",
     "chunk_columns",
     "check_actions",
-    "convert_gripper",
     "rename_keys",
     "stack_images",
     "stack_vectors",
@@ -18,7 +16,6 @@ __all__ = [
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -27,35 +24,6 @@ from numpy.typing import DTypeLike, NDArray
 from vlac_gym.errors import AdapterContractError
 from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.types import Frame
-
-
-class GripperConvention(StrEnum):
-    """What the last number of an action means; LIBERO's own is `PLUS_ONE_CLOSES`."""
-
-    PLUS_ONE_CLOSES = "plus_one_closes"
-    """-1 opens, +1 closes: LIBERO's own; nothing is changed."""
-    PLUS_ONE_OPENS = "plus_one_opens"
-    """+1 opens, -1 closes: the sign is turned."""
-    ONE_OPENS = "one_opens"
-    """1 opens, 0 closes (RLDS data sets, OpenVLA): becomes `-sign(2 g - 1)`; exactly 0.5 becomes 0."""
-
-
-def convert_gripper(actions: NDArray[Any], convention: GripperConvention) -> NDArray[np.float32]:
-    """Turns the last number of each action into LIBERO's convention; a copy.
-
-    Args:
-        actions: (..., A) in the trainer's convention.
-        convention: Which one that is.
-
-    Returns:
-        float32 of the same shape.
-    """
-    converted = np.array(actions, dtype=np.float32)
-    if convention is GripperConvention.PLUS_ONE_OPENS:
-        converted[..., -1] *= -1
-    elif convention is GripperConvention.ONE_OPENS:
-        converted[..., -1] = -np.sign(2 * converted[..., -1] - 1)
-    return converted
 
 
 def check_actions(

@@ -23,11 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_env_adapter.common.conversion import (
-    GripperConvention,
-    check_actions,
-    convert_gripper,
-)
+from verl_env_adapter.common.conversion import check_actions
 from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.env_report import EnvReport
 from verl_env_adapter.common.policy_view import (
@@ -39,6 +35,7 @@ from verl_env_adapter.common.policy_view import (
 from verl_env_adapter.common.settings import SETTINGS_VARIABLE, AdapterSettings, settings_from_environment
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.convention import ImageConvention, convert_image
+from vlac_gym.policies.gripper import GripperConvention, convert_gripper
 from vlac_gym.specs.options import split_spec
 
 logger = logging.getLogger(__name__)

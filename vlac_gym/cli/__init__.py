@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    if os.getcwd() not in sys.path:
+        sys.path.append(
+            os.getcwd()
+        )  # where module:factory of a user's own is looked for, as `python -m` does
     try:
         if args[0] not in COMMANDS:
             raise unknown_name("command", args[0], COMMANDS)

@@ -54,7 +54,8 @@ class Args:
     init_state_id: int | None = None
     """Official initial state of every episode; default: 0, 1, 2, … from episode to episode."""
     policy: str = "expert"
-    """What drives the arm: expert, random, zero, replay:FILE, expert:noise=0.1, …"""
+    """What drives the arm: expert, random, zero, replay:FILE, expert:noise=0.1, ws://host:8000, module:factory, …; see
+    docs/policies.md."""
     critic: str = "oracle"
     """Who judges: nano, transformers:PATH, http://host:8400, …; oracle and noisy_oracle:tpr=0.8 are privileged: they
     read the simulator, so that the default shows what a perfect critic would do."""
@@ -116,7 +117,8 @@ class _Plan:
 def run(args: Args) -> int:
     """Runs the command; see `vlac-gym rollout --help`."""
     _check(args)
-    task, policy, env = get_task(args.task_suite, args.task_id), make_policy(args.policy), _make_env(args)
+    task, policy = get_task(args.task_suite, args.task_id), make_policy(args.policy)
+    env = _make_env(args, policy)
     settings = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(args)
@@ -181,8 +183,9 @@ def _rule_options(args: Args) -> dict[str, Any]:
     return {name: getattr(args, name) for name in _RULE_OPTIONS if getattr(args, name) is not None}
 
 
-def _make_env(args: Args) -> gym.Env[Any, Any]:
+def _make_env(args: Args, policy: Policy) -> gym.Env[Any, Any]:
     task = get_task(args.task_suite, args.task_id)
+    sees_wrist = args.wrist or "wrist" in getattr(policy, "cameras", ())
     return gym.make(
         LIBERO_ENV_ID,
         # Ours and not the env's own: this one also holds in eval mode, for every suite.
@@ -191,7 +194,7 @@ def _make_env(args: Args) -> gym.Env[Any, Any]:
         task_suite=args.task_suite,
         task_id=args.task_id,
         init_state_id=args.init_state_id,
-        cameras=("agentview", "wrist") if args.wrist else ("agentview",),
+        cameras=("agentview", "wrist") if sees_wrist else ("agentview",),
         image_size=args.image_size,
     )
 

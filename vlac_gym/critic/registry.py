@@ -1,15 +1,28 @@
 """From a spec string to a critic: `make_critic`, `check_critic`, `register_critic`, `known_critics`.
 
-A spec is `NAME`, `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; an http(s) URL means a critic server.
+A spec is `NAME`, `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; an http(s) URL means a critic server, and
+`module:factory?key=value` calls a factory of your own, which returns a critic.
 """
 
 __all__ = ["check_critic", "known_critics", "make_critic", "register_critic"]
 
+from collections.abc import Mapping
 from typing import Any
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError
+from vlac_gym.specs.own_code import call_factory
 from vlac_gym.specs.registry import Registry
+
+
+def _adopt(module: str, argument: str, options: Mapping[str, Any]) -> Critic:
+    critic, _ = call_factory(module, argument, options)
+    check_critic(critic)
+    if isinstance(critic, str):
+        raise ConfigError(f"Expected a critic from {module}:{argument}, got the text {critic!r}.")
+    made: Critic = critic
+    return made
+
 
 _CRITICS: Registry[Critic] = Registry(
     "critic",
@@ -26,6 +39,7 @@ _CRITICS: Registry[Critic] = Registry(
         "http": "vlac_gym.service.client:RemoteCritic.from_http",
         "https": "vlac_gym.service.client:RemoteCritic.from_https",
     },
+    _adopt,
 )
 
 _METHODS = ("success_prob", "progress", "value", "describe", "close")
@@ -56,7 +70,8 @@ def make_critic(spec: str, **options: Any) -> Critic:
 
     Args:
         spec: `oracle`, `noisy_oracle:tpr=0.8,fpr=0.05`, `transformers:PATH?device=cpu`, `openai:URL#MODEL`,
-            `http://host:8400?timeout_s=5`, … `known_critics()` lists the names.
+            `http://host:8400?timeout_s=5`, `my_lab.critics:make_critic?threshold=0.5`, … `known_critics()` lists the
+            names.
         **options: Keyword options of the critic's factory, e.g. `references=frames` for VLAC.
 
     Raises:

@@ -1,8 +1,12 @@
-"""The policy protocol: `Policy`, and `StagedPolicy` for policies that name what they are doing."""
+"""The policy protocol: `Policy`; `ChunkPolicy` for models that plan chunks for many envs; `StagedPolicy` for experts.
 
-__all__ = ["Action", "Policy", "StagedPolicy"]
+A policy may also say, as attributes: `is_privileged` (bool), that it reads the simulator instead of observations and so
+must run in the process of its env; `cameras`, which cameras it needs.
+"""
 
-from collections.abc import Mapping
+__all__ = ["Action", "ChunkPolicy", "Policy", "StagedPolicy"]
+
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
@@ -36,6 +40,30 @@ class Policy(Protocol):
             obs: The latest observation.
             info: The latest `info`.
         """
+        ...
+
+
+@runtime_checkable
+class ChunkPolicy(Policy, Protocol):
+    """A model that answers for any number of envs at once, and remembers nothing between two answers of `plan`."""
+
+    def plan(self, observations: Sequence[Any], infos: Sequence[Mapping[str, Any]]) -> Sequence[Action]:
+        """The next actions of each env, to be executed without looking in between.
+
+        Args:
+            observations: The latest of each env.
+            infos: The latest `info` of each env.
+
+        Returns:
+            One chunk for each, (T, A) with T >= 1.
+
+        Raises:
+            PolicyError: The model gave no usable action.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the model, or ends the connection to it; safe to call twice."""
         ...
 
 

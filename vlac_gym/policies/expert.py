@@ -59,6 +59,9 @@ class ExpertPolicy:
         options: Noise and faults; by default none.
     """
 
+    is_privileged = True
+    cameras = ("agentview",)
+
     def __init__(self, options: ExpertOptions | None = None) -> None:
         self.options = options or ExpertOptions()
         self._scene: PrivilegedScene | None = None

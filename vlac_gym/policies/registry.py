@@ -1,12 +1,14 @@
 """From a spec string to a policy: `make_policy`, `register_policy`, `known_policies`.
 
 A spec is `NAME`, `NAME:TARGET` or `NAME:key=value,key=value`: ``random``, ``zero``, ``replay:PATH``, ``expert``,
-``expert:noise=0.1,fail=drop``.
+``expert:noise=0.1,fail=drop``, ``ws://host:8000?preset=openpi``, ``lerobot:PATH``; or a factory of your own,
+``module:factory?key=value``.
 """
 
 __all__ = ["known_policies", "make_policy", "register_policy"]
 
 from vlac_gym.policies.base import Policy
+from vlac_gym.policies.own import adopt_policy
 from vlac_gym.specs.registry import Registry
 
 _POLICIES: Registry[Policy] = Registry(
@@ -14,10 +16,14 @@ _POLICIES: Registry[Policy] = Registry(
     "'expert' or 'replay:actions.npy'",
     {
         "expert": "vlac_gym.policies.expert:ExpertPolicy.from_spec",
+        "lerobot": "vlac_gym.policies.lerobot:from_spec",
         "random": "vlac_gym.policies.simple:RandomPolicy.from_spec",
         "replay": "vlac_gym.policies.replay:ReplayPolicy.from_spec",
+        "ws": "vlac_gym.policies.websocket:from_ws",
+        "wss": "vlac_gym.policies.websocket:from_wss",
         "zero": "vlac_gym.policies.simple:ZeroPolicy.from_spec",
     },
+    adopt_policy,
 )
 
 
@@ -44,7 +50,8 @@ def make_policy(spec: str) -> Policy:
     """Builds the policy that a spec names.
 
     Args:
-        spec: `random`, `zero`, `replay:PATH`, `expert`, `expert:noise=0.1,fail=drop`, …
+        spec: `random`, `zero`, `replay:PATH`, `expert:noise=0.1,fail=drop`, `ws://host:8000?preset=openpi`,
+            `my_lab.policies:make_policy?checkpoint=PATH`, …
 
     Raises:
         ConfigError: Unknown name, or an argument that does not fit.

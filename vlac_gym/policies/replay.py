@@ -28,6 +28,8 @@ class ReplayPolicy:
         ConfigError: Wrong shape, or a value that is not finite.
     """
 
+    cameras = ("agentview",)
+
     def __init__(self, actions: Action) -> None:
         array = np.asarray(actions)
         if array.ndim != 2 or 0 in array.shape or not np.issubdtype(array.dtype, np.number):

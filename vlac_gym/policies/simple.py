@@ -16,6 +16,8 @@ from vlac_gym.policies.base import Action
 class RandomPolicy:
     """Uniform actions within the action space's bounds."""
 
+    cameras = ("agentview",)
+
     def __init__(self) -> None:
         self._low: Action | None = None
         self._high: Action | None = None
@@ -48,6 +50,8 @@ class RandomPolicy:
 
 class ZeroPolicy:
     """No motion: zeros in every action dimension (a LIBERO gripper keeps its opening at 0)."""
+
+    cameras = ("agentview",)
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None

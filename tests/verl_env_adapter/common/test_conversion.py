@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.common.conversion import (
-    GripperConvention,
     check_actions,
     chunk_columns,
-    convert_gripper,
     rename_keys,
     stack_images,
     stack_vectors,
@@ -21,24 +19,6 @@ def picture() -> np.ndarray:
     frame = np.zeros((2, 2, 3), np.uint8)
     frame[..., 0] = [[1, 2], [3, 4]]
     return frame
-
-
-@pytest.mark.parametrize(
-    ("convention", "theirs", "ours"),
-    [
-        (GripperConvention.PLUS_ONE_CLOSES, [-1.0, 1.0, 0.5], [-1.0, 1.0, 0.5]),
-        (GripperConvention.PLUS_ONE_OPENS, [-1.0, 1.0, 0.5], [1.0, -1.0, -0.5]),
-        (GripperConvention.ONE_OPENS, [0.0, 1.0, 0.4], [1.0, -1.0, 1.0]),
-        (GripperConvention.ONE_OPENS, [0.5, 0.9, 0.1], [0.0, -1.0, 1.0]),
-    ],
-)
-def test_only_the_gripper_changes_its_convention(convention, theirs, ours):
-    actions = np.array([[0.25, g] for g in theirs])
-    converted = convert_gripper(actions, convention)
-    assert converted.dtype == np.float32
-    assert converted[:, 0].tolist() == [0.25] * 3
-    assert converted[:, 1].tolist() == ours
-    assert actions[:, 1].tolist() == theirs
 
 
 def test_actions_of_one_step_become_chunks_of_one():

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.policies import Policy, known_policies, make_policy, register_policy
+from vlac_gym.policies import Policy, known_policies, make_policy, own, register_policy
 from vlac_gym.policies.expert import ExpertPolicy
 from vlac_gym.policies.simple import RandomPolicy, ZeroPolicy
 from vlac_gym.specs.registry import Registry
@@ -26,7 +26,9 @@ def test_every_policy_follows_the_protocol_and_pickles(spec):
 
 
 def test_unknown_policy_is_answered_with_the_known_names_and_the_nearest():
-    with pytest.raises(ConfigError, match=r"Unknown policy 'expret'.*expert, random, replay, zero.*'expert'"):
+    with pytest.raises(
+        ConfigError, match=r"Unknown policy 'expret'.*expert, lerobot, random, replay.*'expert'"
+    ):
         make_policy("expret")
 
 
@@ -50,7 +52,7 @@ def test_wrong_specs_are_refused_before_anything_is_made(spec, message):
 
 
 def test_a_registered_policy_is_made_and_names_stay_unique(monkeypatch):
-    fresh = Registry("policy", "'expert'", known_policies())
+    fresh = Registry("policy", "'expert'", known_policies(), own.adopt_policy)
     monkeypatch.setattr("vlac_gym.policies.registry._POLICIES", fresh)
     register_policy("still", "vlac_gym.policies.simple:ZeroPolicy.from_spec")
     assert isinstance(make_policy("still"), ZeroPolicy)

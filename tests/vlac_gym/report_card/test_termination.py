@@ -11,7 +11,7 @@ from vlac_gym.report_card.termination import (
     lag_one_autocorrelation,
     termination_metrics,
 )
-from vlac_gym.rule.episode import Episode
+from vlac_gym.rule.episode import RuleEpisode
 from vlac_gym.rule.reward import TrainingRule
 from vlac_gym.rule.round import OpenStep
 
@@ -50,7 +50,7 @@ def test_a_rule_stops_where_the_training_rule_stops(rule: StopRule, stop: int | 
     training = TrainingRule(
         done_threshold=rule.threshold, done_patience=rule.patience, done_interval=2, min_steps=rule.min_steps
     )
-    episode = Episode(training, "task", frame, max_buffer_bytes=10**6)
+    episode = RuleEpisode(training, "task", frame, max_buffer_bytes=10**6)
     stopped = None
     for step in range(1, 13):
         taken = OpenStep(episode.step(None, look=lambda: frame), "task")

@@ -1,6 +1,9 @@
-"""Files that are whole or absent: `write_bytes`, `write_text`, `write_json`, `append_text`, `partial_path`."""
+"""Files that are whole or absent.
 
-__all__ = ["append_text", "partial_path", "write_bytes", "write_json", "write_text"]
+`write_bytes`, `write_text`, `write_json`, `append_text`; `partial_path` and `sync_tree` for what others write.
+"""
+
+__all__ = ["append_text", "partial_path", "sync_tree", "write_bytes", "write_json", "write_text"]
 
 import json
 import os
@@ -51,3 +54,19 @@ def append_text(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync_tree(path: Path, *, recursive: bool = True) -> None:
+    """Flushes a file, or a folder with all that is in it, to the disk: a power cut then leaves it as it is.
+
+    Args:
+        path: The file or folder.
+        recursive: False flushes a folder's list of names alone, e.g. after a rename in it.
+    """
+    within = sorted(path.rglob("*"), reverse=True) if recursive and path.is_dir() else []
+    for one in (*within, path):
+        descriptor = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -24,7 +24,8 @@ case "$trainer" in
   rlinf)
     # RLinf leaves what its env and rollout workers import to its own installation script.
     packages=("vlac-gym[client,libero,serve]" "rlinf" "gym" "imageio[ffmpeg]" "transformers" "peft")
-    check="import rlinf.workers.env.env_worker"
+    # The byte code of the agent, too, for which a node waits 15 s.
+    check="import rlinf.workers.env.env_worker, ray.dashboard.agent"
     ;;
   verl-vla)
     # What verl-vla imports beside its requirements; the checkouts themselves come by path.

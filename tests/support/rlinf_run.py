@@ -109,17 +109,27 @@ def advantages(cfg: Any, batch: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 @contextlib.contextmanager
 def own_ray() -> Iterator[None]:
     """A Ray of this run's own, so that RLinf, which joins any that it finds, finds this one."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
+    port, *agents = free_ports(4)
     folder = tempfile.mkdtemp(prefix="ray")  # short: Ray makes sockets in it
     # `ray start` wants a token, `ray.init` then does not send one.
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"127.0.0.1:{port}"}
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=8"]
     command += [f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+    # Given ports, the node does not give up on agents that take longer than 15 s to import.
+    names = ("dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
+    command += [f"--{name}={agent}" for name, agent in zip(names, agents, strict=True)]
     head = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         for _ in range(120):

@@ -18,6 +18,7 @@ from vlac_gym.critic.engines.chat_prompts import PromptEncoder
 from vlac_gym.critic.engines.checkpoint_digest import checkpoint_digest
 from vlac_gym.critic.engines.checkpoint_files import CheckpointFacts
 from vlac_gym.critic.engines.text_decoder import TextDecoder
+from vlac_gym.critic.engines.transformers_versions import load_tokenizer, model_config
 from vlac_gym.critic.engines.vision_encoder import VisionEncoder
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
@@ -84,7 +85,7 @@ def bytes_per_token(facts: CheckpointFacts, itemsize: int) -> int:
     Text: a layer's widest values, and keys and values of all layers. Picture: a layer's widest values, and four
     float32 copies of a patch's pixels while it is resized.
     """
-    config: Any = transformers.InternVLConfig(**facts.config)
+    config: Any = model_config(facts.config)
     text, vision = config.text_config, config.vision_config
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -101,7 +102,7 @@ def load_checkpoint(facts: CheckpointFacts, device: torch.device, dtype: torch.d
     Raises:
         ConfigError: The tokenizer lacks tokens, or the weights do not fill the model.
     """
-    config = transformers.InternVLConfig(**facts.config)
+    config = model_config(facts.config)
     side, patches = image_geometry(config)
     prompts = load_prompt_encoder(facts)
     model = load_model(facts, dtype)
@@ -124,11 +125,9 @@ def load_prompt_encoder(facts: CheckpointFacts) -> PromptEncoder:
     Raises:
         ConfigError: It can't be loaded without running code, lacks tokens or has too many.
     """
-    config: Any = transformers.InternVLConfig(**facts.config)
+    config: Any = model_config(facts.config)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            facts.path, trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = load_tokenizer(facts.path)
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise ConfigError(
             f"The tokenizer in {str(facts.path)!r} can't be loaded without running code of its own: {e}"
@@ -161,7 +160,12 @@ def load_model(facts: CheckpointFacts, dtype: torch.dtype) -> Any:
     """
     try:
         loaded: Any = transformers.InternVLForConditionalGeneration.from_pretrained(
-            facts.path, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            facts.path,
+            config=model_config(facts.config),
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as e:
         raise ConfigError(f"The weights in {str(facts.path)!r} do not fit its config.json: {e}") from e

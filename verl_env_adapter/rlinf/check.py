@@ -2,8 +2,8 @@
 
     python -m verl_env_adapter.rlinf.check --config-path DIR --config-name NAME [overrides …]
 
-Composes the config as RLinf's entry scripts do and runs `check_config`: RLinf itself only warns when its extension
-module does not load. Prints the resolved block with ``--show``.
+Composes the config as RLinf's entry scripts do, runs `check_config`, and loads the extension module: RLinf itself only
+warns when that fails. Prints the resolved block with ``--show``.
 """
 
 __all__ = ["compose", "main"]
@@ -18,6 +18,7 @@ from typing import Any
 from verl_env_adapter.common.settings import to_plain
 from verl_env_adapter.common.sources import RLINF
 from verl_env_adapter.rlinf.options import BLOCK, check_config
+from verl_env_adapter.rlinf.plugin import register_named
 from vlac_gym.errors import ConfigError, VlacGymError
 from vlac_gym.extras import needs
 
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cfg = compose(given.config_path, given.config_name, given.overrides)
         check_config(cfg)
+        register_named()
     except VlacGymError as e:
         sys.stderr.write(f"{e}\n")
         return 2

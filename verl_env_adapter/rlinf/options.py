@@ -1,6 +1,14 @@
 """What RLinf's env section says, checked: `RolloutOptions`, `read_options`, `check_config`. No RLinf, no torch."""
 
-__all__ = ["BLOCK", "SUITE", "RolloutOptions", "check_config", "read_options"]
+__all__ = [
+    "BLOCK",
+    "EXTENSION_ADVICE",
+    "EXTENSION_VARIABLE",
+    "SUITE",
+    "RolloutOptions",
+    "check_config",
+    "read_options",
+]
 
 import os
 from collections.abc import Mapping
@@ -17,7 +25,13 @@ BLOCK = "vlac_gym"
 SUITE = "vlac_gym"
 """``task_suite_name`` of our env. No such suite exists, so that RLinf's own env refuses to start."""
 
-_EXTENSION = "verl_env_adapter.rlinf.plugin"
+EXTENSION_VARIABLE = "RLINF_EXT_MODULE"
+"""Environment variable that names the module whose `register` RLinf calls in its workers."""
+
+EXTENSION_ADVICE = (
+    "Export RLINF_EXT_MODULE=verl_env_adapter.rlinf.plugin, or a module of yours whose register calls that one's, "
+    "before Ray starts, on every node."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +110,8 @@ def check_config(cfg: Any, environ: Mapping[str, str] = os.environ) -> None:
     Raises:
         ConfigError: The extension is not named, or a key does not fit.
     """
-    named = environ.get("RLINF_EXT_MODULE")
-    if named != _EXTENSION:
-        raise ConfigError(
-            f"Expected RLINF_EXT_MODULE={_EXTENSION} in the environment, got {named!r}. "
-            "Export it before Ray starts, on every node."
-        )
+    if not environ.get(EXTENSION_VARIABLE):
+        raise ConfigError(f"Expected {EXTENSION_VARIABLE} in the environment, got none. {EXTENSION_ADVICE}")
     reward = to_plain(cfg.get("reward") or {})
     if reward.get("use_reward_model"):
         raise ConfigError(

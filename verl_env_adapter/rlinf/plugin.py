@@ -13,8 +13,10 @@ Proven against `rlinf` 0.3.0 from PyPI (2026-08), whose own env worker and batch
         vlac_gym: ${env.train.vlac_gym}
         is_eval: True                    # the simulator's signals
 
-RLinf calls `register` in every worker process and only warns where that fails. Four things make a failure loud: the
-suite's name; `verl_env_adapter.rlinf.options.check_config` on the driver (``python -m verl_env_adapter.rlinf.check``);
+RLinf calls `register` in every worker process, not on the driver, and only warns where it fails;
+`verl_env_adapter.rlinf.launch` starts its entry scripts with the module loaded on the driver, too. A module of your own
+may stand in for this one if its `register` calls ours. Four things make a failure loud: the suite's name;
+`verl_env_adapter.rlinf.options.check_config` on the driver (``python -m verl_env_adapter.rlinf.check``);
 `get_env_cls`, which refuses the name without a block; and the metric ``env/critic_mode``, 1 where the critic pays.
 
 What is translated (paths in the wheel):
@@ -37,18 +39,25 @@ What is translated (paths in the wheel):
   inside the env's step: reward and end in the step that was judged, stages as before.
 """
 
-__all__ = ["get_env_class", "register"]
+__all__ = ["get_env_class", "register", "register_named"]
 
 import functools
 import importlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from verl_env_adapter.common.sources import RLINF
-from verl_env_adapter.rlinf.options import BLOCK, SUITE
+from verl_env_adapter.rlinf.options import BLOCK, EXTENSION_ADVICE, EXTENSION_VARIABLE, SUITE
 from vlac_gym.errors import AdapterContractError, ConfigError
 from vlac_gym.extras import needs
+
+CPU_VARIABLE = "VLAC_GYM_RLINF_CPU"
+"""Environment variable: ``1`` gives RLinf's workers the CPU as their device where there is no accelerator."""
+
+POLICY = "vlac_chunk_policy"
+"""``actor.model.model_type`` of `verl_env_adapter.rlinf.chunk_policy.ChunkPolicy`."""
 
 _MARK = "_vlac_gym"
 _MODULES = ("rlinf.envs", "rlinf.workers.env.env_worker")
@@ -73,7 +82,42 @@ def register() -> None:
             )
         if not hasattr(find, _MARK):
             module.get_env_cls = get_env_class(find)  # type: ignore[attr-defined]
+    _register_policy()
+    if os.environ.get(CPU_VARIABLE) == "1":
+        importlib.import_module("verl_env_adapter.rlinf.cpu").install()
     logger.info("vlac-gym's env is known to RLinf in this process")
+
+
+def _register_policy() -> None:
+    """Makes ``model_type: vlac_chunk_policy`` known; its module is imported where it is built."""
+    models = importlib.import_module("rlinf.models")
+
+    def build(cfg: Any, torch_dtype: Any) -> Any:
+        return importlib.import_module("verl_env_adapter.rlinf.chunk_policy").build(cfg, torch_dtype)
+
+    models.register_model(POLICY, build, force=True)
+
+
+def register_named(environ: Mapping[str, str] = os.environ) -> None:
+    """Does on the driver what RLinf does in its workers: calls `register` of ``RLINF_EXT_MODULE``'s module.
+
+    Raises:
+        ConfigError: The variable is not set, the module is not there, or its `register` does not call ours.
+        DependencyNotInstalled: RLinf is missing.
+    """
+    name = environ.get(EXTENSION_VARIABLE)
+    try:
+        module = importlib.import_module(name or "")
+    except (ImportError, ValueError) as e:
+        raise ConfigError(f"Can't import {EXTENSION_VARIABLE}={name!r}: {e}. {EXTENSION_ADVICE}") from e
+    with needs("The RLinf adapter", get=RLINF):
+        envs = importlib.import_module(_MODULES[0])
+    getattr(module, "register", lambda: None)()
+    if not hasattr(envs.get_env_cls, _MARK):
+        raise ConfigError(
+            f"Expected {name}.register to call {__name__}.register, but RLinf does not know this package's env then. "
+            f"{EXTENSION_ADVICE}"
+        )
 
 
 def get_env_class(find: Callable[..., Any]) -> Callable[..., Any]:

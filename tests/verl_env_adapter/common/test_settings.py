@@ -61,7 +61,10 @@ def test_empty_block_has_defaults():
         ({"env": {"cameras": [1]}}, r"env\.cameras as a list of names"),
         ({"env": {"init_states": "0-39"}}, r"as \{train: 0-39, eval: 40-49\} or null, got '0-39'"),
         ({"env": {"init_states": {"validate": "0"}}}, r"key in env\.init_states 'validate'"),
-        ({"env": {"init_states": {"eval": [40]}}}, r"env\.init_states\.eval as a text such as '0-39', got \[40\]"),
+        (
+            {"env": {"init_states": {"eval": [40]}}},
+            r"env\.init_states\.eval as a text such as '0-39', got \[40\]",
+        ),
         ({"env": {"init_states": {"eval": "40-x"}}}, r"env\.init_states\.eval as 'all', '0-4'"),
         ({"env": []}, "env as a mapping"),
         ({"rule": {"truncate_as_terminal": True}}, "beside rule"),

@@ -6,9 +6,16 @@ from types import ModuleType
 import pytest
 
 from verl_env_adapter.rlinf import plugin
-from vlac_gym.errors import AdapterContractError
+from vlac_gym.errors import AdapterContractError, ConfigError
 
-NAMES = ["rlinf", "rlinf.envs", "rlinf.workers", "rlinf.workers.env", "rlinf.workers.env.env_worker"]
+NAMES = [
+    "rlinf",
+    "rlinf.envs",
+    "rlinf.models",
+    "rlinf.workers",
+    "rlinf.workers.env",
+    "rlinf.workers.env.env_worker",
+]
 
 
 def own_env(env_type, env_cfg=None):
@@ -23,6 +30,8 @@ def modules(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("rlinf.envs", "rlinf.workers.env.env_worker"):
         found[name].get_env_cls = own_env
+    found["rlinf.models"].built = built = {}
+    found["rlinf.models"].register_model = lambda name, build, force: built.update({name: build})
     return found
 
 
@@ -32,7 +41,39 @@ def test_both_places_that_look_up_envs_are_prepared_once(modules):
     assert all(choose is not own_env for choose in chosen)
     plugin.register()
     assert [modules[name].get_env_cls for name in ("rlinf.envs", "rlinf.workers.env.env_worker")] == chosen
+    assert list(modules["rlinf.models"].built) == ["vlac_chunk_policy"]
     assert chosen[1]("libero", {"task_suite_name": "libero_10"}) == "RLinf's"
+
+
+@pytest.fixture
+def own_module(monkeypatch):
+    """A user's extension module."""
+    module = ModuleType("users_extension")
+    monkeypatch.setitem(sys.modules, "users_extension", module)
+    return module
+
+
+def test_a_module_around_ours_is_as_good_as_ours(modules, own_module):
+    own_module.register = plugin.register
+    plugin.register_named({"RLINF_EXT_MODULE": "users_extension"})
+    assert modules["rlinf.envs"].get_env_cls is not own_env
+
+
+def test_a_module_that_does_not_call_ours_is_refused(modules, own_module):
+    own_module.register = lambda: None
+    with pytest.raises(
+        ConfigError, match=r"users_extension.register to call verl_env_adapter.rlinf.plugin.register"
+    ):
+        plugin.register_named({"RLINF_EXT_MODULE": "users_extension"})
+    del own_module.register
+    with pytest.raises(ConfigError, match=r"users_extension\.register to call"):
+        plugin.register_named({"RLINF_EXT_MODULE": "users_extension"})
+
+
+@pytest.mark.parametrize("environ", [{}, {"RLINF_EXT_MODULE": "no_such_module"}])
+def test_a_module_that_is_not_there_is_refused_on_the_driver(modules, environ):
+    with pytest.raises(ConfigError, match=r"Can't import RLINF_EXT_MODULE=.*Export RLINF_EXT_MODULE"):
+        plugin.register_named(environ)
 
 
 def test_another_rlinf_is_refused(modules):

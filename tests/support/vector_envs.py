@@ -53,6 +53,9 @@ class ShadedEnv(ScriptedEnv):
         self.observed.append(self._step)
         return self._observation(self._step)
 
+    def environment_variable(self, name):
+        return os.environ.get(name)
+
     def render_camera(self, camera):
         assert camera == "agentview"
         self.rendered.append(self._step)

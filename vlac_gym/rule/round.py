@@ -1,9 +1,9 @@
-"""One round of questions to the critic for any number of episodes: `OpenStep`, `ask_round`.
+"""One round of questions to the critic for any number of episodes: `OpenStep`, `ask_round`, `ask_oldest`.
 
 However many episodes there are, a round is at most one `success_prob`, one `progress` and one value call.
 """
 
-__all__ = ["OpenStep", "ask_round", "checked_answers"]
+__all__ = ["OpenStep", "ask_oldest", "ask_round", "checked_answers"]
 
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +80,20 @@ def ask_round(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Fr
         _ask_progress(critic, progress, references)
     if values := _asking(steps, AskValues):
         _ask_values(critic, values, references)
+
+
+def ask_oldest(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Frame] | None = None) -> None:
+    """One call to the critic: about the first step that has a question, and all others that have one of its kind.
+
+    Steps may have a further question afterwards; else as `ask_round`.
+    """
+    kind = next((type(step.question) for step in steps if step.question is not None), None)
+    if kind is AskDone:
+        _ask_done(critic, _asking(steps, AskDone))
+    elif kind is AskProgress:
+        _ask_progress(critic, _asking(steps, AskProgress), references)
+    elif kind is AskValues:
+        _ask_values(critic, _asking(steps, AskValues), references)
 
 
 def checked_answers(answers: object, count: int, low: float, what: str) -> FloatArray:

@@ -25,6 +25,7 @@ class VectorOptions(TypedDict, total=False):
     step_timeout_s: float
     max_restarts: int
     render_devices: Sequence[int] | None
+    pin_workers: bool
     episode_options: EpisodeOptions | None
     copy: bool
 
@@ -46,6 +47,7 @@ class VectorConfig:
     step_timeout_s: float = 120.0
     max_restarts: int = 3
     render_devices: Sequence[int] | None = None
+    pin_workers: bool = False
     episode_options: EpisodeOptions | None = None
     copy: bool = True
 
@@ -63,6 +65,10 @@ class VectorConfig:
         if self.mode != "async" and self.render_devices is not None:
             raise ConfigError(
                 "Expected render_devices with mode='async' only: elsewhere set MUJOCO_EGL_DEVICE_ID."
+            )
+        if self.mode != "async" and self.pin_workers:
+            raise ConfigError(
+                "Expected pin_workers with mode='async' only: there are no worker processes here."
             )
         try:
             AutoresetMode(self.autoreset_mode)

@@ -3,6 +3,7 @@
 __all__ = ["Executor", "ExecutorFactory", "EnvFactory", "InlineExecutor"]
 
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
@@ -29,11 +30,24 @@ class Executor(Protocol):
         ...
 
     def submit(self, commands: Mapping[int, Command]) -> None:
-        """Hands out commands by env index; `collect` must follow."""
+        """Hands out commands by env index, to envs that have none; `collect` or `collect_ready` must follow."""
         ...
 
     def collect(self) -> dict[int, Reply]:
-        """Waits for the submitted commands, with a deadline; one reply each, in the order of env indices."""
+        """Waits for all submitted commands, with a deadline; one reply each, in the order of env indices."""
+        ...
+
+    def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
+        """The replies that are there; waits for the first, with a deadline.
+
+        Args:
+            timeout_s: How long to wait at most, in s; None for the deadline alone.
+            wake: Ends the waiting when it becomes readable.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Forgets the submitted commands; their replies are dropped when they come."""
         ...
 
     def close(self) -> None:
@@ -78,13 +92,25 @@ class InlineExecutor:
         return ()
 
     def submit(self, commands: Mapping[int, Command]) -> None:
-        """Remembers the commands; they are carried out by `collect`."""
-        self._commands = dict(commands)
+        """Remembers the commands; they are carried out when they are collected."""
+        self._commands |= commands
 
     def collect(self) -> dict[int, Reply]:
         """Carries the commands out."""
         commands, self._commands = self._commands, {}
         return {i: self._slots[i].run(command) for i, command in sorted(commands.items())}
+
+    def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
+        """Carries out the oldest command; waits for `wake` if there is none."""
+        if not self._commands:
+            wait([wake], timeout_s)
+            return {}
+        i = next(iter(self._commands))
+        return {i: self._slots[i].run(self._commands.pop(i))}
+
+    def abandon(self) -> None:
+        """Drops the commands."""
+        self._commands = {}
 
     def close(self) -> None:
         """Closes every env."""

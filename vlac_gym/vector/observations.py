@@ -4,8 +4,9 @@ Shared memory is anonymous (an unlinked file that multiprocessing hands to its c
 leave a segment behind, and nothing is pickled.
 """
 
-__all__ = ["allocate", "copy_row", "read_row", "view", "write_row"]
+__all__ = ["allocate", "copy_row", "copy_rows", "read_row", "view", "write_row"]
 
+from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -68,6 +69,15 @@ def copy_row(batch: Any, row: int) -> Any:
     if isinstance(batch, tuple):
         return tuple(copy_row(item, row) for item in batch)
     return batch[row].copy()  # a scalar of a Discrete space, as Gymnasium has it
+
+
+def copy_rows(batch: Any, rows: Sequence[int]) -> Any:
+    """Some envs' observations as a batch of copies."""
+    if isinstance(batch, dict):
+        return {key: copy_rows(item, rows) for key, item in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(copy_rows(item, rows) for item in batch)
+    return batch[list(rows)]
 
 
 def _check(space: spaces.Space[Any], where: str) -> None:

@@ -15,7 +15,8 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import checked_actions, checked_mask
 from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.vector.commands import Command, Reply, ResetCommand, ResetReply, StepCommand, StepReply
-from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
+from vlac_gym.vector.referee import SimulatorReferee
+from vlac_gym.vector.step_loop import StepLoop
 from vlac_gym.vector.step_result import ChunkResult
 
 
@@ -154,6 +155,14 @@ class PlainEnvs:
             replies[i] = ResetReply(self._resets.pop(i))
         return dict(sorted(replies.items()))
 
+    def collect_ready(self, timeout_s: float | None, wake: Any) -> dict[int, Reply]:
+        """`collect`: all envs step at once."""
+        return self.collect()
+
+    def abandon(self) -> None:
+        """Drops the commands."""
+        self._commands = {}
+
     def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
         """`submit`, then `collect`."""
         self.submit(commands)
@@ -163,8 +172,9 @@ class PlainEnvs:
         """Env `index`'s latest observation, of its episode."""
         return self._finals[index] if index in self._finals else _row(self._batch, index)
 
-    def observations(self) -> Any:
+    def observations(self, indices: Sequence[int] | None = None) -> Any:
         """All envs' latest observations, as the vector env returned them."""
+        assert indices is None
         return self._batch
 
     def final_observation(self, index: int) -> Any:

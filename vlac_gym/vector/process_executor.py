@@ -4,7 +4,8 @@ __all__ = ["ProcessExecutor"]
 
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from vlac_gym.envs.gl import check_devices
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
-from vlac_gym.vector.worker import Worker, share
+from vlac_gym.vector.worker import Worker, core_of, share
 from vlac_gym.vector.worker_executor import WorkerExecutor
 
 
@@ -26,6 +27,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         envs_per_worker: Envs in one process, one after the other.
         context: How processes start; OpenGL does not survive a plain fork.
         render_devices: EGL devices that the processes render on in turn; None for every visible GPU.
+        pin_workers: Keep each process on one core.
         start_timeout_s: See `WorkerExecutor`.
         step_timeout_s: See there.
         max_restarts: See there.
@@ -42,6 +44,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         envs_per_worker: int,
         context: Literal["spawn", "forkserver"],
         render_devices: Sequence[int] | None,
+        pin_workers: bool = False,
         start_timeout_s: float,
         step_timeout_s: float,
         max_restarts: int,
@@ -61,7 +64,8 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         try:
             for number, first in enumerate(range(0, count, envs_per_worker)):
                 fns = {i: env_fns[i] for i in range(first, min(first + envs_per_worker, count))}
-                self.add_worker(Worker(processes, fns, space, memory, count, number, render_devices))
+                core = core_of(number) if pin_workers else None
+                self.add_worker(Worker(processes, fns, space, memory, count, number, render_devices, core))
             self._check_start(self._workers[0])
         except BaseException:
             self.close()
@@ -71,6 +75,14 @@ class ProcessExecutor(WorkerExecutor[Worker]):
     def pids(self) -> tuple[int, ...]:
         """Process ids of the workers."""
         return tuple(worker.pid for worker in self._workers)
+
+    def wait_for_any(self, until_s: float, wake: Connection) -> Collection[Worker]:
+        """See `WorkerExecutor`."""
+        owner = {handle: worker for worker in self._out for handle in worker.handles}
+        left_s = None if until_s == float("inf") else max(0.0, until_s - time.monotonic())
+        ready = {owner[handle] for handle in wait([*owner, wake], left_s) if handle is not wake}
+        now_s = time.monotonic()
+        return [w for w in self._out if w in ready or self._deadlines[w] <= now_s]
 
     def _check_start(self, worker: Worker) -> None:
         """Waits for one worker; those that can't start in this program all can't."""

@@ -64,6 +64,10 @@ class EpisodeStarts:
             commands[i] = ResetCommand(self._take_seed(i, seeds[i]), own or None)
         return commands
 
+    def single(self, index: int, seed: int | None, options: Mapping[str, Any] | None) -> ResetCommand:
+        """The command of one env's reset that the caller asked for."""
+        return ResetCommand(self._take_seed(index, seed), dict(options) if options else None)
+
     def automatic(self, indices: Sequence[int]) -> dict[int, ResetCommand]:
         """Orders of an automatic reset: no seed, as in Gymnasium, so that the env's own draws go on."""
         commands = {}

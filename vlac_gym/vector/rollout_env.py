@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any, Unpack
 
 import numpy as np
@@ -28,20 +29,23 @@ from vlac_gym.vector.commands import (
 from vlac_gym.vector.config import VectorConfig, VectorOptions
 from vlac_gym.vector.env_access import EnvAccess
 from vlac_gym.vector.executor import EnvFactory, Executor, ExecutorFactory, InlineExecutor
-from vlac_gym.vector.observations import copy_row, read_row
+from vlac_gym.vector.observations import copy_row, copy_rows, read_row
 from vlac_gym.vector.process_executor import ProcessExecutor
+from vlac_gym.vector.ready_first import ReadyFirst
+from vlac_gym.vector.referee import Referee, SimulatorReferee
 from vlac_gym.vector.reset_commands import EpisodeOptions, EpisodeStarts
-from vlac_gym.vector.step_loop import SimulatorReferee, StepLoop
+from vlac_gym.vector.step_loop import StepLoop
 from vlac_gym.vector.step_result import ChunkResult
 
 StepResult = tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]
 
 
-class RolloutVectorEnv(EnvAccess):
+class RolloutVectorEnv(ReadyFirst, EnvAccess):
     """N envs, each in a worker process that stays or all in this one; observations through shared memory.
 
     It is a Gymnasium vector env in all three autoreset modes, with these additions and one difference:
 
+    - `send` and `recv` step whichever envs are ready; see `ReadyFirst`.
     - `step_chunk` runs up to T actions per env and looks once, in all envs or only in some. Envs with
       `step_unrendered` (LIBERO) render nothing in between.
     - A worker that dies or misses its deadline is replaced, and so is a simulator that fails. The episode
@@ -68,6 +72,7 @@ class RolloutVectorEnv(EnvAccess):
         max_restarts: Times a worker is replaced in a row without a successful reset in between.
         render_devices: EGL devices that workers render on in turn, by MuJoCo's numbers, e.g. ``(1, 3)``; None for every
             visible GPU (those of `CUDA_VISIBLE_DEVICES`). A `MUJOCO_EGL_DEVICE_ID` that is set holds for all workers.
+        pin_workers: Keep each worker on one of the cores that this process may use, in turn.
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 
@@ -107,7 +112,7 @@ class RolloutVectorEnv(EnvAccess):
             self, self._executor.close
         )  # also at exit, if nobody calls close
         self._has_started = np.zeros(self.num_envs, np.bool_)
-        self._is_busy = False
+        self._out: set[int] = set()  # envs that carry out a command
         self.loop = StepLoop(self, self.autoreset_mode)
 
     # Gymnasium's interface.
@@ -169,6 +174,7 @@ class RolloutVectorEnv(EnvAccess):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Ends the workers and closes the envs."""
+        self.loop.close()
         self._close_executor()
 
     @property
@@ -203,27 +209,43 @@ class RolloutVectorEnv(EnvAccess):
 
     def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
         """Carries out commands by env index: `submit`, then `collect`."""
+        self.require_idle()
         self.submit(commands)
         return self.collect()
 
     def submit(self, commands: Mapping[int, Command]) -> None:
-        """Hands out commands; one round at a time."""
-        self.require_idle()
-        self._is_busy = True
-        try:
-            self._executor.submit(commands)
-        except BaseException:
-            self._is_busy = False
-            raise
+        """Hands out commands, to envs that have none."""
+        if self.closed or self._out & commands.keys():
+            self.require_idle()
+        self._executor.submit(commands)
+        self._out |= commands.keys()
 
     def collect(self) -> dict[int, Reply]:
-        """Reports by env index; a `Lost` is noted, and what failed otherwise is raised."""
-        self._is_busy = False
+        """All replies by env index; a `Lost` is noted, and what failed otherwise is raised."""
+        self._out.clear()
         try:
             replies = self._executor.collect()
         except BaseException:
             self._has_started[:] = False  # some envs may have moved on: only a full reset brings order
             raise
+        return self._noted(replies)
+
+    def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
+        """The replies that are there, as from `collect`; see `Executor.collect_ready`."""
+        try:
+            replies = self._executor.collect_ready(timeout_s, wake)
+        except BaseException:
+            self._has_started[:] = False
+            raise
+        self._out -= replies.keys()
+        return self._noted(replies)
+
+    def abandon(self) -> None:
+        """Forgets the commands that are out."""
+        self._out.clear()
+        self._executor.abandon()
+
+    def _noted(self, replies: dict[int, Reply]) -> dict[int, Reply]:
         for i, reply in replies.items():
             if isinstance(reply, Lost):
                 self._starts.note_loss(i)
@@ -238,8 +260,10 @@ class RolloutVectorEnv(EnvAccess):
         """Env `index`'s latest observation: views that its next command overwrites."""
         return read_row(self._executor.batch, index)
 
-    def observations(self) -> Any:
-        """All envs' latest observations."""
+    def observations(self, indices: Sequence[int] | None = None) -> Any:
+        """Latest observations, of all envs or, copied in any case, of some."""
+        if indices is not None:
+            return copy_rows(self._executor.batch, indices)
         return deepcopy(self._executor.batch) if self.copies_observations else self._executor.batch
 
     def final_observation(self, index: int) -> Any:
@@ -247,10 +271,10 @@ class RolloutVectorEnv(EnvAccess):
         return copy_row(self._executor.batch, index)
 
     def require_idle(self) -> None:
-        """Raises `AlreadyPendingCallError` while commands are out, whoever sent them; and if the env is closed."""
+        """Raises `AlreadyPendingCallError` while commands are out, whoever sent them, and if the env is closed."""
         if self.closed:
             raise ClosedEnvironmentError("This vector env is closed. Make a new one.")
-        if self._is_busy:
+        if self._out:
             raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
 
     def require_started(self) -> None:
@@ -258,6 +282,16 @@ class RolloutVectorEnv(EnvAccess):
         if not self._has_started.all():
             missing = np.flatnonzero(~self._has_started).tolist()
             raise ResetNeeded(f"Envs {missing} have no episode. Call reset() before stepping.")
+
+    @property
+    def _step_loop(self) -> StepLoop:
+        return self.loop
+
+    def _reset_command(self, index: int, seed: int | None, options: Mapping[str, Any] | None) -> ResetCommand:
+        return self._starts.single(index, seed, options)
+
+    def _referee_of_next_episodes(self) -> Referee:
+        return SimulatorReferee()
 
     def _started_executor(self, config: VectorConfig) -> Executor:
         if config.mode == "sync":
@@ -267,6 +301,7 @@ class RolloutVectorEnv(EnvAccess):
             envs_per_worker=config.envs_per_worker,
             context=config.context,
             render_devices=config.render_devices,
+            pin_workers=config.pin_workers,
         )
         make: ExecutorFactory = config.mode if callable(config.mode) else processes
         return make(

@@ -1,134 +1,34 @@
-"""The step of N envs, whoever ends their episodes: `StepLoop`, `Envs`, `Referee`, `SimulatorReferee`."""
+"""The steps of N envs, whoever ends their episodes: `StepLoop`."""
 
-__all__ = ["Envs", "StepOutcome", "Referee", "SimulatorReferee", "StepLoop"]
+__all__ = ["StepLoop"]
 
+import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from gymnasium.error import NoAsyncCallError, ResetNeeded
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeeded
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.rule.episode import Verdict
 from vlac_gym.rule.round import OpenStep
+from vlac_gym.vector.asking import Asking
 from vlac_gym.vector.commands import Command, Lost, Reply, ResetCommand, ResetReply, StepCommand, StepReply
+from vlac_gym.vector.envs import Envs
 from vlac_gym.vector.infos import stack_infos
-from vlac_gym.vector.step_result import ChunkResult, VectorStep
-
-
-class Envs(Protocol):
-    """N envs that carry out one command each at a time."""
-
-    num_envs: int
-
-    def require_idle(self) -> None:
-        """Raises `AlreadyPendingCallError` while commands are out."""
-
-    def require_started(self) -> None:
-        """Raises `ResetNeeded` unless every env was reset since the last error."""
-
-    def reset_commands(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> dict[int, ResetCommand]:
-        """The commands of a reset that the caller asked for, checked."""
-        ...
-
-    def autoreset_commands(self, indices: Sequence[int]) -> dict[int, ResetCommand]:
-        """The commands of an automatic reset."""
-        ...
-
-    def submit(self, commands: Mapping[int, Command]) -> None:
-        """Hands out commands; `collect` must follow."""
-
-    def collect(self) -> dict[int, Reply]:
-        """Reports by env index."""
-        ...
-
-    def execute(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
-        """`submit`, then `collect`."""
-        ...
-
-    def observations(self) -> Any:
-        """All envs' latest observations."""
-        ...
-
-    def final_observation(self, index: int) -> Any:
-        """A copy of one env's latest observation."""
-        ...
-
-
-class StepOutcome(NamedTuple):
-    """What one env step returns."""
-
-    reward: float
-    terminated: bool
-    truncated: bool
-
-
-class Referee(Protocol):
-    """Says what each env step pays and whether it ends the episode.
-
-    Attributes:
-        believes_simulator: Whether the simulator's verdicts may be told.
-    """
-
-    believes_simulator: bool
-
-    def begin(self, index: int, reply: ResetReply) -> dict[str, Any]:
-        """An episode has begun; returns its info."""
-        ...
-
-    def command(self, index: int, actions: Sequence[Any]) -> StepCommand:
-        """The first of these actions, as many as the env may execute before it must be looked at."""
-        ...
-
-    def take(self, index: int, reply: StepReply) -> tuple[Sequence[StepOutcome | Verdict], OpenStep | None]:
-        """The outcomes of the executed steps; the last may be open, until `ask`."""
-        ...
-
-    def ask(self, steps: Mapping[int, OpenStep]) -> None:
-        """Settles open steps, all in one round."""
-
-    def info(self, index: int, reply: StepReply) -> dict[str, Any]:
-        """The info of an env's last executed step."""
-        ...
-
-
-class SimulatorReferee:
-    """Takes every env at its word."""
-
-    believes_simulator = True
-
-    def begin(self, index: int, reply: ResetReply) -> dict[str, Any]:
-        """The env's info."""
-        return reply.info
-
-    def command(self, index: int, actions: Sequence[Any]) -> StepCommand:
-        """All actions; the env stops where it says that its episode is over."""
-        return StepCommand(actions)
-
-    def take(self, index: int, reply: StepReply) -> tuple[Sequence[StepOutcome], None]:
-        """The env's own outcomes."""
-        *before, last = reply.rewards.tolist()
-        outcomes = [StepOutcome(reward, terminated=False, truncated=False) for reward in before]
-        return [*outcomes, StepOutcome(last, reply.terminated, reply.truncated)], None
-
-    def ask(self, steps: Mapping[int, OpenStep]) -> None:
-        """There is nothing to ask."""
-
-    def info(self, index: int, reply: StepReply) -> dict[str, Any]:
-        """The env's info."""
-        return reply.info
+from vlac_gym.vector.referee import Referee, SimulatorReferee
+from vlac_gym.vector.step_result import ChunkResult, EnvStep, Stage, chunk_result
 
 
 class StepLoop:
-    """Runs up to T actions in each running env, has the referee settle them, and resets envs as the mode says.
+    """Runs up to T actions in each env, has the referee settle them, and resets envs as the mode says.
 
-    Envs go ahead on their own until the referee must look, and are then asked about together: a critic gets as many
-    rounds as the env with the most checks has, one for a chunk of one action.
+    In lockstep (`begin`, `finish`) envs go ahead on their own until the referee must look, and are then asked about
+    together: a critic gets as many rounds as the env with the most checks has, one for a chunk of one action.
+    Ready-first (`send`, `receive`) no env waits for another: each goes on when its own question is answered, and the
+    questions that come together meanwhile make one call.
 
     Args:
         envs: The envs, which must outlive this.
@@ -138,32 +38,48 @@ class StepLoop:
         terminations: bool (N,), whose episode is over, terminated, and not yet followed by another.
         truncations: The same for truncated ones.
         referee: Of the episodes begun last.
-        has_episodes: False before the first reset, and after an error in the middle of a step.
+        has_episode: bool (N,); False before an env's first reset, and after an error in the middle of a step.
         latency_ms: float64 (N,), of the critic's calls for each env's last step; NaN where it was not asked.
         errors: By env, why the critic gave no usable answer in the last step.
+        window_s: Ready-first, how long the first question waits for others.
     """
 
     def __init__(self, envs: Envs, autoreset_mode: AutoresetMode) -> None:
         count = envs.num_envs
         self.terminations = np.zeros(count, np.bool_)
         self.truncations = np.zeros(count, np.bool_)
-        self.has_episodes = False
+        self.has_episode = np.zeros(count, np.bool_)
         self.referee: Referee = SimulatorReferee()
         self.latency_ms: NDArray[np.float64] = np.full(count, np.nan)
         self.errors: dict[int, CriticError] = {}
+        self.window_s = 0.0
         self._envs: Envs = weakref.proxy(envs)  # they hold this: a cycle would keep forgotten workers alive
         self._autoreset_mode = autoreset_mode
-        self._step: VectorStep | None = None  # the one under way
-        self._left: dict[int, Sequence[Any]] = {}  # its actions that are not executed yet
-        self._commands: dict[int, StepCommand] = {}
-        self._last: dict[int, StepReply] = {}
-        self._open: dict[int, OpenStep] = {}
-        self._stale: set[int] = set()  # envs of which only the critic's picture is fresh
+        self._steps: dict[int, EnvStep] = {}  # under way
+        self._ready: dict[int, EnvStep] = {}  # ready-first, not yet received
+        self._width: int | None = None  # T of the vector step under way
+        self._asking: Asking | None = None
+
+    @property
+    def has_episodes(self) -> bool:
+        """Whether every env has an episode, running or over."""
+        return bool(self.has_episode.all())
+
+    @has_episodes.setter
+    def has_episodes(self, value: bool) -> None:
+        self.has_episode[:] = value
 
     @property
     def over(self) -> NDArray[np.bool_]:
         """bool (N,): whose episode is over."""
         return self.terminations | self.truncations
+
+    def require_idle(self) -> None:
+        """Raises `AlreadyPendingCallError` while a step is under way, or ready and not received."""
+        self._envs.require_idle()
+        if self._width is None and (self._steps or self._ready):
+            pending = sorted([*self._steps, *self._ready])
+            raise AlreadyPendingCallError(f"Steps of envs {pending} are under way. Call recv first.", "send")
 
     def reset_commands(
         self, *, seed: int | Sequence[int | None] | None, options: dict[str, Any] | None
@@ -174,7 +90,7 @@ class StepLoop:
             ConfigError: An argument does not fit.
             AlreadyPendingCallError: A step is under way.
         """
-        self._envs.require_idle()
+        self.require_idle()
         commands = self._envs.reset_commands(seed=seed, options=options)
         if len(commands) < self._envs.num_envs and not self.has_episodes:
             raise ConfigError("Expected a reset of all envs first, got a reset_mask. Leave it out.")
@@ -184,7 +100,11 @@ class StepLoop:
         """Starts episodes; a new referee must get all envs."""
         self.has_episodes = False  # whatever raises below leaves episodes that can't go on
         self.referee = referee
-        infos = self._started(commands)
+        infos = {
+            i: self.referee.begin(i, reply)
+            for i, reply in self._envs.execute(commands).items()
+            if isinstance(reply, ResetReply)
+        }
         self.note_reset(list(commands))
         return self._envs.observations(), stack_infos(infos, self._envs.num_envs)
 
@@ -199,6 +119,8 @@ class StepLoop:
         if self._autoreset_mode is AutoresetMode.SAME_STEP:
             self.terminations[:] = self.truncations[:] = False
 
+    # In lockstep.
+
     def begin(self, actions: Sequence[Any], chosen: NDArray[np.bool_]) -> None:
         """Sends the chosen envs off.
 
@@ -210,18 +132,17 @@ class StepLoop:
             ResetNeeded: There are no episodes, as before the first reset and after an error in a step.
             AlreadyPendingCallError: A step is under way.
         """
-        self._envs.require_idle()
+        self.require_idle()
         self._envs.require_started()
         if not self.has_episodes:
             raise ResetNeeded("There are no running episodes. Call reset() before the next step().")
         resets: dict[int, ResetCommand] = {}
         if self._autoreset_mode is AutoresetMode.NEXT_STEP:
             resets = self._envs.autoreset_commands(np.flatnonzero(chosen & self.over).tolist())
-        self._left = {i: actions[i] for i in np.flatnonzero(chosen & ~self.over).tolist()}
-        self._last, self._open, self._stale = {}, {}, set()
-        self._step = VectorStep(self._envs.num_envs, len(actions[0]))
-        self._step.terminations[:], self._step.truncations[:] = self.terminations, self.truncations
-        self._envs.submit({**resets, **self._next_orders()})
+        moving = {i: EnvStep(actions[i]) for i in np.flatnonzero(chosen & ~self.over).tolist()}
+        self._steps = moving | {i: EnvStep() for i in resets}
+        self._width = len(actions[0])
+        self._submit({**resets, **self._step_commands(moving)})
 
     def finish(self) -> ChunkResult:
         """Waits for the envs, settles their steps, and resets whom SAME_STEP resets.
@@ -230,97 +151,236 @@ class StepLoop:
             NoAsyncCallError: No step is under way.
             CriticError: As the referee raises it.
         """
-        if self._step is None:
+        width, self._width = self._width, None
+        if width is None:
             raise NoAsyncCallError("Call step_async or step_chunk_async first.", "step")
-        step, self._step = self._step, None
         self.has_episodes = False  # whatever raises below leaves episodes that can't go on
-        self._run(step)
-        for i, reply in self._last.items():
-            step.infos[i] = self.referee.info(i, reply)
-        self.latency_ms, self.errors = step.latency_ms, step.errors
-        self.note_ends(step.terminations, step.truncations)
-        if self._autoreset_mode is AutoresetMode.SAME_STEP:
-            self._begin_next(step)
+        try:
+            while (stage := min(map(self._stage, self._steps.values()), default=Stage.READY)) < Stage.READY:
+                self._together(stage)
+        finally:
+            steps, self._steps = self._steps, {}
+        self.latency_ms, self.errors = np.full(self._envs.num_envs, np.nan), {}
+        self._note(steps)
         self.has_episodes = True
-        return step.result(self._envs.observations())
+        result = chunk_result(steps, self._envs.num_envs, width, self._envs.observations())
+        idle = [i for i in range(self._envs.num_envs) if i not in steps]
+        result.terminations[idle], result.truncations[idle] = self.terminations[idle], self.truncations[idle]
+        return result
 
-    def _run(self, step: VectorStep) -> None:
-        replies = self._envs.collect()
-        while True:
-            for i, reply in replies.items():
-                self._take(step, i, reply)
-            commands = self._next_orders()
-            if not commands and self._open:
-                self._settle_open(step)
-                commands = self._next_orders()
-            if not commands:
-                break
-            replies = self._envs.execute(commands)
-        if stale := sorted(self._stale & set(self._last)):
-            # An env that is lost here had already ended: its verdict stands.
-            self._envs.execute({i: StepCommand(()) for i in stale})
+    def _together(self, stage: Stage) -> None:
+        """Does what those envs need that are furthest behind."""
+        same = {i: step for i, step in self._steps.items() if self._stage(step) is stage}
+        if stage is Stage.MOVING:
+            self._take_all(self._envs.collect())
+        elif stage is Stage.ASK:
+            questions = _questions(same)
+            self.referee.ask(questions)
+            self._settle_all(questions)
+        elif stage is Stage.RESET:
+            self._submit(self._next_episodes(same))
+        else:
+            self._submit(self._step_commands(same))
 
-    def _next_orders(self) -> dict[int, StepCommand]:
-        """Orders for the envs that have actions left and don't wait for an answer."""
-        self._commands = {
-            i: self.referee.command(i, actions)
-            for i, actions in self._left.items()
-            if len(actions) and i not in self._open
+    # Ready-first.
+
+    def send(self, actions: Mapping[int, Sequence[Any]]) -> None:
+        """Sends some envs off, whatever the others do.
+
+        Args:
+            actions: By env, one or more.
+
+        Raises:
+            ConfigError: An env's episode is over, under DISABLED.
+            ResetNeeded: An env has no episode.
+            AlreadyPendingCallError: An env's last step is not received.
+        """
+        self._require_free(actions)
+        if missing := [i for i in actions if not self.has_episode[i]]:
+            raise ResetNeeded(f"Envs {missing} have no episode. Reset them before stepping.")
+        over = [i for i in sorted(actions) if self.over[i]]
+        if over and self._autoreset_mode is AutoresetMode.DISABLED:
+            raise ConfigError(f"Expected running episodes, got envs {over}, whose are over. Call send_reset.")
+        moving = {i: EnvStep(actions[i]) for i in sorted(actions) if i not in over}
+        resets = self._envs.autoreset_commands(over) if over else {}
+        self._steps |= moving | {i: EnvStep() for i in resets}
+        self._submit({**resets, **self._step_commands(moving)})
+
+    def send_reset(
+        self, referee: Referee, commands: Mapping[int, ResetCommand], episode_ids: Mapping[int, int]
+    ) -> None:
+        """Begins episodes in some envs, whatever the others do.
+
+        Args:
+            referee: The same for all envs.
+            commands: By env.
+            episode_ids: By env, where `Referee.begin` shall get one.
+
+        Raises:
+            AlreadyPendingCallError: An env's last step is not received.
+        """
+        self._require_free(commands)
+        self.referee = referee
+        self._steps |= {i: EnvStep((), episode_ids.get(i)) for i in commands}
+        self._submit(commands)
+
+    def receive(self, min_ready: int, timeout_s: float | None) -> tuple[list[int], ChunkResult]:
+        """Waits until `min_ready` of the envs that were sent off are ready, and takes all that are.
+
+        Returns:
+            The envs, in ascending order, and what came of them; none after the timeout, in s.
+
+        Raises:
+            NoAsyncCallError: Nothing was sent.
+            CriticError: As the referee raises it; all episodes are lost.
+        """
+        if self._width is not None or not (self._steps or self._ready):
+            raise NoAsyncCallError("Nothing is under way. Call send first.", "recv")
+        try:
+            self._drive(min_ready, None if timeout_s is None else time.monotonic() + timeout_s)
+        except BaseException:
+            self._abandon()
+            raise
+        self._ready, ready = {}, dict(sorted(self._ready.items()))
+        indices = list(ready)
+        self.errors = {i: error for i, error in self.errors.items() if i not in ready}
+        self._note(ready)
+        self.has_episode[indices] = True
+        width = max((len(step.rewards) for step in ready.values()), default=0)
+        rows = dict(enumerate(ready.values()))
+        return indices, chunk_result(rows, len(rows), max(1, width), self._envs.observations(indices))
+
+    def close(self) -> None:
+        """Ends the thread that asks, after the call under way."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.close()
+
+    def _drive(self, min_ready: int, until: float | None) -> None:
+        asking = self._asking = self._asking or Asking()
+        wait_s: float | None = 0.0  # first all that has come meanwhile
+        while self._steps:
+            replies = self._envs.collect_ready(wait_s, asking.wake)
+            self._take_all(replies)
+            answered = asking.answered()
+            self._settle_all(answered)
+            self._go_on([*replies, *answered])
+            wait_s = self._ask_in_time(asking)
+            left_s = None if until is None else until - time.monotonic()
+            if len(self._ready) >= min_ready or (left_s is not None and left_s <= 0):
+                return
+            wait_s = left_s if wait_s is None else wait_s if left_s is None else min(wait_s, left_s)
+
+    def _go_on(self, indices: Iterable[int]) -> None:
+        """Hands each of these envs what it needs next, and puts aside those that are ready."""
+        commands: dict[int, Command] = {}
+        for i in sorted(set(indices)):
+            step = self._steps[i]
+            stage = self._stage(step)
+            if stage is Stage.READY:
+                self._ready[i] = self._steps.pop(i)
+            elif stage is Stage.RESET:
+                commands |= self._next_episodes({i: step})
+            elif stage in (Stage.ACT, Stage.LOOK):
+                commands |= self._step_commands({i: step})
+        if commands:
+            self._submit(commands)
+
+    def _ask_in_time(self, asking: Asking) -> float | None:
+        """Begins a call if it is time; else returns when it will be, in s from now, or None if that depends."""
+        questions = _questions(self._steps)
+        if not questions or asking.is_under_way:
+            return None
+        if len(questions) < len(self._steps) and (wait_s := asking.wait_s(self.window_s)) > 0:
+            return wait_s
+        asking.ask(self.referee, questions)
+        return None
+
+    def _require_free(self, indices: Iterable[int]) -> None:
+        if self._width is not None:
+            self.require_idle()
+        if busy := sorted(set(indices) & (set(self._steps) | set(self._ready))):
+            raise AlreadyPendingCallError(f"Steps of envs {busy} are under way. Call recv first.", "send")
+
+    def _abandon(self) -> None:
+        self._steps, self._ready = {}, {}
+        self.has_episodes = False
+        self._envs.abandon()
+        self.close()  # an answer that is still to come is nobody's
+
+    # One env's step, either way.
+
+    def _stage(self, step: EnvStep) -> Stage:
+        return step.stage(resets=self._autoreset_mode is AutoresetMode.SAME_STEP)
+
+    def _step_commands(self, steps: Mapping[int, EnvStep]) -> dict[int, StepCommand]:
+        """The actions up to the next that the referee must see or, where none is left, only a look."""
+        return {
+            i: self.referee.command(i, step.left) if len(step.left) else StepCommand(())
+            for i, step in steps.items()
         }
-        return self._commands
 
-    def _take(self, step: VectorStep, i: int, reply: Reply) -> None:
+    def _next_episodes(self, ended: Mapping[int, EnvStep]) -> dict[int, ResetCommand]:
+        """The automatic resets of SAME_STEP; what the ended episodes looked like last is kept."""
+        for i, step in ended.items():
+            self._tell(i, step)
+            step.begin_next(self._envs.final_observation(i))
+        return self._envs.autoreset_commands(list(ended))
+
+    def _submit(self, commands: Mapping[int, Command]) -> None:
+        self._envs.submit(commands)
+        for i, command in commands.items():
+            self._steps[i].command = command
+
+    def _take_all(self, replies: Mapping[int, Reply]) -> None:
+        for i, reply in replies.items():
+            self._take(i, self._steps[i], reply)
+
+    def _take(self, i: int, step: EnvStep, reply: Reply) -> None:
+        command, step.command = step.command, None
         if isinstance(reply, ResetReply):
-            step.end(i, terminated=False, truncated=False)
-            step.infos[i] = self.referee.begin(i, reply)
+            step.info = (step.info or {}) | self.referee.begin(i, reply, step.episode_id)
+        elif isinstance(command, StepCommand) and not len(command.actions):
+            step.is_stale = False  # an env that is lost here had already ended: its verdict stands
         elif isinstance(reply, Lost):
-            self._left[i] = ()
-            self._last.pop(i, None)
-            step.lose(i, reply.reason)
-        elif isinstance(reply, StepReply):
-            self._take_steps(step, i, reply)
+            step.lose(reply.reason)
+        elif isinstance(reply, StepReply) and isinstance(command, StepCommand):
+            self._take_steps(i, step, command, reply)
 
-    def _take_steps(self, step: VectorStep, i: int, reply: StepReply) -> None:
-        command, count = self._commands[i], len(reply.rewards)
-        self._left[i] = self._left[i][count:]
-        is_whole = command.key is None or count < len(command.actions)
-        (self._stale.discard if is_whole else self._stale.add)(i)
-        self._last[i] = reply
+    def _take_steps(self, i: int, step: EnvStep, command: StepCommand, reply: StepReply) -> None:
+        count = len(reply.rewards)
+        step.left = step.left[count:]
+        step.is_stale = command.key is not None and count == len(command.actions)
+        step.reply = reply
         if self.referee.believes_simulator:
-            step.note_successes(i, reply.successes)
+            step.note_successes(reply.successes)
         outcomes, last = self.referee.take(i, reply)
         for outcome in outcomes:
-            self._settle(step, i, outcome)
-        if last is not None:
-            self._open[i] = last
+            step.settle(outcome.reward, terminated=outcome.terminated, truncated=outcome.truncated)
+        step.question = last
 
-    def _settle_open(self, step: VectorStep) -> None:
-        asked, self._open = self._open, {}
-        self.referee.ask(asked)
-        for i, settled in asked.items():
-            self._settle(step, i, settled.verdict)
-            step.latency_ms[i] = np.nan if settled.latency_ms is None else settled.latency_ms
-            if settled.error is not None:
-                step.errors[i] = settled.error
+    def _settle_all(self, asked: Mapping[int, OpenStep]) -> None:
+        """Takes the verdicts on steps that were asked about; those with a further question have none yet."""
+        for i, answered in asked.items():
+            if answered.question is None:
+                self._steps[i].take_verdict(answered)
 
-    def _settle(self, step: VectorStep, i: int, outcome: StepOutcome | Verdict) -> None:
-        step.pay(i, outcome.reward)
-        step.end(i, terminated=outcome.terminated, truncated=outcome.truncated)
-        step.latency_ms[i] = np.nan
-        if outcome.terminated or outcome.truncated:
-            self._left[i] = ()
+    def _tell(self, i: int, step: EnvStep) -> None:
+        """The info of the last executed action, once."""
+        if step.reply is not None:
+            step.info, step.reply = self.referee.info(i, step.reply), None
 
-    def _begin_next(self, step: VectorStep) -> None:
-        ended = np.flatnonzero(step.terminations | step.truncations).tolist()
-        if not ended:
-            return
-        finals = {i: self._envs.final_observation(i) for i in ended}
-        for i, info in self._started(self._envs.autoreset_commands(ended)).items():
-            step.begin_next(i, finals[i], info)
+    def _note(self, steps: Mapping[int, EnvStep]) -> None:
+        """What the loop remembers of steps that are ready."""
+        goes_on = self._autoreset_mode is AutoresetMode.SAME_STEP
+        for i, step in steps.items():
+            self._tell(i, step)
+            self.latency_ms[i] = step.latency_ms
+            if step.error is not None:
+                self.errors[i] = step.error
+            self.terminations[i] = step.terminated and not goes_on
+            self.truncations[i] = step.truncated and not goes_on
 
-    def _started(self, commands: Mapping[int, ResetCommand]) -> dict[int, dict[str, Any]]:
-        return {
-            i: self.referee.begin(i, reply)
-            for i, reply in self._envs.execute(commands).items()
-            if isinstance(reply, ResetReply)
-        }
+
+def _questions(steps: Mapping[int, EnvStep]) -> dict[int, OpenStep]:
+    return {i: step.question for i, step in steps.items() if step.question is not None}

@@ -1,12 +1,15 @@
-"""The process of a few envs: `Worker` on this side, `serve_slots` on the other; `share` for what it is started with."""
+"""The process of a few envs: `Worker` on this side, `serve_slots` on the other; `share`, `core_of` and
+`single_threaded` for how it is started.
+"""
 
-__all__ = ["Worker", "serve_slots", "share"]
+__all__ = ["Worker", "core_of", "serve_slots", "share", "single_threaded"]
 
 import contextlib
+import os
 import pickle
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -23,6 +26,9 @@ _GONE = (EOFError, OSError)
 """What a pipe raises when the process at its other end is gone."""
 
 _STOP = (0, None)
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""What numpy's and PyTorch's libraries read, once, when they are loaded."""
 
 _READY = 0
 """Ticket of a worker's first message: it runs, and waits for commands."""
@@ -48,37 +54,64 @@ def serve_slots(
     num_envs: int,
     number: int = 0,
     render_devices: Sequence[int] | None = None,
+    core: int | None = None,
 ) -> None:
     """Carries out commands until told to stop, or until the other side is gone.
 
     Args:
-        pipe: Brings (ticket, {env index: command}) and takes (ticket, {env index: reply}), after a first ticket that
-            says it is ready.
+        pipe: Brings (ticket, {env index: command}) and takes (ticket, env index, reply) of each as soon as it is there,
+            after a first ticket that says it is ready.
         env_fns: {env index: env factory}, shared.
         observation_space: One env's observation space, shared.
         memory: Shared memory of all envs' observations.
         num_envs: Its number of rows.
         number: Position of this process among the workers.
         render_devices: See `spread_rendering`.
+        core: Where to run; None for anywhere.
     """
     # Ctrl-C reaches every process of the terminal; the one in front decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     spread_rendering(number, render_devices)
     space = pickle.loads(observation_space.raw)
     batch = view(space, num_envs, memory, is_shared=True)
     slots = {i: EnvSlot(fn, space, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
     try:
         with contextlib.suppress(*_GONE):
-            pipe.send((_READY, {}))
+            pipe.send((_READY, -1, None))
             while True:
                 ticket, commands = pipe.recv()
                 if commands is None:
                     break
-                pipe.send((ticket, {i: slots[i].run(command) for i, command in commands.items()}))
+                for i, command in commands.items():
+                    pipe.send((ticket, i, slots[i].run(command)))
     finally:
         for slot in slots.values():
             slot.close()
         pipe.close()
+
+
+def core_of(number: int) -> int | None:
+    """The core of worker `number`, in turn among those that this process may use; None where that can't be chosen."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[number % len(allowed)]
+
+
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Has processes that start in it use one thread each for linear algebra, unless the user chose: there are as many
+    processes as cores, whose threads would wait for one another.
+    """
+    names = [name for name in _THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
 
 
 class Worker:
@@ -92,6 +125,7 @@ class Worker:
         num_envs: Its number of rows.
         number: Position of this process among the workers.
         render_devices: See `spread_rendering`.
+        core: Where the process runs; None for anywhere.
     """
 
     def __init__(
@@ -103,6 +137,7 @@ class Worker:
         num_envs: int,
         number: int = 0,
         render_devices: Sequence[int] | None = None,
+        core: int | None = None,
     ) -> None:
         self.indices = tuple(env_fns)
         self._context = context
@@ -113,8 +148,10 @@ class Worker:
             num_envs,
             number,
             render_devices,
+            core,
         )
         self._ticket = _READY
+        self._tickets: dict[int, int] = {}  # by env, of its latest command
         self._start()
 
     @property
@@ -137,9 +174,15 @@ class Worker:
         """
         return not isinstance(self._message(deadline_s), str)
 
+    @property
+    def handles(self) -> tuple[Any, ...]:
+        """What becomes readable when there is something to receive, or the process is gone."""
+        return self._pipe, self._process.sentinel
+
     def send(self, commands: Mapping[int, Command]) -> bool:
-        """Hands out commands; False if the process is gone."""
+        """Hands out commands, behind those that are out; False if the process is gone."""
         self._ticket += 1
+        self._tickets |= dict.fromkeys(commands, self._ticket)
         try:
             self._pipe.send((self._ticket, dict(commands)))
         except _GONE:
@@ -147,23 +190,20 @@ class Worker:
         return True
 
     def receive(self, deadline_s: float) -> dict[int, Reply] | str:
-        """Waits for the replies of the latest commands.
+        """Waits for the next reply.
 
         Args:
             deadline_s: On the clock of `time.monotonic`.
 
         Returns:
-            The replies, or why there will be none.
+            The reply, nothing if it was one that nobody waits for any more, or why there will be none.
         """
-        while True:
-            message = self._message(deadline_s)
-            if isinstance(message, str):
-                return message
-            ticket, replies = message
-            if (
-                ticket == self._ticket
-            ):  # an older one says that it is ready, or was given up by an interrupted wait
-                return replies
+        message = self._message(deadline_s)
+        if isinstance(message, str):
+            return message
+        ticket, i, reply = message
+        # An older ticket says that it is ready, or was given up by an interrupted wait.
+        return {i: reply} if reply is not None and ticket == self._tickets.get(i) else {}
 
     def restart(self) -> None:
         """Kills the process, if it still runs, and starts a new one."""
@@ -180,18 +220,18 @@ class Worker:
         self._process.join(max(0.0, deadline_s - time.monotonic()))
         self._discard()
 
-    def _message(self, deadline_s: float) -> tuple[int, dict[int, Reply]] | str:
+    def _message(self, deadline_s: float) -> tuple[int, int, Reply | None] | str:
         """The process's next message, or why there will be none."""
         if self._pipe.closed:
             return "an interrupt came in the middle of its last reply"
-        left_s = deadline_s - time.monotonic()
-        ready = wait([self._pipe, self._process.sentinel], timeout=max(0.0, left_s))
-        if not ready:
-            return "no reply before the deadline"
         try:
+            if not self._pipe.poll():
+                left_s = deadline_s - time.monotonic()
+                if not wait([self._pipe, self._process.sentinel], timeout=max(0.0, left_s)):
+                    return "no reply before the deadline"
             # A reply that was sent before the process died still counts.
-            if self._pipe in ready or self._pipe.poll():
-                message: tuple[int, dict[int, Reply]] = self._pipe.recv()
+            if self._pipe.poll():
+                message: tuple[int, int, Reply | None] = self._pipe.recv()
                 return message
         except _GONE:
             pass
@@ -206,7 +246,8 @@ class Worker:
         self._process = self._context.Process(  # type: ignore[attr-defined]
             target=serve_slots, args=(theirs, *self._arguments), daemon=True, name=f"vlac-gym-{self.indices}"
         )
-        self._process.start()
+        with single_threaded():
+            self._process.start()
         theirs.close()  # else the end of the process would not close the pipe
 
     def _discard(self) -> None:

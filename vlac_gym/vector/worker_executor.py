@@ -4,10 +4,11 @@ __all__ = ["EnvWorker", "WorkerExecutor"]
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from multiprocessing.connection import Connection
 from typing import Any, Generic, Protocol, TypeVar
 
-from vlac_gym.errors import SimulatorError
+from vlac_gym.errors import ConfigError, SimulatorError
 from vlac_gym.vector.commands import Command, Lost, Reply, ResetCommand, StepCommand
 
 logger = logging.getLogger(__name__)
@@ -25,11 +26,12 @@ class EnvWorker(Protocol):
     indices: tuple[int, ...]
 
     def send(self, commands: Mapping[int, Command]) -> bool:
-        """Hands out commands; False if the worker is gone."""
+        """Hands out commands, behind those that are out; False if the worker is gone."""
         ...
 
     def receive(self, deadline_s: float) -> dict[int, Reply] | str:
-        """The replies of the latest commands, or why there will be none; observations are in the batch by then.
+        """Some replies of commands that are out, maybe none yet, or why there will be none; their observations are in
+        the batch by then.
 
         Args:
             deadline_s: On the clock of `time.monotonic`.
@@ -61,7 +63,7 @@ class WorkerExecutor(Generic[_W]):
     Args:
         batch: Where the workers write the envs' observations; see `vlac_gym.vector.observations`.
         start_timeout_s: Deadline of a reset, which may have to build a simulator.
-        step_timeout_s: Deadline of any other order.
+        step_timeout_s: Deadline of any other command. A worker with several commands has it for each.
         max_restarts: Successors of one worker in a row without a reset that worked.
 
     Raises:
@@ -78,7 +80,8 @@ class WorkerExecutor(Generic[_W]):
         self._workers: list[_W] = []
         self._worker_of: dict[int, _W] = {}
         self._restarts: dict[_W, int] = {}
-        self._commands: dict[_W, dict[int, Command]] = {}
+        self._out: dict[_W, dict[int, Command]] = {}
+        self._deadlines: dict[_W, float] = {}
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -93,20 +96,63 @@ class WorkerExecutor(Generic[_W]):
 
     def submit(self, commands: Mapping[int, Command]) -> None:
         """Sends each worker its commands in one message."""
-        self._commands = {}
+        parts: dict[_W, dict[int, Command]] = {}
         for i, command in commands.items():
-            self._commands.setdefault(self._worker_of[i], {})[i] = command
-        for worker, part in self._commands.items():
+            parts.setdefault(self._worker_of[i], {})[i] = command
+        for worker, part in parts.items():
+            self._out.setdefault(worker, {}).update(part)
+            self._expect(worker)
             worker.send(part)  # if it is gone, `collect` finds out
 
     def collect(self) -> dict[int, Reply]:
         """Waits for every worker that has commands; see the class for those that die."""
-        commands, self._commands = self._commands, {}
-        deadline_s = self._deadline(commands)
         replies: dict[int, Reply] = {}
-        for worker, part in commands.items():
-            replies |= self._receive(worker, part, deadline_s)
+        try:
+            for worker in list(self._out):
+                while worker in self._out:
+                    replies |= self._receive(worker)
+        except BaseException:
+            self.abandon()
+            raise
         return dict(sorted(replies.items()))
+
+    def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
+        """See `Executor`.
+
+        Raises:
+            ConfigError: These workers can't be waited for together.
+        """
+        until_s = min(self._deadlines.values(), default=float("inf"))
+        if timeout_s is not None:
+            until_s = min(until_s, time.monotonic() + timeout_s)
+        replies: dict[int, Reply] = {}
+        try:
+            for worker in self.wait_for_any(until_s, wake):
+                if worker in self._out:
+                    replies |= self._receive(worker)
+        except BaseException:
+            self.abandon()
+            raise
+        return replies
+
+    def wait_for_any(self, until_s: float, wake: Connection) -> Collection[_W]:
+        """Workers that have something to receive, are gone, or have missed their deadline.
+
+        Args:
+            until_s: How long to wait at most, on the clock of `time.monotonic`.
+            wake: Ends the waiting when it becomes readable.
+
+        Raises:
+            ConfigError: These workers can't be waited for together.
+        """
+        raise ConfigError(
+            "Expected envs in this process or in worker processes of this machine for send and recv (mode='async' or "
+            "'sync'), got workers elsewhere. Use step."
+        )
+
+    def abandon(self) -> None:
+        """Forgets the commands that are out; their replies are dropped when they come."""
+        self._out, self._deadlines = {}, {}
 
     def close(self) -> None:
         """Lets the workers close their envs, and kills those that take longer than 5 s."""
@@ -117,23 +163,29 @@ class WorkerExecutor(Generic[_W]):
             self._workers.pop().stop(deadline_s)
         self._worker_of = {}
 
-    def _receive(self, worker: _W, commands: dict[int, Command], deadline_s: float) -> dict[int, Reply]:
-        replies: dict[int, Reply] = {}
-        while commands:
-            answer = worker.receive(deadline_s)
-            if not isinstance(answer, str):
-                if any(isinstance(command, ResetCommand) for command in commands.values()):
-                    self._restarts[worker] = 0
-                return replies | answer
+    def _receive(self, worker: _W) -> dict[int, Reply]:
+        answer = worker.receive(self._deadlines[worker])
+        commands = self._out[worker]
+        if isinstance(answer, str):
             self._replace(worker, answer)
-            replies |= {
-                i: Lost(answer) for i, command in commands.items() if isinstance(command, StepCommand)
-            }
-            commands = {i: command for i, command in commands.items() if not isinstance(command, StepCommand)}
+            lost = {i: Lost(answer) for i, command in commands.items() if isinstance(command, StepCommand)}
+            self._settle(worker, lost)
             if commands:
                 worker.send(commands)
-                deadline_s = self._deadline({worker: commands})
-        return replies
+            return dict(lost)
+        if any(isinstance(commands.get(i), ResetCommand) for i in answer):
+            self._restarts[worker] = 0
+        return self._settle(worker, answer)
+
+    def _settle(self, worker: _W, replies: Mapping[int, Reply]) -> dict[int, Reply]:
+        """Takes those that somebody waits for; the worker's deadline begins anew."""
+        commands = self._out[worker]
+        awaited = {i: reply for i, reply in replies.items() if commands.pop(i, None) is not None}
+        if commands:
+            self._expect(worker)
+        else:
+            del self._out[worker], self._deadlines[worker]
+        return awaited
 
     def _replace(self, worker: _W, reason: str) -> None:
         self._restarts[worker] += 1
@@ -146,8 +198,8 @@ class WorkerExecutor(Generic[_W]):
                 "see the error, and check the machine's memory."
             )
 
-    def _deadline(self, commands: Mapping[_W, Mapping[int, Command]]) -> float:
-        is_reset = any(
-            isinstance(command, ResetCommand) for part in commands.values() for command in part.values()
-        )
-        return time.monotonic() + (self._start_timeout_s if is_reset else self._step_timeout_s)
+    def _expect(self, worker: _W) -> None:
+        """Sets the deadline of the worker's next reply."""
+        is_reset = any(isinstance(command, ResetCommand) for command in self._out[worker].values())
+        allowed_s = self._start_timeout_s if is_reset else self._step_timeout_s
+        self._deadlines[worker] = time.monotonic() + allowed_s

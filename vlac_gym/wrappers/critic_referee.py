@@ -14,7 +14,7 @@ from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import spare_threads
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import CriticError
-from vlac_gym.rule.round import OpenStep, ask_round
+from vlac_gym.rule.round import OpenStep, ask_oldest, ask_round
 from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.types import Frame
 from vlac_gym.wrappers.critic_fit import CriticFit
@@ -101,8 +101,16 @@ class CriticReferee:
         assert episode is not None
         return episode
 
-    def begin_episode(self, index: int, info: Mapping[str, Any]) -> dict[str, Any]:
+    def begin_episode(
+        self, index: int, info: Mapping[str, Any], episode_id: int | None = None
+    ) -> dict[str, Any]:
         """Begins the episode of an env that was reset; returns its info.
+
+        Args:
+            index: The env.
+            info: Of its reset.
+            episode_id: What a privileged critic knows the episode by, whichever env plays it; None for the env's
+                index and the number of its episode.
 
         Raises:
             ConfigError: There is no task text, or the critic does not know the episode.
@@ -110,7 +118,8 @@ class CriticReferee:
         self._episodes[index] = None
         number, self.num_episodes[index] = self.num_episodes[index], self.num_episodes[index] + 1
         if self._is_privileged:
-            self._signals[index] = EpisodeSignals(self._first_env_index + index, number)
+            whose = (index, number) if episode_id is None else (0, episode_id)
+            self._signals[index] = EpisodeSignals(self._first_env_index + whose[0], whose[1])
         episode = self._episodes[index] = TrainingEpisode(
             self._config,
             self._seen(index, info),
@@ -137,8 +146,19 @@ class CriticReferee:
         Raises:
             CriticError: With ``on_critic_error="raise"``.
         """
+        self._ask(ask_round, steps)
+
+    def ask_oldest(self, steps: Mapping[int, OpenStep]) -> None:
+        """One call to the critic, about the first of these steps and all others whose question is of its kind.
+
+        Raises:
+            CriticError: With ``on_critic_error="raise"``.
+        """
+        self._ask(ask_oldest, steps)
+
+    def _ask(self, ask: Callable[..., None], steps: Mapping[int, OpenStep]) -> None:
         with self.lock:
-            ask_round(self.critic, list(steps.values()), self._config.references)
+            ask(self.critic, list(steps.values()), self._config.references)
         for index, step in steps.items():
             if step.error is not None:
                 self._note_error(index, step.error)

@@ -303,6 +303,19 @@ def test_slow_env_is_not_taken_for_a_dead_one(build):
     assert time.monotonic() - began >= 1.0
 
 
+def test_workers_keep_to_one_core_each_on_demand_and_to_one_thread(build, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")
+    allowed = sorted(os.sched_getaffinity(0))
+    env = build([ShadedEnv] * 3, pin_workers=True, envs_per_worker=2)
+    env.reset(seed=0)
+    cores = [os.sched_getaffinity(pid) for pid in pids(env)]
+    assert cores == [{allowed[k % len(allowed)]} for k in range(2)]
+    assert env.call("environment_variable", "OPENBLAS_NUM_THREADS") == ("1",) * 3
+    assert env.call("environment_variable", "MKL_NUM_THREADS") == ("3",) * 3
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+
+
 UNGUARDED = """
 from vlac_gym.vector import {import_name}
 env = {make}

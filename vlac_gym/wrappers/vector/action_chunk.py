@@ -2,7 +2,7 @@
 
 __all__ = ["ActionChunk"]
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -13,14 +13,10 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import as_array
+from vlac_gym.vector.ready_first import EnvIds, ReadyStep
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult
 from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
-
-
-class _StepsChunks(Protocol):
-    def step_chunk_async(self, actions: NDArray[Any]) -> None: ...
-    def step_chunk_wait(self) -> ChunkResult: ...
 
 
 class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[Any]], RecordConstructorArgs):
@@ -52,7 +48,7 @@ class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[An
                 "Put other vector wrappers around this one."
             )
         VectorWrapper.__init__(self, env)
-        self._chunks: _StepsChunks = env
+        self._chunks = env
         if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
             raise ConfigError(f"Expected chunk_size as an int >= 1, got {chunk_size!r}.")
         single = env.single_action_space
@@ -76,26 +72,43 @@ class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[An
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Begins a chunk; `step_wait` returns it."""
-        shape = as_array(actions, "chunks").shape
-        if len(shape) != 3 or not 1 <= shape[1] <= self.chunk_size:
-            length = self.single_action_space.shape or (0, 0)
-            raise ConfigError(
-                f"Expected chunks of shape ({self.num_envs}, 1..{self.chunk_size}, {length[1]}), got {shape}."
-            )
+        self._check_chunks(actions, self.num_envs)
         self._chunks.step_chunk_async(actions)
 
     def step_wait(self) -> StepResult:
         """Ends the chunk that `step_async` began."""
-        result = self._chunks.step_chunk_wait()
-        report = {"executed_steps": result.executed_steps, "rewards": result.rewards}
-        everywhere = {f"_{key}": np.ones(self.num_envs, np.bool_) for key in (*report, "chunk")}
-        mask = everywhere.pop("_chunk")
-        infos = result.infos | {"chunk": report | everywhere, "_chunk": mask}
-        sums = [sum(row) for row in result.rewards.tolist()]  # in order, as for one env: np.sum may not be
-        return (
-            result.observations,
-            np.array(sums, np.float64),
-            result.terminations,
-            result.truncations,
-            infos,
-        )
+        return _summed(self._chunks.step_chunk_wait())
+
+    def send(self, actions: NDArray[Any], env_ids: EnvIds) -> None:
+        """Begins chunks (K, T, A), 1 <= T <= chunk_size, in K envs; see `ReadyFirst.send`."""
+        self._check_chunks(actions, len(env_ids))
+        self._chunks.send_chunks(actions, env_ids)
+
+    def send_reset(self, env_ids: EnvIds, **starts: Any) -> None:
+        """Begins an episode in some envs; see `ReadyFirst.send_reset`."""
+        self._chunks.send_reset(env_ids, **starts)
+
+    def recv(self, min_ready: int = 1, timeout_s: float | None = None) -> ReadyStep:
+        """The envs that are ready; see `ReadyFirst.recv`. An env that was reset has 0 executed steps."""
+        env_ids, result = self._chunks.recv_chunks(min_ready, timeout_s)
+        return ReadyStep(env_ids, *_summed(result))
+
+    def _check_chunks(self, actions: NDArray[Any], count: int) -> None:
+        shape = as_array(actions, "chunks").shape
+        if len(shape) != 3 or not 1 <= shape[1] <= self.chunk_size:
+            length = self.single_action_space.shape or (0, 0)
+            raise ConfigError(
+                f"Expected chunks of shape ({count}, 1..{self.chunk_size}, {length[1]}), got {shape}."
+            )
+
+
+def _summed(result: ChunkResult) -> StepResult:
+    """A chunk as one step, with what its parts paid in ``infos["chunk"]``."""
+    count = len(result.rewards)
+    report = {"executed_steps": result.executed_steps, "rewards": result.rewards}
+    everywhere = {f"_{key}": np.ones(count, np.bool_) for key in (*report, "chunk")}
+    mask = everywhere.pop("_chunk")
+    infos = result.infos | {"chunk": report | everywhere, "_chunk": mask}
+    sums = [sum(row) for row in result.rewards.tolist()]  # in order, as for one env: np.sum may not be
+    rewards = np.array(sums, np.float64)
+    return result.observations, rewards, result.terminations, result.truncations, infos

@@ -78,15 +78,15 @@ class VectorCriticReferee(CriticReferee):
             ends_with_env=ends_with_env,
         )
 
-    def begin(self, index: int, reply: ResetReply) -> dict[str, Any]:
-        """Begins the episode of an env that was reset; returns its info.
+    def begin(self, index: int, reply: ResetReply, episode_id: int | None = None) -> dict[str, Any]:
+        """Begins the episode of an env that was reset; returns its info; see `begin_episode`.
 
         Raises:
             ConfigError: The env's wrappers would let the simulator's success end the episode, or the critic does not
                 know the episode.
         """
         check_inner_wrappers(reply.episode_enders, f"env {index}")
-        return self.begin_episode(index, reply.info)
+        return self.begin_episode(index, reply.info, episode_id)
 
     def command(self, index: int, actions: Sequence[Any]) -> StepCommand:
         """The actions up to the next frame that the critic needs."""

@@ -2,7 +2,7 @@
 
 __all__ = ["VLACRewardWrapper"]
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -14,15 +14,19 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.stepping.inner_wrappers import check_inner_wrappers, episode_enders, nested
 from vlac_gym.types import Mode
+from vlac_gym.vector.commands import ResetCommand
 from vlac_gym.vector.plain_envs import PlainEnvs
+from vlac_gym.vector.ready_first import ReadyFirst
+from vlac_gym.vector.referee import Referee, SimulatorReferee
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
+from vlac_gym.vector.step_loop import StepLoop
 from vlac_gym.vector.step_result import ChunkResult
 from vlac_gym.wrappers.rule_setup import RewardOptions, check_mode, reward_config, without_mode
 from vlac_gym.wrappers.vector.critic_referee import VectorCriticReferee
 
 
 class VLACRewardWrapper(
-    VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[Any]], RecordConstructorArgs
+    ReadyFirst, VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[Any]], RecordConstructorArgs
 ):
     """`vlac_gym.wrappers.VLACRewardWrapper` for N envs: the same rule and info, one round of questions per step.
 
@@ -36,6 +40,9 @@ class VLACRewardWrapper(
     - SAME_STEP: the env is reset at once; the end's observation and info are in ``infos["final_obs"]`` and
       ``infos["final_info"]``.
     - DISABLED: an env whose episode is over idles; see `RolloutVectorEnv`.
+
+    `send` and `recv` return the same, whichever envs are ready (`ReadyFirst`); there the critic is asked about those
+    that wait together, one call at a time, in a thread.
 
     No frame, pair or value list spans a reset. An episode that is lost with its worker ends truncated with
     reward 0.0 and ``infos["lost"][i]`` True, and has no info of the critic. In eval mode everything is what
@@ -60,6 +67,8 @@ class VLACRewardWrapper(
             a `RolloutVectorEnv` at their first reset.
         critic: As for one env; a privileged critic is told about env i as ``first_env_index + i``.
         first_env_index: Where this group's envs begin among the envs that share the critic.
+        ask_window_s: With `send` and `recv`, how long the first question waits for others while the critic is free,
+            in s: larger batches against idle envs. Without effect on `step`.
         **options: As for one env, with these differences. `frame` can't be ``"render"``; a function is given one env's
             (observation, info) and may return a tensor. ``on_critic_error="raise"`` loses all episodes, `truncate`
             ends those concerned: all that a failed call asked about, or the one whose answer was no valid number.
@@ -89,11 +98,19 @@ class VLACRewardWrapper(
         critic: Critic | str,
         *,
         first_env_index: int = 0,
+        ask_window_s: float = 0.002,
         **options: Unpack[RewardOptions],
     ) -> None:
         RecordConstructorArgs.__init__(
-            self, _disable_deepcopy=True, critic=critic, first_env_index=first_env_index, **options
+            self,
+            _disable_deepcopy=True,
+            critic=critic,
+            first_env_index=first_env_index,
+            ask_window_s=ask_window_s,
+            **options,
         )
+        if not ask_window_s >= 0:
+            raise ConfigError(f"Expected ask_window_s >= 0, got {ask_window_s!r}.")
         _check_inner(env)
         VectorWrapper.__init__(self, env)
         config = reward_config(critic, options)
@@ -101,6 +118,7 @@ class VLACRewardWrapper(
         self._mode: Mode = config.mode
         self._envs = env if isinstance(env, RolloutVectorEnv) else PlainEnvs(env)
         self._loop = self._envs.loop
+        self._loop.window_s = ask_window_s
         ends_with_env = isinstance(self._envs, PlainEnvs) and self._envs.ends_with_env
         if ends_with_env and config.on_sim_terminated == "ignore":
             raise _ends_with_env(env)
@@ -152,8 +170,8 @@ class VLACRewardWrapper(
         check_mode(mode)
         if mode == self._mode:
             return
-        self._envs.require_idle()
-        if self._loop.has_episodes and not self._loop.over.all():
+        self._loop.require_idle()
+        if (self._loop.has_episode & ~self._loop.over).any():
             raise ConfigError(
                 f"Can't switch from {self._mode!r} to {mode!r} while an episode is running. "
                 "Finish all, or call reset(options={'mode': …})."
@@ -229,12 +247,35 @@ class VLACRewardWrapper(
         return self._envs.step_chunk_wait()
 
     @property
+    def _step_loop(self) -> StepLoop:
+        if isinstance(self._envs, PlainEnvs):
+            raise ConfigError(
+                f"Expected a RolloutVectorEnv for send and recv, got {self.env}, which steps all envs at once. Make "
+                "the envs with vlac_gym.make_vec or RolloutVectorEnv, or call step."
+            )
+        return self._loop
+
+    def _reset_command(self, index: int, seed: int | None, options: Mapping[str, Any] | None) -> ResetCommand:
+        rest, mode = without_mode(None if options is None else dict(options))
+        if mode not in (None, self._mode):
+            raise ConfigError(f"Can't switch to mode {mode!r} in a single env. Call set_mode.")
+        assert isinstance(self._envs, RolloutVectorEnv)
+        return self._envs._reset_command(index, seed, rest)
+
+    def _referee_of_next_episodes(self) -> Referee:
+        if self._mode == "eval":
+            return SimulatorReferee()
+        self._referee.is_shaping = self._mode == "shaping"
+        return self._referee
+
+    @property
     def autoreset_mode(self) -> AutoresetMode:
         """When an env is reset whose episode is over."""
         return self._envs.autoreset_mode
 
     def close(self, **kwargs: Any) -> None:
         """Closes the envs, and the critic if this wrapper built it."""
+        self._loop.close()
         self._referee.close()
         self._loop.has_episodes = False
         super().close(**kwargs)

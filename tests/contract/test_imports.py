@@ -18,6 +18,7 @@ MODEL_CODE = (
     "vlac_gym/critic/engines/",
     "vlac_gym/critic/vlac/tiny",
     "vlac_gym/train_nano/",
+    "vlac_gym/training/merge_adapter.py",
     "vlac_gym/policies/lerobot.py",
     "verl_env_adapter/",
 )
@@ -26,6 +27,7 @@ MODEL_CODE = (
 HOMES = {
     "torch": MODEL_CODE,
     "transformers": MODEL_CODE,
+    "peft": ("vlac_gym/training/merge_adapter.py",),
     "swift": ("vlac_gym/critic/engines/",),
     "openai": ("vlac_gym/critic/engines/",),
     "libero": ("vlac_gym/envs/",),

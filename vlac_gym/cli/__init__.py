@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vlac_gym.cli.make_tiny_checkpoint",
         "Write a tiny InternVL checkpoint with random weights, for tests.",
     ),
+    "merge-adapter": ("vlac_gym.cli.merge_adapter", "Put a LoRA adapter into its base, as one checkpoint."),
     "serve": ("vlac_gym.cli.serve", "Serve a critic over HTTP to many rollout workers."),
     "train-critic": ("vlac_gym.cli.train_critic", "Train the nano critic from recorded episodes."),
     "collect": (

@@ -17,11 +17,12 @@ from typing import Any
 
 from vlac_gym import __version__
 from vlac_gym.critic.vlac.convert_layout import Layout, Target, read_layout
-from vlac_gym.critic.vlac.convert_shards import ShardWriter, TensorEntry, file_digest, read_header, read_rows
+from vlac_gym.critic.vlac.convert_shards import ShardWriter, TensorEntry, read_header, read_rows
 from vlac_gym.critic.vlac.convert_tokenizer import ConvertedTokenizer, convert_tokenizer
 from vlac_gym.critic.vlac.tiny_checkpoint import processor_files
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.files.digest import file_digest
 from vlac_gym.files.output_folder import claim_folder
 
 _INDEX = "model.safetensors.index.json"

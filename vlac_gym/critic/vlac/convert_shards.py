@@ -5,9 +5,8 @@ The format is an 8-byte little-endian length, a JSON header of that length and t
 file; this one holds one tensor, whatever its dtype, so that a conversion needs no memory for the model.
 """
 
-__all__ = ["ShardWriter", "TensorEntry", "file_digest", "read_header", "read_rows"]
+__all__ = ["ShardWriter", "TensorEntry", "read_header", "read_rows"]
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -106,12 +105,6 @@ def read_rows(entry: TensorEntry) -> NDArray[np.uint8]:
         file.seek(entry.offset)
         data = np.fromfile(file, dtype=np.uint8, count=entry.num_bytes)
     return data.reshape(rows, -1)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ShardWriter:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from vlac_gym.critic.vlac.convert_shards import ShardWriter, file_digest, read_header, read_rows
+from vlac_gym.critic.vlac.convert_shards import ShardWriter, read_header, read_rows
 from vlac_gym.errors import ConfigError
+from vlac_gym.files.digest import file_digest
 
 
 def write_raw(path, header, data=b""):

@@ -13,6 +13,8 @@ from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError, u
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("vlac_gym.cli.rollout", "Run episodes with a critic; write mp4, plots, summary and a page."),
+    "eval": ("vlac_gym.cli.eval", "Measure a policy's success on LIBERO, by the simulator alone."),
+    "compare": ("vlac_gym.cli.compare", "Compare evaluations over the same starts, or report cards."),
     "convert": ("vlac_gym.cli.convert", "Turn VLAC's own checkpoint into the native Hugging Face format."),
     "score": ("vlac_gym.cli.score", "Judge a video with a critic; write JSON, plot and annotated mp4."),
     "tasks": ("vlac_gym.cli.tasks", "List task suites and tasks."),

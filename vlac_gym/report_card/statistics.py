@@ -1,17 +1,20 @@
 """Statistics that every part of the report card shares, on plain arrays.
 
 `Estimate` (a number with its interval, or the reason why there is none), `rate` (Wilson interval), `refused`,
-`cluster_bootstrap`, `spearman`, `kendall_tau_a`, `auroc`, `average_precision`, `two_proportion_p_value`.
+`paired_difference` (of two rates over the same cases), `cluster_bootstrap`, `spearman`, `kendall_tau_a`, `auroc`,
+`average_precision`, `two_proportion_p_value`.
 A quantity that is not defined is None or a refused `Estimate`; it is never 0. The textbook's formulas are scipy's and
 scikit-learn's; tau-a and a bootstrap that draws whole clusters are in neither.
 """
 
 __all__ = [
     "Estimate",
+    "PairedDifference",
     "auroc",
     "average_precision",
     "cluster_bootstrap",
     "kendall_tau_a",
+    "paired_difference",
     "rate",
     "refused",
     "spearman",
@@ -76,8 +79,71 @@ def rate(hits: int, total: int, *, of: str) -> Estimate:
     """
     if total == 0:
         return refused(f"there are no {of}")
+    return Estimate(hits / total, *_wilson(hits, total), total, "wilson")
+
+
+def _wilson(hits: int, total: int) -> tuple[float, float]:
     interval = stats.binomtest(hits, total).proportion_ci(confidence_level=0.95, method="wilson")
-    return Estimate(hits / total, float(interval.low), float(interval.high), total, "wilson")
+    return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two rates over the same cases.
+
+    Attributes:
+        difference: Second rate minus first, with Newcombe's interval.
+        only_first: Cases in which only the first succeeded.
+        only_second: Cases in which only the second did.
+        p_value: Of McNemar's exact test that neither is better; None if there are no cases.
+    """
+
+    difference: Estimate
+    only_first: int
+    only_second: int
+    p_value: float | None
+
+
+def paired_difference(outcomes: Sequence[tuple[bool, bool]]) -> PairedDifference:
+    """Compares two success rates over the same cases.
+
+    The test is McNemar's (1947) in its exact, binomial form. The interval is method 10 of Newcombe (1998, Statistics in
+    Medicine 17:2635): Wilson's intervals of both rates, combined by their correlation.
+
+    Args:
+        outcomes: (first, second) of each case.
+    """
+    pairs = np.array(outcomes, bool).reshape(-1, 2)
+    n = len(pairs)
+    if n == 0:
+        return PairedDifference(refused("there are no pairs"), 0, 0, None)
+    first, second = pairs[:, 0], pairs[:, 1]
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    discordant = only_first + only_second
+    p_value = float(stats.binomtest(only_second, discordant).pvalue) if discordant else 1.0
+    hits_a, hits_b = both + only_second, both + only_first
+    (low_a, high_a), (low_b, high_b) = _wilson(hits_a, n), _wilson(hits_b, n)
+    phi = _correlation(both, only_second, only_first, neither)
+    down_a, up_a = hits_a / n - low_a, high_a - hits_a / n
+    down_b, up_b = hits_b / n - low_b, high_b - hits_b / n
+    difference = (hits_a - hits_b) / n
+    low = difference - math.sqrt(max(0.0, down_a**2 - 2 * phi * down_a * up_b + up_b**2))
+    high = difference + math.sqrt(max(0.0, up_a**2 - 2 * phi * up_a * down_b + down_b**2))
+    estimate = Estimate(difference, max(low, -1.0), min(high, 1.0), n, "newcombe")
+    return PairedDifference(estimate, only_first, only_second, p_value)
+
+
+def _correlation(both: int, only_a: int, only_b: int, neither: int) -> float:
+    """Phi of a 2 x 2 table, with Newcombe's correction for continuity where it is positive."""
+    n = both + only_a + only_b + neither
+    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    if margins == 0:
+        return 0.0
+    excess = float(both * neither - only_a * only_b)
+    if excess > 0:
+        excess = max(excess - n / 2, 0.0)
+    return excess / math.sqrt(margins)
 
 
 def cluster_bootstrap(

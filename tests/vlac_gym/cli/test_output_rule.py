@@ -18,6 +18,7 @@ from vlac_gym.critic.vlac import convert, tiny_checkpoint
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.errors import SimulatorError
+from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.service import server
@@ -32,6 +33,7 @@ WRITERS = {
     "report-card": ["--critic", "nano", "--episodes", "INPUT/bank"],
     "export": ["--format", "ms-swift", "--episodes", "INPUT/bank", "--mismatch-share", "0"],
     "train-critic": ["--data", "INPUT/bank", "--recipe.val-init-states", "1"],
+    "compare": ["INPUT/run", "INPUT/run"],
     "convert": ["--from", "INPUT/original"],
     "make-tiny-checkpoint": [],
 }
@@ -98,6 +100,7 @@ BAD = {
         ["--recipe.start-from", "absent"],
         ["--recipe.val-init-states", "9"],
     ],
+    "compare": [["absent"], ["INPUT/bank"]],
     "convert": [["--from", "absent"]],
     "make-tiny-checkpoint": [["--seed", "-1"]],
 }
@@ -128,6 +131,9 @@ def inputs(tmp_path_factory) -> Path:
                 frames={"agentview": view},
             ),
         )
+    (root / "run").mkdir()
+    run = EvalFolder(root / "run", {"task_suite": "libero_spatial", "policy": "zero"})
+    run.add(EpisodeRecord(0, 0, 0, 0, "stack", True, 5))
     write_original(root / "original", train_sentencepiece())
     return root
 

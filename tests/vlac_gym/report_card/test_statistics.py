@@ -10,6 +10,7 @@ from vlac_gym.report_card.statistics import (
     average_precision,
     cluster_bootstrap,
     kendall_tau_a,
+    paired_difference,
     rate,
     spearman,
     two_proportion_p_value,
@@ -103,3 +104,37 @@ def test_bootstrap_refuses_an_undefined_metric_and_a_lone_item() -> None:
     assert (lone.value, lone.low) == (0.5, None)
     assert "too few" in lone.reason
     assert math.isfinite(lone.value or 0)
+
+
+def pairs(both: int, only_second: int, only_first: int, neither: int) -> list[tuple[bool, bool]]:
+    return (
+        [(True, True)] * both
+        + [(False, True)] * only_second
+        + [(True, False)] * only_first
+        + [(False, False)] * neither
+    )
+
+
+def test_paired_difference_is_newcombes_method_10() -> None:
+    # His table of examples: 36, 12, 2, 0 gives 0.0569 to 0.3404.
+    found = paired_difference(pairs(36, 12, 2, 0))
+    assert found.difference.value == pytest.approx(0.2)
+    assert found.difference.low == pytest.approx(0.0569, abs=1e-4)
+    assert found.difference.high == pytest.approx(0.3404, abs=1e-4)
+    assert (found.only_first, found.only_second, found.difference.n) == (2, 12, 50)
+    # Twice the chance of 2 heads or fewer in 14 throws: 2 * (1 + 14 + 91) / 2^14.
+    assert found.p_value == pytest.approx(2 * 106 / 16384)
+
+
+def test_equal_outcomes_leave_no_difference_and_no_doubt() -> None:
+    found = paired_difference(pairs(10, 0, 0, 10))
+    assert (found.difference.value, found.p_value) == (0.0, 1.0)
+    assert found.difference.low is not None
+    assert found.difference.high is not None
+    assert -0.2 < found.difference.low < 0 < found.difference.high < 0.2
+    assert paired_difference([]).difference.reason == "there are no pairs"
+
+
+def test_the_sign_is_the_seconds() -> None:
+    assert paired_difference(pairs(0, 3, 1, 0)).difference.value == pytest.approx(0.5)
+    assert paired_difference(pairs(0, 1, 3, 0)).difference.value == pytest.approx(-0.5)

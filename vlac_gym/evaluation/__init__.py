@@ -1,0 +1,1 @@
+"""Success of a policy, judged by the simulator alone, over official starts; and comparisons of such runs."""

@@ -1,0 +1,91 @@
+"""What a critic would have said of an evaluation's episodes, asked and never used: `CriticAudit`, `check_audit`."""
+
+__all__ = ["CriticAudit", "check_audit"]
+
+from typing import Any
+
+from vlac_gym.critic.base import Critic
+from vlac_gym.critic.signals import EpisodeSignals
+from vlac_gym.errors import ConfigError, CriticError
+from vlac_gym.evaluation.playing import PlayedEpisode
+from vlac_gym.rule.round import checked_answers
+from vlac_gym.types import Frame
+
+
+def check_audit(done_threshold: float, interval_steps: int) -> None:
+    """Raises `ConfigError` unless the threshold is in [0, 1] and the interval 1 or more."""
+    if not 0 <= done_threshold <= 1 or interval_steps < 1:
+        raise ConfigError(
+            f"Expected a done threshold in [0, 1] and an interval of 1 step or more, got {done_threshold} and "
+            f"{interval_steps}."
+        )
+
+
+class CriticAudit:
+    """Asks a critic after each episode whether the task was done in its frames.
+
+    Args:
+        critic: Who is asked.
+        done_threshold: From this success_prob on, [0, 1], a frame counts as done.
+        interval_steps: Least env steps between two frames that it is asked about; the last frame is always one.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    def __init__(self, critic: Critic, *, done_threshold: float, interval_steps: int) -> None:
+        check_audit(done_threshold, interval_steps)
+        self._critic = critic
+        self._threshold = done_threshold
+        self._interval = interval_steps
+        self._is_privileged = critic.describe().is_privileged
+
+    def judge(self, episode: PlayedEpisode) -> dict[str, Any]:
+        """What the critic says of this episode.
+
+        Returns:
+            `frames` (asked about), `success_prob_last`, `success_prob_max` (both [0, 1]), `done_step` (of the first
+            frame that counts as done, or None) and `error` (why there is no answer, or None).
+        """
+        chosen = self._chosen(episode)
+        frames: list[Frame] = [episode.frames[i] for i in chosen]
+        if self._is_privileged:
+            signals = EpisodeSignals(episode=episode.start.episode)
+            frames = [signals.attach(episode.frames[i], episode.signals[i]) for i in chosen]
+        try:
+            answers = self._critic.success_prob(frames, [episode.task] * len(frames))
+            probs = checked_answers(answers, len(frames), 0.0, "success_prob").tolist()
+        except CriticError as e:
+            return _said(len(frames), error=str(e))
+        done = [i for i, prob in zip(chosen, probs) if prob >= self._threshold]
+        step = episode.frame_steps[done[0]] if done else None
+        return _said(len(frames), last=probs[-1], most=max(probs), done_step=step)
+
+    def close(self) -> None:
+        """Closes the critic."""
+        self._critic.close()
+
+    def _chosen(self, episode: PlayedEpisode) -> list[int]:
+        chosen: list[int] = []
+        for i, step in enumerate(episode.frame_steps):
+            is_far = not chosen or step - episode.frame_steps[chosen[-1]] >= self._interval
+            if is_far or i == len(episode.frame_steps) - 1:
+                chosen.append(i)
+        return chosen
+
+
+def _said(
+    frames: int,
+    *,
+    last: float | None = None,
+    most: float | None = None,
+    done_step: int | None = None,
+    error: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "frames": frames,
+        "success_prob_last": last,
+        "success_prob_max": most,
+        "done_step": done_step,
+        "error": error,
+    }

@@ -1,0 +1,191 @@
+"""One evaluation from its settings to its page: `EvalSettings`, `evaluate`."""
+
+__all__ = ["EvalSettings", "check_settings", "evaluate", "planned_starts"]
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import AutoresetMode
+
+from vlac_gym.critic.base import Critic
+from vlac_gym.envs.libero.env import LiberoEnv
+from vlac_gym.envs.libero.tasks import list_tasks
+from vlac_gym.evaluation.audit import CriticAudit, check_audit
+from vlac_gym.evaluation.driving import Driver, InEnvDriver, PolicyDriver, SelfDrivenEnv
+from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder
+from vlac_gym.evaluation.page import write_results
+from vlac_gym.evaluation.playing import LOOK_INTERVAL_STEPS, PlayedEpisode, play_episodes
+from vlac_gym.evaluation.starts import EpisodeStart, plan_starts
+from vlac_gym.evaluation.videos import VideoShelf
+from vlac_gym.policies import Policy, make_policy
+from vlac_gym.vector.config import VectorOptions
+from vlac_gym.vector.rollout_env import RolloutVectorEnv
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """What an evaluation's numbers follow from.
+
+    Attributes:
+        task_suite: A name from `vlac_gym.envs.list_suites`.
+        task_ids: Tasks of it.
+        policy: Spec of the policy.
+        episodes_per_task: Episode i starts from initial state i.
+        seed: Of all episodes.
+        max_episode_steps: Step limit; None for the suite's.
+        settle_steps: Steps without motion before an episode.
+        image_size: Side of the rendered pictures in pixels.
+        critic: Spec of a critic that is asked beside it; None for none.
+        critic_interval: Least env steps between two frames that it is asked about.
+        done_threshold: success_prob from which its answer counts as done.
+    """
+
+    task_suite: str
+    task_ids: tuple[int, ...]
+    policy: str
+    episodes_per_task: int = 50
+    seed: int = 0
+    max_episode_steps: int | None = None
+    settle_steps: int = 10
+    image_size: int = 256
+    critic: str | None = None
+    critic_interval: int = 8
+    done_threshold: float = 0.9
+
+
+def planned_starts(settings: EvalSettings) -> tuple[EpisodeStart, ...]:
+    """All episodes of an evaluation.
+
+    Raises:
+        ConfigError: A task, or a number of the settings, does not exist.
+    """
+    tasks = list_tasks(settings.task_suite)
+    counts = {task_id: tasks[task_id].num_init_states for task_id in settings.task_ids}
+    return plan_starts(counts, settings.episodes_per_task, settings.seed)
+
+
+def check_settings(settings: EvalSettings) -> None:
+    """Checks all that can be checked before a policy is loaded or a simulator started.
+
+    Raises:
+        ConfigError: A setting does not fit.
+        DependencyNotInstalled: LIBERO is missing.
+    """
+    planned_starts(settings)
+    check_audit(settings.done_threshold, settings.critic_interval)
+    _libero(settings, None)().close()
+
+
+def evaluate(
+    settings: EvalSettings,
+    folder: EvalFolder,
+    *,
+    num_envs: int = 1,
+    policy: Policy | None = None,
+    critic: Critic | None = None,
+    videos_per_task: int = 3,
+    on_progress: Callable[[int, int], None] | None = None,
+    vector: VectorOptions | None = None,
+    env_fn: Callable[[], gym.Env[Any, Any]] | None = None,
+) -> dict[str, Any]:
+    """Plays what the folder lacks and writes its results; returns the content of `results.json`.
+
+    Results follow from settings and policy: neither `num_envs` nor an interruption changes them, if the policy answers
+    the same whatever is asked beside.
+
+    Args:
+        settings: See `EvalSettings`.
+        folder: Where to; may hold a part of the run.
+        num_envs: Envs at a time, each in a process of its own.
+        policy: What `settings.policy` names, if it is made already.
+        critic: What `settings.critic` names.
+        videos_per_task: Most videos of a task, failures first.
+        on_progress: Called with how many of how many episodes are finished.
+        vector: Options of `RolloutVectorEnv`.
+        env_fn: Makes an env in LIBERO's place, whose resets take `task_id` and `init_state_id`.
+
+    Raises:
+        ConfigError: The settings do not fit.
+        SimulatorError: An env can't be started; what was finished is kept.
+        PolicyError: The policy gave no usable action; what was finished is kept.
+    """
+    planned = planned_starts(settings)
+    done = {record.start for record in folder.records}
+    left = [start for start in planned if start not in done]
+    report = on_progress or (lambda done, total: None)
+    report(len(done), len(planned))
+    policy = policy or make_policy(settings.policy)
+    audit = None
+    if critic is not None:
+        threshold, interval = settings.done_threshold, settings.critic_interval
+        audit = CriticAudit(critic, done_threshold=threshold, interval_steps=interval)
+    shelf = VideoShelf(folder.path, videos_per_task)
+    make_env = env_fn or _libero(settings, policy)
+    try:
+        if left:
+            for episode in _played(settings, policy, make_env, left, num_envs, vector or VectorOptions()):
+                _record(folder, shelf, episode, audit)
+                report(len(folder.records), len(planned))
+    finally:
+        results = write_results(folder.path, folder.settings, folder.records, planned=len(planned))
+    return results
+
+
+def _record(folder: EvalFolder, shelf: VideoShelf, episode: PlayedEpisode, audit: CriticAudit | None) -> None:
+    """The line last: what belongs to an episode is there when it counts as finished."""
+    said = audit.judge(episode) if audit is not None and episode.lost is None else None
+    record = EpisodeRecord(
+        **dataclasses.asdict(episode.start),
+        task=episode.task,
+        success=None if episode.lost is not None else episode.success,
+        steps=episode.steps,
+        lost=episode.lost,
+        critic=said,
+    )
+    shelf.offer(record, episode, folder.records)
+    folder.add(record)
+
+
+def _played(
+    settings: EvalSettings,
+    policy: Policy,
+    make_env: Callable[[], gym.Env[Any, Any]],
+    left: Sequence[EpisodeStart],
+    num_envs: int,
+    vector: VectorOptions,
+) -> Iterator[PlayedEpisode]:
+    """The episodes as they end; the envs end with the last."""
+    is_privileged = getattr(policy, "is_privileged", False)
+    count = min(num_envs, len(left))
+    env_fns = [
+        partial(SelfDrivenEnv.around, make_env, settings.policy) if is_privileged else make_env
+    ] * count
+    options: VectorOptions = {**vector, "autoreset_mode": AutoresetMode.DISABLED}
+    env = RolloutVectorEnv(env_fns, **options)
+    driver: Driver
+    if is_privileged:
+        driver = InEnvDriver(LOOK_INTERVAL_STEPS, (env.single_action_space.shape or (0,))[0])
+    else:
+        driver = PolicyDriver(policy, settings.policy, count, make_env())
+    try:
+        yield from play_episodes(env, driver, left)
+    finally:
+        env.close()
+        driver.close()
+
+
+def _libero(settings: EvalSettings, policy: Policy | None) -> Callable[[], gym.Env[Any, Any]]:
+    return partial(
+        LiberoEnv,
+        settings.task_suite,
+        settings.task_ids[0],
+        cameras=getattr(policy, "cameras", ("agentview", "wrist")),
+        image_size=settings.image_size,
+        max_episode_steps=settings.max_episode_steps,
+        settle_steps=settings.settle_steps,
+        max_compiled_models=1,
+    )

@@ -207,7 +207,7 @@ def test_every_use_names_what_it_needs(bare_python):
     assert wrong == {}
 
 
-@pytest.mark.parametrize("name", ["02_eval_mode", "05_vector_rollout", "06_maniskill"])
+@pytest.mark.parametrize("name", ["02_eval_mode", "05_vector_rollout", "06_maniskill", "train_ppo"])
 def test_examples_end_with_the_command_that_they_need(bare_python, name):
     done = run(bare_python, f"examples/{name}.py")
     last = done.stderr.strip().splitlines()[-1]

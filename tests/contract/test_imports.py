@@ -17,6 +17,7 @@ PACKAGES = ("vlac_gym", "verl_env_adapter")
 MODEL_CODE = (
     "vlac_gym/critic/engines/",
     "vlac_gym/critic/vlac/tiny",
+    "vlac_gym/clone/",
     "vlac_gym/train_nano/",
     "vlac_gym/training/merge_adapter.py",
     "vlac_gym/policies/lerobot.py",

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, SupportsFloat
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.files.atomic import write_text
 
 
 class MetricsSink(Protocol):
@@ -40,6 +41,8 @@ class MetricsWriter:
     Args:
         folder: Made if it is missing.
         sinks: Closed together with the writer.
+        last_step: Lines after this step are dropped from a file that is continued: a run that goes on from a checkpoint
+            writes them anew. None keeps all.
 
     Example:
         >>> import tempfile
@@ -54,9 +57,13 @@ class MetricsWriter:
         (1, 100.0, None)
     """
 
-    def __init__(self, folder: str | Path, sinks: Sequence[MetricsSink] = ()) -> None:
+    def __init__(
+        self, folder: str | Path, sinks: Sequence[MetricsSink] = (), *, last_step: int | None = None
+    ) -> None:
         path = Path(folder) / "metrics.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if last_step is not None and path.exists():
+            _drop_after(path, last_step)
         self._file = path.open("a", encoding="utf-8")
         self._sinks = tuple(sinks)
 
@@ -152,6 +159,12 @@ class WandbSink:
         """Ends the run if it was started here."""
         if self._is_own:
             self._run.finish()
+
+
+def _drop_after(path: Path, last_step: int) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+    write_text(path, "".join(kept))
 
 
 def _number(name: str, value: SupportsFloat | None) -> float | None:

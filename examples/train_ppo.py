@@ -1,0 +1,526 @@
+"""Train a small policy by PPO or GRPO on a critic's reward, and audit the critic with the simulator while it trains.
+
+pip install "vlac-gym[demo]"
+python examples/train_ppo.py --policy runs/clone/policy --critic nano --out runs/ppo
+
+The whole algorithm is in this file. An iteration plays episodes from chosen initial states to their ends; a decision is
+a chunk of actions. OUT gets `metrics.jsonl`, `checkpoint.pt` (for --resume), `policy/`, `learning.png`, `index.html`.
+docs/training.md explains the options.
+"""
+
+import copy
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vlac_gym.envs.libero import LiberoEnv
+from vlac_gym.envs.reach import ReachEnv
+from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
+from vlac_gym.extras import needs
+from vlac_gym.files.atomic import write_bytes, write_text
+from vlac_gym.metrics.audit import CriticAudit
+from vlac_gym.metrics.episodes import EpisodeMetrics
+from vlac_gym.metrics.writer import MetricsWriter, TensorBoardSink, WandbSink
+from vlac_gym.reporting.training_run import write_training_report
+from vlac_gym.rollout.starts import (
+    deal_starts,
+    draw_starts,
+    parse_states,
+    play_starts,
+    played_episodes,
+    success_rates,
+)
+from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.finished import FinishedEpisode
+from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
+
+with needs("This example", "vlac"):
+    import torch
+    from torch.distributions import Normal
+with needs("This example", "cli"):
+    import tyro
+
+from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy
+
+
+@dataclass
+class Args:
+    """Options of a training run."""
+
+    out: Path  # folder of the run
+    policy: Path | None = None  # folder of the policy to start from (vlac_gym.clone); default: untrained
+    chunk_size: int = 8  # actions per decision of an untrained policy; others bring their own
+    resume: bool = False  # continue the run in OUT from its checkpoint; give the same options
+
+    tasks: str = "libero_spatial:0,libero_spatial:3,libero_spatial:8,libero_object:0"
+    """SUITE:TASK_ID of each task, shared out evenly over the envs; suite `reach` is a toy without physics"""
+    train_init_states: str = "0-24"  # initial states to train on, as 0-24 or 0,3,7
+    eval_init_states: str = "25-49"  # initial states to evaluate on; none of them may be trained on
+    step_limit: int = (
+        160  # env steps at which an episode ends; an end like any other, no value is added after it
+    )
+    image_size: int = 256  # side of the pictures that critic and policy see, in pixels
+    num_envs: int = 64  # envs at once, a multiple of the number of tasks
+    envs_per_worker: int = 4  # envs of a worker process, best all of one task: it divides num_envs / tasks
+    episodes_per_env: int = 1  # episodes that each env plays in an iteration
+    in_process: bool = False  # step the envs in this process, for tiny runs
+
+    critic: str = "nano"
+    """spec of the critic that rewards: nano, oracle, noisy_oracle:tpr=0.9,fpr=0.01, http://HOST:8400, …; `scripted:0`
+    never says done and pays every episode the same 0.5, as a control"""
+    reward_preset: Literal["vlac", "sparse", "dense", "pbrs", "evolve"] = "vlac"
+    """what pays: the end; only done; the change of the value at each check; potential-based shaping; milestones"""
+    calibration: str | None = (
+        None  # thresholds: a report card's card.json, or `nano`; the options below replace them
+    )
+    done_threshold: float | None = None  # success probability from which a check counts as done
+    done_patience: int | None = None  # consecutive done checks that stop an episode
+    min_steps: int | None = None  # no stop before this env step
+    done_interval: int | None = None  # env steps between checks; default: one check per chunk
+    value_stride: int = 8  # env steps between the frames that a terminal value is asked about
+
+    algorithm: Literal["ppo", "grpo"] = "ppo"  # grpo: an episode's return minus its group's mean, no values
+    group_size: int = 1  # neighbouring envs that play the same start; grpo needs 2 or more
+    iterations: int = 50  # iterations in all, those before --resume included
+    value_init_steps: int = 2  # first iterations that train only the value function (ppo)
+    epochs: int = 4  # passes over an iteration's chunks
+    minibatch_size: int = 512  # chunks per gradient step
+    learning_rate: float = 3e-5  # of the policy (Adam)
+    value_learning_rate: float = 1e-3  # of the value head
+    gamma: float = 0.99  # discount per chunk
+    gae_lambda: float = 0.95  # lambda of GAE, per chunk
+    clip_low: float = (
+        0.2  # a step's ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high]
+    )
+    clip_high: float = 0.28  # larger: rare actions may become likelier (clip-higher, arXiv 2503.14476)
+    value_clip: float = 0.2  # how far a value may move in an iteration before its gradient is cut
+    entropy_coef: float = 0.0  # weight of the entropy; matters only with train_log_std
+    kl_coef: float = 0.0  # weight of the KL divergence from the start policy
+    kl_stop: float = 0.3  # KL per chunk from the policy that played, in nats, that ends an update
+    max_grad_norm: float = 0.5  # gradients are scaled down to this norm
+    log_std: float | None = -2.5  # log of the noise's standard deviation at the start; None: the policy's own
+    train_log_std: bool = False  # let PPO change the noise
+
+    eval_every: int = (
+        8  # iterations between evaluations, besides before the first and after the last; 0: none
+    )
+    eval_episodes: int = 100  # without noise, judged by the simulator; at most one per held-out start
+    audit_window: int = 200  # episodes that the audit's numbers are about
+    stop_on_alarm: bool = False  # end the run when the return rises while the simulator's success falls
+    max_minutes: float | None = None  # end the run before the iteration that would pass this time
+    seed: int = 0  # of starts, noise and minibatches
+    device: str = "auto"  # of the policy: cuda, cpu; auto takes the GPU if there is one
+    tensorboard: bool = False  # write OUT/tensorboard too (needs tensorboardX)
+    wandb: bool = False  # log to a W&B run on this machine too, mode offline (needs wandb)
+
+    def __post_init__(self) -> None:
+        if self.num_envs % len(self.task_list) or (self.envs_per_task % self.group_size):
+            raise ConfigError(
+                f"Expected num_envs as a multiple of {len(self.task_list)} tasks x group_size {self.group_size}, "
+                f"got {self.num_envs}."
+            )
+        if self.algorithm == "grpo" and self.group_size < 2:
+            raise ConfigError(f"Expected group_size >= 2 for grpo, got {self.group_size}.")
+        if shared := set(parse_states(self.train_init_states)) & set(parse_states(self.eval_init_states)):
+            raise ConfigError(
+                f"Expected held-out states to evaluate on, but {sorted(shared)} are trained on."
+            )
+
+    @property
+    def task_list(self) -> list[tuple[str, int]]:
+        parts = (task.partition(":") for task in self.tasks.split(","))
+        return [(suite, int(number)) for suite, _, number in parts]
+
+    @property
+    def envs_per_task(self) -> int:
+        return self.num_envs // len(self.task_list)
+
+
+# Envs
+
+
+def make_envs(args: Args, chunk_size: int) -> ActionChunk:
+    """The stack: envs in worker processes, the critic as their referee, chunks of actions around both."""
+
+    def make(suite: str, task_id: int) -> Callable[[], Any]:
+        options = {"image_size": args.image_size, "max_episode_steps": args.step_limit}
+        return partial(*((ReachEnv, task_id) if suite == "reach" else (LiberoEnv, suite, task_id)), **options)
+
+    fns = [make(*args.task_list[i // args.envs_per_task]) for i in range(args.num_envs)]
+    if args.in_process:
+        env = RolloutVectorEnv(fns, mode="sync", autoreset_mode="Disabled")
+    else:
+        env = RolloutVectorEnv(fns, autoreset_mode="Disabled", envs_per_worker=args.envs_per_worker)
+    names = ("done_threshold", "done_patience", "min_steps", "done_interval")
+    rule = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.calibration is None:
+        rule.setdefault("done_interval", chunk_size)
+    judged = VLACRewardWrapper(
+        env,
+        args.critic,
+        preset=args.reward_preset,
+        calibration=args.calibration,
+        value_stride=args.value_stride,
+        max_episode_steps=args.step_limit,
+        truncate_as_terminal=True,
+        **rule,
+    )
+    return ActionChunk(judged, chunk_size)
+
+
+# The policy
+
+
+class Actor:
+    """A policy with what it needs to look and to act; the only part that knows how the policy is called."""
+
+    def __init__(self, policy: ClonePolicy, args: Args, device: torch.device) -> None:
+        self.policy, self.device = policy.to(device), device
+        known = list(policy.tasks)
+        rows = [known.index(f"{suite}:{number}") for suite, number in args.task_list]
+        self.one_hot = torch.eye(len(known), device=device)[rows].repeat_interleave(args.envs_per_task, 0)
+        self.generator = torch.Generator(device=device).manual_seed(args.seed)
+
+    def look(self, observations: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        """N envs' observations as tensors, with the task of each env."""
+        keys = ("agentview_image", "wrist_image", "state")
+        seen = {key: torch.as_tensor(observations[key], device=self.device) for key in keys}
+        return seen | {"task": self.one_hot}
+
+    def __call__(self, seen: dict[str, torch.Tensor]) -> tuple[Normal, torch.Tensor]:
+        """The distribution of the chunks (B, T, 7), and the values (B,)."""
+        images = {"agentview": seen["agentview_image"], "wrist": seen["wrist_image"]}
+        means, log_std, values = self.policy(images, seen["state"], seen["task"])
+        return Normal(means, log_std.exp().expand_as(means)), values
+
+    def value_parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.policy.value.parameters())
+
+
+def starting_policy(args: Args) -> ClonePolicy:
+    """The policy of --policy, or an untrained one."""
+    torch.manual_seed(args.seed)
+    tasks = [f"{suite}:{number}" for suite, number in args.task_list]
+    if args.policy is None:
+        policy = ClonePolicy(tasks, chunk_size=args.chunk_size, image_size=min(args.image_size, 128))
+    else:
+        policy = load_policy(args.policy)
+    if missing := set(tasks) - set(policy.tasks):
+        raise ConfigError(f"Expected a policy for {sorted(missing)}, but it knows {list(policy.tasks)}.")
+    if args.log_std is not None:
+        policy.log_std.data.fill_(args.log_std)
+    policy.log_std.requires_grad_(args.train_log_std)
+    return policy
+
+
+# Experience
+
+
+@dataclass
+class Experience:
+    """An iteration's M chunks; those of one episode follow each other."""
+
+    seen: dict[str, torch.Tensor]  # (M, …)
+    actions: torch.Tensor  # (M, T, 7), as drawn: the env clips them
+    log_probs: torch.Tensor  # (M, T), of each action, summed over its 7 numbers
+    values: torch.Tensor  # (M,)
+    executed: torch.Tensor  # bool (M, T)
+    advantages: torch.Tensor  # (M,), mean 0 and standard deviation 1
+    returns: torch.Tensor  # (M,), what the values learn
+
+
+def collect(
+    env: ActionChunk, actor: Actor, args: Args, rng: np.random.Generator, clock: dict[str, float]
+) -> tuple[Experience, list[FinishedEpisode]]:
+    """Plays the iteration's episodes with noise; an episode that was lost with its simulator leaves no chunk."""
+    chunks: list[tuple[dict, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def act(observations: dict) -> np.ndarray:
+        began = time.perf_counter()
+        with torch.no_grad():
+            seen = actor.look(observations)
+            chances, values = actor(seen)
+            noise = torch.randn(chances.mean.shape, generator=actor.generator, device=actor.device)
+            actions = chances.mean + chances.stddev * noise
+            chunks.append((seen, actions, chances.log_prob(actions).sum(-1), values))
+            clipped = actions.clamp(-1.0, 1.0).cpu().numpy()
+        clock["time/policy"] += time.perf_counter() - began
+        return clipped
+
+    states, sizes = args.train_init_states, (args.envs_per_task, args.episodes_per_env, args.group_size)
+    starts = [own for _ in args.task_list for own in draw_starts(parse_states(states), *sizes, rng)]
+    steps = list(play_starts(env, starts, act, mode="train", seed=int(rng.integers(2**31))))
+    clock["time/env"] += sum(step.env_s for step in steps)
+    clock["time/critic"] += sum(step.critic_s for step in steps)
+    episodes = [episode for episode in played_episodes(steps) if not episode.finished.is_lost]
+    if not episodes:
+        raise SimulatorError("Every episode of this iteration was lost with its simulator.")
+    finished = [episode.finished for episode in episodes]
+    at = [(t, e.finished.env_index) for e in episodes for t in e.steps]
+    ts, envs = (torch.tensor(column, device=actor.device) for column in zip(*at))
+    keys = chunks[0][0].keys()
+    seen = {key: torch.stack([chunk[0][key] for chunk in chunks])[ts, envs] for key in keys}
+    actions, log_probs, values = (torch.stack([chunk[k] for chunk in chunks])[ts, envs] for k in (1, 2, 3))
+    rewards = np.array([steps[t].rewards[i] for t, i in at])
+    executed = torch.tensor([int(steps[t].executed_steps[i]) for t, i in at], device=actor.device)
+    lengths = [len(episode.steps) for episode in episodes]
+    if args.algorithm == "grpo":
+        groups = [(e.finished.env_index // args.group_size, e.round) for e in episodes]
+        advantages = np.repeat(group_advantages([e.episode_return for e in finished], groups), lengths)
+    else:
+        advantages = gae(rewards, values.double().cpu().numpy(), lengths, args.gamma, args.gae_lambda)
+    returns = torch.as_tensor(advantages, dtype=torch.float32, device=actor.device) + values
+    scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    experience = Experience(
+        seen=seen,
+        actions=actions,
+        log_probs=log_probs,
+        values=values,
+        executed=torch.arange(actions.shape[1], device=actor.device) < executed[:, None],
+        advantages=torch.as_tensor(scaled, dtype=torch.float32, device=actor.device),
+        returns=returns,
+    )
+    return experience, finished
+
+
+def gae(
+    rewards: np.ndarray, values: np.ndarray, lengths: Sequence[int], gamma: float, lam: float
+) -> np.ndarray:
+    """Generalised advantages of episodes that follow each other; nothing is worth anything after an episode's end."""
+    advantages = np.zeros(len(rewards))
+    end = 0
+    for length in lengths:
+        end += length
+        following = following_value = 0.0
+        for k in reversed(range(end - length, end)):
+            delta = rewards[k] + gamma * following_value - values[k]
+            following = advantages[k] = delta + gamma * lam * following
+            following_value = values[k]
+    return advantages
+
+
+def group_advantages(returns: Sequence[float], groups: Sequence[Any]) -> np.ndarray:
+    """Each episode's return minus the mean of its group; not divided by the group's deviation (arXiv 2503.20783)."""
+    members = [[r for r, other in zip(returns, groups) if other == group] for group in groups]
+    return np.array([r - np.mean(others) for r, others in zip(returns, members)])
+
+
+# Learning
+
+
+def update(
+    actor: Actor,
+    start: Actor | None,
+    optimizer: torch.optim.Optimizer,
+    data: Experience,
+    args: Args,
+    rng: np.random.Generator,
+    *,
+    only_value: bool,
+) -> dict[str, float]:
+    """Epochs of minibatches on one iteration's chunks; means over the gradient steps."""
+    policy_group, value_group = optimizer.param_groups
+    parameters = policy_group["params"] + value_group["params"]
+    seen_metrics: list[dict[str, float]] = []
+    for _ in range(args.epochs):
+        for rows in np.array_split(
+            rng.permutation(len(data.values)), -(-len(data.values) // args.minibatch_size)
+        ):
+            index = torch.as_tensor(rows, device=actor.device)
+            seen = {key: tensor[index] for key, tensor in data.seen.items()}
+            chances, values = actor(seen)
+            executed = data.executed[index].float()  # (B, T)
+            log_ratio = (chances.log_prob(data.actions[index]).sum(-1) - data.log_probs[index]) * executed
+            ratio = log_ratio.exp()
+            kl = (ratio - 1.0 - log_ratio).sum(-1).mean().item()  # Schulman's estimate, over a chunk
+            if kl > args.kl_stop:
+                return average(seen_metrics) | {"train/kl": kl, "train/stopped_by_kl": 1.0}
+            advantages = data.advantages[index, None]
+            clipped = ratio.clamp(1.0 - args.clip_low, 1.0 + args.clip_high)
+            gains = torch.min(ratio * advantages, clipped * advantages)
+            policy_loss = -(gains * executed).sum() / executed.sum()
+            old, returns = data.values[index], data.returns[index]
+            near_old = old + (values - old).clamp(-args.value_clip, args.value_clip)
+            value_loss = 0.5 * torch.max((values - returns) ** 2, (near_old - returns) ** 2).mean()
+            loss = value_loss if args.algorithm == "ppo" else 0.0 * value_loss
+            if not only_value:
+                loss = loss + policy_loss - args.entropy_coef * chances.entropy().sum(-1).mean()
+                if start is not None:
+                    with torch.no_grad():
+                        before, _ = start(seen)
+                    from_start = torch.distributions.kl_divergence(chances, before).sum(-1)
+                    loss = loss + args.kl_coef * (from_start * executed).sum() / executed.sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            for parameter in policy_group["params"] if only_value else ():
+                parameter.grad = None
+            norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
+            optimizer.step()
+            seen_metrics.append(
+                {
+                    "train/policy_loss": policy_loss.item(),
+                    "train/value_loss": value_loss.item(),
+                    "train/kl": kl,
+                    "train/clip_fraction": ((ratio != clipped) * executed).sum().item()
+                    / executed.sum().item(),
+                    "train/grad_norm": float(norm),
+                    "train/stopped_by_kl": 0.0,
+                }
+            )
+    return average(seen_metrics)
+
+
+def average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([row[key] for row in rows])) for row in rows[:1] for key in row}
+
+
+def evaluate(env: ActionChunk, actor: Actor, args: Args) -> dict[str, float | None]:
+    """Simulator success without noise, in eval mode, one episode per held-out start."""
+    per_task = -(-args.eval_episodes // len(args.task_list))
+    states = parse_states(args.eval_init_states)[:per_task]
+    starts = deal_starts(states, args.envs_per_task) * len(args.task_list)
+
+    def act(observations: dict) -> np.ndarray:
+        with torch.no_grad():
+            return actor(actor.look(observations))[0].mean.clamp(-1.0, 1.0).cpu().numpy()
+
+    began = time.perf_counter()
+    names = [f"{suite}_{task_id}" for suite, task_id in args.task_list for _ in range(args.envs_per_task)]
+    rates = success_rates(play_starts(env, starts, act, mode="eval", seed=args.seed), names)
+    return {**rates, "time/eval": time.perf_counter() - began}
+
+
+# The run
+
+
+class Run:
+    """What a run remembers from one iteration to the next, and its files."""
+
+    def __init__(self, args: Args) -> None:
+        self.args = args
+        use_gpu = args.device == "auto" and torch.cuda.is_available()
+        self.device = torch.device("cuda" if use_gpu else "cpu" if args.device == "auto" else args.device)
+        policy = starting_policy(args)
+        self.start = Actor(copy.deepcopy(policy), args, self.device) if args.kl_coef else None
+        self.actor = Actor(policy, args, self.device)
+        values = self.actor.value_parameters()
+        others = [p for p in policy.parameters() if p.requires_grad and all(p is not v for v in values)]
+        rates = (args.learning_rate, args.value_learning_rate)
+        self.optimizer = torch.optim.Adam(
+            [{"params": p, "lr": r} for p, r in zip((others, values), rates)], eps=1e-5
+        )
+        self.rng = np.random.default_rng(args.seed)
+        self.audit = CriticAudit(args.audit_window)
+        self.iteration = self.env_steps = 0
+
+    def save(self) -> None:
+        """Everything that the next iteration depends on, whole or not at all."""
+        buffer = io.BytesIO()
+        state = {
+            "policy": self.actor.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "numpy_rng": self.rng.bit_generator.state,
+            "torch_rng": self.actor.generator.get_state(),
+            "audit": self.audit.state_dict(),
+            "iteration": self.iteration,
+            "env_steps": self.env_steps,
+        }
+        torch.save(state, buffer)
+        write_bytes(self.args.out / "checkpoint.pt", buffer.getvalue())
+        save_policy(self.actor.policy, self.args.out / "policy")
+
+    def load(self) -> None:
+        """Goes on from the checkpoint."""
+        state = torch.load(self.args.out / "checkpoint.pt", map_location=self.device, weights_only=True)
+        self.actor.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.bit_generator.state = state["numpy_rng"]
+        self.actor.generator.set_state(state["torch_rng"].cpu())
+        self.audit.load_state_dict(state["audit"])
+        self.iteration, self.env_steps = state["iteration"], state["env_steps"]
+
+    def iterate(self, env: ActionChunk) -> dict[str, float | None]:
+        """One iteration: play, audit, learn."""
+        clock = dict.fromkeys(("time/env", "time/critic", "time/policy"), 0.0)
+        experience, finished = collect(env, self.actor, self.args, self.rng, clock)
+        metrics = EpisodeMetrics()
+        for episode in finished:
+            episode.add_to(metrics)
+            episode.add_to(self.audit)
+        only_value = self.args.algorithm == "ppo" and self.iteration < self.args.value_init_steps
+        began = time.perf_counter()
+        learned = update(
+            self.actor, self.start, self.optimizer, experience, self.args, self.rng, only_value=only_value
+        )
+        self.iteration += 1
+        self.env_steps += sum(episode.num_steps for episode in finished)
+        return {
+            **metrics.compute(),
+            **self.audit.compute(),
+            **learned,
+            **clock,
+            "time/update": time.perf_counter() - began,
+            "rollout/episodes": float(len(finished)),
+            "rollout/advantage_std": float(experience.returns.sub(experience.values).std()),
+            "train/iteration": float(self.iteration),
+        }
+
+
+def train(args: Args) -> None:
+    """The outer loop: iterate, evaluate, write, until the iterations or the time are up."""
+    began = time.monotonic()
+    if not args.resume and (args.out / "metrics.jsonl").exists():
+        raise ConfigError(f"Expected a new folder, but {args.out} holds a run. Continue it with --resume.")
+    run = Run(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.resume:
+        run.load()
+    write_text(args.out / "config.json", json.dumps(asdict(args), indent=2, default=str))
+    sinks = [TensorBoardSink(args.out / "tensorboard")] if args.tensorboard else []
+    sinks += [WandbSink(project="vlac-gym", mode="offline", dir=str(args.out))] if args.wandb else []
+    env = make_envs(args, run.actor.policy.chunk_size)
+    slowest = 0.0
+    with MetricsWriter(args.out, sinks, last_step=run.env_steps) as writer:
+        try:
+            if args.eval_every and run.iteration == 0:
+                writer.write(0, evaluate(env, run.actor, args))
+            while run.iteration < args.iterations:
+                before = time.monotonic()
+                if args.max_minutes is not None and before - began + slowest > 60 * args.max_minutes:
+                    print(f"Time is up after iteration {run.iteration}; continue with --resume")
+                    break
+                metrics = run.iterate(env)
+                is_last = run.iteration == args.iterations
+                if args.eval_every and (run.iteration % args.eval_every == 0 or is_last):
+                    metrics |= evaluate(env, run.actor, args)
+                slowest = max(slowest, time.monotonic() - before)
+                writer.write(run.env_steps, metrics | {"time/iteration": time.monotonic() - before})
+                run.save()
+                print(line_of(run, metrics), flush=True)
+                if (alarm := run.audit.alarm_text()) is not None:
+                    print(f"ALARM: {alarm}", flush=True)
+                    if args.stop_on_alarm:
+                        break
+        finally:
+            env.close()
+    try:
+        print(f"See {write_training_report(args.out)}")
+    except DependencyNotInstalled as e:
+        print(f"No picture of the run: {e}")
+
+
+def line_of(run: Run, metrics: dict[str, float | None]) -> str:
+    names = ("env/success_rate", "rollout/reward_mean", "critic/wrong_stops_per_100", "eval/success_rate")
+    shown = [f"{name} {metrics[name]:.3f}" for name in names if metrics.get(name) is not None]
+    return " | ".join([f"iteration {run.iteration}", f"{run.env_steps} env steps", *shown])
+
+
+if __name__ == "__main__":
+    train(tyro.cli(Args, description=__doc__))

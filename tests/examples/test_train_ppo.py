@@ -1,0 +1,165 @@
+"""Runs examples/train_ppo.py: on the toy env in the normal suite, on real LIBERO where minutes are allowed."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vlac_gym.clone.policy import load_policy
+from vlac_gym.errors import ConfigError
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_ppo.py"
+TINY = {
+    "tasks": "reach:0,reach:1",
+    "num_envs": 4,
+    "in_process": True,
+    "image_size": 16,
+    "step_limit": 6,
+    "chunk_size": 4,
+    "critic": "oracle",
+    "log_std": -0.5,
+    "value_init_steps": 1,
+    "episodes_per_env": 2,
+    "minibatch_size": 6,
+    "epochs": 2,
+    "eval_every": 2,
+    "eval_episodes": 6,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("train_ppo", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_ppo"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["train_ppo"]
+
+
+def metrics_of(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timeless = [
+        {
+            name: value
+            for name, value in row["metrics"].items()
+            if not name.startswith("time/") and "latency" not in name
+        }
+        for row in rows
+    ]
+    return [row["step"] for row in rows], timeless
+
+
+@pytest.mark.parametrize("options", [{}, {"algorithm": "grpo", "group_size": 2, "kl_coef": 0.1}])
+def test_two_iterations_and_two_after_a_resume_equal_four(example, tmp_path, options):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    example.train(example.Args(out=whole, iterations=4, **TINY | options))
+    example.train(example.Args(out=parts, iterations=2, **TINY | options))
+    with (parts / "metrics.jsonl").open(
+        "a"
+    ) as file:  # a run that was killed between its metrics and its checkpoint
+        file.write('{"step": 999, "time_s": 0.0, "metrics": {"train/kl": 9.0}}\n{"step": 99')
+    example.train(example.Args(out=parts, iterations=4, resume=True, **TINY | options))
+
+    assert metrics_of(whole) == metrics_of(parts)
+    ours, theirs = (load_policy(folder / "policy").state_dict() for folder in (whole, parts))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    steps, rows = metrics_of(whole)
+    assert len(steps) == 5
+    assert steps[0] == 0
+    assert [row.get("eval/episodes") for row in rows] == [6.0, None, 6.0, None, 6.0]
+    assert {row["rollout/episodes"] for row in rows[1:]} == {8.0}
+
+
+def test_the_first_iterations_train_the_value_alone(example, tmp_path):
+    example.train(example.Args(out=tmp_path / "a", iterations=1, **TINY))
+    trained = load_policy(tmp_path / "a" / "policy").state_dict()
+    untrained = example.starting_policy(example.Args(out=tmp_path, **TINY)).state_dict()
+    changed = {name.partition(".")[0] for name in trained if not torch.equal(trained[name], untrained[name])}
+    assert changed == {"value"}
+
+
+def test_the_second_iteration_trains_the_policy_and_leaves_the_noise(example, tmp_path):
+    example.train(example.Args(out=tmp_path / "a", iterations=2, **TINY))
+    trained = load_policy(tmp_path / "a" / "policy").state_dict()
+    untrained = example.starting_policy(example.Args(out=tmp_path, **TINY)).state_dict()
+    changed = {name.partition(".")[0] for name in trained if not torch.equal(trained[name], untrained[name])}
+    assert changed == {"encoders", "trunk", "mean", "value"}
+
+
+def test_advantages_by_hand(example):
+    # Two episodes of two chunks and one, gamma 0.5, lambda 0.5.
+    # Last chunk: 1 - 0.4 = 0.6. First: 0 + 0.5 * 0.4 - 0.2 + 0.25 * 0.6 = 0.15. Other episode: 0.5 - 0.1 = 0.4.
+    got = example.gae(np.array([0.0, 1.0, 0.5]), np.array([0.2, 0.4, 0.1]), [2, 1], gamma=0.5, lam=0.5)
+    assert got.tolist() == pytest.approx([0.15, 0.6, 0.4])
+
+
+def test_group_advantages_by_hand(example):
+    got = example.group_advantages([1.0, 0.5, 0.5, 0.25], ["a", "b", "a", "b"])
+    assert got.tolist() == [0.25, 0.125, -0.25, -0.125]
+
+
+def test_time_that_is_up_stops_with_a_checkpoint(example, tmp_path, capsys):
+    example.train(example.Args(out=tmp_path / "a", iterations=50, max_minutes=1e-4, **TINY))
+    assert "Time is up after iteration" in capsys.readouterr().out
+    steps, _ = metrics_of(tmp_path / "a")
+    assert len(steps) <= 2
+    assert (tmp_path / "a" / "learning.png").exists()
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_made(example, tmp_path):
+    with pytest.raises(ConfigError, match=r"held-out states to evaluate on, but \[25\]"):
+        example.Args(out=tmp_path / "a", train_init_states="0-25")
+    with pytest.raises(ConfigError, match="multiple of 2 tasks x group_size 4"):
+        example.Args(out=tmp_path / "a", **TINY | {"group_size": 4})
+    with pytest.raises(ConfigError, match="group_size >= 2 for grpo"):
+        example.Args(out=tmp_path / "a", algorithm="grpo")
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(ConfigError, match="holds a run"):
+        example.train(example.Args(out=tmp_path, **TINY))
+    assert not (tmp_path / "a").exists()
+
+
+def run_script(*options):
+    command = [sys.executable, "-W", "error::UserWarning", str(SCRIPT), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
+
+
+def test_the_script_itself_leaves_a_run_with_picture_and_page(tmp_path):
+    tiny = [
+        part
+        for name, value in TINY.items()
+        if name != "in_process"
+        for part in (f"--{name.replace('_', '-')}", value)
+    ]
+    done = run_script("--out", tmp_path / "run", "--in-process", "--iterations", 1, *tiny)
+    assert done.returncode == 0, done.stderr
+    assert "iteration 1 | " in done.stdout
+    assert f"See {tmp_path}/run/index.html" in done.stdout
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "a toy without physics" in page
+    assert "reads the simulator" in page
+
+
+@pytest.mark.slow
+def test_libero_judged_by_nano_in_worker_processes(tmp_path):
+    tiny = (
+        "--num-envs 2 --envs-per-worker 1 --image-size 64 --step-limit 16 --iterations 2 --value-init-steps 1"
+    )
+    tasks = ("--tasks", "libero_spatial:0,libero_object:0", "--eval-every", 2, "--eval-episodes", 2)
+    done = run_script(
+        "--out", tmp_path / "run", *tiny.split(), *tasks, "--critic", "nano", "--calibration", "nano"
+    )
+    assert done.returncode == 0, done.stderr
+    steps, rows = metrics_of(tmp_path / "run")
+    assert steps == [0, 32, 64]
+    assert [row.get("eval/episodes") for row in rows] == [2.0, None, 2.0]
+    assert all(0.0 <= row["rollout/reward_mean"] <= 1.0 for row in rows[1:])
+    assert all(math.isfinite(row["train/policy_loss"]) for row in rows[1:])

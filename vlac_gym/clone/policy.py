@@ -1,0 +1,152 @@
+"""A policy of 0.6 M parameters for a few tasks, without pretraining: `ClonePolicy`, `load_policy`, `save_policy`."""
+
+__all__ = ["ClonePolicy", "load_policy", "save_policy"]
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
+from vlac_gym.files.atomic import write_bytes, write_json
+
+with needs("A clone policy", "vlac"):
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional
+
+STATE_SIZE, ACTION_SIZE = 8, 7
+"""LIBERO's `state` and action."""
+
+_CONFIG, _WEIGHTS = "config.json", "policy.pt"
+
+
+class ClonePolicy(nn.Module):
+    """Pictures, arm state and task in, a chunk of actions out, and a value.
+
+    Each camera has a convolutional encoder of its own, whose channels are read out by their mean and by where they are
+    strongest (spatial soft-argmax: Levine et al., 2016). With the normalised state and the task's one-hot they go
+    through two layers of 512. The value head reads the same features without a gradient into them, so that learning
+    values never moves the actions.
+
+    Args:
+        tasks: Names of the tasks, as ``suite:id``; the one-hot's order.
+        chunk_size: Actions per decision, T >= 1.
+        image_size: Side to which pictures are averaged down before the encoder, >= 16.
+        cameras: Names of the pictures.
+
+    Attributes:
+        log_std: Parameter (7,), of the noise that `examples/train_ppo.py` explores with.
+        value: The value head.
+        state_mean, state_std: Buffers (8,), what a state is normalised with.
+
+    Raises:
+        ConfigError: An argument does not fit.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        chunk_size: int = 8,
+        image_size: int = 128,
+        cameras: Sequence[str] = ("agentview", "wrist"),
+    ) -> None:
+        super().__init__()
+        if not tasks or len(set(tasks)) < len(tasks) or chunk_size < 1 or image_size < 16 or not cameras:
+            raise ConfigError(
+                f"Expected different tasks, chunk_size >= 1, image_size >= 16 and a camera, got {list(tasks)}, "
+                f"{chunk_size}, {image_size} and {list(cameras)}."
+            )
+        self.tasks, self.cameras = tuple(tasks), tuple(cameras)
+        self.chunk_size, self.image_size = chunk_size, image_size
+        self.encoders = nn.ModuleDict({camera: _Encoder(image_size) for camera in self.cameras})
+        width = len(self.cameras) * _Encoder.OUT + STATE_SIZE + len(self.tasks)
+        self.trunk = nn.Sequential(*_layer(width, 512), *_layer(512, 512))
+        self.mean = nn.Linear(512, chunk_size * ACTION_SIZE)
+        self.value = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 1))
+        self.log_std = nn.Parameter(torch.full((ACTION_SIZE,), -2.5))
+        self.state_mean: Tensor
+        self.state_std: Tensor
+        self.register_buffer("state_mean", torch.zeros(STATE_SIZE))
+        self.register_buffer("state_std", torch.ones(STATE_SIZE))
+        nn.init.normal_(self.mean.weight, std=0.01)
+        nn.init.zeros_(self.mean.bias)
+
+    def forward(
+        self, images: Mapping[str, Tensor], state: Tensor, task: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Looks and decides.
+
+        Args:
+            images: Camera -> uint8 (B, H, W, 3).
+            state: float32 (B, 8).
+            task: float32 (B, tasks), one-hot.
+
+        Returns:
+            Means of the actions, float32 (B, T, 7), not bounded; the logarithm of their standard deviation, (7,);
+            values, (B,).
+        """
+        seen = [self.encoders[camera](images[camera]) for camera in self.cameras]
+        features = self.trunk(torch.cat([*seen, (state - self.state_mean) / self.state_std, task], dim=-1))
+        means = self.mean(features).view(-1, self.chunk_size, ACTION_SIZE)
+        return means, self.log_std, self.value(features.detach()).squeeze(-1)
+
+
+class _Encoder(nn.Module):
+    """A picture to `OUT` numbers."""
+
+    CHANNELS = 64
+    OUT = 3 * CHANNELS
+
+    def __init__(self, image_size: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        layers: list[nn.Module] = []
+        channels, side = 3, image_size
+        for width in (32, self.CHANNELS, self.CHANNELS):
+            stride = 2 if side >= 32 else 1  # down to 16 x 16 positions
+            layers += [nn.Conv2d(channels, width, 3, stride, 1), nn.GroupNorm(8, width), nn.ReLU()]
+            channels, side = width, side // stride
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) to float32 (B, OUT)."""
+        small = functional.adaptive_avg_pool2d(pictures.permute(0, 3, 1, 2).float() / 255.0, self.image_size)
+        features = self.layers(small)
+        height, width = features.shape[2:]
+        weights = features.flatten(2).softmax(dim=-1)
+        x = torch.linspace(-1.0, 1.0, width, device=features.device).repeat(height)
+        y = torch.linspace(-1.0, 1.0, height, device=features.device).repeat_interleave(width)
+        return torch.cat([(weights * x).sum(-1), (weights * y).sum(-1), features.mean(dim=(2, 3))], dim=-1)
+
+
+def save_policy(policy: ClonePolicy, folder: str | os.PathLike[str]) -> None:
+    """Writes `config.json` and `policy.pt`; the folder is made if it is missing."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(policy.state_dict(), buffer)
+    write_bytes(path / _WEIGHTS, buffer.getvalue())
+    config = {"tasks": policy.tasks, "chunk_size": policy.chunk_size, "image_size": policy.image_size}
+    write_json(path / _CONFIG, {**config, "cameras": policy.cameras})
+
+
+def load_policy(folder: str | os.PathLike[str]) -> ClonePolicy:
+    """Reads what `save_policy` wrote; on the CPU.
+
+    Raises:
+        ConfigError: The folder holds no such policy.
+    """
+    path = Path(folder)
+    try:
+        policy = ClonePolicy(**json.loads((path / _CONFIG).read_text(encoding="utf-8")))
+        policy.load_state_dict(torch.load(path / _WEIGHTS, map_location="cpu", weights_only=True))
+    except (OSError, ValueError, TypeError, RuntimeError) as e:
+        raise ConfigError(f"Expected a policy's {_CONFIG} and {_WEIGHTS} in {path}: {e}") from e
+    return policy
+
+
+def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ReLU()

@@ -11,9 +11,11 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
+from vlac_gym.curriculum import Curriculum
 from vlac_gym.errors import ConfigError
 from vlac_gym.rollout.turns import Aborted, Turns
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
+from vlac_gym.wrappers.vector.curriculum import CurriculumWrapper
 from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
 
 AnyVectorEnv = VectorEnv[Any, NDArray[Any], NDArray[Any]]
@@ -215,15 +217,13 @@ def _share_critic(group: AnyVectorEnv, lock: threading.Lock) -> None:
 
 def _check_curricula(groups: Sequence[AnyVectorEnv]) -> None:
     """Refuses groups whose assignments would depend on which of them is faster."""
-    from vlac_gym.wrappers.vector.curriculum import CurriculumWrapper  # imports vlac_gym.rollout itself
-
-    owners: dict[int, int] = {}
+    owners: dict[Curriculum, int] = {}
     for g, group in enumerate(groups):
         for env in _layers(group):
-            if isinstance(env, CurriculumWrapper) and owners.setdefault(id(env.curriculum), g) != g:
+            if isinstance(env, CurriculumWrapper) and owners.setdefault(env.curriculum, g) != g:
                 raise ConfigError(
                     f"Expected a curriculum of its own in each group with overlap=True, got the same "
-                    f"{type(env.curriculum).__name__} in groups {owners[id(env.curriculum)]} and {g}: which tasks they "
+                    f"{type(env.curriculum).__name__} in groups {owners[env.curriculum]} and {g}: which tasks they "
                     "play would depend on timing. Give each group's CurriculumWrapper its own curriculum, or use "
                     "PipelinedRollout(…, overlap=False)."
                 )

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
 
+_CHECKED = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
 
 def as_array(actions: Any, where: str = "actions") -> NDArray[Any]:
     """Actions as an array.
@@ -39,13 +41,14 @@ def check_action(action: Any, space: spaces.Space[Any]) -> None:
     """Refuses what an env could stumble over half way.
 
     Args:
-        action: Any form that `np.asarray` reads; values beyond the bounds are the env's own affair.
-        space: The action space; only a Box is looked at.
+        action: Any form that `np.asarray` reads.
+        space: The action space. Box, Discrete, MultiDiscrete and MultiBinary are looked at; values beyond the bounds
+            of a Box of floats are the env's own affair.
 
     Raises:
-        ConfigError: Another shape than the space's, no numbers, or not finite.
+        ConfigError: Another shape than the space's, no numbers, not finite, or a value that an integer space lacks.
     """
-    if not isinstance(space, spaces.Box):
+    if not isinstance(space, _CHECKED):
         return
     array = as_array(action, "an action")
     if array.shape != space.shape:
@@ -55,6 +58,7 @@ def check_action(action: Any, space: spaces.Space[Any]) -> None:
     require_numbers(array, "an action")
     if not np.isfinite(array).all():
         raise ConfigError(f"Expected a finite action, got {array.tolist()}. The env has not moved.")
+    _require_in_range(array, space, "an action")
 
 
 def checked_chunks(
@@ -91,7 +95,8 @@ def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int
         num_envs: N.
 
     Raises:
-        ConfigError: Another number of actions, a wrong shape of a Box's, no numbers, or not finite.
+        ConfigError: Another number of actions, a wrong shape of a Box's, no numbers, not finite, or a value that an
+            integer space lacks.
     """
     for where, space, part in _leaves("actions", action_space, actions):
         array = as_array(part, where)
@@ -102,6 +107,7 @@ def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int
         if not np.isfinite(array).all():
             envs = sorted(set(np.argwhere(~np.isfinite(array))[:, 0].tolist()))
             raise ConfigError(f"Expected finite {where}, got NaN or infinity for envs {envs}; nothing moved.")
+        _require_in_range(array, space, where)
     return list(iterate(action_space, actions))
 
 
@@ -131,5 +137,22 @@ def _leaves(where: str, space: spaces.Space[Any], part: Any) -> Iterator[tuple[s
             raise ConfigError(f"Expected {where} as a tuple of {len(space)}, got {part!r}.")
         for i, item in enumerate(space):
             yield from _leaves(f"{where}[{i}]", item, part[i])
-    elif isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+    elif isinstance(space, _CHECKED):
         yield where, space, part
+
+
+def _require_in_range(array: NDArray[Any], space: spaces.Space[Any], where: str) -> None:
+    """Refuses whole numbers that the space lacks, and fractions where it has whole numbers only."""
+    if space.dtype is None or np.dtype(space.dtype).kind not in "iub":
+        return
+    low: Any
+    high: Any
+    if isinstance(space, spaces.Box):
+        low, high = space.low, space.high
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        low, high = space.start, space.start + count - 1
+    else:
+        low, high = 0, 1
+    if ((array < low) | (array > high) | (array != np.floor(array))).any():
+        raise ConfigError(f"Expected {where} in {space}, got {array.tolist()}; nothing moved.")

@@ -12,7 +12,11 @@ import pytest
 
 from vlac_gym.curriculum import CurriculumConfig, CurriculumManager, EpisodeResult
 from vlac_gym.curriculum.ray_actor import RayCurriculum, _CurriculumActor
+from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, VlacGymError
+from vlac_gym.rollout import PipelinedRollout
+from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.wrappers.vector import CurriculumWrapper, VLACRewardWrapper
 
 
 class FakeRay:
@@ -128,6 +132,18 @@ def test_limits_out_of_range_are_refused(fake, limits):
         RayCurriculum(fake, **limits)
 
 
+def test_groups_that_learn_from_one_actor_are_refused(fake):
+    groups = [
+        CurriculumWrapper(
+            VLACRewardWrapper(RolloutVectorEnv([ScriptedEnv], mode="sync"), "oracle"), RayCurriculum(fake)
+        )
+        for _ in range(2)
+    ]
+    with pytest.raises(ConfigError, match="the same RayCurriculum in groups 0 and 1"):
+        PipelinedRollout(groups, lambda observations, infos, group: None)
+    PipelinedRollout(groups, lambda observations, infos, group: None, overlap=False)
+
+
 def test_a_missing_ray_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DependencyNotInstalled, match=r'pip install "vlac-gym\[ray\]"'):
@@ -220,6 +236,7 @@ class TestRealRay:
     def test_results_from_other_processes_reach_one_curriculum(self, ray):
         curriculum = RayCurriculum.start([0, 1], 5, CurriculumConfig(alpha=0.5), name="tasks")
         same = RayCurriculum.connect("tasks")
+        assert same == curriculum
         with pytest.raises(ConfigError, match="A curriculum 'tasks' can't be started"):
             RayCurriculum.start([0, 1], 5, name="tasks")
 
@@ -277,6 +294,7 @@ class TestRealRay:
     def test_a_pickled_connection_keeps_its_limits(self, ray):
         curriculum = RayCurriculum.start([0], 5, max_in_flight=3)
         copy = pickle.loads(pickle.dumps(curriculum))
+        assert (copy == curriculum, copy == RayCurriculum.start([0], 5)) == (True, False)
         assert copy._max_in_flight == 3
         assert copy.get_batch(1)[0].task_id == 0
         curriculum.stop()

@@ -1,0 +1,39 @@
+"""Actions are checked before anything moves: whole numbers that a space lacks, for one env and for N."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
+
+from vlac_gym.errors import ConfigError
+from vlac_gym.stepping.actions import check_action, checked_actions
+
+CASES = [
+    (spaces.Discrete(3), 2, 3),
+    (spaces.Discrete(3, start=-1), -1, 2),
+    (spaces.Discrete(3), 1, 1.5),
+    (spaces.MultiDiscrete([2, 4]), [1, 3], [2, 0]),
+    (spaces.MultiDiscrete([2, 4]), [0, 0], [0, -1]),
+    (spaces.MultiBinary(2), [1, 0], [0, 2]),
+    (spaces.Box(0, 9, (2,), np.int64), [0, 9], [0, 10]),
+]
+
+
+@pytest.mark.parametrize(("space", "good", "bad"), CASES)
+def test_one_env_takes_what_its_space_has(space, good, bad):
+    check_action(good, space)
+    with pytest.raises(ConfigError, match=r"Expected an action in .*, got"):
+        check_action(bad, space)
+
+
+@pytest.mark.parametrize(("space", "good", "bad"), CASES)
+def test_n_envs_take_what_their_space_has(space, good, bad):
+    batched = batch_space(space, 2)
+    taken = checked_actions(np.array([good, good]), batched, 2)
+    np.testing.assert_array_equal(taken, [good, good])
+    with pytest.raises(ConfigError, match=r"(?s)Expected actions in .*; nothing moved"):
+        checked_actions(np.array([good, bad]), batched, 2)
+
+
+def test_floats_beyond_a_box_are_the_envs_own_affair():
+    check_action(np.full(7, 3.0), spaces.Box(-1, 1, (7,)))

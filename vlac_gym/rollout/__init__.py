@@ -1,6 +1,18 @@
 """Driving vector envs by a policy, and following their episodes."""
 
-__all__ = ["EpisodeLog", "FinishedEpisode", "PipelinedRollout", "RolloutStep"]
+__all__ = [
+    "AsyncRollout",
+    "EpisodeLog",
+    "EpisodeStart",
+    "FinishedEpisode",
+    "PipelinedRollout",
+    "PlayedEpisode",
+    "PolicyRow",
+    "RolloutStep",
+    "StepBuffer",
+]
 
+from vlac_gym.rollout.async_rollout import AsyncRollout, StepBuffer
 from vlac_gym.rollout.pipelined import PipelinedRollout, RolloutStep
+from vlac_gym.rollout.playing import EpisodeStart, PlayedEpisode, PolicyRow
 from vlac_gym.vector.finished import EpisodeLog, FinishedEpisode

@@ -4,7 +4,7 @@ Shared memory is anonymous (an unlinked file that multiprocessing hands to its c
 leave a segment behind, and nothing is pickled.
 """
 
-__all__ = ["allocate", "copy_row", "copy_rows", "read_row", "view", "write_row"]
+__all__ = ["allocate", "copy_row", "copy_rows", "read_row", "stack_rows", "view", "write_row"]
 
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
@@ -78,6 +78,16 @@ def copy_rows(batch: Any, rows: Sequence[int]) -> Any:
     if isinstance(batch, tuple):
         return tuple(copy_rows(item, rows) for item in batch)
     return batch[list(rows)]
+
+
+def stack_rows(observations: Sequence[Any]) -> Any:
+    """One or more envs' observations as a batch."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: stack_rows([one[key] for one in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(stack_rows(part) for part in zip(*observations, strict=True))
+    return np.stack(observations)
 
 
 def _check(space: spaces.Space[Any], where: str) -> None:

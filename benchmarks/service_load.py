@@ -35,7 +35,7 @@ import numpy as np
 from obvious_server import OBVIOUS, naive_server, to_base64
 from timed_critic import register_timed, warm_up
 
-from vlac_gym.critic.base import Critic, value_lists
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.service.client import RemoteCritic
 
@@ -74,7 +74,7 @@ def warm_up_envs(envs: range) -> range:
     return range(envs.start + 10_000, envs.stop + 10_000)
 
 
-def run_episodes(critic: Critic, frames: list[list[np.ndarray]], wait: Callable[[], None]) -> Load:
+def run_episodes(critic: BaseCritic, frames: list[list[np.ndarray]], wait: Callable[[], None]) -> Load:
     """Judges the envs in lockstep, as a vector env does: one question per step, one for all values."""
     tasks = [TASK] * len(frames)
     step_seconds: list[float] = []
@@ -84,7 +84,7 @@ def run_episodes(critic: Critic, frames: list[list[np.ndarray]], wait: Callable[
         begin = time.perf_counter()
         critic.success_prob([episode[step] for episode in frames], tasks)
         step_seconds.append(time.perf_counter() - begin)
-    value_lists(critic, [episode[::VALUE_STRIDE] for episode in frames], tasks)
+    critic.values([episode[::VALUE_STRIDE] for episode in frames], tasks)
     return Load(step_seconds, 0, started_at, time.time())
 
 

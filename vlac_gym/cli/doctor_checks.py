@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -43,10 +43,6 @@ from vlac_gym.errors import (
     VlacGymError,
 )
 from vlac_gym.extras import needs
-from vlac_gym.specs.options import split_spec
-
-if TYPE_CHECKING:
-    from vlac_gym.service.client import RemoteCritic
 
 _TIMEOUT_S = 120.0
 
@@ -219,9 +215,9 @@ def check_critic(spec: str) -> Check:
                 return Check(
                     name, "ok", f"{spec} is privileged: it reads the simulator, there is nothing to reach"
                 )
-            if split_spec(spec)[0] in ("http", "https"):
-                # A lost server is told at once, and not after all the retries of a question.
-                cast("RemoteCritic", critic).server_info(retry=False)
+            critic.identify(
+                retry=False
+            )  # A lost server is told at once, not after all the retries of a question.
             picture = np.full((64, 64, 3), 127, dtype=np.uint8)
             prob = float(critic.success_prob([picture], ["put the bowl on the plate"])[0])
             info = critic.describe()

@@ -10,7 +10,7 @@ from pathlib import Path
 from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic, described
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.data.collect_options import CollectOptions, check_collection
@@ -106,7 +106,7 @@ def run(args: Args) -> int:
         critic = make_critic(args.critic)
         try:
             if args.one_shot:
-                require_references(described(critic))
+                require_references(critic.identify())
             if dataset is None:
                 dataset = _collected(args)
             if args.one_shot and references is None:

@@ -15,8 +15,9 @@ from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.base import Critic, described
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
+from vlac_gym.critic.recorded import RecordedCritic
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import limit_torch_threads
@@ -37,7 +38,7 @@ from vlac_gym.wrappers.rule_setup import resolve_rule
 _RULE_OPTIONS = ("done_threshold", "done_patience", "done_interval", "min_steps", "min_value", "value_stride")
 
 
-_NOT_SETTINGS = ("out", "resume", "torch_threads")
+_NOT_SETTINGS = ("out", "record_critic", "resume", "torch_threads")
 """Arguments that may differ when a run is resumed, perhaps on another machine."""
 
 
@@ -57,8 +58,11 @@ class Args:
     """What drives the arm: expert, random, zero, replay:FILE, expert:noise=0.1, ws://host:8000, module:factory, …; see
     docs/policies.md."""
     critic: str = "oracle"
-    """Who judges: nano, transformers:PATH, http://host:8400, …; oracle and noisy_oracle:tpr=0.8 are privileged: they
-    read the simulator, so that the default shows what a perfect critic would do."""
+    """Who judges: nano, transformers:PATH, http://host:8400, recorded:FILE, …; oracle and noisy_oracle:tpr=0.8 are
+    privileged: they read the simulator, so that the default shows what a perfect critic would do."""
+    record_critic: Path | None = None
+    """File for the critic's questions and answers, new or one that --resume continues; --critic recorded:FILE gives
+    them again without a model."""
     mode: Mode = "train"
     """train: the critic pays and stops. eval: the simulator does, and the critic is not called."""
     episodes: int = 1
@@ -127,6 +131,8 @@ def run(args: Args) -> int:
     with claim_folder(args.out, resume=True, ours=RUN_FILES) as path:
         recorded_episodes(path, settings, resume=args.resume)
         critic = make_critic(args.critic)
+        if args.record_critic is not None:
+            critic = RecordedCritic(critic, args.record_critic)
         limit_torch_threads(args.torch_threads, renders_in_software=renders_in_software())
         judged: VLACRewardWrapper[Any, Any] = VLACRewardWrapper(
             env,
@@ -137,7 +143,7 @@ def run(args: Args) -> int:
             on_critic_mismatch=args.on_critic_mismatch,
             **cast(Any, _rule_options(args)),
         )
-        who = described(critic)  # A lost server is told before a simulator is built.
+        who = critic.identify()  # A lost server is told before a simulator is built.
         recorded = EpisodeVideoWrapper(judged, critic_info=who)
         plan = _Plan(task, policy, critic, judged, recorded)
         folder = RunFolder(path, run=settings, critic=who, resume=args.resume)
@@ -175,6 +181,8 @@ def _check(args: Args) -> None:
     if args.max_episode_steps is not None and args.max_episode_steps < 1:
         raise ConfigError(f"Expected --max-episode-steps >= 1, got {args.max_episode_steps}.")
     check_critic(args.critic)
+    if args.record_critic is not None and not args.record_critic.parent.is_dir():
+        raise ConfigError(f"Expected --record-critic in an existing folder, got {args.record_critic}.")
     resolve_rule(args.preset, args.calibration, _rule_options(args), args.max_episode_steps)
     require_video_packages()
 

@@ -1,6 +1,7 @@
 """Critics: `make_critic` builds one from a spec, `Critic` is the protocol they share."""
 
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.critic.registry import known_critics, make_critic, register_critic
+from vlac_gym.critic.wrapper import CriticWrapper
 
-__all__ = ["Critic", "known_critics", "make_critic", "register_critic"]
+__all__ = ["BaseCritic", "Critic", "CriticWrapper", "known_critics", "make_critic", "register_critic"]

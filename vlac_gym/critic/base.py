@@ -1,21 +1,20 @@
-"""The critic protocol: `Critic`, and the checks all critics share.
+"""The critic protocol, `Critic`; `BaseCritic`, which declares what else a critic can do; the checks all critics share.
 
 Critics see pictures and task texts. They are batch first, deterministic, and never change a frame. Privileged ones read
 the simulator beside the picture: `vlac_gym.critic.signals`.
 """
 
 __all__ = [
+    "BaseCritic",
     "Critic",
     "check_frame",
     "check_frames",
     "check_same_length",
     "check_tasks",
-    "described",
     "frame_digest",
-    "value_and_progress",
-    "value_lists",
 ]
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -90,6 +89,120 @@ class Critic(Protocol):
         ...
 
 
+class BaseCritic(ABC):
+    """A critic that declares what it can do besides answering, so that nobody has to probe it.
+
+    Subclasses give `success_prob`, `progress`, `value` and `describe`; all else has a neutral default. One that has the
+    methods of `Critic` alone and inherits nothing is taken everywhere: `vlac_gym.critic.wrapper.adapted` completes it.
+
+    Attributes:
+        is_remote: Whether its model runs in a server.
+    """
+
+    is_remote: bool = False
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether `sleep` and `wake` do something; False by default."""
+        return False
+
+    @abstractmethod
+    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
+        """See `Critic.success_prob`."""
+
+    @abstractmethod
+    def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> FloatArray:
+        """See `Critic.progress`."""
+
+    @abstractmethod
+    def value(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> FloatArray:
+        """See `Critic.value`."""
+
+    @abstractmethod
+    def describe(self) -> CriticInfo:
+        """See `Critic.describe`."""
+
+    def identify(self, *, retry: bool = True) -> CriticInfo:
+        """`describe`; a remote critic asks its server first, for it knows little before that has answered.
+
+        Args:
+            retry: False raises a lost connection at once.
+
+        Raises:
+            CriticError: The server does not answer.
+        """
+        return self.describe()
+
+    def values(
+        self,
+        episodes: Sequence[Sequence[Frame]],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> list[FloatArray]:
+        """The value lists of several episodes, float32 (T_i,) each; by default one `value` after the other."""
+        return [
+            self.value(frames, task, references=references)
+            for frames, task in zip(episodes, tasks, strict=True)
+        ]
+
+    def value_and_progress(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """An episode's value list and the progress of its neighbouring frames; by default `value` and `progress`.
+
+        Args:
+            frames: T >= 1 frames of one episode, in order.
+            task: Instruction text.
+            references: As of `Critic.value`.
+
+        Returns:
+            float32 (T,) in [0, 1], and float32 (T - 1,) in [-1, 1].
+        """
+        values = self.value(frames, task, references)
+        pairs = len(frames) - 1
+        return values, self.progress(frames[:-1], frames[1:], [task] * pairs, references)
+
+    def warm_up(self) -> None:  # noqa: B027 (most critics need none)
+        """Prepares for questions; changes no answer. Does nothing by default."""
+
+    def sleep(self) -> None:
+        """Frees accelerator memory until `wake`.
+
+        Raises:
+            ConfigError: It can't: `can_sleep` is False.
+        """
+        raise self._sleepless("sleep")
+
+    def wake(self) -> None:
+        """Undoes `sleep`.
+
+        Raises:
+            ConfigError: It can't: `can_sleep` is False.
+        """
+        raise self._sleepless("wake")
+
+    def gpu_memory_bytes(self) -> int | None:
+        """GPU memory that its server or it holds, bytes; None, the default, where it can't tell."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 (most critics hold nothing)
+        """Frees what the critic holds; safe to call twice. Does nothing by default."""
+
+    def _sleepless(self, method: str) -> ConfigError:
+        return ConfigError(
+            f"Expected a critic that can {method}, got {self.describe().name!r} ({type(self).__name__}), whose "
+            "can_sleep is False. Ask can_sleep first, or close it."
+        )
+
+
 def check_tasks(tasks: Sequence[str]) -> None:
     """Raises `ConfigError` unless `tasks` is a sequence of non-empty texts (not one text)."""
     if isinstance(tasks, str):
@@ -105,62 +218,3 @@ def check_same_length(**sequences: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         got = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ConfigError(f"Expected the same number of each, got {got}.")
-
-
-def described(critic: Critic) -> CriticInfo:
-    """What a critic is; a remote one is asked first, for it knows little before its server has answered.
-
-    Raises:
-        CriticError: The server does not answer.
-    """
-    ask_server = getattr(critic, "server_info", None)
-    if ask_server is not None:
-        ask_server()
-    return critic.describe()
-
-
-def value_lists(
-    critic: Critic,
-    episodes: Sequence[Sequence[Frame]],
-    tasks: Sequence[str],
-    references: Sequence[Frame] | None = None,
-) -> list[FloatArray]:
-    """The value lists of several episodes, in one call where the critic can do that.
-
-    A critic may have a method `values(episodes, tasks, references=None) -> list[float32 (T_i,)]`; for one
-    that has none, `value` is called for each episode.
-    """
-    batched = getattr(critic, "values", None)
-    if batched is not None:
-        lists: list[FloatArray] = batched(episodes, tasks, references=references)
-        return lists
-    return [
-        critic.value(frames, task, references=references)
-        for frames, task in zip(episodes, tasks, strict=True)
-    ]
-
-
-def value_and_progress(
-    critic: Critic, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """An episode's value list and the progress of its neighbouring frames, in one pass where the critic can do that.
-
-    A critic may have a method `value_and_progress(frames, task, references)`, whose values are those of `value`;
-    one that has none is asked for both.
-
-    Args:
-        critic: Who is asked.
-        frames: T >= 1 frames of one episode, in order.
-        task: Instruction text.
-        references: As of `Critic.value`.
-
-    Returns:
-        float32 (T,) in [0, 1], and float32 (T - 1,) in [-1, 1].
-    """
-    both = getattr(critic, "value_and_progress", None)
-    if both is not None:
-        answers: tuple[FloatArray, FloatArray] = both(frames, task, references)
-        return answers
-    values = critic.value(frames, task, references)
-    pairs = len(frames) - 1
-    return values, critic.progress(frames[:-1], frames[1:], [task] * pairs, references)

@@ -13,14 +13,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from vlac_gym.critic.base import check_same_length, check_tasks
+from vlac_gym.critic.base import BaseCritic, check_same_length, check_tasks
 from vlac_gym.critic.signals import EpisodeSignals, FrameSignals, signals_of
 from vlac_gym.errors import ConfigError
 from vlac_gym.specs.options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 
-class OracleCritic:
+class OracleCritic(BaseCritic):
     """Privileged: answers from the simulator's success and distance to the goal.
 
     `success_prob` is 1.0 where the goal predicates hold and else 0.0. With g the env's `goal_progress`
@@ -72,9 +72,6 @@ class OracleCritic:
     def describe(self) -> CriticInfo:
         """Names it, and says that it is privileged."""
         return CriticInfo(name=self._name, model="simulator", is_privileged=True)
-
-    def close(self) -> None:
-        """Does nothing."""
 
     def _is_done(self, signals: FrameSignals) -> bool:
         return signals.success

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.critic.base import check_frames, check_same_length, check_tasks, frame_digest
+from vlac_gym.critic.base import BaseCritic, check_frames, check_same_length, check_tasks, frame_digest
 from vlac_gym.errors import ConfigError
 from vlac_gym.specs.options import option_types, read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
 
-class RandomCritic:
+class RandomCritic(BaseCritic):
     """Answers by drawing from the frames' digests: any picture has one answer, as with every critic.
 
     `success_prob` is 1.0 with probability `done_rate`, else 0.0; `progress` is uniform in [-1, 1), and the value list
@@ -78,9 +78,6 @@ class RandomCritic:
     def describe(self) -> CriticInfo:
         """Names it with its parameters."""
         return CriticInfo(name="random", details={"done_rate": self._done_rate, "seed": self._seed})
-
-    def close(self) -> None:
-        """Does nothing."""
 
     def _draw(self, question: bytes, *frames: Frame) -> float:
         """Uniform in [0, 1): 24 bits, which float32 holds."""

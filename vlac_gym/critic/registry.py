@@ -9,7 +9,8 @@ __all__ = ["check_critic", "known_critics", "make_critic", "register_critic"]
 from collections.abc import Mapping
 from typing import Any
 
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import BaseCritic, Critic
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.errors import ConfigError
 from vlac_gym.specs.own_code import call_factory
 from vlac_gym.specs.registry import Registry
@@ -31,6 +32,7 @@ _CRITICS: Registry[Critic] = Registry(
         "oracle": "vlac_gym.critic.oracle:OracleCritic.from_spec",
         "noisy_oracle": "vlac_gym.critic.oracle:NoisyOracleCritic.from_spec",
         "random": "vlac_gym.critic.random:RandomCritic.from_spec",
+        "recorded": "vlac_gym.critic.recorded:ReplayedCritic.from_spec",
         "scripted": "vlac_gym.critic.scripted:ScriptedCritic.from_spec",
         "nano": "vlac_gym.critic.nano.factory:from_package",
         "transformers": "vlac_gym.critic.vlac.factories:from_transformers",
@@ -65,7 +67,7 @@ def register_critic(name: str, target: str) -> None:
     _CRITICS.register(name, target)
 
 
-def make_critic(spec: str, **options: Any) -> Critic:
+def make_critic(spec: str, **options: Any) -> BaseCritic:
     """Builds the critic that a spec names.
 
     Args:
@@ -78,7 +80,7 @@ def make_critic(spec: str, **options: Any) -> Critic:
         ConfigError: Unknown name, or an argument that does not fit.
         DependencyNotInstalled: The critic needs an extra.
     """
-    return _CRITICS.make(spec, **options)
+    return adapted(_CRITICS.make(spec, **options))
 
 
 def check_critic(critic: object) -> None:

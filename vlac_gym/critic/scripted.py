@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlac_gym.critic.base import check_frames, check_same_length, check_tasks
+from vlac_gym.critic.base import BaseCritic, check_frames, check_same_length, check_tasks
 from vlac_gym.errors import ConfigError, CriticResponseError
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
@@ -23,7 +23,7 @@ class CriticCall:
     count: int
 
 
-class ScriptedCritic:
+class ScriptedCritic(BaseCritic):
     """Answers from lists, one entry per frame or pair; an exception in a list is raised instead.
 
     The answers are not checked: NaN and out-of-range numbers pass, since tests need critics that are wrong.
@@ -105,9 +105,6 @@ class ScriptedCritic:
     def describe(self) -> CriticInfo:
         """Names it."""
         return CriticInfo(name="scripted")
-
-    def close(self) -> None:
-        """Does nothing."""
 
     def _next_array(self, method: Literal["success_prob", "progress"], count: int) -> FloatArray:
         self.calls.append(CriticCall(method, count))

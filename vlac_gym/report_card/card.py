@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from vlac_gym import __version__
-from vlac_gym.critic.base import Critic, described
+from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import reset_cuda_memory_peak
 from vlac_gym.critic.knowledge import OnMismatch
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.report_card.asking import AskedCritic, Call
@@ -131,7 +132,8 @@ def make_card(
         CriticError: The critic fails otherwise than by an unusable answer.
     """
     config = config or CardConfig()
-    info = described(critic)
+    critic = adapted(critic)
+    info = critic.identify()
     picker = _picker(info, references, config)
     unknowns = settle_unknowns(
         info,

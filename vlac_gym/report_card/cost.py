@@ -8,7 +8,7 @@ from itertools import cycle
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_peak_bytes
 from vlac_gym.errors import CriticResponseError
 from vlac_gym.report_card.asking import AskedCritic, Call
@@ -96,18 +96,17 @@ def stall_fraction(checks: int, check_s: float, value_s: float, rollout_s: float
     return wait_s / (wait_s + rollout_s)
 
 
-def gpu_memory(critic: Critic, info: CriticInfo) -> Estimate:
+def gpu_memory(critic: BaseCritic, info: CriticInfo) -> Estimate:
     """GPU memory in GiB: torch's peak in this process, or what the critic's server holds.
 
-    Torch's peak counts from `cuda_memory.reset_cuda_memory_peak` on. A critic with a method
-    `gpu_memory_bytes() -> float | None`, as `RemoteCritic` has, is asked instead.
+    Torch's peak counts from `cuda_memory.reset_cuda_memory_peak` on. A critic whose
+    `gpu_memory_bytes` tells is believed instead.
     """
-    ask_server = getattr(critic, "gpu_memory_bytes", None)
-    if ask_server is not None:
-        held = ask_server()
-        if held is None:
-            return refused("the server does not say how much GPU memory it holds")
+    held = critic.gpu_memory_bytes()
+    if held is not None:
         return Estimate(held / _GIB, n=1) if held else refused("the server holds no GPU memory")
+    if critic.is_remote:
+        return refused("the server does not say how much GPU memory it holds")
     if info.is_privileged or info.device == "cpu":
         return refused("the critic runs on a CPU")
     if info.device == "remote":

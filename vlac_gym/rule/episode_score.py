@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic, check_frames, described, value_and_progress
+from vlac_gym.critic.base import Critic, check_frames
 from vlac_gym.critic.knowledge import OnMismatch, find_mismatches, settle_mismatches
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.errors import ConfigError
 from vlac_gym.metrics.progress import negative_rate, value_order_correlation
 from vlac_gym.types import FloatArray, Frame
@@ -117,7 +118,8 @@ def score_episode(
             of range.
         CriticError: No usable answer.
     """
-    info = described(critic)
+    asked = adapted(critic)
+    info = asked.identify()
     if info.is_privileged:
         raise ConfigError(
             f"Expected a critic that goes by pictures, got {info.name!r}, which reads the simulator; "
@@ -133,7 +135,7 @@ def score_episode(
     total = len(checked) + len(judged)
     tell = on_progress or (lambda done, total: None)
     tell(0, total)
-    values, progress = value_and_progress(critic, [frames[i] for i in judged], task, references)
+    values, progress = asked.value_and_progress([frames[i] for i in judged], task, references)
     success_prob = _success_prob(
         critic, [frames[i] for i in checked], task, lambda done: tell(len(judged) + done, total)
     )

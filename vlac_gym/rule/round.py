@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic, value_lists
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.errors import CriticError, CriticResponseError
 from vlac_gym.rule.episode import AskDone, AskProgress, AskValues, Question, Step, Verdict
 from vlac_gym.types import FloatArray, Frame
@@ -64,7 +64,9 @@ class OpenStep:
             self.question, self._verdict = None, stop.value
 
 
-def ask_round(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Frame] | None = None) -> None:
+def ask_round(
+    critic: BaseCritic, steps: Sequence[OpenStep], references: Sequence[Frame] | None = None
+) -> None:
     """Asks all that the steps want to know, whereupon each has its verdict.
 
     A call that fails is the error of every step it asked about, a bad answer of its own step alone.
@@ -82,7 +84,9 @@ def ask_round(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Fr
         _ask_values(critic, values, references)
 
 
-def ask_oldest(critic: Critic, steps: Sequence[OpenStep], references: Sequence[Frame] | None = None) -> None:
+def ask_oldest(
+    critic: BaseCritic, steps: Sequence[OpenStep], references: Sequence[Frame] | None = None
+) -> None:
     """One call to the critic: about the first step that has a question, and all others that have one of its kind.
 
     Steps may have a further question afterwards; else as `ask_round`.
@@ -112,7 +116,7 @@ def _asking(steps: Sequence[OpenStep], kind: type[Asked]) -> list[tuple[OpenStep
     return [(step, question) for step in steps if isinstance(question := step.question, kind)]
 
 
-def _ask_done(critic: Critic, asking: Sequence[tuple[OpenStep, AskDone]]) -> None:
+def _ask_done(critic: BaseCritic, asking: Sequence[tuple[OpenStep, AskDone]]) -> None:
     frames, tasks = [question.frame for _, question in asking], [step.task for step, _ in asking]
     _ask(
         [step for step, _ in asking],
@@ -122,7 +126,7 @@ def _ask_done(critic: Critic, asking: Sequence[tuple[OpenStep, AskDone]]) -> Non
 
 
 def _ask_progress(
-    critic: Critic, asking: Sequence[tuple[OpenStep, AskProgress]], references: Sequence[Frame] | None
+    critic: BaseCritic, asking: Sequence[tuple[OpenStep, AskProgress]], references: Sequence[Frame] | None
 ) -> None:
     before, after = [question.before for _, question in asking], [question.after for _, question in asking]
     tasks = [step.task for step, _ in asking]
@@ -136,12 +140,12 @@ def _ask_progress(
 
 
 def _ask_values(
-    critic: Critic, asking: Sequence[tuple[OpenStep, AskValues]], references: Sequence[Frame] | None
+    critic: BaseCritic, asking: Sequence[tuple[OpenStep, AskValues]], references: Sequence[Frame] | None
 ) -> None:
     episodes, tasks = [question.frames for _, question in asking], [step.task for step, _ in asking]
 
     def call() -> list[FloatArray]:
-        lists = value_lists(critic, episodes, tasks, references)
+        lists = critic.values(episodes, tasks, references)
         if len(lists) != len(episodes):
             raise CriticResponseError(
                 f"Expected {len(episodes)} value lists from the critic, got {len(lists)}."

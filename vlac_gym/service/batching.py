@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.fair_queue import FairQueue
 from vlac_gym.service.jobs import NO_RESULT, Job, JobResult, Slice, ask_critic
@@ -56,7 +56,7 @@ class Batcher:
                 f"got {max_batch}, {max_queue}, {max_wait_s}."
             )
         self.state: BatcherState = "loading"
-        self._critic: Critic | None = None
+        self._critic: BaseCritic | None = None
         self._metrics = metrics
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._queue = FairQueue(max_queue)
@@ -71,7 +71,7 @@ class Batcher:
         """True while questions that come are answered, now or after `wake`."""
         return self._runner is not None and not self._runner.done()
 
-    async def start(self, make: Callable[[], Critic]) -> None:
+    async def start(self, make: Callable[[], BaseCritic]) -> None:
         """Makes the critic on its thread and begins to answer; questions may come before.
 
         Raises:
@@ -229,15 +229,16 @@ class Batcher:
         async with self._model_lock:
             if self.state not in ("awake", "asleep"):
                 raise self.unavailable()
-            call = getattr(self._critic, method, None)
+            assert self._critic is not None, "it is awake or asleep only after the critic was made"
+            can_sleep = self._critic.can_sleep
             if self.state != state:
                 if state == "asleep":
                     self._set_state(state)
-                if call is not None:
-                    await self._ask_critic(call)
+                if can_sleep:
+                    await self._ask_critic(self._critic.sleep if method == "sleep" else self._critic.wake)
                 self._set_state(state)
                 self._news.set()
-            return call is not None
+            return can_sleep
 
     def _set_state(self, state: BatcherState) -> None:
         self.state = state

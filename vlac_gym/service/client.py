@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeVar, cast
 
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.service.client_config import ClientConfig, read_url_spec
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause, Steps
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 logger = logging.getLogger(__name__)
 
 
-class RemoteCritic:
+class RemoteCritic(BaseCritic):
     """A critic on a server, with the answers of the critic there.
 
     Connects on first use, can be pickled, forked and shared by threads. Retries lost connections,
@@ -63,6 +64,8 @@ class RemoteCritic:
         self._config = replace(config or ClientConfig(), **options).with_token()
         self._exchanges: dict[int, Exchange] = {}
         self._clients: dict[int, httpx.Client] = {}
+
+    is_remote = True
 
     @classmethod
     def from_http(cls, argument: str, **options: Any) -> Self:
@@ -149,7 +152,7 @@ class RemoteCritic:
         tasks: Sequence[str],
         references: Sequence[Frame] | None = None,
     ) -> list[FloatArray]:
-        """The value lists of several episodes in one request; see `vlac_gym.critic.base.value_lists`."""
+        """The value lists of several episodes in one request; see `BaseCritic.values`."""
         config = self._config
         question = value_question(episodes, tasks, references, config.encoding, config.jpeg_quality)
         return question.cut(self._drive(self._exchange.ask(question)))
@@ -177,10 +180,20 @@ class RemoteCritic:
         """
         return self._drive(self._exchange.get_info() if retry else self._exchange.look())
 
-    def gpu_memory_bytes(self) -> float | None:
+    def identify(self, *, retry: bool = True) -> CriticInfo:
+        """`describe` after `server_info`, which raises where there is no answer."""
+        self.server_info(retry=retry)
+        return self.describe()
+
+    @property
+    def can_sleep(self) -> bool:
+        """True: the server is told, and does what its critic can."""
+        return True
+
+    def gpu_memory_bytes(self) -> int | None:
         """GPU memory that torch holds in the server's process now, bytes; 0 without a GPU, None from old servers."""
         held = self.server_info().get("gpu_memory_bytes")
-        return None if held is None else float(held)
+        return None if held is None else int(held)
 
     def sleep(self) -> None:
         """Frees the server's GPU memory until `wake`; questions wait meanwhile."""

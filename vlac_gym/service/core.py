@@ -10,8 +10,9 @@ from functools import partial
 from typing import TypeVar
 
 from vlac_gym import __version__
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.critic.engines.cuda_memory import cuda_memory_bytes
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.errors import ConfigError
 from vlac_gym.service.batching import Batcher
 from vlac_gym.service.decoding import decode_request, decode_upload
@@ -125,8 +126,8 @@ class CriticService:
         self.load_error = None if loading.cancelled() else loading.exception()
         loading.result()
 
-    def _load_critic(self) -> Critic:
-        critic = self._make_critic()
+    def _load_critic(self) -> BaseCritic:
+        critic = adapted(self._make_critic())
         info = critic.describe()
         if info.is_privileged:
             critic.close()
@@ -134,9 +135,7 @@ class CriticService:
                 f"Critic {info.name!r} reads the simulator's state, which no request carries, so it can't be "
                 "served. Give it to the wrapper in the simulator's process instead."
             )
-        warm_up = getattr(critic, "warm_up", None)
-        if warm_up is not None:
-            warm_up()
+        critic.warm_up()
         self._info = info
         self.critic_id = info.fingerprint
         return critic

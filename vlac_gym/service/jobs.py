@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vlac_gym.critic.base import Critic, value_lists
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.errors import CriticResponseError
 from vlac_gym.service.protocol import Operation
 from vlac_gym.service.wire_errors import ServiceError
@@ -129,7 +129,7 @@ class Slice:
         return self.stop - self.start
 
 
-def ask_critic(critic: Critic, batch: Sequence[Slice]) -> FloatArray:
+def ask_critic(critic: BaseCritic, batch: Sequence[Slice]) -> FloatArray:
     """Asks the critic for one batch: float32 (N,) for N items, in order.
 
     Raises:
@@ -140,7 +140,7 @@ def ask_critic(critic: Critic, batch: Sequence[Slice]) -> FloatArray:
     frames = [frame for piece in batch for frame in piece.job.frames[piece.start : piece.stop]]
     if first.operation == "value":
         episodes, tasks = [piece.job.frames for piece in batch], [piece.job.tasks[0] for piece in batch]
-        lists = value_lists(critic, episodes, tasks, first.references)
+        lists = critic.values(episodes, tasks, first.references)
         if [len(values) for values in lists] != [len(episode) for episode in episodes]:
             raise CriticResponseError(
                 f"Expected value lists of {[len(episode) for episode in episodes]} numbers of the critic, "

@@ -200,7 +200,7 @@ def value_question(
     encoding: Encoding,
     jpeg_quality: int,
 ) -> Question:
-    """`vlac_gym.critic.base.value_lists` as a question.
+    """`vlac_gym.critic.base.BaseCritic.values` as a question.
 
     Raises:
         ConfigError: As `Critic.value`.

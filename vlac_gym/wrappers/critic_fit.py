@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from vlac_gym.critic.base import Critic, described
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.critic.knowledge import Mismatch, OnMismatch, find_mismatches, settle_mismatches
 from vlac_gym.errors import CriticError
 from vlac_gym.types import CriticInfo
@@ -52,7 +52,7 @@ class CriticFit:
         self._info: CriticInfo | None = None
         self._settled: set[object] = set()
 
-    def check(self, critic: Critic, task: str, info: Mapping[str, Any]) -> None:
+    def check(self, critic: BaseCritic, task: str, info: Mapping[str, Any]) -> None:
         """Settles what the critic does not know of an episode.
 
         Args:
@@ -69,7 +69,7 @@ class CriticFit:
             return
         if self._info is None:
             try:
-                self._info = described(critic)
+                self._info = critic.identify()
             except CriticError as e:
                 if not self._waits_for_server:
                     raise

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from vlac_gym.critic.base import Critic
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import spare_threads
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import CriticError
 from vlac_gym.rule.round import OpenStep, ask_oldest, ask_round
@@ -72,7 +73,7 @@ class CriticReferee:
         self._first_env_index = first_env_index
         self._must_spare_threads = shares_cpu and renderer is not None
         self._ends_with_env = ends_with_env
-        self._critic = None if isinstance(config.critic, str) else config.critic
+        self._critic = None if isinstance(config.critic, str) else adapted(config.critic)
         self._episodes: list[TrainingEpisode | None] = [None] * num_envs
         self._signals: list[EpisodeSignals | None] = [None] * num_envs
         self.is_shaping = config.mode == "shaping"
@@ -81,7 +82,7 @@ class CriticReferee:
         self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     @property
-    def critic(self) -> Critic:
+    def critic(self) -> BaseCritic:
         """The critic; built now if it was given as a spec."""
         if self._critic is None:
             assert isinstance(self._config.critic, str)

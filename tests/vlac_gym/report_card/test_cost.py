@@ -9,6 +9,7 @@ import pytest
 from seeing_critic import SeeingCritic
 
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data import EpisodeDataset, EpisodeMeta
 from vlac_gym.errors import CriticResponseError
 from vlac_gym.report_card import cost
@@ -153,7 +154,7 @@ def test_gpu_memory_of_a_critic_in_this_process(
     monkeypatch: pytest.MonkeyPatch, info: CriticInfo, peak: float | None, expected: Any
 ) -> None:
     monkeypatch.setattr(cost, "cuda_memory_peak_bytes", lambda: peak)
-    found = cost.gpu_memory(SeeingCritic(), info)
+    found = cost.gpu_memory(adapted(SeeingCritic()), info)
     if isinstance(expected, float):
         assert found.value == expected
     else:
@@ -170,7 +171,9 @@ def test_gpu_memory_of_a_server(held: float | None, expected: Any) -> None:
         def gpu_memory_bytes(self) -> float | None:
             return held
 
-    found = cost.gpu_memory(Served(), CriticInfo("remote", device="remote"))
+    served = adapted(Served())
+    served.is_remote = True
+    found = cost.gpu_memory(served, CriticInfo("remote", device="remote"))
     assert found.value == expected if isinstance(expected, float) else expected in found.reason
 
 

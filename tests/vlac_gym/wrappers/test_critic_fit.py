@@ -53,11 +53,11 @@ class LateCritic(NarrowCritic):
         super().__init__(OTHERS["task"][0])
         self.failures = failures
 
-    def server_info(self) -> dict[str, Any]:
+    def identify(self, *, retry: bool = True) -> CriticInfo:
         if self.failures:
             self.failures -= 1
             raise CriticConnectionError("nobody there")
-        return {}
+        return self.describe()
 
 
 class SuiteEnv(ScriptedEnv):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.critic.base import check_frame, check_frames, check_same_length, check_tasks
+from vlac_gym.critic.base import BaseCritic, check_frame, check_frames, check_same_length, check_tasks
 from vlac_gym.critic.engines.base import AnswerKind, Engine, EngineReply, EngineRequest
 from vlac_gym.critic.vlac import parsing, prompts
 from vlac_gym.critic.vlac.description import describe_vlac
@@ -85,7 +85,7 @@ def check_pictures(references: Sequence[Frame] | None = None, goal_image: Frame 
         check_frame(goal_image, "goal_image")
 
 
-class VLACCritic:
+class VLACCritic(BaseCritic):
     """Judges frames by asking a vision-language model VLAC's questions.
 
     Deterministic if the engine is. Holds no state between calls but the references and a count of replies out
@@ -293,6 +293,11 @@ class VLACCritic:
             goal_image=self._goal_image,
             out_of_scale_replies=self._num_out_of_scale,
         )
+
+    @property
+    def can_sleep(self) -> bool:
+        """True: every engine has `sleep` and `wake`, if only to do nothing."""
+        return True
 
     def sleep(self) -> None:
         """Frees accelerator memory until `wake`."""

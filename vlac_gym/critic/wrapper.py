@@ -1,0 +1,166 @@
+"""Critics around another: `CriticWrapper`, and `adapted`, which completes a critic that only answers."""
+
+__all__ = ["CriticWrapper", "adapted"]
+
+from collections.abc import Sequence
+from typing import Any
+
+from vlac_gym.critic.base import BaseCritic, Critic
+from vlac_gym.types import CriticInfo, FloatArray, Frame
+
+
+class CriticWrapper(BaseCritic):
+    """A critic around another that forwards everything, privilege included; override what is to differ.
+
+    Frames are passed on as they are: those for a privileged critic carry the simulator's signals.
+
+    Args:
+        critic: The one inside, closed with this one; one with the methods of `Critic` alone will do.
+
+    Attributes:
+        critic: The one inside.
+
+    Example:
+        >>> from vlac_gym.critic.oracle import OracleCritic
+        >>> CriticWrapper(OracleCritic()).describe().is_privileged
+        True
+    """
+
+    def __init__(self, critic: Critic) -> None:
+        self.critic = adapted(critic)
+        self.is_remote = self.critic.is_remote
+
+    @property
+    def unwrapped(self) -> Critic:
+        """The innermost critic."""
+        inner = self.critic
+        return inner.unwrapped if isinstance(inner, CriticWrapper) else inner
+
+    @property
+    def can_sleep(self) -> bool:
+        """The inner critic's."""
+        return self.critic.can_sleep
+
+    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
+        """The inner critic's."""
+        return self.critic.success_prob(frames, tasks)
+
+    def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> FloatArray:
+        """The inner critic's."""
+        return self.critic.progress(before, after, tasks, references)
+
+    def value(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> FloatArray:
+        """The inner critic's."""
+        return self.critic.value(frames, task, references)
+
+    def values(
+        self,
+        episodes: Sequence[Sequence[Frame]],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> list[FloatArray]:
+        """The inner critic's."""
+        return self.critic.values(episodes, tasks, references)
+
+    def value_and_progress(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """The inner critic's."""
+        return self.critic.value_and_progress(frames, task, references)
+
+    def describe(self) -> CriticInfo:
+        """The inner critic's."""
+        return self.critic.describe()
+
+    def identify(self, *, retry: bool = True) -> CriticInfo:
+        """The inner critic's."""
+        return self.critic.identify(retry=retry)
+
+    def warm_up(self) -> None:
+        """The inner critic's."""
+        self.critic.warm_up()
+
+    def sleep(self) -> None:
+        """The inner critic's."""
+        self.critic.sleep()
+
+    def wake(self) -> None:
+        """The inner critic's."""
+        self.critic.wake()
+
+    def gpu_memory_bytes(self) -> int | None:
+        """The inner critic's."""
+        return self.critic.gpu_memory_bytes()
+
+    def close(self) -> None:
+        """Closes the inner critic."""
+        self.critic.close()
+
+
+def adapted(critic: Critic) -> BaseCritic:
+    """The critic itself if it is a `BaseCritic`, else one around it with the neutral defaults.
+
+    Called once, where a critic enters: `make_critic`, the wrappers, the service, the report card, `score_episode`.
+    """
+    return critic if isinstance(critic, BaseCritic) else _Adapted(critic)
+
+
+class _Adapted(BaseCritic):
+    """A critic with the methods of `Critic` alone.
+
+    Of the further methods of `BaseCritic`, those that it has are used; they are looked up here, once.
+    """
+
+    def __init__(self, critic: Critic) -> None:
+        self._critic = critic
+        for name in ("values", "value_and_progress", "warm_up", "gpu_memory_bytes"):
+            if callable(own := getattr(critic, name, None)):
+                setattr(self, name, own)
+        self._can_sleep = all(callable(getattr(critic, name, None)) for name in ("sleep", "wake"))
+
+    @property
+    def can_sleep(self) -> bool:
+        return self._can_sleep
+
+    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
+        return self._critic.success_prob(frames, tasks)
+
+    def progress(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> FloatArray:
+        return self._critic.progress(before, after, tasks, references)
+
+    def value(
+        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
+    ) -> FloatArray:
+        return self._critic.value(frames, task, references)
+
+    def describe(self) -> CriticInfo:
+        return self._critic.describe()
+
+    def sleep(self) -> None:
+        self._switch("sleep")
+
+    def wake(self) -> None:
+        self._switch("wake")
+
+    def close(self) -> None:
+        self._critic.close()
+
+    def _switch(self, method: str) -> None:
+        if not self._can_sleep:
+            raise self._sleepless(method)
+        own: Any = self._critic
+        getattr(own, method)()

@@ -52,6 +52,9 @@ class CollectOptions:
     """JPEG quality, 1 to 100."""
     max_episode_steps: int | None = None
     """Step limit; default: the suite's."""
+    action_noise: float = 0.0
+    """Standard deviation of noise on the motion that is executed; the policy's own action is kept beside it, as the
+    label for imitation. 0.1 makes demonstrations that show how to come back."""
 
     def settings(self) -> RecordSettings:
         """What to keep of each step."""

@@ -5,7 +5,8 @@ One `.npz` file per episode (a plain zip of arrays, no pickle):
 | member | type | meaning |
 |---|---|---|
 | `meta` | uint8 (B,) | JSON text of `EpisodeMeta` |
-| `actions` | float32 (T, A) | action t leads from state t to state t + 1 |
+| `actions` | float32 (T, A) | action t, as executed, leads from state t to state t + 1 |
+| `clean_actions` | float32 (T, A) | what the policy asked for, before noise; absent where none was added |
 | `states` | float32 (T + 1, S) | the env's `state`; index 0 is right after reset |
 | `success` | bool (T + 1,) | the simulator's goal predicate at each step; it may be lost again |
 | `goal_progress` | float32 (T + 1,) | remaining-distance label in [0, 1], 1 exactly where `success` |
@@ -13,7 +14,8 @@ One `.npz` file per episode (a plain zip of arrays, no pickle):
 | `frame_steps` | int32 (F,) | the step of each frame, rising; the first and the last step are always there |
 | `frames/VIEW/data`, `…/offsets` | uint8, int64 | frames of a camera or `CAMERA@LIGHT`, see `EncodedFrames` |
 
-A file is written under a temporary name and renamed, so that what is in the folder is always whole.
+A file is written under a temporary name and renamed, so that what is in the folder is always whole. Format 2 has
+`clean_actions`, format 1 has not and is written where there are none: both are read.
 """
 
 __all__ = [
@@ -45,8 +47,8 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.frames.codec import EncodedFrames
 from vlac_gym.types import FloatArray
 
-EPISODE_FORMAT = 1
-"""Version of the file format; a reader refuses other versions."""
+EPISODE_FORMAT = 2
+"""Newest version of the file format; a reader refuses newer ones."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Episode:
     """One recorded episode; see the module docstring for shapes.
 
     Raises:
-        ConfigError: Arrays disagree in length, or `goal_progress` leaves [0, 1].
+        ConfigError: Arrays disagree in length or shape, or `goal_progress` leaves [0, 1].
     """
 
     meta: EpisodeMeta
@@ -101,6 +103,7 @@ class Episode:
     stages: NDArray[np.str_]
     frame_steps: NDArray[np.int32]
     frames: Mapping[str, EncodedFrames]
+    clean_actions: FloatArray | None = None
 
     def __post_init__(self) -> None:
         points = len(self.actions) + 1
@@ -109,6 +112,10 @@ class Episode:
         }
         if set(lengths.values()) != {points}:
             raise ConfigError(f"Expected {points} entries (actions + 1) of each, got {lengths}.")
+        if self.clean_actions is not None and self.clean_actions.shape != self.actions.shape:
+            raise ConfigError(
+                f"Expected clean_actions of shape {self.actions.shape}, as actions, got {self.clean_actions.shape}."
+            )
         if not np.all((self.goal_progress >= 0) & (self.goal_progress <= 1)):
             raise ConfigError("Expected goal_progress in [0, 1], got values outside or NaN.")
         steps = self.frame_steps
@@ -122,6 +129,11 @@ class Episode:
     def num_steps(self) -> int:
         """Env steps taken."""
         return len(self.actions)
+
+    @property
+    def label_actions(self) -> FloatArray:
+        """What to imitate at each step, float32 (T, A): `clean_actions` where noise was added, else `actions`."""
+        return self.actions if self.clean_actions is None else self.clean_actions
 
     @property
     def first_success_step(self) -> int | None:
@@ -169,11 +181,14 @@ def write_episode(root: Path, episode: Episode) -> Path:
     """Writes an episode below `root`, atomically; an episode of the same id is replaced. Returns its path."""
     path = episode_path(root, episode.meta)
     path.parent.mkdir(parents=True, exist_ok=True)
-    head = json.dumps({"format": EPISODE_FORMAT, **dataclasses.asdict(episode.meta)}, ensure_ascii=False)
+    version = EPISODE_FORMAT if episode.clean_actions is not None else 1
+    head = json.dumps({"format": version, **dataclasses.asdict(episode.meta)}, ensure_ascii=False)
     members: dict[str, NDArray[Any]] = {
         "meta": np.frombuffer(head.encode(), np.uint8),
         **{name: getattr(episode, name) for name in _ARRAYS},
     }
+    if episode.clean_actions is not None:
+        members["clean_actions"] = episode.clean_actions
     for camera, frames in episode.frames.items():
         members[f"frames/{camera}/data"] = frames.data
         members[f"frames/{camera}/offsets"] = frames.offsets
@@ -202,6 +217,7 @@ def read_episode(path: Path) -> Episode:
         return Episode(
             meta=meta,
             **{name: archive[name] for name in _ARRAYS},
+            clean_actions=archive["clean_actions"] if "clean_actions" in archive.files else None,
             frames={
                 camera: EncodedFrames(archive[f"frames/{camera}/data"], archive[f"frames/{camera}/offsets"])
                 for camera in cameras
@@ -234,8 +250,9 @@ def _parse_meta(archive: Any, path: Path) -> EpisodeMeta:
         raise ConfigError(
             f"{path} is no episode of this package: its 'meta' member is missing or damaged."
         ) from e
-    if version != EPISODE_FORMAT:
+    if version not in range(1, EPISODE_FORMAT + 1):
         raise ConfigError(
-            f"Expected episode format {EPISODE_FORMAT}, got {version} in {path}. Collect it again."
+            f"Expected episode format 1 to {EPISODE_FORMAT}, got {version} in {path}. Collect it again, or read it "
+            "with the version of vlac-gym that wrote it."
         )
     return EpisodeMeta(**fields)

@@ -159,7 +159,7 @@ class _Writer:
         steps = np.arange(length)
         columns: dict[str, NDArray[Any]] = {
             "observation.state": episode.states[:length],
-            "action": episode.actions[:length],
+            "action": episode.label_actions[:length],
             "timestamp": (steps / _FPS).astype(np.float32),
             "frame_index": steps,
             "episode_index": np.full(length, number),

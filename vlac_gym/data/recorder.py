@@ -27,6 +27,7 @@ class EpisodeRecorder:
         self._encoding = cast(FrameEncoding, meta.encoding)
         self._quality = quality
         self._actions: list[FloatArray] = []
+        self._clean_actions: list[FloatArray] = []
         self._rows: list[tuple[FloatArray, bool, float, str]] = []
         self._frame_steps: list[int] = []
         self._frames: dict[str, list[bytes]] = {}
@@ -38,14 +39,20 @@ class EpisodeRecorder:
         frames: Mapping[str, Frame] | None,
         stage: str = "",
         action: FloatArray | None = None,
+        clean_action: FloatArray | None = None,
     ) -> None:
-        """Appends a step: the reset first, without an action, then one call per action."""
+        """Appends a step: the reset first, without an action, then one call per action.
+
+        `clean_action` is what the policy asked for, where noise was added to it: with each action, or with none.
+        """
         if (action is None) != (not self._rows):
             raise ConfigError(
                 "Expected the reset first, without an action, and an action with every later step."
             )
         if action is not None:
             self._actions.append(np.array(action, dtype=np.float32))
+        if clean_action is not None:
+            self._clean_actions.append(np.array(clean_action, dtype=np.float32))
         self._rows.append(
             (np.array(state, np.float32), bool(info["success"]), float(info["goal_progress"]), stage)
         )
@@ -67,4 +74,5 @@ class EpisodeRecorder:
             stages=np.array(stages),
             frame_steps=np.array(self._frame_steps, np.int32),
             frames={camera: EncodedFrames.from_bytes(pieces) for camera, pieces in self._frames.items()},
+            clean_actions=np.stack(self._clean_actions) if self._clean_actions else None,
         )

@@ -35,6 +35,9 @@ class RecordSettings:
         encoding: `"jpeg"` or `"png"`.
         quality: JPEG quality, 1 to 100.
         max_episode_steps: Step limit; None for the suite's.
+        action_noise: Standard deviation of Gaussian noise on the motion (all of the action but the gripper, in action
+            units) that is executed while the policy drives, in [0, 1]. Above 0, an episode keeps the policy's own
+            actions too, as `clean_actions`: labels that lead back from where the noise led (DART, Laskey et al., 2017).
 
     Raises:
         ConfigError: A value is out of its range.
@@ -46,6 +49,7 @@ class RecordSettings:
     encoding: FrameEncoding = "jpeg"
     quality: int = 95
     max_episode_steps: int | None = None
+    action_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
@@ -56,6 +60,8 @@ class RecordSettings:
             raise unknown_name("frame encoding", self.encoding, FRAME_ENCODINGS)
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"Expected quality from 1 to 100, got {self.quality}.")
+        if not 0.0 <= self.action_noise <= 1.0:
+            raise ConfigError(f"Expected action_noise in [0, 1], got {self.action_noise}.")
 
     def check_match(self, episode: Episode) -> None:
         """Raises `ConfigError` unless `episode` was recorded with these settings."""
@@ -65,6 +71,7 @@ class RecordSettings:
             "image_size": view[0].shape[0],
             "frame_stride_steps": meta.frame_stride_steps,
             "encoding": meta.encoding,
+            "action_noise": meta.details.get("action_noise", 0.0),
             **{name: meta.details[name] for name in ("quality", "max_episode_steps") if name in meta.details},
         }
         wrong = [
@@ -117,7 +124,8 @@ def record_episode(
     `details["wall_s"]` of the episode's meta data is the time in seconds that the policy, the physics, the
     simulator's labels and the rendering of the first view took, much as in a rollout; the reset, further views and
     compression are not in it. `details["max_episode_steps"]` and, of JPEG frames, `details["quality"]` are those of
-    the settings, and `details["renderer"]` names what drew the pictures, if the env's `metadata` does.
+    the settings, as is `details["action_noise"]` where there is any, and `details["renderer"]` names what drew the
+    pictures, if the env's `metadata` does.
 
     Args:
         env: An env of the plan's suite that no wrapper hides.
@@ -135,12 +143,12 @@ def record_episode(
     recorder = EpisodeRecorder(
         plan.meta(info["task"], settings.frame_stride_steps, settings.encoding), settings.quality
     )
-    script = _Script(policy, plan)
+    script = _Script(policy, plan, settings.action_noise)
     recorder.add(env.proprioception(), info, _frames(env, settings.cameras))
     step, is_over, wall_s = 0, False, 0.0
     while not is_over:
         begun = time.perf_counter()
-        action, stage = script.act({"state": env.proprioception()}, info)
+        action, clean_action, stage = script.act({"state": env.proprioception()}, info)
         _, _, truncated = env.step_unrendered(action)
         info = env.current_info()
         step += 1
@@ -151,12 +159,14 @@ def record_episode(
         wall_s += time.perf_counter() - begun
         if frames is not None:
             frames |= _frames(env, settings.cameras[1:])
-        recorder.add(env.proprioception(), info, frames, stage, action)
+        recorder.add(env.proprioception(), info, frames, stage, action, clean_action)
     facts: dict[str, Any] = {
         "wall_s": round(wall_s, 4),
         "max_episode_steps": settings.max_episode_steps,
         "renderer": env.metadata.get("renderer"),
     }
+    if settings.action_noise:
+        facts["action_noise"] = settings.action_noise
     if settings.encoding == "jpeg":
         facts["quality"] = settings.quality
     return recorder.finish(**facts)
@@ -165,10 +175,13 @@ def record_episode(
 class _Script:
     """The policy, then the sequel, then rest."""
 
-    def __init__(self, policy: Policy, plan: EpisodePlan) -> None:
+    def __init__(self, policy: Policy, plan: EpisodePlan, action_noise: float) -> None:
         self._policy = policy
         self._plan = plan
+        self._action_noise = action_noise
         self._rng = np.random.default_rng((plan.seed, plan.task_id, plan.init_state_id))
+        # Of its own, so that noise changes no other draw.
+        self._noise_rng = np.random.default_rng((plan.seed, plan.task_id, plan.init_state_id, 1))
         self._history = History()
         self._sequel: Iterator[FloatArray] | None = None
         self._until_sequel: int | None = None
@@ -185,14 +198,22 @@ class _Script:
             self._until_sequel = self._draw(_TAIL_STEPS)
             self._until_end = None
 
-    def act(self, obs: Any, info: Mapping[str, Any]) -> tuple[FloatArray, str]:
-        """The next action, and the name of what it belongs to."""
+    def act(self, obs: Any, info: Mapping[str, Any]) -> tuple[FloatArray, FloatArray | None, str]:
+        """The next action, the same without noise (None if no action has any), and what it belongs to."""
         self._history.states.append(np.array(obs["state"], np.float32))
-        action, stage = self._follow_sequel() or self._follow_policy(obs, info)
+        clean_action, stage = self._follow_sequel() or self._follow_policy(obs, info)
+        action = clean_action
+        if self._action_noise and self._sequel is None:
+            action = self._with_noise(clean_action)
         self._history.actions.append(action)
         self._until_sequel = _count_down(self._until_sequel)
         self._until_end = _count_down(self._until_end)
-        return action, stage
+        return action, clean_action if self._action_noise else None, stage
+
+    def _with_noise(self, action: FloatArray) -> FloatArray:
+        noisy = action.copy()
+        noisy[:-1] += self._noise_rng.normal(0.0, self._action_noise, action.size - 1).astype(np.float32)
+        return np.clip(noisy, -1.0, 1.0)
 
     def _follow_sequel(self) -> tuple[FloatArray, str] | None:
         if self._sequel is None and self._until_sequel == 0:

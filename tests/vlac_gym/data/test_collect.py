@@ -147,6 +147,27 @@ def test_a_plan_makes_the_same_episode_again_and_another_seed_another() -> None:
     assert first.actions.shape != other.actions.shape or (first.actions != other.actions).any()
 
 
+def test_noise_is_executed_and_the_clean_action_kept() -> None:
+    settings = dataclasses.replace(SETTINGS, action_noise=0.1)
+    episode = record_episode(PointEnv(), CarryPolicy(), plan(), settings)
+    assert episode.clean_actions is not None
+    asked = [[1, 0, 0, 0, 0, 0, 1]] * 10 + [[0, 0, -1, 0, 0, 0, 1]] * 3 + [[0, 0, 0, 0, 0, 0, -1]]
+    np.testing.assert_array_equal(episode.clean_actions[:14], asked)
+    noise = episode.actions - episode.clean_actions
+    assert (noise[:, 6] == 0).all()
+    assert np.abs(episode.actions).max() <= 1  # what pushes beyond the bounds is cut
+    free = noise[:14, [1, 3, 4, 5]]
+    assert 0.05 < free.std() < 0.2
+    moved = np.cumsum(episode.actions[:14, :3], axis=0) * 0.02
+    np.testing.assert_allclose(episode.states[1:15, :3] - episode.states[0, :3], moved, atol=1e-5)
+    rest = episode.stages[1:] == "rest"
+    assert (noise[rest] == 0).all()
+    assert episode.meta.details["action_noise"] == 0.1
+    again = record_episode(PointEnv(), CarryPolicy(), plan(), settings)
+    np.testing.assert_array_equal(episode.actions, again.actions)
+    assert record_episode(PointEnv(), CarryPolicy(), plan(), SETTINGS).clean_actions is None
+
+
 def test_a_hold_at_a_stage_keeps_the_gripper_as_it_was() -> None:
     episode = record_episode(PointEnv(), CarryPolicy(), plan(sequel_at="lower"), SETTINGS)
     assert episode.first_success_step is None
@@ -258,6 +279,7 @@ def test_collecting_again_runs_only_what_is_missing(tmp_path: Path, point_envs: 
         ({"encoding": "png"}, "encoding was 'jpeg', is 'png'"),
         ({"quality": 50}, "quality was 95, is 50"),
         ({"max_episode_steps": 9}, "max_episode_steps was None, is 9"),
+        ({"action_noise": 0.1}, r"action_noise was 0\.0, is 0\.1"),
     ],
 )
 def test_a_folder_never_mixes_settings(
@@ -346,6 +368,8 @@ def test_bad_plans_are_refused_before_anything_is_made(tmp_path: Path) -> None:
         CollectOptions(out=out, task_suite=("libero_spacial",)).plans()
     with pytest.raises(ConfigError, match="frame_stride_steps >= 1"):
         CollectOptions(out=out, frame_stride_steps=0).settings()
+    with pytest.raises(ConfigError, match=r"action_noise in \[0, 1\], got 2\.0"):
+        CollectOptions(out=out, action_noise=2.0).settings()
     with pytest.raises(ConfigError, match="one or more different cameras"):
         CollectOptions(out=out, cameras=("wrist", "wrist")).settings()
     with pytest.raises(ConfigError, match=r"Unknown light of view 'wrist@shado'.*Did you mean 'shadow'"):

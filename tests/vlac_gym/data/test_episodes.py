@@ -97,11 +97,31 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 def test_another_format_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    episode = make_episode()
+    monkeypatch.setattr("vlac_gym.data.episodes.EPISODE_FORMAT", 3)
+    path = write_episode(tmp_path, replace(episode, clean_actions=episode.actions))
     monkeypatch.setattr("vlac_gym.data.episodes.EPISODE_FORMAT", 2)
-    path = write_episode(tmp_path, make_episode())
-    monkeypatch.setattr("vlac_gym.data.episodes.EPISODE_FORMAT", 1)
-    with pytest.raises(ConfigError, match="Expected episode format 1, got 2"):
+    with pytest.raises(ConfigError, match="Expected episode format 1 to 2, got 3"):
         read_episode(path)
+
+
+def test_only_an_episode_with_clean_actions_needs_the_newer_format(tmp_path: Path) -> None:
+    episode = make_episode()
+    plain = read_episode(write_episode(tmp_path / "plain", episode))
+    assert plain.clean_actions is None
+    assert plain.label_actions is plain.actions
+    noisy = replace(episode, clean_actions=episode.actions + 1)
+    path = write_episode(tmp_path / "noisy", noisy)
+    again = read_episode(path)
+    np.testing.assert_array_equal(again.label_actions, episode.actions + 1)
+    np.testing.assert_array_equal(again.actions, episode.actions)
+    formats = []
+    for folder in ("plain", "noisy"):
+        with np.load(tmp_path / folder / "episodes" / path.name) as archive:
+            formats.append(json.loads(archive["meta"].tobytes())["format"])
+    assert formats == [1, 2]
+    with pytest.raises(ConfigError, match=r"clean_actions of shape \(\d+, 7\), as actions"):
+        replace(episode, clean_actions=episode.actions[:-1])
 
 
 def test_recording_needs_the_reset_first() -> None:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge-adapter": ("vlac_gym.cli.merge_adapter", "Put a LoRA adapter into its base, as one checkpoint."),
     "serve": ("vlac_gym.cli.serve", "Serve a critic over HTTP to many rollout workers."),
     "train-critic": ("vlac_gym.cli.train_critic", "Train the nano critic from recorded episodes."),
+    "clone": ("vlac_gym.cli.clone", "Train a small policy from recorded episodes, by behaviour cloning."),
     "collect": (
         "vlac_gym.cli.collect",
         "Record episodes: successes, failures, near misses, undone successes.",

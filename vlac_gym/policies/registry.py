@@ -1,8 +1,8 @@
 """From a spec string to a policy: `make_policy`, `register_policy`, `known_policies`.
 
 A spec is `NAME`, `NAME:TARGET` or `NAME:key=value,key=value`: ``random``, ``zero``, ``replay:PATH``, ``expert``,
-``expert:noise=0.1,fail=drop``, ``ws://host:8000?preset=openpi``, ``lerobot:PATH``; or a factory of your own,
-``module:factory?key=value``.
+``expert:noise=0.1,fail=drop``, ``clone:PATH``, ``ws://host:8000?preset=openpi``, ``lerobot:PATH``; or a factory of your
+own, ``module:factory?key=value``.
 """
 
 __all__ = ["known_policies", "make_policy", "register_policy"]
@@ -15,6 +15,7 @@ _POLICIES: Registry[Policy] = Registry(
     "policy",
     "'expert' or 'replay:actions.npy'",
     {
+        "clone": "vlac_gym.clone.acting:from_spec",
         "expert": "vlac_gym.policies.expert:ExpertPolicy.from_spec",
         "lerobot": "vlac_gym.policies.lerobot:from_spec",
         "random": "vlac_gym.policies.simple:RandomPolicy.from_spec",

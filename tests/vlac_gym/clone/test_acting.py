@@ -1,0 +1,115 @@
+"""A cloned policy drives envs it was trained for, and says what it misses in others."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from vlac_gym.cli import main
+from vlac_gym.errors import ConfigError, PolicyError
+from vlac_gym.policies import ChunkPolicy, make_policy
+
+torch = pytest.importorskip("torch")
+
+from clone_episodes import recorded  # noqa: E402
+
+from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy  # noqa: E402
+
+INFO = {"task_suite": "libero_spatial", "task_id": 3}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    policy = ClonePolicy(["libero_spatial:0", "libero_spatial:3"], chunk_size=4, image_size=16)
+    torch.nn.init.normal_(policy.mean.weight, std=0.5)
+    save_policy(policy, tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+def observation(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    pictures = {
+        f"{name}_image": rng.integers(0, 256, (32, 32, 3), np.uint8) for name in ("agentview", "wrist")
+    }
+    return {**pictures, "state": rng.normal(size=8).astype(np.float32)}
+
+
+def env(**changes):
+    shapes = {"agentview_image": (32, 32, 3), "wrist_image": (32, 32, 3), "state": (8,), **changes}
+    known = {name: spaces.Box(-1, 1, shape) for name, shape in shapes.items() if shape is not None}
+    return SimpleNamespace(observation_space=spaces.Dict(known), action_space=spaces.Box(-1, 1, (7,)))
+
+
+def test_actions_are_the_bounded_means_for_the_env_s_task(saved):
+    policy = make_policy(f"clone:{saved}")
+    assert isinstance(policy, ChunkPolicy)
+    assert policy.cameras == ("agentview", "wrist")
+    seen = observation(0)
+    images = {name: torch.from_numpy(seen[f"{name}_image"])[None] for name in policy.cameras}
+    with torch.no_grad():
+        means, _, _ = load_policy(saved).eval()(
+            images, torch.from_numpy(seen["state"])[None], torch.tensor([[0.0, 1.0]])
+        )
+    (chunk,) = policy.plan([seen], [INFO])
+    np.testing.assert_allclose(chunk, means[0].clamp(-1, 1).numpy(), atol=1e-6)
+    assert np.abs(means.numpy()).max() > 1  # something was bounded
+    policy.reset(env(), seed=0)
+    acted = [policy.act(observation(0 if step < 4 else 1), INFO) for step in range(5)]
+    np.testing.assert_array_equal(acted[:4], chunk)
+    np.testing.assert_allclose(acted[4], policy.plan([observation(1)], [INFO])[0][0], atol=1e-6)
+    policy.reset(env(), seed=0)
+    np.testing.assert_array_equal(policy.act(seen, INFO), chunk[0])
+    assert len(make_policy(f"clone:{saved}?chunk_steps=2").plan([seen], [INFO])[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"wrist_image": None}, r"pictures of agentview, wrist .* got agentview_image, state.*cameras="),
+        ({"state": (7,)}, r"`state` of 8 numbers .* got \(7,\)"),
+        ({"agentview_image": (8, 8, 3)}, r"16 x 16 pixels or more, RGB, .* agentview of shape \(8, 8, 3\)"),
+    ],
+)
+def test_an_env_that_shows_something_else_is_refused(saved, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_policy(f"clone:{saved}").reset(env(**changes))
+
+
+def test_what_does_not_fit_is_told(saved):
+    policy = make_policy(f"clone:{saved}")
+    with pytest.raises(
+        PolicyError, match=r"trained on \(libero_spatial:0, libero_spatial:3\), got None:None"
+    ):
+        policy.plan([observation(0)], [{}])
+    with pytest.raises(PolicyError, match="Expected an observation with the pictures"):
+        policy.plan([{"state": np.zeros(8, np.float32)}], [INFO])
+    with pytest.raises(ConfigError, match=r"chunk_steps from 1 to 4, .* got 5"):
+        make_policy(f"clone:{saved}?chunk_steps=5")
+    with pytest.raises(ConfigError, match=r"device that torch can use .* got 'mars'"):
+        make_policy(f"clone:{saved}?device=mars")
+    with pytest.raises(ConfigError, match=r"Expected a policy's config\.json"):
+        make_policy(f"clone:{saved.parent}")
+    small = SimpleNamespace(observation_space=env().observation_space, action_space=spaces.Box(-1, 1, (3,)))
+    with pytest.raises(ConfigError, match=r"actions of 7 numbers .* \(3,\)"):
+        policy.reset(small)
+
+
+def test_from_episodes_to_a_rollout_by_two_commands(tmp_path, bank, capsys):
+    data = bank(recorded(0), recorded(1))
+    tiny = ["--steps", "2", "--batch-size", "2", "--image-size", "16", "--chunk-size", "4"]
+    tiny += ["--demos-per-task", "1", "--seed", "3"]
+    run = tmp_path / "run"
+    assert main(["clone", "--data", str(data), "--out", str(run), "--device", "cpu", *tiny]) == 0
+    assert f"vlac-gym rollout --policy clone:{run / 'policy'}" in capsys.readouterr().out
+    assert json.loads((run / "policy" / "clone.json").read_text())["recipe"]["seed"] == 3
+    small = ["--mode", "eval", "--image-size", "32", "--max-episode-steps", "6", "--no-video", "--no-frames"]
+    out = tmp_path / "rollout"
+    assert main(["rollout", "--policy", f"clone:{run / 'policy'}", "--out", str(out), *small]) == 0
+    actions = [json.loads(line)["action"] for line in (out / "steps.jsonl").read_text().splitlines()]
+    assert len(actions) == 6
+    assert np.abs(actions).max() <= 1
+    assert main(["rollout", "--policy", f"clone:{run}/none", "--out", str(tmp_path / "no"), *small]) == 2
+    assert not (tmp_path / "no").exists()

@@ -62,7 +62,7 @@ class PolicyConfig:
             raise ConfigError(f"Expected cameras as 1 or 2, got {self.cameras!r}.")
 
 
-class Encoder(nn.Module):  # type: ignore[misc]
+class Encoder(nn.Module):
     """Pictures uint8 (N, S, S, 3) to the mean positions of 64 learned features, float32 (N, 128), in [-1, 1]."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Encoder(nn.Module):  # type: ignore[misc]
         """See the class."""
         heat = self.layers(pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0)
         side = heat.shape[-1]
-        weights = functional.softmax(heat.flatten(2), dim=-1).unflatten(-1, (side, side))
+        weights = functional.softmax(heat.flatten(2), dim=-1).view(*heat.shape[:2], side, side)
         axis = torch.linspace(-1.0, 1.0, side, device=heat.device)
         return torch.cat([(weights.sum(2) * axis).sum(-1), (weights.sum(3) * axis).sum(-1)], dim=-1)
 
@@ -119,7 +119,7 @@ class ChunkPolicy(nn.Module, BasePolicy):  # type: ignore[misc]
         """
         inputs = self._inputs(env_obs)
         mean, features = self._act(inputs)
-        actions = Normal(mean, self._std).sample() if do_sample else mean
+        actions = Normal(mean, self._std).sample() if do_sample else mean  # type: ignore[no-untyped-call]
         inputs["action"] = actions.flatten(1)
         return actions.clamp(-1.0, 1.0), {
             "prev_logprobs": self._log_probs(mean, actions),
@@ -141,7 +141,8 @@ class ChunkPolicy(nn.Module, BasePolicy):  # type: ignore[misc]
         if compute_logprobs:
             result["logprobs"] = self._log_probs(mean, forward_inputs["action"].view_as(mean))
         if compute_entropy:
-            result["entropy"] = Normal(mean, self._std).entropy().expand_as(mean)
+            entropy = Normal(mean, self._std).entropy()  # type: ignore[no-untyped-call]
+            result["entropy"] = entropy.expand_as(mean)
         if compute_values:
             result["values"] = self._values(features)
         return result
@@ -164,7 +165,8 @@ class ChunkPolicy(nn.Module, BasePolicy):  # type: ignore[misc]
         return values
 
     def _log_probs(self, mean: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        return Normal(mean, self._std).log_prob(actions)
+        log_probs: torch.Tensor = Normal(mean, self._std).log_prob(actions)  # type: ignore[no-untyped-call]
+        return log_probs
 
     def _inputs(self, env_obs: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         device = self.mean.weight.device

@@ -1,13 +1,14 @@
 """`vlac-gym eval` counts what LIBERO's own evaluation loop counts, on recorded actions in real LIBERO."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vlac_gym.cli import main
 from vlac_gym.envs.libero.importing import importing_libero
 from vlac_gym.envs.libero.tasks import get_task
+from vlac_gym.evaluation.folder import EvalFolder
+from vlac_gym.evaluation.run import EvalSettings, evaluate
 from vlac_gym.policies import make_policy
 
 TASK, STATE = get_task("libero_spatial", 0), 0
@@ -27,8 +28,8 @@ def expert_actions(env) -> np.ndarray:
     return np.array([*actions, *[actions[-1]] * 5])
 
 
-def libero_counts(actions: np.ndarray, max_steps: int) -> tuple[bool, int]:
-    """Success and steps by the loop of LIBERO's `lifelong/evaluate.py`, settled as openpi and OpenVLA-OFT do."""
+def steps_to_success_in_liberos_loop(actions: np.ndarray) -> int:
+    """The loop of LIBERO's `lifelong/evaluate.py`, settled as openpi and OpenVLA-OFT do: until `done`."""
     with importing_libero():
         from libero.libero.envs import OffScreenRenderEnv
     env = OffScreenRenderEnv(bddl_file_name=str(TASK.bddl_file), camera_heights=32, camera_widths=32)
@@ -38,39 +39,39 @@ def libero_counts(actions: np.ndarray, max_steps: int) -> tuple[bool, int]:
     for _ in range(10):
         env.step([0.0] * 6 + [-1.0])
     steps, done = 0, False
-    while steps < max_steps and not done:
+    while not done:
         _, _, done, _ = env.step(actions[steps].tolist())
         steps += 1
     env.close()
-    return bool(done), steps
+    return steps
 
 
-def eval_counts(actions: np.ndarray, max_steps: int, tmp_path) -> tuple[bool, int]:
+def eval_counts(actions: np.ndarray, max_steps: int, tmp_path: Path) -> tuple[bool | None, int]:
+    """Success and steps as an evaluation records them."""
     np.save(tmp_path / "actions.npy", actions)
-    runs = tmp_path / f"runs-{max_steps}"
-    arguments = [
-        "--policy",
-        f"replay:{tmp_path / 'actions.npy'}",
-        "--task-id",
-        "0",
-        "--episodes-per-task",
-        "1",
-    ]
-    arguments += ["--num-envs", "1", "--max-episode-steps", str(max_steps), "--image-size", "32"]
-    assert main(["eval", "--runs", str(runs), *arguments]) == 0
-    (path,) = runs.iterdir()
-    (row,) = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
-    assert (row["task_id"], row["init_state_id"]) == (0, STATE)
-    return row["success"], row["steps"]
+    settings = EvalSettings(
+        task_suite=TASK.suite,
+        task_ids=(TASK.task_id,),
+        policy=f"replay:{tmp_path / 'actions.npy'}",
+        episodes_per_task=1,
+        max_episode_steps=max_steps,
+        image_size=64,
+    )
+    path = tmp_path / f"run-{max_steps}"
+    path.mkdir()
+    folder = EvalFolder(path, vars(settings))
+    evaluate(settings, folder, vector={"mode": "sync"}, videos_per_task=0)
+    (record,) = folder.records
+    assert (record.task_id, record.init_state_id) == (TASK.task_id, STATE)
+    return record.success, record.steps
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_recorded_actions_count_the_same_in_liberos_own_loop(libero_env, tmp_path):
     actions = expert_actions(libero_env)
-    success, steps = libero_counts(actions, TASK.max_episode_steps)
-    assert success
+    steps = steps_to_success_in_liberos_loop(actions)
     assert 60 < steps <= len(actions)
     assert eval_counts(actions, TASK.max_episode_steps, tmp_path) == (True, steps)
-    # One step less, and it is a failure for both.
-    assert libero_counts(actions, steps - 1) == (False, steps - 1)
+    # Where LIBERO's loop would have been cut one step earlier, before its `done`, it is a failure here too.
     assert eval_counts(actions, steps - 1, tmp_path) == (False, steps - 1)

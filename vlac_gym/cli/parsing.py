@@ -19,7 +19,7 @@ _HELP_INDENT = 8
 
 
 def parse_arguments(kind: type[ArgsType], args: Sequence[str], *, prog: str, description: str) -> ArgsType:
-    """The arguments as an instance of the dataclass `kind`.
+    """The arguments as an instance of the dataclass `kind`; `--config FILE` adds those of a YAML file.
 
     Raises:
         ConfigError: They don't fit, or one of them is empty, as an unset shell variable leaves it.
@@ -28,7 +28,11 @@ def parse_arguments(kind: type[ArgsType], args: Sequence[str], *, prog: str, des
     """
     with needs("The command line", "cli"):
         import tyro
+
+        from vlac_gym.cli.config_options import with_config
     _refuse_empty(args)
+    args = with_config(kind, args)
+    description += " --config FILE takes options from a YAML file (name: value); the command line wins."
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

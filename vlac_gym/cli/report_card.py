@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
+from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
@@ -16,6 +17,7 @@ from vlac_gym.critic.registry import check_critic
 from vlac_gym.data.collect_options import CollectOptions, check_collection
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
+from vlac_gym.files.config_file import CONFIG_FILE, write_config
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
 from vlac_gym.report_card.episode_answers import EpisodeAnswers
@@ -82,6 +84,11 @@ class Args:
     """Timed calls for each batch size, on new frames; 0 leaves them out."""
     seed: int = 0
     """Seed of the bootstrap and the probes."""
+    tensorboard: bool = False
+    """Write numbers for TensorBoard too, into OUT/tensorboard, and into OUT/metrics.jsonl."""
+    wandb: str | None = None
+    """Send them to this project at Weights & Biases; with WANDB_MODE=offline in the environment, they stay in
+    OUT/wandb."""
 
 
 def run(args: Args) -> int:
@@ -100,7 +107,8 @@ def run(args: Args) -> int:
     )
     _check(args)
     require_video_packages()
-    with claim_folder(args.out, resume=args.resume, ours=("collected",)):
+    check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
+    with claim_folder(args.out, resume=args.resume, ours=("collected", CONFIG_FILE)):
         references = None if args.references is None else EpisodeDataset.open(args.references)
         dataset = None if args.episodes is None else _chosen(args, args.episodes)
         critic = make_critic(args.critic)
@@ -114,7 +122,9 @@ def run(args: Args) -> int:
             card = _judge(args, config, dataset, critic, references)
         finally:
             critic.close()
+        write_config(args.out, args)
         card_file, page = write_card(card, args.out)
+        _send_headline(card, args)
     print(_reading(card))
     print(f"{card_file}\n{page}")
     return 0
@@ -186,6 +196,14 @@ def _judge(
             on_progress(next(done), len(dataset))
 
         return make_card(critic, args.critic, dataset, config, advance, references, args.on_critic_mismatch)
+
+
+def _send_headline(card: ReportCard, args: Args) -> None:
+    metrics = run_metrics(args.out, args, tensorboard=args.tensorboard, wandb=args.wandb)
+    if metrics is not None:
+        with metrics:
+            headline = card.content["headline"]
+            metrics.write(0, {f"report_card/{name}": headline[name]["value"] for name in HEADLINES})
 
 
 def _reading(card: ReportCard) -> str:

@@ -5,6 +5,7 @@ __all__ = ["Args", "run"]
 import dataclasses
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,7 @@ import gymnasium as gym
 from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
+from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
@@ -24,7 +26,9 @@ from vlac_gym.critic.torch_threads import limit_torch_threads
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.libero.tasks import LiberoTask, get_task
 from vlac_gym.errors import ConfigError, CriticError, VlacGymError
+from vlac_gym.files.config_file import write_config
 from vlac_gym.files.output_folder import claim_folder
+from vlac_gym.metrics.writer import MetricsWriter
 from vlac_gym.policies import Policy, make_policy
 from vlac_gym.reporting.mp4 import require_video_packages
 from vlac_gym.reporting.reading import read_summary
@@ -38,7 +42,7 @@ from vlac_gym.wrappers.rule_setup import resolve_rule
 _RULE_OPTIONS = ("done_threshold", "done_patience", "done_interval", "min_steps", "min_value", "value_stride")
 
 
-_NOT_SETTINGS = ("out", "record_critic", "resume", "torch_threads")
+_NOT_SETTINGS = ("out", "record_critic", "resume", "tensorboard", "torch_threads", "wandb")
 """Arguments that may differ when a run is resumed, perhaps on another machine."""
 
 
@@ -102,6 +106,11 @@ class Args:
     """Env steps between the frames of the value list."""
     plot_values: bool = True
     """Ask for the value curve of stopped episodes too: after their end, for the plots, never for the reward."""
+    tensorboard: bool = False
+    """Write numbers for TensorBoard too, into OUT/tensorboard, and into OUT/metrics.jsonl."""
+    wandb: str | None = None
+    """Send them to this project at Weights & Biases; with WANDB_MODE=offline in the environment, they stay in
+    OUT/wandb."""
     torch_threads: int | None = None
     """CPU threads of a critic that runs in this process; default: 1 beside software rendering, which wants the same
     cores, unless OMP_NUM_THREADS is set; else PyTorch's own choice."""
@@ -147,14 +156,17 @@ def run(args: Args) -> int:
         recorded = EpisodeVideoWrapper(judged, critic_info=who)
         plan = _Plan(task, policy, critic, judged, recorded)
         folder = RunFolder(path, run=settings, critic=who, resume=args.resume)
-        return _run(args, plan, folder)
+        write_config(path, args)
+        metrics = run_metrics(path, args, tensorboard=args.tensorboard, wandb=args.wandb)
+        with nullcontext() if metrics is None else metrics:
+            return _run(args, plan, folder, metrics)
 
 
-def _run(args: Args, plan: _Plan, folder: RunFolder) -> int:
+def _run(args: Args, plan: _Plan, folder: RunFolder, metrics: MetricsWriter | None) -> int:
     status: RunStatus = "failed"
     error: str | None = None
     try:
-        _run_episodes(args, plan, folder)
+        _run_episodes(args, plan, folder, metrics)
         status = "complete"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -185,6 +197,7 @@ def _check(args: Args) -> None:
         raise ConfigError(f"Expected --record-critic in an existing folder, got {args.record_critic}.")
     resolve_rule(args.preset, args.calibration, _rule_options(args), args.max_episode_steps)
     require_video_packages()
+    check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
 
 
 def _rule_options(args: Args) -> dict[str, Any]:
@@ -207,7 +220,7 @@ def _make_env(args: Args, policy: Policy) -> gym.Env[Any, Any]:
     )
 
 
-def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
+def _run_episodes(args: Args, plan: _Plan, folder: RunFolder, metrics: MetricsWriter | None) -> None:
     plan.env.set_wrapper_attr(
         "num_episodes", folder.num_episodes
     )  # a privileged critic's errors go on with them
@@ -227,6 +240,8 @@ def _run_episodes(args: Args, plan: _Plan, folder: RunFolder) -> None:
                 folder.add_episode(
                     trace, with_video=args.video, with_frames=args.frames, extra={"seed": seed}
                 )
+                if metrics is not None:
+                    metrics.write(folder.num_episodes, folder.summary["metrics"])
             progress.end_episode(trace)
 
 

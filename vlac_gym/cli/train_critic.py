@@ -2,11 +2,15 @@
 
 __all__ = ["Args", "run"]
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlac_gym.cli.progress import training_progress
+from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
 from vlac_gym.extras import needs
+from vlac_gym.metrics.writer import MetricsWriter
 from vlac_gym.train_nano.recipe import TrainRecipe
 
 
@@ -22,18 +26,35 @@ class Args:
     """Continue the run that --out holds, with the same recipe; its number of steps may rise."""
     device: str | None = None
     """`cuda` or `cpu`; the first GPU by default."""
+    tensorboard: bool = False
+    """Write numbers for TensorBoard too, into OUT/tensorboard, and into OUT/metrics.jsonl."""
+    wandb: str | None = None
+    """Send them to this project at Weights & Biases; with WANDB_MODE=offline in the environment, they stay in
+    OUT/wandb."""
     recipe: TrainRecipe = field(default_factory=TrainRecipe)
     """Settings of the training; the defaults are those of the shipped critic's first stage."""
 
 
 def run(args: Args) -> int:
     """Trains, and prints where the checkpoint is."""
+    check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
     with needs("Training", "vlac"):
         from vlac_gym.train_nano.trainer import train_nano
-    with training_progress(args.recipe.steps) as on_step:
+    with training_progress(args.recipe.steps) as on_step, ExitStack() as stack:
+        writers: list[MetricsWriter | None] = []
+
+        def on_validation(step: int, row: Mapping[str, float]) -> None:
+            if not writers:  # only now is the folder known to be this run's
+                writers.append(run_metrics(args.out, args, tensorboard=args.tensorboard, wandb=args.wandb))
+                if writers[0] is not None:
+                    stack.enter_context(writers[0])
+            if writers[0] is not None:
+                writers[0].write(step, {f"train/{name}": value for name, value in row.items()})
+
         checkpoint = train_nano(
-            args.data, args.out, args.recipe, device=args.device, resume=args.resume, on_step=on_step
-        )
+            args.data, args.out, args.recipe,
+            device=args.device, resume=args.resume, on_step=on_step, on_validation=on_validation,
+        )  # fmt: skip
     print(
         f'Trained. Use it with --critic "transformers:{checkpoint}?reading=exact", or that spec in make_critic.'
     )

@@ -11,6 +11,7 @@ from vlac_gym.data.collect import CollectedEpisode, CollectReport, check_plans, 
 from vlac_gym.data.dataset import DATASET_FILES, EpisodeDataset
 from vlac_gym.data.plans import DEFAULT_MIX, EpisodePlan, parse_mix, plan_episodes
 from vlac_gym.data.recording import RecordSettings
+from vlac_gym.files.config_file import CONFIG_FILE, write_config
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import FrameEncoding
 from vlac_gym.specs.ids import parse_ids
@@ -105,7 +106,7 @@ def run_collection(
         SimulatorError: A worker process died; what was finished is kept.
     """
     settings, plans = options.settings(), options.plans()
-    with claim_folder(options.out, resume=options.resume, ours=DATASET_FILES):
+    with claim_folder(options.out, resume=options.resume, ours=(*DATASET_FILES, CONFIG_FILE)):
         return _collect(options, settings, plans, on_progress)
 
 
@@ -116,10 +117,14 @@ def _collect(
     on_progress: Callable[[CollectedEpisode, int, int], None] | None,
 ) -> CollectReport:
     done = sum(plan.is_recorded(options.out) for plan in plans)
+    has_config = False
 
     def count(outcome: CollectedEpisode) -> None:
-        nonlocal done
+        nonlocal done, has_config
         done += 1
+        if not outcome.error and not has_config:  # a collection that recorded nothing leaves no trace
+            write_config(options.out, options)
+            has_config = True
         if on_progress is not None:
             on_progress(outcome, done, len(plans))
 

@@ -25,7 +25,9 @@ from vlac_gym.types import CriticInfo
 
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
-RUN_FILES = ("summary.json", "steps.jsonl", "index.html", "episode-*")
+RUN_FILES = (
+    "summary.json", "steps.jsonl", "index.html", "episode-*", "config.yaml", "metrics.jsonl", "tensorboard", "wandb",
+)  # fmt: skip
 """Names (shell patterns) of all that such a folder holds."""
 
 _FORMAT = 1

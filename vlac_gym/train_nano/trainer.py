@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ with needs("Training nano", "vlac"):
 
 logger = logging.getLogger(__name__)
 
-_FILES = ("checkpoint", "log.jsonl", "state.pt", ".state.pt.tmp")
+_FILES = ("checkpoint", "log.jsonl", "state.pt", ".state.pt.tmp", "metrics.jsonl", "tensorboard", "wandb")
 _MAY_CHANGE = ("steps", "max_seconds", "save_every_s", "validate_every")
 """Settings that may differ between a run and its continuation."""
 
@@ -52,6 +52,7 @@ def train_nano(
     device: str | None = None,
     resume: bool = False,
     on_step: Callable[[int], None] | None = None,
+    on_validation: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Path:
     """Trains on every episode in `data` but the validation init states.
 
@@ -66,6 +67,7 @@ def train_nano(
         device: `cuda`, `cpu`; the first GPU by default.
         resume: Continue the run that `out` holds. Only its length and how often it is saved may change.
         on_step: Called after each step with the steps done so far, and once before the first.
+        on_validation: Called after each validation with the step and the numbers of its line in `log.jsonl`.
 
     Returns:
         The checkpoint's folder.
@@ -81,6 +83,7 @@ def train_nano(
     train, val = EpisodeDataset.open(data).split_by_init_state(recipe.val_init_states)
     with claim_folder(Path(out), resume=resume, ours=_FILES) as folder:
         trainer = _Trainer(list(train), list(val), folder, recipe, sizes, chosen)
+        trainer.on_validation = on_validation
         trainer.run(on_step or (lambda _: None))
     return trainer.checkpoint_folder
 
@@ -99,6 +102,7 @@ class _Trainer:
     ) -> None:
         self._recipe, self._out, self._device = recipe, out, device
         self.checkpoint_folder = out / "checkpoint"
+        self.on_validation: Callable[[int, Mapping[str, float]], None] | None = None
         torch.manual_seed(recipe.seed)
         self._train_table, self._val_table = FrameTable.build(train), FrameTable.build(val)
         self._knows = knowledge_of(train)
@@ -208,6 +212,9 @@ class _Trainer:
         logger.info(" ".join(f"{key}={value:.4g}" for key, value in row.items()))
         with (self._out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({key: float(value) for key, value in row.items()}) + "\n")
+
+        if self.on_validation is not None:
+            self.on_validation(self._step, row)
 
     def _save_state(self) -> None:
         state = {

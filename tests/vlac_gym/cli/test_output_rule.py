@@ -23,8 +23,9 @@ from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.service import server
 from vlac_gym.train_nano import trainer
+from vlac_gym.training import merge_adapter
 
-OUT_OPTIONS = {"make-tiny-checkpoint": "--to", "convert": "--to"}  # --out elsewhere
+OUT_OPTIONS = {"make-tiny-checkpoint": "--to", "convert": "--to", "merge-adapter": "--to"}  # --out elsewhere
 
 WRITERS = {
     "rollout": ["--policy", "zero"],
@@ -36,6 +37,7 @@ WRITERS = {
     "compare": ["INPUT/run", "INPUT/run"],
     "convert": ["--from", "INPUT/original"],
     "make-tiny-checkpoint": [],
+    "merge-adapter": ["--base", "INPUT/base", "--adapter", "INPUT/adapter"],
 }
 """Command -> arguments that leave `--out` as the only thing that can be wrong."""
 
@@ -103,6 +105,12 @@ BAD = {
     "compare": [["absent"], ["INPUT/bank"]],
     "convert": [["--from", "absent"]],
     "make-tiny-checkpoint": [["--seed", "-1"]],
+    "merge-adapter": [
+        ["--base", "absent"],
+        ["--adapter", "absent"],
+        ["--base", "INPUT/adapter"],
+        ["--dtype", "int8"],
+    ],
 }
 BAD_EVERYWHERE = [["--foo", "3"]]
 
@@ -135,6 +143,14 @@ def inputs(tmp_path_factory) -> Path:
     run = EvalFolder(root / "run", {"task_suite": "libero_spatial", "policy": "zero"})
     run.add(EpisodeRecord(0, 0, 0, 0, "stack", True, 5))
     write_original(root / "original", train_sentencepiece())
+    for name, content in {
+        "base/config.json": "{}",
+        "base/model.safetensors": "",
+        "adapter/adapter_config.json": '{"peft_type": "LORA", "base_model_name_or_path": "base"}',
+        "adapter/adapter_model.safetensors": "",
+    }.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(content)
     return root
 
 
@@ -151,6 +167,7 @@ def no_work(monkeypatch):
     forbid(trainer, "_Trainer")
     forbid(convert, "_write_weights")
     forbid(tiny_checkpoint, "build_model")
+    forbid(merge_adapter, "_load")
 
 
 def call(command: str, out: str, inputs: Path, more: typing.Sequence[str] = ()) -> int:

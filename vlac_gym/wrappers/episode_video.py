@@ -34,8 +34,8 @@ class EpisodeVideoWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], Recor
 
     Put it directly outside of `VLACRewardWrapper`, whose ``info["critic"]`` and latency it reads, and inside of
     `ActionChunk`, so that it sees every env step (and renders each). Without a critic it records the
-    simulator's signals alone. An episode that is left by `reset` or by an exception is dropped. There is no
-    vector counterpart: wrap one env.
+    simulator's signals alone. An episode that is left by `reset` or by an exception is dropped. The
+    counterpart for N envs is `vlac_gym.wrappers.vector.EpisodeVideoWrapper`.
 
     Args:
         env: Any env that yields uint8 (H, W, 3) RGB frames.

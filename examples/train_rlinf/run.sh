@@ -1,30 +1,36 @@
 #!/usr/bin/env bash
-# Trains OpenVLA-OFT on LIBERO-Spatial with RLinf, GRPO and a critic's rewards, on one node.
+# Trains on LIBERO-Spatial with RLinf and a critic's rewards, on one node: OpenVLA-OFT with GRPO, or a small policy.
 #
 #   RLINF=/path/to/RLinf MODEL=/models/openvla-oft-libero-spatial VLAC_CRITIC=http://critic-host:8400 \
 #     examples/train_rlinf/run.sh [overrides …]
+#   RLINF=/path/to/RLinf CONFIG=ppo START=/path/to/clone-policy examples/train_rlinf/run.sh [overrides …]
 #
-# `… run.sh --dry-run [overrides …]` composes and checks the configuration and starts nothing.
+# CONFIG=ppo and CONFIG=grpo train the small policy, which needs no download; nano, in the env worker, is its critic unless
+# VLAC_CRITIC names another. `… run.sh --dry-run [overrides …]` composes and checks the configuration and starts nothing.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 : "${RLINF:?Set RLINF to a checkout of RLinf v0.3: its recipes and entry scripts are not in the wheel}"
-: "${MODEL:?Set MODEL to an OpenVLA-OFT checkpoint for LIBERO-Spatial}"
+CONFIG="${CONFIG:-config}"
+case "$CONFIG" in
+  ppo | grpo) export START="${START:-}" ;;
+  *)
+    : "${MODEL:?Set MODEL to an OpenVLA-OFT checkpoint for LIBERO-Spatial, or CONFIG to ppo or grpo for a small policy}"
+    export MODEL VLAC_CRITIC="${VLAC_CRITIC:-http://127.0.0.1:8400}"
+    ;;
+esac
 PYTHON="${PYTHON:-python}"
-export RLINF_EXT_MODULE=verl_env_adapter.rlinf.plugin EMBODIED_PATH="$RLINF/examples/embodiment" MODEL
-export VLAC_CRITIC="${VLAC_CRITIC:-http://127.0.0.1:8400}" ROBOT_PLATFORM="${ROBOT_PLATFORM:-LIBERO}"
+export EMBODIED_PATH="$RLINF/examples/embodiment" ROBOT_PLATFORM="${ROBOT_PLATFORM:-LIBERO}"
+export RLINF_EXT_MODULE="${RLINF_EXT_MODULE:-verl_env_adapter.rlinf.plugin}"
 export MUJOCO_GL="${MUJOCO_GL:-egl}"
 export PYOPENGL_PLATFORM="${PYOPENGL_PLATFORM:-$MUJOCO_GL}"
 
-dry_run=""
 if [[ "${1:-}" == "--dry-run" ]]; then
-  dry_run=--show
   shift
+  exec "$PYTHON" -m verl_env_adapter.rlinf.check --config-path "$here" --config-name "$CONFIG" --show -- "$@"
 fi
-# RLinf only warns when its extension module does not load, so everything is checked here first.
-"$PYTHON" -m verl_env_adapter.rlinf.check --config-path "$here" --config-name "${CONFIG:-config}" $dry_run -- "$@"
-[[ -z "$dry_run" ]] || exit 0
 
 LOG_DIR="${LOG_DIR:-runs/rlinf-$(date +%Y%m%d-%H%M%S)}"
 export LOG_DIR
-exec "$PYTHON" "$RLINF/${ENTRY:-examples/embodiment/train_embodied_agent.py}" \
-  --config-path "$here" --config-name "${CONFIG:-config}" runner.logger.log_path="$LOG_DIR" "$@"
+# RLinf only warns when its extension module does not load, and does not load it here: so not its script alone.
+exec "$PYTHON" -m verl_env_adapter.rlinf.launch "$RLINF/${ENTRY:-examples/embodiment/train_embodied_agent.py}" \
+  --config-path "$here" --config-name "$CONFIG" runner.logger.log_path="$LOG_DIR" "$@"

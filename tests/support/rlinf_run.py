@@ -109,36 +109,43 @@ def advantages(cfg: Any, batch: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 @contextlib.contextmanager
 def own_ray() -> Iterator[None]:
     """A Ray of this run's own, so that RLinf, which joins any that it finds, finds this one."""
-    port, *agents = free_ports(4)
+    with contextlib.ExitStack() as stack:
+        for attempt in range(4):
+            head = stack.enter_context(ray_head())
+            if head is not None:
+                break
+            print(
+                f"Ray gave up on its agents, which had 15 s to start (attempt {attempt + 1}).",
+                file=sys.stderr,
+            )
+        else:
+            raise SystemExit("Ray does not start on this machine.")
+        yield
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_head() -> Iterator[subprocess.Popen[bytes] | None]:
+    """A node, or None if it ended before its agents were up."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
     folder = tempfile.mkdtemp(prefix="ray")  # short: Ray makes sockets in it
     # `ray start` wants a token, `ray.init` then does not send one.
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"127.0.0.1:{port}"}
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=8"]
     command += [f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
-    # Given ports, the node does not give up on agents that take longer than 15 s to import.
-    names = ("dashboard-agent-grpc-port", "runtime-env-agent-port", "metrics-export-port")
-    command += [f"--{name}={agent}" for name, agent in zip(names, agents, strict=True)]
     head = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        for _ in range(120):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
+        while head.poll() is None and not list(
+            Path(folder).glob("session_latest/dashboard_agent_listen_port*")
+        ):
             time.sleep(0.5)
-        yield
+        yield head if head.poll() is None else None
     finally:
-        ray.shutdown()
         head.terminate()
         try:
             head.wait(60)  # it drains for half a minute

@@ -27,7 +27,9 @@ def read(name):
 
 
 def test_every_trainer_has_its_example():
-    assert sorted(path.name for path in EXAMPLES.glob("train_*")) == sorted(f"train_{name}" for name in FILES)
+    assert sorted(path.name for path in EXAMPLES.glob("train_*/")) == sorted(
+        f"train_{name}" for name in FILES
+    )
 
 
 @pytest.mark.parametrize("trainer", FILES)
@@ -68,6 +70,19 @@ def test_experimental_vla_block_is_one_that_the_trainer_can_keep():
     assert plugin == "verl_env_adapter.experimental_vla.plugin"
     assert f"export VERL_USE_EXTERNAL_MODULES={plugin}" in SCRIPTS_BY_NAME["train_experimental_vla/run.sh"]
     assert env.get_all_state_ids().shape == (500,)
+
+
+def test_rlinf_policy_block_fits_its_policy_and_its_batch():
+    config = yaml.safe_load((EXAMPLES / "train_rlinf/policy.yaml").read_text())
+    train, actor = config["env"]["train"], config["actor"]
+    settings = parse_settings(train["vlac_gym"])
+    assert settings.env.chunk == actor["model"]["num_action_chunks"]
+    assert actor["model"]["tasks"] == [f"{settings.env.suite}:{task}" for task in settings.env.tasks]
+    assert not settings.env.init_states_in("train") & settings.env.init_states_in("eval")
+    samples = train["total_num_envs"] * train["max_steps_per_rollout_epoch"] // settings.env.chunk
+    assert samples % actor["global_batch_size"] == 0
+    starts = len(settings.env.init_states_in("eval")) * len(settings.env.tasks)
+    assert config["env"]["eval"]["total_num_envs"] == starts
 
 
 SCRIPTS_BY_NAME = {f"{path.parent.name}/{path.name}": path.read_text() for path in SCRIPTS}

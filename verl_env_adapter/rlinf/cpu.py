@@ -16,11 +16,23 @@ with needs("The RLinf adapter", get=RLINF):
     import torch
 
 
+class _Stream(torch.cpu.Stream):
+    """The one stream of a CPU, which is never behind."""
+
+    def synchronize(self) -> None:
+        """Returns at once."""
+
+
 class CPUPlatform:
     """``torch.cpu`` with the functions of ``torch.cuda`` that RLinf calls and ``torch.cpu`` lacks."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
+
+    @staticmethod
+    def current_stream(device: Any = None) -> _Stream:
+        """The one stream."""
+        return _Stream()
 
     @staticmethod
     def empty_cache() -> None:

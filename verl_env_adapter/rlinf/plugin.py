@@ -56,8 +56,8 @@ from vlac_gym.extras import needs
 CPU_VARIABLE = "VLAC_GYM_RLINF_CPU"
 """Environment variable: ``1`` gives RLinf's workers the CPU as their device where there is no accelerator."""
 
-POLICY = "vlac_chunk_policy"
-"""``actor.model.model_type`` of `verl_env_adapter.rlinf.chunk_policy.ChunkPolicy`."""
+POLICY = "vlac_clone"
+"""``actor.model.model_type`` of `verl_env_adapter.rlinf.clone_model.CloneModel`."""
 
 _MARK = "_vlac_gym"
 _MODULES = ("rlinf.envs", "rlinf.workers.env.env_worker")
@@ -89,11 +89,11 @@ def register() -> None:
 
 
 def _register_policy() -> None:
-    """Makes ``model_type: vlac_chunk_policy`` known; its module is imported where it is built."""
+    """Makes ``model_type: vlac_clone`` known; its module is imported where it is built."""
     models = importlib.import_module("rlinf.models")
 
     def build(cfg: Any, torch_dtype: Any) -> Any:
-        return importlib.import_module("verl_env_adapter.rlinf.chunk_policy").build(cfg, torch_dtype)
+        return importlib.import_module("verl_env_adapter.rlinf.clone_model").build(cfg, torch_dtype)
 
     models.register_model(POLICY, build, force=True)
 

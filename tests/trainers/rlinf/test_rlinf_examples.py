@@ -30,11 +30,19 @@ def environment() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("script", "phases"), [("run.sh", ["train", "eval"]), ("eval.sh", ["eval"])])
-def test_dry_run_shows_the_block(environment, script, phases):
+@pytest.mark.parametrize(
+    ("script", "variables", "phases"),
+    [
+        ("run.sh", {}, ["train", "eval"]),
+        ("run.sh", {"CONFIG": "ppo"}, ["train", "eval"]),
+        ("run.sh", {"CONFIG": "grpo"}, ["train", "eval"]),
+        ("eval.sh", {}, ["eval"]),
+    ],
+)
+def test_dry_run_shows_the_block(environment, script, variables, phases):
     done = subprocess.run(
         [EXAMPLE / script, "--dry-run"],
-        env=environment,
+        env=environment | variables,
         capture_output=True,
         text=True,
         check=True,
@@ -52,7 +60,7 @@ def test_dry_run_names_the_nearest_key(environment):
     assert "Did you mean 'spec'?" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["config", "eval"])
+@pytest.mark.parametrize("name", ["config", "eval", "ppo", "grpo"])
 def test_rlinf_accepts_the_config(environment, name):
     command = [sys.executable, ROOT / "tests" / "support" / "rlinf_validate.py", EXAMPLE, name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)

@@ -41,7 +41,7 @@ def test_both_places_that_look_up_envs_are_prepared_once(modules):
     assert all(choose is not own_env for choose in chosen)
     plugin.register()
     assert [modules[name].get_env_cls for name in ("rlinf.envs", "rlinf.workers.env.env_worker")] == chosen
-    assert list(modules["rlinf.models"].built) == ["vlac_chunk_policy"]
+    assert list(modules["rlinf.models"].built) == ["vlac_clone"]
     assert chosen[1]("libero", {"task_suite_name": "libero_10"}) == "RLinf's"
 
 

@@ -1,0 +1,180 @@
+"""The clone policy as a model of RLinf's: `CloneModel`, registered as ``vlac_clone``.
+
+It is small enough to be cloned from a few demonstrations and trained by RLinf on any machine; a vision-language-action
+model takes its place by another `model_type`. RLinf calls `predict_action_batch` in the rollout and `default_forward`
+in the update.
+"""
+
+__all__ = ["CloneModel", "build"]
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verl_env_adapter.common.sources import RLINF
+from vlac_gym.clone.policy import ClonePolicy, load_policy
+from vlac_gym.envs.libero.tasks import list_tasks
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.extras import needs
+
+with needs("The RLinf adapter", get=RLINF):
+    import torch
+    from rlinf.models.embodiment.base_policy import BasePolicy
+    from torch import Tensor, nn
+    from torch.distributions import Normal
+    from torch.nn import functional
+
+_PICTURES = {"agentview": "main_images", "wrist": "wrist_images"}
+"""The policy's camera -> RLinf's name."""
+
+
+class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
+    """A Gaussian over the next T actions, around the policy's means; N is the number of envs or of samples.
+
+    Args:
+        policy: Whose actor is trained. Its own value head, one value per chunk, is dropped.
+        add_value_head: Give it the value head that RLinf's PPO wants, with a value for each step of the chunk, on
+            features that its loss does not train.
+        log_std: Logarithm of the actions' standard deviation, not trained; None keeps the policy's.
+    """
+
+    def __init__(
+        self, policy: ClonePolicy, *, add_value_head: bool = True, log_std: float | None = None
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.policy.log_std.requires_grad_(False)
+        if log_std is not None:
+            self.policy.log_std.fill_(log_std)
+        width = policy.mean.in_features
+        self.policy.value = nn.Sequential()  # so that it hands out the features, without their gradient
+        if add_value_head:
+            # RLinf finds the value's parameters, and whether to ask for bootstrap values, by this name.
+            self.value_head = nn.Sequential(
+                nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, policy.chunk_size)
+            )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """RLinf's dispatch, to `default_forward`: what FSDP wraps is called itself."""
+        return BasePolicy.forward(self, *args, **kwargs)
+
+    def predict_action_batch(
+        self, env_obs: Mapping[str, Any], do_sample: bool = True, **_: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Acts; by the means unless `do_sample`.
+
+        Args:
+            env_obs: `RolloutEnv`'s observation of N envs.
+            do_sample: RLinf's ``sampling_params.do_sample`` in training; in evaluation, ``temperature_eval > 0``.
+
+        Returns:
+            Actions float32 (N, T, 7) in [-1, 1], and what RLinf keeps: `prev_logprobs` (N, T, 7), `prev_values` (N, T)
+            and `forward_inputs`, the inputs of `default_forward`.
+
+        Raises:
+            ConfigError: The policy does not know the task, or the env does not show one of its cameras.
+        """
+        inputs = self._inputs(env_obs)
+        noise, values = self._act(inputs)
+        actions = noise.sample() if do_sample else noise.mean
+        inputs["action"] = actions.flatten(1)
+        return actions.clamp(-1.0, 1.0), {
+            "prev_logprobs": noise.log_prob(actions),
+            "prev_values": values,
+            "forward_inputs": inputs,
+        }
+
+    def default_forward(
+        self,
+        forward_inputs: Mapping[str, Tensor],
+        compute_logprobs: bool = True,
+        compute_entropy: bool = True,
+        compute_values: bool = True,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        """Log-probabilities and entropy (N, T, 7) and values (N, T) of recorded actions under the policy as it is."""
+        noise, values = self._act(forward_inputs)
+        result = {}
+        if compute_logprobs:
+            result["logprobs"] = noise.log_prob(forward_inputs["action"].view_as(noise.mean))
+        if compute_entropy:
+            result["entropy"] = noise.entropy()
+        if compute_values:
+            result["values"] = values
+        return result
+
+    def _act(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Tensor]:
+        images = {camera: inputs[_PICTURES[camera]] for camera in self.policy.cameras}
+        means, log_std, features = self.policy(images, inputs["states"], inputs["task"])
+        noise: Any = Normal(means, log_std.exp().expand_as(means))  # its methods are not annotated
+        if hasattr(self, "value_head"):
+            return noise, self.value_head(features)
+        return noise, means.new_zeros(means.shape[:2])
+
+    def _inputs(self, env_obs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the batch keeps: pictures as the policy sees them, uint8 (N, S, S, 3), state and the task's one-hot."""
+        device = self.policy.log_std.device
+        names = [_PICTURES[camera] for camera in self.policy.cameras]
+        for name in names:
+            if env_obs.get(name) is None:
+                raise ConfigError(
+                    f"The policy looks through {list(self.policy.cameras)}, but the env shows no {name}. Give "
+                    "vlac_gym.env.cameras the same."
+                )
+        inputs = {name: _as_seen(env_obs[name].to(device), self.policy.image_size) for name in names}
+        inputs["states"] = env_obs["states"].float().to(device)
+        numbers = [self._number_of(text) for text in env_obs["task_descriptions"]]
+        one_hot = functional.one_hot(torch.tensor(numbers), len(self.policy.tasks))
+        inputs["task"] = one_hot.float().to(device)
+        return inputs
+
+    def _number_of(self, text: str) -> int:
+        texts = task_texts(self.policy.tasks)
+        if text not in texts:
+            raise unknown_name("task of the policy", text, texts)
+        return texts.index(text)
+
+
+def task_texts(names: Sequence[str]) -> list[str]:
+    """The instructions of tasks named ``suite:id``.
+
+    Raises:
+        ConfigError: There is no such suite or task.
+    """
+    texts = []
+    for name in names:
+        suite, _, number = name.partition(":")
+        language = {str(task.task_id): task.language for task in list_tasks(suite)}
+        if number not in language:
+            raise unknown_name(f"task of {suite}", number, language)
+        texts.append(language[number])
+    return texts
+
+
+def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
+    """What RLinf calls for ``model_type: vlac_clone``, with ``actor.model``.
+
+    Its keys: `model_path`, the folder of a clone policy, where an empty one stands for an untrained policy for `tasks`,
+    `cameras` and `image_size`; `num_action_chunks`, `add_value_head`, `log_std`.
+
+    Raises:
+        ConfigError: The folder holds no policy, or its chunk is of another length than `num_action_chunks`.
+    """
+    if cfg.get("model_path"):
+        policy = load_policy(cfg.model_path)
+    else:
+        policy = ClonePolicy(
+            list(cfg.tasks), cfg.num_action_chunks, cfg.get("image_size", 128), list(cfg.cameras)
+        )
+    if policy.chunk_size != cfg.num_action_chunks:
+        raise ConfigError(
+            f"Expected actor.model.num_action_chunks {policy.chunk_size} as in {cfg.model_path!r}, got "
+            f"{cfg.num_action_chunks}."
+        )
+    return CloneModel(policy, add_value_head=bool(cfg.get("add_value_head")), log_std=cfg.get("log_std"))
+
+
+def _as_seen(pictures: Tensor, side: int) -> Tensor:
+    """RLinf's pictures, upright but mirrored, uint8 (N, H, W, 3), as upright ones of the policy's size."""
+    planes = pictures.flip(2).permute(0, 3, 1, 2).float()
+    planes = functional.adaptive_avg_pool2d(planes, side)
+    return planes.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,5 +1,6 @@
 """Exports: VLAC's own prompts with the right answers, and a LeRobot dataset that follows its schema."""
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -205,6 +206,16 @@ def test_demonstrations_become_a_lerobot_dataset(bank: EpisodeDataset, tmp_path:
         assert pixels[name] == [[[pytest.approx(level / 255)]]] * 3, name
     assert pixels["std"] == [[[pytest.approx(np.sqrt(1866.6667) / 255)]]] * 3
     assert pixels["count"] == [60]
+
+
+def test_lerobot_is_given_the_actions_without_noise(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    record(tmp_path / "bank", 0, 0, succeeds=True)
+    (episode,) = EpisodeDataset.open(tmp_path / "bank")
+    write_episode(tmp_path / "noisy", dataclasses.replace(episode, clean_actions=episode.actions + 0.5))
+    assert export_lerobot(EpisodeDataset.open(tmp_path / "noisy"), tmp_path / "out") == 1
+    row = pq.read_table(tmp_path / "out/data/chunk-000/file-000.parquet").to_pylist()[14]
+    assert row["action"] == pytest.approx([-15 / 20 + 0.5] * 7)
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])

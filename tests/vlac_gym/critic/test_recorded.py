@@ -15,6 +15,7 @@ from vlac_gym.critic.random import RandomCritic
 from vlac_gym.critic.recorded import RecordedCritic, ReplayedCritic
 from vlac_gym.critic.wrapper import CriticWrapper, adapted
 from vlac_gym.errors import ConfigError, CriticResponseError
+from vlac_gym.rule.calibration import Calibration
 from vlac_gym.wrappers import VLACRewardWrapper
 
 FRAMES = [np.full((4, 4, 3), level, np.uint8) for level in (0, 90, 200)]
@@ -149,3 +150,14 @@ def test_a_wrapper_forwards_what_the_inner_critic_can():
     assert inner.told == ["warm_up", "sleep", "wake", "close"]
     assert (critic.gpu_memory_bytes(), critic.can_sleep, critic.is_remote) == (7, True, True)
     assert critic.unwrapped is inner
+
+
+def test_a_calibration_of_another_critic_refuses_the_record(tmp_path):
+    path, calibration = tmp_path / "critic.jsonl", tmp_path / "calibration.json"
+    RecordedCritic(RandomCritic(seed=0), path).success_prob(FRAMES, ["stack"] * 3)
+    other = RandomCritic(seed=1).describe().fingerprint
+    measured = Calibration(critic="other", critic_fingerprint=other, done_threshold=0.9)
+    calibration.write_text(json.dumps(measured.as_json()))
+    env = VLACRewardWrapper(ShadedEnv(), make_critic(f"recorded:{path}"), calibration=str(calibration))
+    with pytest.raises(ConfigError, match="calibration was measured on another critic"):
+        env.reset(seed=0)

@@ -10,6 +10,7 @@ import pytest
     "name",
     [
         "vlac_gym.vector.finished",
+        "vlac_gym.rollout.async_rollout",
         "vlac_gym.rollout.pipelined",
         "vlac_gym.rule.episode",
         "vlac_gym.vector.rollout_env",

@@ -3,9 +3,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 JOBS ?= 2
+TRAIN_DEMO := --tasks reach:0 --cameras agentview --image-size 16 --step-limit 16 --chunk-size 4 --in-process --device cpu \
+  --critic oracle --reward-preset dense --num-envs 32 --minibatch-size 64 --iterations 60 --value-init-steps 1 --gamma 0.9 \
+  --learning-rate 3e-4 --log-std -0.5 --kl-stop 2 --eval-every 10 --eval-episodes 25
 export VENV
 
-.PHONY: demo test lint test-slow test-gpu test-trainer test-verl compare-engines setup-demo setup-test clean
+.PHONY: demo train-demo test lint test-slow test-gpu test-trainer test-verl compare-engines setup-demo setup-test clean
 
 setup-demo:
 	@python3 scripts/check_gl.py
@@ -17,6 +20,10 @@ setup-test:
 
 demo: setup-demo
 	@$(BIN)/python scripts/demo.py --out $(OUT)
+
+# A toy without physics and a critic that reads the simulator: shows the training loop at work in minutes, nothing about robots.
+train-demo: setup-demo
+	@$(BIN)/python examples/train_ppo.py --out $(if $(filter file,$(origin OUT)),runs/train-demo,$(OUT)) $(TRAIN_DEMO) $(ARGS)
 
 test: setup-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)

@@ -57,6 +57,7 @@ class Args:
     out: Path  # folder of the run
     policy: Path | None = None  # folder of the policy to start from (vlac_gym.clone); default: untrained
     chunk_size: int = 8  # actions per decision of an untrained policy; others bring their own
+    cameras: str = "agentview,wrist"  # what an untrained policy looks through
     resume: bool = False  # continue the run in OUT from its checkpoint; give the same options
 
     tasks: str = "libero_spatial:0,libero_spatial:3,libero_spatial:8,libero_object:0"
@@ -96,9 +97,7 @@ class Args:
     value_learning_rate: float = 1e-3  # of the value head
     gamma: float = 0.99  # discount per chunk
     gae_lambda: float = 0.95  # lambda of GAE, per chunk
-    clip_low: float = (
-        0.2  # a step's ratio of new to old probability is clipped to [1 - clip_low, 1 + clip_high]
-    )
+    clip_low: float = 0.2  # a step's probability ratio is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.28  # larger: rare actions may become likelier (clip-higher, arXiv 2503.14476)
     value_clip: float = 0.2  # how far a value may move in an iteration before its gradient is cut
     entropy_coef: float = 0.0  # weight of the entropy; matters only with train_log_std
@@ -108,9 +107,7 @@ class Args:
     log_std: float | None = -2.5  # log of the noise's standard deviation at the start; None: the policy's own
     train_log_std: bool = False  # let PPO change the noise
 
-    eval_every: int = (
-        8  # iterations between evaluations, besides before the first and after the last; 0: none
-    )
+    eval_every: int = 8  # iterations between evaluations; also before the first and after the last; 0: none
     eval_episodes: int = 100  # without noise, judged by the simulator; at most one per held-out start
     audit_window: int = 200  # episodes that the audit's numbers are about
     stop_on_alarm: bool = False  # end the run when the return rises while the simulator's success falls
@@ -154,10 +151,8 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
         return partial(*((ReachEnv, task_id) if suite == "reach" else (LiberoEnv, suite, task_id)), **options)
 
     fns = [make(*args.task_list[i // args.envs_per_task]) for i in range(args.num_envs)]
-    if args.in_process:
-        env = RolloutVectorEnv(fns, mode="sync", autoreset_mode="Disabled")
-    else:
-        env = RolloutVectorEnv(fns, autoreset_mode="Disabled", envs_per_worker=args.envs_per_worker)
+    where = {"mode": "sync"} if args.in_process else {"envs_per_worker": args.envs_per_worker}
+    env = RolloutVectorEnv(fns, autoreset_mode="Disabled", **where)
     names = ("done_threshold", "done_patience", "min_steps", "done_interval")
     rule = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.calibration is None:
@@ -190,18 +185,15 @@ class Actor:
 
     def look(self, observations: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """N envs' observations as tensors, with the task of each env."""
-        keys = ("agentview_image", "wrist_image", "state")
+        keys = (*(f"{camera}_image" for camera in self.policy.cameras), "state")
         seen = {key: torch.as_tensor(observations[key], device=self.device) for key in keys}
         return seen | {"task": self.one_hot}
 
     def __call__(self, seen: dict[str, torch.Tensor]) -> tuple[Normal, torch.Tensor]:
         """The distribution of the chunks (B, T, 7), and the values (B,)."""
-        images = {"agentview": seen["agentview_image"], "wrist": seen["wrist_image"]}
+        images = {camera: seen[f"{camera}_image"] for camera in self.policy.cameras}
         means, log_std, values = self.policy(images, seen["state"], seen["task"])
         return Normal(means, log_std.exp().expand_as(means)), values
-
-    def value_parameters(self) -> list[torch.nn.Parameter]:
-        return list(self.policy.value.parameters())
 
 
 def starting_policy(args: Args) -> ClonePolicy:
@@ -209,7 +201,9 @@ def starting_policy(args: Args) -> ClonePolicy:
     torch.manual_seed(args.seed)
     tasks = [f"{suite}:{number}" for suite, number in args.task_list]
     if args.policy is None:
-        policy = ClonePolicy(tasks, chunk_size=args.chunk_size, image_size=min(args.image_size, 128))
+        cameras = tuple(args.cameras.split(","))
+        policy = ClonePolicy(tasks, args.chunk_size, min(args.image_size, 128), cameras)
+        policy.state_std.fill_(0.2)  # positions are some tenths of a metre
     else:
         policy = load_policy(args.policy)
     if missing := set(tasks) - set(policy.tasks):
@@ -237,9 +231,10 @@ class Experience:
 
 
 def collect(
-    env: ActionChunk, actor: Actor, args: Args, rng: np.random.Generator, clock: dict[str, float]
+    run: "Run", env: ActionChunk, clock: dict[str, float]
 ) -> tuple[Experience, list[FinishedEpisode]]:
     """Plays the iteration's episodes with noise; an episode that was lost with its simulator leaves no chunk."""
+    actor, args, rng = run.actor, run.args, run.rng
     chunks: list[tuple[dict, torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def act(observations: dict) -> np.ndarray:
@@ -265,8 +260,7 @@ def collect(
     finished = [episode.finished for episode in episodes]
     at = [(t, e.finished.env_index) for e in episodes for t in e.steps]
     ts, envs = (torch.tensor(column, device=actor.device) for column in zip(*at))
-    keys = chunks[0][0].keys()
-    seen = {key: torch.stack([chunk[0][key] for chunk in chunks])[ts, envs] for key in keys}
+    seen = {key: torch.stack([chunk[0][key] for chunk in chunks])[ts, envs] for key in chunks[0][0]}
     actions, log_probs, values = (torch.stack([chunk[k] for chunk in chunks])[ts, envs] for k in (1, 2, 3))
     rewards = np.array([steps[t].rewards[i] for t, i in at])
     executed = torch.tensor([int(steps[t].executed_steps[i]) for t, i in at], device=actor.device)
@@ -278,21 +272,12 @@ def collect(
         advantages = gae(rewards, values.double().cpu().numpy(), lengths, args.gamma, args.gae_lambda)
     returns = torch.as_tensor(advantages, dtype=torch.float32, device=actor.device) + values
     scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    experience = Experience(
-        seen=seen,
-        actions=actions,
-        log_probs=log_probs,
-        values=values,
-        executed=torch.arange(actions.shape[1], device=actor.device) < executed[:, None],
-        advantages=torch.as_tensor(scaled, dtype=torch.float32, device=actor.device),
-        returns=returns,
-    )
-    return experience, finished
+    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=actor.device)
+    ran = torch.arange(actions.shape[1], device=actor.device) < executed[:, None]
+    return Experience(seen, actions, log_probs, values, ran, scaled, returns), finished
 
 
-def gae(
-    rewards: np.ndarray, values: np.ndarray, lengths: Sequence[int], gamma: float, lam: float
-) -> np.ndarray:
+def gae(rewards: np.ndarray, values: np.ndarray, lengths: Sequence[int], gamma: float, lam: float) -> Any:
     """Generalised advantages of episodes that follow each other; nothing is worth anything after an episode's end."""
     advantages = np.zeros(len(rewards))
     end = 0
@@ -315,24 +300,15 @@ def group_advantages(returns: Sequence[float], groups: Sequence[Any]) -> np.ndar
 # Learning
 
 
-def update(
-    actor: Actor,
-    start: Actor | None,
-    optimizer: torch.optim.Optimizer,
-    data: Experience,
-    args: Args,
-    rng: np.random.Generator,
-    *,
-    only_value: bool,
-) -> dict[str, float]:
+def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float]:
     """Epochs of minibatches on one iteration's chunks; means over the gradient steps."""
+    actor, args, optimizer = run.actor, run.args, run.optimizer
     policy_group, value_group = optimizer.param_groups
     parameters = policy_group["params"] + value_group["params"]
     seen_metrics: list[dict[str, float]] = []
+    count = -(-len(data.values) // args.minibatch_size)
     for _ in range(args.epochs):
-        for rows in np.array_split(
-            rng.permutation(len(data.values)), -(-len(data.values) // args.minibatch_size)
-        ):
+        for rows in np.array_split(run.rng.permutation(len(data.values)), count):
             index = torch.as_tensor(rows, device=actor.device)
             seen = {key: tensor[index] for key, tensor in data.seen.items()}
             chances, values = actor(seen)
@@ -352,9 +328,9 @@ def update(
             loss = value_loss if args.algorithm == "ppo" else 0.0 * value_loss
             if not only_value:
                 loss = loss + policy_loss - args.entropy_coef * chances.entropy().sum(-1).mean()
-                if start is not None:
+                if run.start is not None:
                     with torch.no_grad():
-                        before, _ = start(seen)
+                        before, _ = run.start(seen)
                     from_start = torch.distributions.kl_divergence(chances, before).sum(-1)
                     loss = loss + args.kl_coef * (from_start * executed).sum() / executed.sum()
             optimizer.zero_grad(set_to_none=True)
@@ -410,7 +386,7 @@ class Run:
         policy = starting_policy(args)
         self.start = Actor(copy.deepcopy(policy), args, self.device) if args.kl_coef else None
         self.actor = Actor(policy, args, self.device)
-        values = self.actor.value_parameters()
+        values = list(policy.value.parameters())
         others = [p for p in policy.parameters() if p.requires_grad and all(p is not v for v in values)]
         rates = (args.learning_rate, args.value_learning_rate)
         self.optimizer = torch.optim.Adam(
@@ -449,16 +425,14 @@ class Run:
     def iterate(self, env: ActionChunk) -> dict[str, float | None]:
         """One iteration: play, audit, learn."""
         clock = dict.fromkeys(("time/env", "time/critic", "time/policy"), 0.0)
-        experience, finished = collect(env, self.actor, self.args, self.rng, clock)
+        experience, finished = collect(self, env, clock)
         metrics = EpisodeMetrics()
         for episode in finished:
             episode.add_to(metrics)
             episode.add_to(self.audit)
         only_value = self.args.algorithm == "ppo" and self.iteration < self.args.value_init_steps
         began = time.perf_counter()
-        learned = update(
-            self.actor, self.start, self.optimizer, experience, self.args, self.rng, only_value=only_value
-        )
+        learned = update(self, experience, only_value=only_value)
         self.iteration += 1
         self.env_steps += sum(episode.num_steps for episode in finished)
         return {
@@ -468,7 +442,6 @@ class Run:
             **clock,
             "time/update": time.perf_counter() - began,
             "rollout/episodes": float(len(finished)),
-            "rollout/advantage_std": float(experience.returns.sub(experience.values).std()),
             "train/iteration": float(self.iteration),
         }
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -132,14 +133,12 @@ def run_script(*options):
     return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
-def test_the_script_itself_leaves_a_run_with_picture_and_page(tmp_path):
-    tiny = [
-        part
-        for name, value in TINY.items()
-        if name != "in_process"
-        for part in (f"--{name.replace('_', '-')}", value)
-    ]
-    done = run_script("--out", tmp_path / "run", "--in-process", "--iterations", 1, *tiny)
+def test_the_train_demo_of_the_makefile_leaves_a_run_with_picture_and_page(tmp_path):
+    tiny = "ARGS=--iterations 1 --num-envs 2 --eval-episodes 2"
+    plan = ["make", "-n", "-C", str(SCRIPT.parents[1]), "train-demo", f"OUT={tmp_path}/run", tiny]
+    lines = subprocess.run(plan, capture_output=True, text=True, check=True).stdout.splitlines()
+    command = next(shlex.split(line) for line in lines if "examples/train_ppo.py" in line)
+    done = run_script(*command[2:])
     assert done.returncode == 0, done.stderr
     assert "iteration 1 | " in done.stdout
     assert f"See {tmp_path}/run/index.html" in done.stdout

@@ -135,3 +135,15 @@ def test_tensorboard_finds_the_scalars_in_the_event_file(tmp_path):
         found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         data = data[16 + length :]
     assert found == [(10, "env/success_rate", 0.25), (20, "env/success_rate", 0.75)]
+
+
+def test_lines_after_the_last_step_and_half_lines_are_dropped(tmp_path):
+    with MetricsWriter(tmp_path) as writer:
+        for step in (1, 2, 3):
+            writer.write(step, {"a/b": step})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1')
+    with MetricsWriter(tmp_path, last_step=2) as writer:
+        writer.write(3, {"a/b": 30})
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["metrics"]["a/b"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 30.0)]

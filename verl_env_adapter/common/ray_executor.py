@@ -6,20 +6,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import gymnasium as gym
-
 from vlac_gym.errors import SimulatorError
 from vlac_gym.extras import needs
 from vlac_gym.vector.commands import CallCommand, Command, Reply
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, copy_row, write_row
-from vlac_gym.vector.slot import EnvSlot
+from vlac_gym.vector.slot import EnvSlot, EnvSpaces
 from vlac_gym.vector.worker_executor import WorkerExecutor
 
 
 def ray_executor(
     env_fns: Sequence[EnvFactory],
-    observation_space: gym.Space[Any],
+    spaces: EnvSpaces,
     /,
     *,
     resource: str,
@@ -31,7 +29,7 @@ def ray_executor(
 
     Args:
         env_fns: Build the envs, each in its actor and on its first command.
-        observation_space: One env's observation space.
+        spaces: One env's spaces.
         resource: Of the nodes; Ray must run.
         start_timeout_s: See `WorkerExecutor`; it includes finding a node.
         step_timeout_s: See there.
@@ -46,9 +44,9 @@ def ray_executor(
     def start(env_fn: EnvFactory) -> Any:
         # A thousandth: the resource says where, the CPU how many.
         actor = ray.remote(EnvActor).options(num_cpus=1, resources={resource: 0.001})
-        return actor.remote(env_fn, observation_space)
+        return actor.remote(env_fn, spaces)
 
-    batch = allocate(observation_space, len(env_fns), None)
+    batch = allocate(spaces.observation, len(env_fns), None)
     executor: WorkerExecutor[RayWorker] = WorkerExecutor(
         batch, start_timeout_s=start_timeout_s, step_timeout_s=step_timeout_s, max_restarts=max_restarts
     )
@@ -62,12 +60,12 @@ class EnvActor:
 
     Args:
         env_fn: Builds it, on its first command.
-        observation_space: Its observation space.
+        spaces: Its spaces.
     """
 
-    def __init__(self, env_fn: EnvFactory, observation_space: gym.Space[Any]) -> None:
-        self._batch = allocate(observation_space, 1, None)
-        self._slot = EnvSlot(env_fn, observation_space, self._batch, 0)
+    def __init__(self, env_fn: EnvFactory, spaces: EnvSpaces) -> None:
+        self._batch = allocate(spaces.observation, 1, None)
+        self._slot = EnvSlot(env_fn, spaces, self._batch, 0)
 
     def is_placed(self) -> bool:
         """Answers as soon as the actor runs."""

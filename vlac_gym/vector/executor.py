@@ -10,7 +10,7 @@ import gymnasium as gym
 
 from vlac_gym.vector.commands import Command, Reply
 from vlac_gym.vector.observations import allocate, view
-from vlac_gym.vector.slot import EnvSlot
+from vlac_gym.vector.slot import EnvSlot, EnvSpaces
 
 EnvFactory: TypeAlias = Callable[[], gym.Env[Any, Any]]
 
@@ -61,7 +61,7 @@ class ExecutorFactory(Protocol):
     def __call__(
         self,
         env_fns: Sequence[EnvFactory],
-        observation_space: gym.Space[Any],
+        spaces: EnvSpaces,
         /,
         *,
         start_timeout_s: float,
@@ -77,13 +77,13 @@ class InlineExecutor:
 
     Args:
         env_fns: Build the envs, on their first command.
-        observation_space: One env's observation space.
+        spaces: One env's spaces.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFactory], observation_space: gym.Space[Any]) -> None:
-        memory = allocate(observation_space, len(env_fns), None)
-        self.batch = view(observation_space, len(env_fns), memory, is_shared=False)
-        self._slots = [EnvSlot(fn, observation_space, self.batch, i) for i, fn in enumerate(env_fns)]
+    def __init__(self, env_fns: Sequence[EnvFactory], spaces: EnvSpaces) -> None:
+        memory = allocate(spaces.observation, len(env_fns), None)
+        self.batch = view(spaces.observation, len(env_fns), memory, is_shared=False)
+        self._slots = [EnvSlot(fn, spaces, self.batch, i) for i, fn in enumerate(env_fns)]
         self._commands: dict[int, Command] = {}
 
     @property

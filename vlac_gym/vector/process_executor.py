@@ -6,14 +6,13 @@ import multiprocessing
 import time
 from collections.abc import Collection, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
-
-import gymnasium as gym
+from typing import Literal
 
 from vlac_gym.envs.gl import check_devices
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
+from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.worker import Worker, core_of, share
 from vlac_gym.vector.worker_executor import WorkerExecutor
 
@@ -23,7 +22,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
 
     Args:
         env_fns: Build the envs, each in its process and on its first command.
-        observation_space: One env's observation space.
+        spaces: One env's spaces.
         envs_per_worker: Envs in one process, one after the other.
         context: How processes start; OpenGL does not survive a plain fork.
         render_devices: EGL devices that the processes render on in turn; None for every visible GPU.
@@ -39,7 +38,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
     def __init__(
         self,
         env_fns: Sequence[EnvFactory],
-        observation_space: gym.Space[Any],
+        spaces: EnvSpaces,
         *,
         envs_per_worker: int,
         context: Literal["spawn", "forkserver"],
@@ -53,19 +52,19 @@ class ProcessExecutor(WorkerExecutor[Worker]):
             check_devices(render_devices)
         count = len(env_fns)
         processes = multiprocessing.get_context(context)
-        memory = allocate(observation_space, count, processes)
+        memory = allocate(spaces.observation, count, processes)
         super().__init__(
-            view(observation_space, count, memory, is_shared=True),
+            view(spaces.observation, count, memory, is_shared=True),
             start_timeout_s=start_timeout_s,
             step_timeout_s=step_timeout_s,
             max_restarts=max_restarts,
         )
-        space = share(processes, observation_space)
+        shared = share(processes, spaces)
         try:
             for number, first in enumerate(range(0, count, envs_per_worker)):
                 fns = {i: env_fns[i] for i in range(first, min(first + envs_per_worker, count))}
                 core = core_of(number) if pin_workers else None
-                self.add_worker(Worker(processes, fns, space, memory, count, number, render_devices, core))
+                self.add_worker(Worker(processes, fns, shared, memory, count, number, render_devices, core))
             self._check_start(self._workers[0])
         except BaseException:
             self.close()

@@ -34,6 +34,7 @@ from vlac_gym.vector.process_executor import ProcessExecutor
 from vlac_gym.vector.ready_first import ReadyFirst
 from vlac_gym.vector.referee import Referee, SimulatorReferee
 from vlac_gym.vector.reset_commands import EpisodeOptions, EpisodeStarts
+from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.step_loop import StepLoop
 from vlac_gym.vector.step_result import ChunkResult
 
@@ -294,8 +295,9 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         return SimulatorReferee()
 
     def _started_executor(self, config: VectorConfig) -> Executor:
+        spaces = EnvSpaces(self.single_observation_space, self.single_action_space)
         if config.mode == "sync":
-            return InlineExecutor(self.env_fns, self.single_observation_space)
+            return InlineExecutor(self.env_fns, spaces)
         processes = partial(
             ProcessExecutor,
             envs_per_worker=config.envs_per_worker,
@@ -306,7 +308,7 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         make: ExecutorFactory = config.mode if callable(config.mode) else processes
         return make(
             self.env_fns,
-            self.single_observation_space,
+            spaces,
             start_timeout_s=config.start_timeout_s,
             step_timeout_s=config.step_timeout_s,
             max_restarts=config.max_restarts,

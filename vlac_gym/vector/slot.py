@@ -1,9 +1,9 @@
 """One env of a vector env, where it lives: `EnvSlot`."""
 
-__all__ = ["EnvSlot"]
+__all__ = ["EnvSlot", "EnvSpaces"]
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -28,12 +28,19 @@ from vlac_gym.vector.commands import (
 from vlac_gym.vector.observations import write_row
 
 
+class EnvSpaces(NamedTuple):
+    """What each env of a vector env has, since they share rows and one policy."""
+
+    observation: gym.Space[Any]
+    action: gym.Space[Any]
+
+
 class EnvSlot:
     """Builds an env on its first command, carries commands out, and writes observations into its row.
 
     Args:
         env_fn: Builds the env.
-        observation_space: What the env's observation space must equal.
+        spaces: What the env's spaces must equal.
         batch: Where observations go; see `vlac_gym.vector.observations`.
         row: Which row.
     """
@@ -41,12 +48,12 @@ class EnvSlot:
     def __init__(
         self,
         env_fn: Callable[[], gym.Env[Any, Any]],
-        observation_space: gym.Space[Any],
+        spaces: EnvSpaces,
         batch: Any,
         row: int,
     ) -> None:
         self._env_fn = env_fn
-        self._space = observation_space
+        self._spaces = spaces
         self._batch = batch
         self._row = row
         self._env: gym.Env[Any, Any] | None = None
@@ -116,11 +123,12 @@ class EnvSlot:
     def _built(self) -> tuple[gym.Env[Any, Any], UnrenderedSteps]:
         if self._env is None or self._steps is None:
             env = self._env_fn()
-            if env.observation_space != self._space:
+            if EnvSpaces(env.observation_space, env.action_space) != self._spaces:
                 env.close()
                 raise ConfigError(
-                    f"Expected every env to observe {self._space}, got {env.observation_space}. "
-                    "Build all envs with the same cameras and image size."
+                    f"Expected every env to observe {self._spaces.observation} and to take {self._spaces.action}, as "
+                    f"env 0 does, got {env.observation_space} and {env.action_space}. "
+                    "Build all envs with the same cameras, image size and actions."
                 )
             self._env, self._steps = env, UnrenderedSteps(env)
         return self._env, self._steps

@@ -49,7 +49,7 @@ def share(context: BaseContext, value: Any) -> Any:
 def serve_slots(
     pipe: Connection,
     env_fns: Any,
-    observation_space: Any,
+    spaces: Any,
     memory: Any,
     num_envs: int,
     number: int = 0,
@@ -62,7 +62,7 @@ def serve_slots(
         pipe: Brings (ticket, {env index: command}) and takes (ticket, env index, reply) of each as soon as it is there,
             after a first ticket that says it is ready.
         env_fns: {env index: env factory}, shared.
-        observation_space: One env's observation space, shared.
+        spaces: One env's spaces, shared.
         memory: Shared memory of all envs' observations.
         num_envs: Its number of rows.
         number: Position of this process among the workers.
@@ -74,9 +74,9 @@ def serve_slots(
     if core is not None:
         os.sched_setaffinity(0, {core})
     spread_rendering(number, render_devices)
-    space = pickle.loads(observation_space.raw)
-    batch = view(space, num_envs, memory, is_shared=True)
-    slots = {i: EnvSlot(fn, space, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
+    env_spaces = pickle.loads(spaces.raw)
+    batch = view(env_spaces.observation, num_envs, memory, is_shared=True)
+    slots = {i: EnvSlot(fn, env_spaces, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
     try:
         with contextlib.suppress(*_GONE):
             pipe.send((_READY, -1, None))
@@ -120,7 +120,7 @@ class Worker:
     Args:
         context: Starts the process.
         env_fns: {env index: env factory}; pickled by cloudpickle.
-        observation_space: One env's observation space, as `share` gives it.
+        spaces: One env's spaces, as `share` gives them.
         memory: Shared memory from `observations.allocate`.
         num_envs: Its number of rows.
         number: Position of this process among the workers.
@@ -132,7 +132,7 @@ class Worker:
         self,
         context: BaseContext,
         env_fns: Mapping[int, EnvFactory],
-        observation_space: Any,
+        spaces: Any,
         memory: Any,
         num_envs: int,
         number: int = 0,
@@ -143,7 +143,7 @@ class Worker:
         self._context = context
         self._arguments = (
             share(context, dict(env_fns)),
-            observation_space,
+            spaces,
             memory,
             num_envs,
             number,

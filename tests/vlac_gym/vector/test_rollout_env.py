@@ -182,6 +182,18 @@ def test_observations_that_fit_no_shared_array_are_refused():
         build([Wordy])
 
 
+def test_envs_that_take_other_actions_are_refused():
+    class Handless(ScriptedEnv):
+        def __init__(self):
+            super().__init__()
+            self.action_space = gym.spaces.Box(-1.0, 1.0, (6,), np.float32)
+
+    env = build([ScriptedEnv, Handless])
+    with pytest.raises(ConfigError, match=r"Env 1: Expected every env .* to take Box\(-1.0, 1.0, \(7,\)"):
+        env.reset()
+    env.close()
+
+
 def test_envs_that_observe_differently_are_refused():
     env = build([ScriptedEnv, partial(ScriptedEnv, image_size=9)])
     with pytest.raises(ConfigError, match="Env 1: Expected every env to observe"):
@@ -314,9 +326,9 @@ def test_chunk_remembers_a_success_that_passes_and_tells_silence_from_failure():
 def test_workers_may_be_anybodys():
     given = {}
 
-    def start(env_fns, observation_space, /, **options):
+    def start(env_fns, spaces, /, **options):
         given.update(options)
-        return InlineExecutor(env_fns, observation_space)
+        return InlineExecutor(env_fns, spaces)
 
     env = build(mode=start, start_timeout_s=7.0, step_timeout_s=5.0, max_restarts=2)
     env.reset(seed=0)

@@ -93,7 +93,7 @@ class Args:
     value_init_steps: int = 2  # first iterations that train only the value function (ppo)
     epochs: int = 4  # passes over an iteration's chunks
     minibatch_size: int = 512  # chunks per gradient step
-    learning_rate: float = 3e-5  # of the policy (Adam)
+    learning_rate: float = 3e-6  # of the policy (Adam); too large where train/stopped_by_kl is often 1
     value_learning_rate: float = 1e-3  # of the value head
     gamma: float = 0.99  # discount per chunk
     gae_lambda: float = 0.95  # lambda of GAE, per chunk

@@ -90,7 +90,8 @@ def register() -> None:
 
 def _register_policy() -> None:
     """Makes ``model_type: vlac_clone`` known; its module is imported where it is built."""
-    models = importlib.import_module("rlinf.models")
+    with needs("The RLinf adapter", get=RLINF):
+        models = importlib.import_module("rlinf.models")
 
     def build(cfg: Any, torch_dtype: Any) -> Any:
         return importlib.import_module("verl_env_adapter.rlinf.clone_model").build(cfg, torch_dtype)

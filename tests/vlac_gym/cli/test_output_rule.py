@@ -34,6 +34,18 @@ WRITERS = {
     "report-card": ["--critic", "nano", "--episodes", "INPUT/bank"],
     "export": ["--format", "ms-swift", "--episodes", "INPUT/bank", "--mismatch-share", "0"],
     "train-critic": ["--data", "INPUT/bank", "--recipe.val-init-states", "1"],
+    "clone": [
+        *(
+            "--data",
+            "INPUT/bank",
+            "--cameras",
+            "agentview",
+            "--image-size",
+            "16",
+            "--held-out-init-states",
+            "none",
+        )
+    ],
     "compare": ["INPUT/run", "INPUT/run"],
     "convert": ["--from", "INPUT/original"],
     "make-tiny-checkpoint": [],
@@ -101,6 +113,13 @@ BAD = {
         ["--recipe.steps", "0"],
         ["--recipe.start-from", "absent"],
         ["--recipe.val-init-states", "9"],
+    ],
+    "clone": [
+        ["--data", "absent"],
+        ["--steps", "0"],
+        ["--device", "cudda"],
+        ["--held-out-init-states", "abc"],
+        ["--cameras", "wrist"],
     ],
     "compare": [["absent"], ["INPUT/bank"]],
     "convert": [["--from", "absent"]],

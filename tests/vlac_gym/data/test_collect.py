@@ -301,7 +301,9 @@ def test_collecting_into_a_folder_with_episodes_wants_to_be_asked_for(
         out=tmp_path / "bank", task_ids="0", init_states="0-1", episodes=2, imperfect="none", image_size=16
     )
     assert len(run_collection(options).outcomes) == 2
-    with pytest.raises(ConfigError, match=r"holds episodes, manifest\.json; .*Continue it with --resume"):
+    with pytest.raises(
+        ConfigError, match=r"holds config\.yaml, episodes, manifest\.json; .*Continue it with --resume"
+    ):
         run_collection(options)
     report = run_collection(dataclasses.replace(options, resume=True))
     assert (len(report.outcomes), report.skipped) == (0, 2)

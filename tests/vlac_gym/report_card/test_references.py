@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from seeing_critic import SeeingCritic
 
+from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data import EpisodeDataset, EpisodeMeta
 from vlac_gym.errors import ConfigError
 from vlac_gym.report_card.card import CardConfig, make_card
@@ -145,7 +146,7 @@ def test_the_command_judges_one_shot(
     assert "reads reference frames" in capsys.readouterr().err
     assert not out.exists()
     critic = OneShotCritic()
-    monkeypatch.setattr("vlac_gym.cli.report_card.make_critic", lambda spec: critic)
+    monkeypatch.setattr("vlac_gym.cli.report_card.make_critic", lambda spec: adapted(critic))
     # Start 3 alone is judged, but the whole folder may be shown.
     assert main([*arguments, "--one-shot", "--init-states", "3"]) == 0
     assert {came_from for _, _, came_from in critic.shown} == {(0, 5)}

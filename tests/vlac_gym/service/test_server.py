@@ -194,6 +194,6 @@ def test_short_tokens_are_refused():
 
 
 def test_the_example_script_can_be_run():
-    script = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "04_serve_and_rollout.sh")
+    script = os.path.join(os.path.dirname(__file__), "..", "..", "..", "examples", "04_serve_and_rollout.sh")
     assert os.stat(script).st_mode & stat.S_IXUSR
     subprocess.run(["bash", "-n", script], check=True)

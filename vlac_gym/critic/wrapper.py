@@ -3,43 +3,19 @@
 __all__ = ["CriticWrapper", "adapted"]
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
+_Inner = TypeVar("_Inner", bound=Critic)
 
-class CriticWrapper(BaseCritic):
-    """A critic around another that forwards everything, privilege included; override what is to differ.
 
-    Frames are passed on as they are: those for a privileged critic carry the simulator's signals.
+class _Forwarding(BaseCritic, Generic[_Inner]):
+    """Puts what every critic is asked to the one inside, and closes it."""
 
-    Args:
-        critic: The one inside, closed with this one; one with the methods of `Critic` alone will do.
-
-    Attributes:
-        critic: The one inside.
-
-    Example:
-        >>> from vlac_gym.critic.oracle import OracleCritic
-        >>> CriticWrapper(OracleCritic()).describe().is_privileged
-        True
-    """
-
-    def __init__(self, critic: Critic) -> None:
-        self.critic = adapted(critic)
-        self.is_remote = self.critic.is_remote
-
-    @property
-    def unwrapped(self) -> Critic:
-        """The innermost critic."""
-        inner = self.critic
-        return inner.unwrapped if isinstance(inner, CriticWrapper) else inner
-
-    @property
-    def can_sleep(self) -> bool:
-        """The inner critic's."""
-        return self.critic.can_sleep
+    def __init__(self, critic: _Inner) -> None:
+        self.critic = critic
 
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """The inner critic's."""
@@ -61,6 +37,47 @@ class CriticWrapper(BaseCritic):
         """The inner critic's."""
         return self.critic.value(frames, task, references)
 
+    def describe(self) -> CriticInfo:
+        """The inner critic's."""
+        return self.critic.describe()
+
+    def close(self) -> None:
+        """Closes the inner critic."""
+        self.critic.close()
+
+
+class CriticWrapper(_Forwarding[BaseCritic]):
+    """A critic around another that forwards everything, privilege included; override what is to differ.
+
+    Frames are passed on as they are: those for a privileged critic carry the simulator's signals.
+
+    Args:
+        critic: The one inside, closed with this one; one with the methods of `Critic` alone will do.
+
+    Attributes:
+        critic: The one inside.
+
+    Example:
+        >>> from vlac_gym.critic.oracle import OracleCritic
+        >>> CriticWrapper(OracleCritic()).describe().is_privileged
+        True
+    """
+
+    def __init__(self, critic: Critic) -> None:
+        super().__init__(adapted(critic))
+        self.is_remote = self.critic.is_remote
+
+    @property
+    def unwrapped(self) -> Critic:
+        """The innermost critic."""
+        inner = self.critic
+        return inner.unwrapped if isinstance(inner, CriticWrapper) else inner
+
+    @property
+    def can_sleep(self) -> bool:
+        """The inner critic's."""
+        return self.critic.can_sleep
+
     def values(
         self,
         episodes: Sequence[Sequence[Frame]],
@@ -75,10 +92,6 @@ class CriticWrapper(BaseCritic):
     ) -> tuple[FloatArray, FloatArray]:
         """The inner critic's."""
         return self.critic.value_and_progress(frames, task, references)
-
-    def describe(self) -> CriticInfo:
-        """The inner critic's."""
-        return self.critic.describe()
 
     def identify(self, *, retry: bool = True) -> CriticInfo:
         """The inner critic's."""
@@ -100,10 +113,6 @@ class CriticWrapper(BaseCritic):
         """The inner critic's."""
         return self.critic.gpu_memory_bytes()
 
-    def close(self) -> None:
-        """Closes the inner critic."""
-        self.critic.close()
-
 
 def adapted(critic: Critic) -> BaseCritic:
     """The critic itself if it is a `BaseCritic`, else one around it with the neutral defaults.
@@ -113,14 +122,14 @@ def adapted(critic: Critic) -> BaseCritic:
     return critic if isinstance(critic, BaseCritic) else _Adapted(critic)
 
 
-class _Adapted(BaseCritic):
+class _Adapted(_Forwarding[Critic]):
     """A critic with the methods of `Critic` alone.
 
     Of the further methods of `BaseCritic`, those that it has are used; they are looked up here, once.
     """
 
     def __init__(self, critic: Critic) -> None:
-        self._critic = critic
+        super().__init__(critic)
         for name in ("values", "value_and_progress", "warm_up", "gpu_memory_bytes"):
             if callable(own := getattr(critic, name, None)):
                 setattr(self, name, own)
@@ -130,37 +139,14 @@ class _Adapted(BaseCritic):
     def can_sleep(self) -> bool:
         return self._can_sleep
 
-    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
-        return self._critic.success_prob(frames, tasks)
-
-    def progress(
-        self,
-        before: Sequence[Frame],
-        after: Sequence[Frame],
-        tasks: Sequence[str],
-        references: Sequence[Frame] | None = None,
-    ) -> FloatArray:
-        return self._critic.progress(before, after, tasks, references)
-
-    def value(
-        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
-    ) -> FloatArray:
-        return self._critic.value(frames, task, references)
-
-    def describe(self) -> CriticInfo:
-        return self._critic.describe()
-
     def sleep(self) -> None:
         self._switch("sleep")
 
     def wake(self) -> None:
         self._switch("wake")
 
-    def close(self) -> None:
-        self._critic.close()
-
     def _switch(self, method: str) -> None:
         if not self._can_sleep:
             raise self._sleepless(method)
-        own: Any = self._critic
+        own: Any = self.critic
         getattr(own, method)()

@@ -15,6 +15,7 @@ from vlac_gym.evaluation.starts import EpisodeStart, StartQueue
 from vlac_gym.policies.base import Action
 from vlac_gym.types import Frame
 from vlac_gym.vector.infos import unstack_infos
+from vlac_gym.vector.observations import read_row
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 from vlac_gym.vector.step_result import ChunkResult
 
@@ -141,7 +142,7 @@ class _Table:
             slot = self._slots[i]
             slot.episode = PlayedEpisode(start, str(singles[i].get("task", "")))
             slot.actions = np.zeros((0, 0), np.float32)
-            slot.observation, slot.info = _row(observations, i), singles[i]
+            slot.observation, slot.info = read_row(observations, i), singles[i]
             slot.episode.look(slot.observation, slot.info)
             self._driver.begin(i, start.seed)
 
@@ -180,7 +181,7 @@ class _Table:
                 yield from self._lost(episode, str(singles[i].get("lost_reason", "")))
                 continue
             episode.steps += int(result.executed_steps[i])
-            slot.observation, slot.info = _row(result.observations, i), singles[i]
+            slot.observation, slot.info = read_row(result.observations, i), singles[i]
             episode.look(slot.observation, slot.info, is_last=i in over)
             if i in over:
                 episode.success = bool(result.successes[i])
@@ -194,7 +195,3 @@ class _Table:
         else:
             episode.lost = reason
             yield episode
-
-
-def _row(observations: Any, index: int) -> dict[str, Any]:
-    return {key: batch[index] for key, batch in observations.items()}

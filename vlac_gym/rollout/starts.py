@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
-from vlac_gym.vector.finished import EpisodeLog, FinishedEpisode
+from vlac_gym.vector.finished import EpisodeLog, FinishedEpisode, reward_wrapper_of
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,14 @@ def _play(
     observations, _ = env.reset(seed=seed, options=options)
     reset_s = time.perf_counter() - began
     log = EpisodeLog(env)
+    judged = reward_wrapper_of(env)
     while is_playing.any():
         actions = act(observations)
         began = time.perf_counter()
         observations, rewards, terminations, truncations, infos = env.step(actions)
         ended = log.add(rewards, terminations, truncations, infos)
         mine = tuple(episode for episode in ended if is_playing[episode.env_index])
-        critic_s = _critic_s(env)
+        critic_s = 0.0 if judged is None else _longest_s(judged.critic_latency_ms)
         over = np.zeros(env.num_envs, np.bool_)
         over[[episode.env_index for episode in mine]] = True
         goes_on = over & np.array([bool(queue) for queue in queues])
@@ -210,8 +211,5 @@ def _play(
         is_playing = is_playing & (~over | goes_on)
 
 
-def _critic_s(env: Any) -> float:
-    while not hasattr(env, "critic_latency_ms"):
-        env = env.env
-    latencies = env.critic_latency_ms
-    return 0.0 if np.isnan(latencies).all() else float(np.nanmax(latencies)) / 1e3
+def _longest_s(latencies_ms: NDArray[np.float64]) -> float:
+    return 0.0 if np.isnan(latencies_ms).all() else float(np.nanmax(latencies_ms)) / 1e3

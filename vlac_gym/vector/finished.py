@@ -1,6 +1,6 @@
 """Episodes as they end in a vector env, each with the env and task that played it: `EpisodeLog`, `FinishedEpisode`."""
 
-__all__ = ["EpisodeLog", "FinishedEpisode"]
+__all__ = ["EpisodeLog", "FinishedEpisode", "reward_wrapper_of"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ class EpisodeLog:
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         self._num_envs = env.num_envs
-        self._judged = _judged(env)
+        self._judged = reward_wrapper_of(env)
         self._resets_at_once = env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
         self.begin()
 
@@ -169,7 +169,7 @@ class EpisodeLog:
         self._successes[i] = None
 
 
-def _judged(env: VectorEnv[Any, Any, Any]) -> Any | None:
+def reward_wrapper_of(env: VectorEnv[Any, Any, Any]) -> Any | None:
     """The reward wrapper in `env`, which knows how long the critic took; None if there is none."""
     while isinstance(env, VectorWrapper):
         if hasattr(env, "critic_latency_ms"):

@@ -76,9 +76,12 @@ def one_env(args: Any) -> dict[str, Any]:
     play("step, chunk 1, two cameras", both, lambda e: [e.step(a) for a in actions])
     play("step, chunk 1, one camera", env, lambda e: [e.step(a) for a in actions])
     play(f"step, chunk {CHUNK}, one camera", env, lambda e: _in_chunks(e, actions))
+    once = LiberoEnv(args.suite, **options, repeat_solves=False)
     play("step, nothing rendered", env, lambda e: [e.step_unrendered(a) for a in actions])
+    name = "step, nothing rendered, repeat_solves=False"
+    play(name, once, lambda e: [e.step_unrendered(a) for a in actions])
     results["one picture"] = timed(lambda: _render_again(env), 10)
-    for each in (env, second, both):
+    for each in (env, second, both, once):
         each.close()
     return results
 

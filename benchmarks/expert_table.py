@@ -57,6 +57,7 @@ def main() -> int:
     parser.add_argument("--init-states", nargs="+", type=int, default=list(range(10)))
     parser.add_argument("--policy", default="expert")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-repeat-solves", action="store_true", help="of LiberoEnv: repeat_solves=False")
     parser.add_argument("--json", type=Path, help="append each task's numbers to this file, one line each")
     parser.add_argument("--from-json", type=Path, help="run nothing; make the table from such a file")
     parser.add_argument("--out", type=Path, help="Markdown file with the two marker lines")
@@ -66,7 +67,7 @@ def main() -> int:
         for suite in args.suites:
             ids = [task.task_id for task in list_tasks(suite)] if args.tasks is None else args.tasks
             for task_id in ids:
-                result = measure_task(suite, task_id, args.init_states, args.policy, args.seed)
+                result = measure_task(suite, task_id, args)
                 results.append(result)
                 print(json.dumps(dataclasses.asdict(result)), flush=True)
                 if args.json is not None:
@@ -79,17 +80,18 @@ def main() -> int:
     return 0
 
 
-def measure_task(suite: str, task_id: int, init_states: list[int], policy: str, seed: int) -> TaskResult:
+def measure_task(suite: str, task_id: int, args: argparse.Namespace) -> TaskResult:
     """Runs one episode from each initial state."""
     task = get_task(suite, task_id)
-    env = LiberoEnv(suite, task_id, cameras=("agentview",), image_size=16)
+    repeat = not args.no_repeat_solves
+    env = LiberoEnv(suite, task_id, cameras=("agentview",), image_size=16, repeat_solves=repeat)
     steps, vocs, failed = [], [], []
     began = 0.0
     try:
-        for init_state_id in init_states:
+        for init_state_id in args.init_states:
             env.reset(options={"init_state_id": init_state_id})
             began = began or time.perf_counter()
-            values, success = run_episode(env, policy, seed + init_state_id)
+            values, success = run_episode(env, args.policy, args.seed + init_state_id)
             steps.append(len(values) - 1)
             vocs.append(value_order_correlation(values) or 0.0)
             if not success:
@@ -100,8 +102,8 @@ def measure_task(suite: str, task_id: int, init_states: list[int], policy: str, 
         suite=suite,
         task_id=task_id,
         task=task.language,
-        episodes=len(init_states),
-        successes=len(init_states) - len(failed),
+        episodes=len(args.init_states),
+        successes=len(args.init_states) - len(failed),
         steps_mean=round(float(np.mean(steps)), 1),
         steps_max=max(steps),
         step_limit=task.max_episode_steps,

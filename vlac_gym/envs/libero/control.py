@@ -27,9 +27,13 @@ class ArmControl:
     Args:
         mujoco: The imported module.
         domain: LIBERO's inner environment, just built.
+
+    Attributes:
+        repeats_solves: Leave the solver's start as robosuite does (`solve_again`); True at first.
     """
 
     def __init__(self, mujoco: Any, domain: Any) -> None:
+        self.repeats_solves = True
         with needs("LIBERO", "libero"):
             from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
@@ -111,7 +115,8 @@ class ArmControl:
         if not (c.new_update or force):
             return  # as in LIBERO, the first step after a reset sees the pose of the newly built robot
         mujoco, model, data, arm = self._mujoco, self._model, self._data, self._arm
-        solve_again(mujoco, model, data)
+        if self.repeats_solves:
+            solve_again(mujoco, model, data)
         mujoco.mj_jacSite(model, data, *arm.jacobian, self._site)
         mujoco.mj_fullM(model, arm.mass, data.qM)
         arm.fill(c)

@@ -74,6 +74,10 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         render_mode: ``"rgb_array"`` or None.
         max_compiled_models: Compiled tasks kept at once, about 0.7 GB each.
         start_timeout_s: Deadline for building a task.
+        repeat_solves: robosuite computes each physics step's contact forces three times, and each time the iterative
+            solver starts from the result before: True repeats that, so that states are LIBERO's own to the bit. False
+            computes them once, for training: episodes begin in the same states and drift apart from LIBERO's by the
+            solver's tolerance; `docs/libero.md` has the drift and the gain.
 
     Raises:
         ConfigError: An argument does not fit.
@@ -100,6 +104,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         render_mode: str | None = "rgb_array",
         max_compiled_models: int = MAX_COMPILED_MODELS,
         start_timeout_s: float = 300.0,
+        repeat_solves: bool = True,
     ) -> None:
         check_mujoco()
         self._task = get_task(task_suite, task_id)
@@ -117,6 +122,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             raise unknown_name("render mode", str(render_mode), ("rgb_array", "None"))
         self.render_mode = render_mode
         self._start_timeout_s = start_timeout_s
+        self._repeat_solves = repeat_solves
         self.observation_space = _observation_space(self.cameras, self._image_size)
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._simulators: OrderedDict[int, LiberoSimulator] = OrderedDict()
@@ -282,6 +288,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
                 image_size=self._image_size,
                 settle_steps=self._settle_steps,
                 start_timeout_s=self._start_timeout_s,
+                repeat_solves=self._repeat_solves,
             )
             self._simulators[task.task_id] = found
         self._simulators.move_to_end(task.task_id)

@@ -89,6 +89,7 @@ class LiberoSimulator:
         image_size: Side of rendered pictures in pixels.
         settle_steps: Control steps without motion at the start of an episode.
         start_timeout_s: Building is given up, between two attempts to place the fixtures, after this long.
+        repeat_solves: Solve for the contact forces three times per physics step, as LIBERO does; see `LiberoEnv`.
 
     Raises:
         DependencyNotInstalled: LIBERO is not installed.
@@ -102,12 +103,14 @@ class LiberoSimulator:
         image_size: int,
         settle_steps: int,
         start_timeout_s: float,
+        repeat_solves: bool = True,
     ) -> None:
         configure_gl()
         self._mujoco = _import_mujoco()
         self.task = task
         self._image_size = image_size
         self._settle_steps = settle_steps
+        self._repeat_solves = repeat_solves
         self._init_states = task.load_init_states()
         built = _build_domain(self._mujoco, task, deadline_s=time.monotonic() + start_timeout_s)
         self._domain: Any = built[0]
@@ -152,6 +155,7 @@ class LiberoSimulator:
                     starts.popitem(last=False)
             starts.move_to_end(key)
         self._restore(moment)
+        self._control.repeats_solves = self._repeat_solves
         return moment.frames
 
     def step(self, action: NDArray[np.float64]) -> None:
@@ -167,7 +171,8 @@ class LiberoSimulator:
         self._control.set_goal(action)
         try:
             for _ in range(PHYSICS_STEPS):
-                solve_again(mujoco, model, data)
+                if self._control.repeats_solves:
+                    solve_again(mujoco, model, data)
                 self._control.apply()
                 mujoco.mj_step2(model, data)
                 # The first half of the next physics step; after the last one it is also what observations,
@@ -228,6 +233,7 @@ class LiberoSimulator:
         return digest.hexdigest()
 
     def _settle(self, init_state_id: int) -> _Moment:
+        self._control.repeats_solves = True  # episodes begin as LIBERO's do, however they go on
         self._restore(self._built)
         self._write_state(self._init_states[init_state_id])
         for _ in range(self._settle_steps):

@@ -6,7 +6,11 @@ import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from vlac_gym.attack.budget import BUDGETS
+from vlac_gym.attack.run import AttackSettings, attack, attacked_tasks
+from vlac_gym.attack.training_runs import read_training_run
 from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
 from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
@@ -19,12 +23,13 @@ from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.config_file import CONFIG_FILE, write_config
 from vlac_gym.files.output_folder import claim_folder
-from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
+from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, with_optimisation
 from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.page import write_card
 from vlac_gym.report_card.references import require_references
 from vlac_gym.reporting.mp4 import require_video_packages
+from vlac_gym.rule.reward import training_rule
 from vlac_gym.specs.ids import parse_ids
 
 _ANY = 1_000_000  # larger than any id
@@ -39,7 +44,7 @@ class Args:
     out: Path
     """Folder for card.json and index.html; new or empty, unless --resume."""
     resume: bool = False
-    """Go on collecting into OUT/collected, where an earlier call was cut short."""
+    """Go on collecting into OUT/collected, and attacking in OUT/attack, where an earlier call was cut short."""
     episodes: Path | None = None
     """Folder of `vlac-gym collect`; give this or --collect."""
     collect: tuple[str, ...] = ()
@@ -84,6 +89,11 @@ class Args:
     """Timed calls for each batch size, on new frames; 0 leaves them out."""
     seed: int = 0
     """Seed of the bootstrap and the probes."""
+    attack: Literal["small", "full"] | None = None
+    """Search for failures that the critic pays for, into OUT/attack: small takes minutes on two CPU cores, full
+    minutes on a GPU with 16 simulator processes (--workers)."""
+    attack_runs: tuple[Path, ...] = ()
+    """Folders of training runs (examples/train_ppo.py) to show beside the searches of --attack."""
     tensorboard: bool = False
     """Write numbers for TensorBoard too, into OUT/tensorboard, and into OUT/metrics.jsonl."""
     wandb: str | None = None
@@ -108,7 +118,7 @@ def run(args: Args) -> int:
     _check(args)
     require_video_packages()
     check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
-    with claim_folder(args.out, resume=args.resume, ours=("collected", CONFIG_FILE)):
+    with claim_folder(args.out, resume=args.resume, ours=_ours(args)):
         references = None if args.references is None else EpisodeDataset.open(args.references)
         dataset = None if args.episodes is None else _chosen(args, args.episodes)
         critic = make_critic(args.critic)
@@ -120,14 +130,22 @@ def run(args: Args) -> int:
             if args.one_shot and references is None:
                 references = EpisodeDataset.open(dataset.root)
             card = _judge(args, config, dataset, critic, references)
+            write_config(args.out, args)
+            card_file, page = write_card(card, args.out)
+            if args.attack is not None:
+                write_card(_attacked(args, card, dataset, critic), args.out)
         finally:
             critic.close()
-        write_config(args.out, args)
-        card_file, page = write_card(card, args.out)
         _send_headline(card, args)
     print(_reading(card))
     print(f"{card_file}\n{page}")
     return 0
+
+
+def _ours(args: Args) -> tuple[str, ...]:
+    """What an earlier call may have left that was cut short; an attack begins when the card is written."""
+    attacked = () if args.attack is None else ("attack", "card.json", "index.html")
+    return ("collected", CONFIG_FILE, *attacked)
 
 
 def _check(args: Args) -> None:
@@ -136,8 +154,14 @@ def _check(args: Args) -> None:
         raise ConfigError("Expected either --episodes DIR or --collect SUITE, not both and not neither.")
     if args.references is not None and not args.one_shot:
         raise ConfigError("Expected --references with --one-shot, got it alone. Add --one-shot.")
-    if args.resume and args.episodes is not None:
-        raise ConfigError("Expected --resume with --collect, whose episodes are all that can be continued.")
+    if args.resume and args.episodes is not None and args.attack is None:
+        raise ConfigError(
+            "Expected --resume with --collect or --attack, whose episodes are all that can be continued."
+        )
+    if args.attack_runs and args.attack is None:
+        raise ConfigError("Expected --attack-runs with --attack, got it alone. Add --attack small.")
+    for folder in args.attack_runs:
+        read_training_run(folder)
     check_critic(args.critic)
     for text, what in ((args.init_states, "initial states"), (args.task_ids, "task ids")):
         if text is not None:
@@ -196,6 +220,39 @@ def _judge(
             on_progress(next(done), len(dataset))
 
         return make_card(critic, args.critic, dataset, config, advance, references, args.on_critic_mismatch)
+
+
+def _attacked(args: Args, card: ReportCard, dataset: EpisodeDataset, critic: Critic) -> ReportCard:
+    """The card with what a search against the critic came to, by the rule that the card recommends, if it does."""
+    assert args.attack is not None
+    budget = BUDGETS[args.attack]
+    rule = card.content["calibration"] or {
+        "done_threshold": args.done_threshold,
+        "done_patience": args.done_patience,
+        "done_interval": args.check_interval,
+        "min_steps": 0,
+    }
+    chosen = {name: rule[name] for name in ("done_threshold", "done_patience", "done_interval", "min_steps")}
+    camera = args.camera or next(iter(dataset[0].frames))
+    settings = AttackSettings(
+        tasks=attacked_tasks(dataset, budget),
+        budget=budget,
+        rule=training_rule("vlac", value_stride=args.value_stride, **chosen),
+        camera=camera,
+        image_size=dataset[0].view(camera)[0].shape[0],
+        seed=args.seed,
+    )
+    with counting("attacking") as on_progress:
+        found = attack(
+            critic,
+            args.out / "attack",
+            settings,
+            workers=args.workers,
+            batch_size=args.batch_size,
+            training_runs=args.attack_runs,
+            on_progress=lambda what, done, total: on_progress(done, total),
+        )
+    return with_optimisation(card, found)
 
 
 def _send_headline(card: ReportCard, args: Args) -> None:

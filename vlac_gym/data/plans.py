@@ -49,6 +49,10 @@ RECIPES: dict[str, Recipe] = {
     "near_miss": Recipe(sequel="put_beside", sequel_at="lower"),
     "taken_back": Recipe(sequel="take_back"),
     "pushed_away": Recipe(sequel="push_away"),
+    "hover": Recipe("fail=hover"),
+    "push": Recipe("fail=push"),
+    "block_view": Recipe("fail=block_view"),
+    "empty_hand": Recipe("fail=empty_hand"),
     "random": Recipe(policy="random"),
     "idle": Recipe(policy="zero"),
 }
@@ -58,7 +62,7 @@ DEFAULT_MIX = (
     "none=5,noise=2,drop=1,beside=1,near_miss=2,wrong_object=1,stop=1,held=1,taken_back=1.5,pushed_away=1,"
     "idle=0.25,random=0.25"
 )
-"""About as many episodes that succeed as that do not."""
+"""About as many episodes that succeed as that do not; the cheats `hover` to `empty_hand` only where asked for."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ _FINGER_SPEED_M = 0.008
 _HOLD_REACH_M = 0.02
 _TOUCH_M = 0.01
 _UPRIGHT = (1.0, 0.0, 0.0, 0.0)
+_CAMERAS = {"agentview": (0.8, 0.0, 0.6)}
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,11 @@ class BoxScene:
         gap = np.abs(self.object_position(first) - self.object_position(second))
         reach = np.array(self._box(first).half) + np.array(self._box(second).half) + 1e-6
         return bool(np.all(gap <= reach))
+
+    def camera_position(self, camera: str) -> Vector:
+        if camera not in _CAMERAS:
+            raise unknown_name("camera", camera, _CAMERAS)
+        return np.array(_CAMERAS[camera])
 
     # How holding works.
 

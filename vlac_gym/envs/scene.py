@@ -182,6 +182,10 @@ class PrivilegedScene(Protocol):
         """True if two objects or fixtures touch."""
         ...
 
+    def camera_position(self, camera: str) -> Vector:
+        """Where a camera stands, e.g. ``"agentview"``: float64 (3,)."""
+        ...
+
 
 class LiberoScene:
     """A `PrivilegedScene` over LIBERO's robosuite environment (a `BDDLBaseDomain`).
@@ -343,6 +347,12 @@ class LiberoScene:
 
     def in_contact(self, first: str, second: str) -> bool:
         return bool(self._domain.check_contact(self._model_of(first), self._model_of(second)))
+
+    def camera_position(self, camera: str) -> Vector:
+        names = self._domain.sim.model.camera_names
+        if camera not in names:
+            raise unknown_name("camera", camera, names)
+        return np.array(self._domain.sim.data.get_camera_xpos(camera), dtype=np.float64)
 
     def _boxes(self, names: Sequence[str]) -> tuple[Vector, Vector, Vector]:
         """Oriented boxes around the collision shapes: centres (N, 3), rotations (N, 3, 3), half sizes (N, 3)."""

@@ -13,6 +13,7 @@ import numpy as np
 from vlac_gym.envs.scene import PrivilegedScene, Vector
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.policies.base import Action
+from vlac_gym.policies.cheats import hover_above
 from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
 from vlac_gym.policies.planner import plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
@@ -138,7 +139,7 @@ class ExpertPolicy:
             return
         if self._runner is not None:
             status = self._runner.advance(scene)
-            if status == "finished" and self._fault.kind in ("beside", "wrong_object"):
+            if status == "finished" and self._fault.ends_with_its_plan:
                 self._stopped = True
             elif status != "running" or self._is_stale(scene):
                 self._runner = None
@@ -155,13 +156,19 @@ class ExpertPolicy:
 
     def _plan(self, scene: PrivilegedScene) -> None:
         self._planned_for = None
+        if self._fault.program is not None:
+            self._runner = ProgramRunner(self._fault.program, scene)
+            return
         for predicate in self._fault.goal:
             if not scene.predicate_holds(predicate):
                 offset = self._fault.place_offset
                 if predicate.name in ("on", "in"):
                     moved = predicate.args[0]
                     self._planned_for = (moved, scene.object_quaternion(moved))
-                self._runner = ProgramRunner(plan_predicate(scene, predicate, place_offset=offset), scene)
+                plan = plan_predicate(scene, predicate, place_offset=offset)
+                if self._fault.hover_m is not None:
+                    plan = hover_above(plan, self._fault.hover_m)
+                self._runner = ProgramRunner(plan, scene)
                 return
 
     def _apply_fault(self, scene: PrivilegedScene) -> None:

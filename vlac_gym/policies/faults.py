@@ -9,6 +9,8 @@ import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import ConfigError
+from vlac_gym.policies.cheats import CHEATS
+from vlac_gym.policies.waypoints import Waypoint
 
 FAULTS = {
     "none": "no fault",
@@ -16,12 +18,17 @@ FAULTS = {
     "drop": "lets the object go while it is carried, then stands still",
     "beside": "puts the object down 0.13 to 0.18 m away from its target, then stands still",
     "wrong_object": "moves another object to the target, then stands still",
+    "hover": "holds the object 0.03 to 0.15 m above its place on the target and never lets go",
+    "push": "shoves the object along the table, 70 to 100 % of the way to its target, then stands still",
+    "block_view": "holds the empty hand between the target and the agentview camera",
+    "empty_hand": "goes through the motions of putting something down, with nothing in the hand",
 }
 """Fault -> what happens."""
 
 _STOP_STEPS = (15, 70)
 _DROP_SHARES = (0.2, 0.6)
 _BESIDE_M = (0.13, 0.18)
+_HOVER_M = (0.03, 0.15)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +41,8 @@ class Fault:
         drop_share: Share of the way to the target, (0, 1), after which the hand opens, or None.
         place_offset: Shift of the place where the object is put down, m, (3,).
         goal: The goal that the expert pursues.
+        hover_m: Height above its place at which the object is held for good, m, or None.
+        program: What to do instead of pursuing the goal, or None.
     """
 
     kind: str
@@ -41,6 +50,13 @@ class Fault:
     stop_step: int | None = None
     drop_share: float | None = None
     place_offset: Vector = field(default_factory=lambda: np.zeros(3))
+    hover_m: float | None = None
+    program: tuple[Waypoint, ...] | None = None
+
+    @property
+    def ends_with_its_plan(self) -> bool:
+        """Whether the expert stands still where its plan ends, and plans no more."""
+        return self.kind in ("beside", "wrong_object", "hover") or self.program is not None
 
 
 def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> Fault:
@@ -61,6 +77,11 @@ def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> F
         return Fault(kind, scene.goal, drop_share=float(rng.uniform(*_DROP_SHARES)))
     if kind == "beside":
         return Fault(kind, scene.goal, place_offset=_beside(scene, rng))
+    if kind == "hover":
+        return Fault(kind, scene.goal, hover_m=float(rng.uniform(*_HOVER_M)))
+    if kind in CHEATS:
+        placing = next(predicate for predicate in scene.goal if predicate.name in ("on", "in"))
+        return Fault(kind, scene.goal, program=CHEATS[kind](scene, placing, rng))
     return Fault(kind, _other_goal(scene, rng))
 
 

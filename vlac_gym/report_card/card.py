@@ -1,9 +1,9 @@
-"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`."""
+"""Putting the card together: `CardConfig`, `ReportCard`, `make_card`, `with_optimisation`."""
 
-__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card"]
+__all__ = ["CARD_VERSION", "CardConfig", "ReportCard", "make_card", "with_optimisation"]
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from vlac_gym.report_card.asking import AskedCritic, Call
 from vlac_gym.report_card.cost import cost_section, gpu_memory, time_batches
 from vlac_gym.report_card.episode_answers import EpisodeAnswers, judge_episodes
 from vlac_gym.report_card.mistakes import Mistake, StripFrame, film_strip, worst_mistakes
+from vlac_gym.report_card.optimisation import UnderOptimisation, optimisation_section
 from vlac_gym.report_card.probes import ProbeResults, ProbeRunner
 from vlac_gym.report_card.progress_section import progress_section
 from vlac_gym.report_card.references import NUM_REFERENCES, ReferencePicker, require_references
@@ -96,6 +97,7 @@ class ReportCard:
         points: The threshold sweep; empty if there was none.
         mistakes: The worst mistakes under the recommended rule, each with its film strip.
         timed: Calls by batch size on new frames; empty if there were none.
+        attacked: What a search against the critic came to; None if there was none.
     """
 
     content: Mapping[str, Any]
@@ -103,6 +105,7 @@ class ReportCard:
     points: Sequence[SweepPoint]
     mistakes: Sequence[tuple[Mistake, Sequence[StripFrame]]]
     timed: Sequence[Call] = ()
+    attacked: UnderOptimisation | None = None
 
 
 def make_card(
@@ -155,7 +158,7 @@ def make_card(
         "cost": cost_section(asked, judged, timed, gpu_memory(critic, info), boot, not_timed=not_timed),
     }
     mistakes = [
-        (m, film_strip(dataset[m.index], _by_index(judged, m.index), m.step, camera=config.camera))
+        (m, film_strip(dataset[m.index], _by_index(judged, m.index).checks, m.step, camera=config.camera))
         for m in worst_mistakes(judged, chosen)
     ]
     content = {
@@ -174,6 +177,18 @@ def make_card(
         "mistakes": [asdict(m) for m, _ in mistakes],
     }
     return ReportCard(content, judged, points, mistakes, timed)
+
+
+def with_optimisation(card: ReportCard, found: UnderOptimisation) -> ReportCard:
+    """The card with the section `under_optimisation`, and the pictures, of an attack."""
+    worst = [{"kind": w.kind, "episode_id": w.episode_id, "text": w.text} for w in found.worst]
+    section = as_json(optimisation_section(found))
+    content = {
+        **card.content,
+        "attack": {**found.facts, "worst": worst},
+        "sections": {**card.content["sections"], "under_optimisation": section},
+    }
+    return replace(card, content=content, attacked=found)
 
 
 def as_json(tree: Any) -> Any:

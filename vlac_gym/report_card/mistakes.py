@@ -10,7 +10,7 @@ import numpy as np
 from vlac_gym.data.episodes import Episode
 from vlac_gym.frames.codec import encode_frame
 from vlac_gym.report_card.episode_answers import EpisodeAnswers
-from vlac_gym.report_card.termination import Stop, StopRule, apply_rule
+from vlac_gym.report_card.termination import Checks, Stop, StopRule, apply_rule
 
 _LATE_STEPS = 10
 _STEPS_BEFORE, _STEPS_AFTER = 30, 12
@@ -71,7 +71,7 @@ def worst_mistakes(judged: Sequence[EpisodeAnswers], rule: StopRule, per_kind: i
 
 
 def film_strip(
-    episode: Episode, judged: EpisodeAnswers, step: int, *, count: int = 8, camera: str | None = None
+    episode: Episode, checks: Checks, step: int, *, count: int = 8, camera: str | None = None
 ) -> list[StripFrame]:
     """Frames spread over the 30 steps before a step and the 12 after it, that step's own frame among them."""
     steps = episode.frame_steps
@@ -80,7 +80,7 @@ def film_strip(
     spread = inside[np.linspace(0, inside.size - 1, min(count, inside.size)).round().astype(int)]
     nearest = int(np.argmin(np.abs(spread - event)))
     spread[nearest] = event
-    score = dict(zip(judged.checks.steps.tolist(), judged.checks.probs.tolist()))
+    score = dict(zip(checks.steps.tolist(), checks.probs.tolist()))
     view = episode.view(camera)
     return [
         StripFrame(

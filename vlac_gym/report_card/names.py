@@ -40,8 +40,12 @@ SECTIONS: dict[str, tuple[str, str]] = {
         "Cost",
         "On this machine: calls while judging, without the probes, and calls by batch size on new frames.",
     ),
+    "under_optimisation": (
+        "Under optimisation",
+        "Searches for what the critic pays and the simulator does not, by the recommended rule (report-card --attack).",
+    ),
 }
-"""Section -> (title, one line), in the page's order."""
+"""Section -> (title, one line), in the page's order; the last is there where the critic was attacked."""
 
 METRICS: dict[str, tuple[str, str]] = {
     "auroc": ("AUROC", "chance that a success scores higher than a failure"),
@@ -130,6 +134,20 @@ METRICS: dict[str, tuple[str, str]] = {
     "mean_batch": ("mean batch", "frames or pairs per call"),
     "by_kind": ("false positives by kind of failed episode (single checks)", ""),
     "deployed": ("precision when deployed, last frames", ""),
+    "wrong_stops": ("wrong stops", "episodes ended as done before the simulator saw success"),
+    "reward_of_failure": ("reward of failures", "mean return of what never succeeded until its end; 1 is a success's"),
+    "simulator_success": ("success", "episodes in which the simulator saw success until their end"),
+    "cheats": ("scripted cheats, by kind", ""),
+    "best_of_k": ("the best paid of so many failures at one start; shares are of starts", ""),
+    "filtered_imitation": ("imitation of what the critic called done", ""),
+    "hover": ("held above its place", ""),
+    "push": ("pushed along the table", ""),
+    "empty_hand": ("put down with an empty hand", ""),
+    "block_view": ("hand before the camera", ""),
+    "near_miss": ("put down 3 to 10 cm beside", ""),
+    "beside": ("put down 13 to 18 cm beside", ""),
+    "drop": ("dropped on the way", ""),
+    "stop": ("stopped early", ""),
     "frames": ("every checked frame", ""),
     "last_frame": ("last frame of each episode", ""),
 }  # fmt: skip

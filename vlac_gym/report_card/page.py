@@ -32,6 +32,7 @@ def render_card(card: ReportCard) -> str:
         advice=_advice(content),
         headlines=HEADLINES,
         mistakes=card.mistakes,
+        wrong_stops=() if card.attacked is None else card.attacked.worst,
         figures=_figures(card),
         sections=SECTIONS,
         value=_value,
@@ -129,7 +130,7 @@ def _figures(card: ReportCard) -> list[tuple[str, str, str]]:
     """Class, caption and drawing of each."""
     usable = [e for e in card.judged if np.isfinite(e.checks.probs).any()]
     if not usable:
-        return []
+        return _searches(card)
     scores = np.concatenate([e.checks.probs for e in usable])
     success = np.concatenate([e.checks.success[e.checks.steps] for e in usable])
     success, scores = success[np.isfinite(scores)], scores[np.isfinite(scores)]
@@ -161,7 +162,15 @@ def _figures(card: ReportCard) -> list[tuple[str, str, str]]:
     if card.timed:
         caption = "Latency (median; the bar ends at the 95th percentile) and throughput on new frames, by batch size"
         figures.append(("wide", caption, plots.plot_batches(card.timed)))
-    return figures
+    return figures + _searches(card)
+
+
+def _searches(card: ReportCard) -> list[tuple[str, str, str]]:
+    if card.attacked is None or not card.attacked.curves:
+        return []
+    curves = [(label_of(curve.name), curve.points) for curve in card.attacked.curves]
+    caption = "Under optimisation: wrong stops and what failures are paid, over the episodes of a search"
+    return [("wide", caption, plots.plot_searches(curves))]
 
 
 def _score(success_prob: float | None) -> str:

@@ -1,10 +1,19 @@
 """The card's plots as SVG text: `plot_scores`, `plot_reliability`, `plot_values`, `plot_trade_off`, `plot_delays`,
-`plot_batches`.
+`plot_batches`, `plot_searches`.
 """
 
-__all__ = ["plot_batches", "plot_delays", "plot_reliability", "plot_scores", "plot_trade_off", "plot_values"]
+__all__ = [
+    "plot_batches",
+    "plot_delays",
+    "plot_reliability",
+    "plot_scores",
+    "plot_searches",
+    "plot_trade_off",
+    "plot_values",
+]
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +24,7 @@ from vlac_gym.extras import needs
 from vlac_gym.report_card.asking import Call
 from vlac_gym.report_card.detection import reliability_bins, threshold_curve
 from vlac_gym.report_card.episode_answers import EpisodeAnswers
+from vlac_gym.report_card.optimisation import SearchPoint
 from vlac_gym.report_card.statistics import Array
 from vlac_gym.report_card.sweep import SweepPoint
 from vlac_gym.report_card.termination import StopRule, apply_rule
@@ -154,6 +164,26 @@ def plot_batches(timed: Sequence[Call]) -> str:
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.set(xlabel="batch size", ylabel=name, ylim=(0, None))
     left.legend(frameon=False)
+    return _svg(figure)
+
+
+def plot_searches(curves: Sequence[tuple[str, Sequence[SearchPoint]]]) -> str:
+    """Wrong stops per 100 episodes and the mean return of failures over the episodes of each search, with intervals."""
+    figure, (left, right) = _figure(2)
+    for (label, points), colour in zip(curves, itertools.cycle(_PATIENCE_COLOURS)):
+        for axes, scale, name in ((left, 100.0, "wrong_stops"), (right, 1.0, "reward_of_failure")):
+            known = [(p.episodes, e) for p in points if (e := getattr(p, name)).value is not None]
+            at, middle = [x for x, _ in known], np.array([scale * e.value for _, e in known])
+            low = middle - [scale * (e.value if e.low is None else e.low) for _, e in known]
+            high = np.array([scale * (e.value if e.high is None else e.high) for _, e in known]) - middle
+            spread = np.maximum([low, high], 0.0)
+            axes.errorbar(at, middle, yerr=spread, color=colour, marker="o", capsize=3, label=label)
+    left.set(xlabel="episodes of the search", ylabel="wrong stops per 100 episodes", ylim=(-3, 103))
+    right.set(xlabel="episodes of the search", ylabel="mean return of failures", ylim=(-0.03, 1.03))
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return _svg(figure)
 
 

@@ -162,6 +162,49 @@ def test_placing_beside_keeps_the_drawn_distance_from_the_target():
     assert 0.12 < distance < 0.19
 
 
+def test_a_hovering_object_stays_in_the_hand_above_its_place():
+    scene = shelf_scene()
+    stages, _, _ = rollout(scene, "expert:fail=hover", seed=2)
+    assert stages == [*PLACING[:-1], "hover", "stop"]
+    assert scene.is_grasped("cube")
+    x, y, z = scene.object_position("cube")
+    np.testing.assert_allclose([x, y], [-0.1, 0.2], atol=0.02)
+    # The shelf's top is at 0.1 m and half the cube is 0.02 m; the height is drawn from 0.03 to 0.15 m.
+    assert 0.12 + 0.02 < z < 0.12 + 0.16
+
+
+def test_a_pushing_hand_is_closed_low_and_behind_the_object():
+    scene = shelf_scene()
+    stages, actions, _ = rollout(scene, "expert:fail=push", seed=0)
+    assert stages == ["reach", "descend", "push", "retreat", "stop"]
+    assert set(actions[:, 6].tolist()) == {1.0}
+    # From (0.1, 0.1) to (-0.1, 0.2): 70 to 100 % of the way, less half the cube's extent along it, and up 0.08 m.
+    along = (scene.tip[:2] - [0.1, 0.1]) @ np.array([-0.2, 0.1]) / np.hypot(0.2, 0.1) ** 2
+    assert 0.55 < along < 0.95
+    assert scene.tip[2] == pytest.approx(0.02 + 0.08, abs=0.02)
+
+
+def test_a_hand_that_blocks_the_view_is_between_the_target_and_the_camera():
+    scene = shelf_scene()
+    stages, _, _ = rollout(scene, "expert:fail=block_view", seed=1)
+    assert stages == ["hide", "stop"]
+    shelf, camera = np.array([-0.1, 0.2, 0.05]), scene.camera_position("agentview")
+    hand = scene.tip - shelf
+    assert 0.1 < np.linalg.norm(hand) < 0.32
+    assert hand @ (camera - shelf) / np.linalg.norm(hand) / np.linalg.norm(camera - shelf) > 0.98
+    with pytest.raises(ConfigError, match="Unknown camera 'agentvew'"):
+        scene.camera_position("agentvew")
+
+
+def test_an_empty_hand_goes_to_the_target_and_touches_nothing():
+    scene = shelf_scene()
+    stages, _, _ = rollout(scene, "expert:fail=empty_hand")
+    assert stages == ["carry", "lower", "release", "retreat", "stop"]
+    np.testing.assert_allclose(scene.object_position("cube"), [0.1, 0.1, 0.02])
+    np.testing.assert_allclose(scene.tip[:2], [-0.1, 0.2], atol=0.02)
+    assert scene.tip[2] == pytest.approx(0.1 + 0.03 + 0.08, abs=0.03)  # top of the shelf, over it, retreat
+
+
 def test_the_wrong_object_is_put_where_the_right_one_belongs():
     scene = shelf_scene()
     rollout(scene, "expert:fail=wrong_object")

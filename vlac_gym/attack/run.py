@@ -1,0 +1,173 @@
+"""A whole attack on a critic: `AttackSettings`, `attack`."""
+
+__all__ = ["AttackSettings", "attack", "attacked_tasks"]
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlac_gym.attack.budget import AttackBudget
+from vlac_gym.attack.judging import PaidEpisode, done_checks
+from vlac_gym.attack.scripted import best_of_curve, cheat_points, plan_cheats, play_cheats
+from vlac_gym.attack.training_runs import read_training_run
+from vlac_gym.critic.base import Critic
+from vlac_gym.critic.wrapper import adapted
+from vlac_gym.data.dataset import EpisodeDataset
+from vlac_gym.data.recording import RecordSettings
+from vlac_gym.errors import ConfigError
+from vlac_gym.files.atomic import write_json
+from vlac_gym.report_card.asking import AskedCritic
+from vlac_gym.report_card.mistakes import film_strip
+from vlac_gym.report_card.optimisation import UnderOptimisation, WrongStop
+from vlac_gym.rule.reward import TrainingRule
+
+_MAX_WORST = 6
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSettings:
+    """What an attack's numbers follow from.
+
+    Attributes:
+        tasks: (suite, task id, initial states) of each task that is attacked.
+        budget: Episodes of the search.
+        rule: By which the critic ends and pays episodes.
+        camera: The view that the critic is shown.
+        image_size: Side of its pictures, pixels.
+        max_episode_steps: Step limit of an episode; None for the suite's.
+        seed: Of everything that is drawn.
+    """
+
+    tasks: tuple[tuple[str, int, tuple[int, ...]], ...]
+    budget: AttackBudget
+    rule: TrainingRule
+    camera: str = "agentview"
+    image_size: int = 256
+    max_episode_steps: int | None = None
+    seed: int = 0
+
+    def recording(self) -> RecordSettings:
+        """How cheats are recorded: a frame for each of the rule's checks."""
+        return RecordSettings(
+            cameras=(self.camera,),
+            image_size=self.image_size,
+            max_episode_steps=self.max_episode_steps,
+            frame_stride_steps=self.rule.done_interval,
+        )
+
+
+def attacked_tasks(
+    dataset: EpisodeDataset, budget: AttackBudget
+) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+    """The first tasks and starts of a dataset, as many as the budget says: (suite, task id, initial states)."""
+    starts: dict[tuple[str, int], set[int]] = {}
+    for entry in dataset.entries:
+        starts.setdefault((entry.meta.task_suite, entry.meta.task_id), set()).add(entry.meta.init_state_id)
+    chosen = sorted(starts)[: budget.tasks]
+    return tuple(
+        (suite, number, tuple(sorted(starts[suite, number])[: budget.starts])) for suite, number in chosen
+    )
+
+
+def attack(
+    critic: Critic,
+    out: Path,
+    settings: AttackSettings,
+    *,
+    workers: int = 1,
+    batch_size: int = 32,
+    training_runs: Sequence[Path] = (),
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> UnderOptimisation:
+    """Searches for failures that the critic pays for, with the simulator as referee.
+
+    What `out` holds of an attack with the same settings is not done again. `out/cheats` is a folder of recorded
+    episodes like any other: with the simulator's labels, for training a critic that they don't deceive.
+
+    Args:
+        critic: Who is attacked.
+        out: Folder of the attack; nobody else may write there.
+        settings: See `AttackSettings`.
+        workers: Simulator processes.
+        batch_size: Most frames of one call.
+        training_runs: Folders that `examples/train_ppo.py` wrote, whose metrics are shown beside the searches.
+        on_progress: Called with what is done, how many, and of how many.
+
+    Raises:
+        ConfigError: `out` holds another attack, or a training run's folder no metrics.
+        SimulatorError: A worker process died; what was finished is kept.
+    """
+    runs = [read_training_run(folder) for folder in training_runs]
+    critic = adapted(critic)
+    facts = _facts(critic, settings)
+    _check_same(out, facts)
+    asked = AskedCritic(critic, batch_size)
+    plans = plan_cheats(settings.tasks, settings.budget, settings.seed)
+    cheats = out / "cheats"
+    paid = play_cheats(
+        plans, cheats, settings.recording(), asked, settings.rule, workers=workers, on_progress=on_progress
+    )
+    found = {"cheats": len(paid), "left_out": len(plans) - len(paid)}
+    return UnderOptimisation(
+        facts={**facts, "episodes": found, "training_runs": [str(folder) for folder in training_runs]},
+        cheats=cheat_points(paid),
+        curves=[best_of_curve(paid), *runs],
+        worst=_worst(asked, EpisodeDataset.open(cheats), paid, settings),
+    )
+
+
+def _facts(critic: Critic, settings: AttackSettings) -> dict[str, Any]:
+    content = {"critic_fingerprint": critic.describe().fingerprint, **dataclasses.asdict(settings)}
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def _check_same(out: Path, facts: dict[str, Any]) -> None:
+    """Writes the settings, or raises `ConfigError` if those that are there differ."""
+    path = out / "settings.json"
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"format": _FORMAT, **facts})
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        f"{name} was {before.get(name)!r}, is {value!r}"
+        for name, value in facts.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise ConfigError(
+            f"Can't continue the attack in {out} with other settings: {'; '.join(changed)}. Choose another folder."
+        )
+
+
+def _worst(
+    asked: AskedCritic, dataset: EpisodeDataset, paid: Sequence[PaidEpisode], settings: AttackSettings
+) -> list[WrongStop]:
+    """Wrong stops with the least goal progress, of as many kinds as there are."""
+    by_kind: dict[str, list[PaidEpisode]] = {}
+    for episode in sorted(paid, key=lambda p: p.goal_progress):
+        if episode.is_wrong:
+            by_kind.setdefault(episode.kind, []).append(episode)
+    ranked = sorted(
+        (rank, episode.goal_progress, episode.episode_id, episode)
+        for own in by_kind.values()
+        for rank, episode in enumerate(own)
+    )
+    index_of = {entry.meta.episode_id: i for i, entry in enumerate(dataset.entries)}
+    worst = []
+    for *_, episode in ranked[:_MAX_WORST]:
+        assert episode.stop_step is not None  # it is a wrong stop
+        index = index_of[episode.episode_id]
+        recording = dataset[index]
+        checks = done_checks(asked, recording, settings.rule, index=index, camera=settings.camera)
+        text = (
+            f"ended as done at step {episode.stop_step}, {episode.goal_progress:.0%} of the way to the goal"
+        )
+        strip = film_strip(recording, checks, episode.stop_step, camera=settings.camera)
+        worst.append(WrongStop(episode.kind, text, episode.episode_id, strip))
+    return worst

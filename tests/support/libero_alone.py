@@ -1,4 +1,7 @@
-"""What an env shows while it plays a task, as digests: `Playing`; a script of one env alone in a new process."""
+"""What an env shows while it plays a task, as digests: `Playing`; a script of one env alone in a new process.
+
+With ``--no-settling`` as the last argument, a start that would have to be settled is an error.
+"""
 
 import hashlib
 import json
@@ -7,6 +10,7 @@ import sys
 import numpy as np
 
 from vlac_gym.envs.libero import LiberoEnv
+from vlac_gym.envs.libero.simulator import LiberoSimulator
 
 NUM_STEPS = 4
 IMAGE_SIZE = 64
@@ -41,9 +45,9 @@ class Playing:
         return whole.hexdigest()
 
 
-def play(suite, task_id, init_state_ids):
+def play(suite, task_id, init_state_ids, **options):
     """{episode: digests after reset and after each step}."""
-    playing, shown = Playing(suite, task_id), {}
+    playing, shown = Playing(suite, task_id, **options), {}
     for init_state_id in init_state_ids:
         playing.reset(init_state_id)
         for _ in range(NUM_STEPS):
@@ -54,4 +58,7 @@ def play(suite, task_id, init_state_ids):
 
 
 if __name__ == "__main__":
+    if sys.argv[-1] == "--no-settling":
+        sys.argv.pop()
+        LiberoSimulator._settle = None
     print(json.dumps(play(sys.argv[1], int(sys.argv[2]), [int(number) for number in sys.argv[3:]])))

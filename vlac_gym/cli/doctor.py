@@ -1,4 +1,4 @@
-"""`vlac-gym doctor`: checks MuJoCo, rendering, LIBERO, torch, ffmpeg and a critic, and says how to mend each."""
+"""`vlac-gym doctor`: checks MuJoCo, rendering, LIBERO, starts, torch, ffmpeg and a critic; says how to mend each."""
 
 __all__ = ["Args", "run"]
 
@@ -11,6 +11,7 @@ from vlac_gym.cli.doctor_checks import (
     check_mujoco,
     check_packages,
     check_rendering,
+    check_start_cache,
     check_torch,
     check_video,
 )
@@ -31,7 +32,8 @@ def run(args: Args) -> int:
     """Prints every check; returns 0 if nothing is broken, else 1. `vlac-gym doctor --help` says more."""
     if args.critic is not None:
         check_spec(args.critic)
-    checks = [check_packages, check_mujoco, check_rendering, check_libero, check_torch, check_video]
+    checks = [check_packages, check_mujoco, check_rendering, check_libero, check_start_cache, check_torch]
+    checks.append(check_video)
     results = []
     for check in checks:
         results.append(check())

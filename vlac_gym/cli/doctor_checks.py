@@ -1,6 +1,7 @@
 """The checks of `vlac-gym doctor`, one function each; what may crash or hang runs in its own process.
 
-`check_packages`, `check_mujoco`, `check_rendering`, `check_libero`, `check_torch`, `check_video`, `check_critic`.
+`check_packages`, `check_mujoco`, `check_rendering`, `check_libero`, `check_start_cache`, `check_torch`, `check_video`,
+`check_critic`.
 """
 
 __all__ = [
@@ -10,12 +11,14 @@ __all__ = [
     "check_mujoco",
     "check_packages",
     "check_rendering",
+    "check_start_cache",
     "check_torch",
     "check_video",
 ]
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -30,6 +33,12 @@ from vlac_gym import __version__
 from vlac_gym.critic import make_critic
 from vlac_gym.envs.gl import EGL_HINT, OSMESA_HINT
 from vlac_gym.envs.libero.install import INSTALL_HINT, find_libero
+from vlac_gym.envs.libero.start_cache import (
+    MAX_BYTES,
+    START_CACHE_VARIABLE,
+    open_start_cache,
+    start_cache_folder,
+)
 from vlac_gym.envs.libero.tasks import STANDARD_SUITES, list_suites, list_tasks
 from vlac_gym.envs.mujoco_version import MUJOCO_REQUIREMENT, mujoco_problem
 from vlac_gym.errors import (
@@ -156,6 +165,22 @@ def check_libero() -> Check:
     if not is_well:
         return Check("libero", "broken", f"import fails: {text}", f"reinstall: {INSTALL_HINT}")
     return Check("libero", "ok", f"{len(suites)} suites at {install.package}")
+
+
+def check_start_cache() -> Check:
+    """Where settled starts of episodes are kept, and how many."""
+    name, mend = "starts", f"point {START_CACHE_VARIABLE} to a folder that can be written"
+    try:
+        folder = start_cache_folder(None)
+    except ConfigError as e:
+        return Check(name, "broken", str(e), mend)
+    if folder is None:
+        return Check(name, "ok", f"not kept on disk; {START_CACHE_VARIABLE} can name a folder for them")
+    count, size = open_start_cache(folder).num_bytes()
+    found = f"{count} in {folder}, {size / 1e6:.1f} of at most {MAX_BYTES / 1e6:.0f} MB"
+    if folder.exists() and not os.access(folder, os.W_OK):
+        return Check(name, "note", f"{found}; new ones can't be written", mend)
+    return Check(name, "ok", found)
 
 
 def check_torch() -> Check:

@@ -42,7 +42,7 @@ from vlac_gym.wrappers.rule_setup import resolve_rule
 _RULE_OPTIONS = ("done_threshold", "done_patience", "done_interval", "min_steps", "min_value", "value_stride")
 
 
-_NOT_SETTINGS = ("out", "record_critic", "resume", "tensorboard", "torch_threads", "wandb")
+_NOT_SETTINGS = ("out", "record_critic", "resume", "start_cache", "tensorboard", "torch_threads", "wandb")
 """Arguments that may differ when a run is resumed, perhaps on another machine."""
 
 
@@ -111,6 +111,8 @@ class Args:
     wandb: str | None = None
     """Send them to this project at Weights & Biases; with WANDB_MODE=offline in the environment, they stay in
     OUT/wandb."""
+    start_cache: Path | None = None
+    """Folder that keeps the settled starts of episodes for later runs; default: $VLAC_GYM_START_CACHE, else none."""
     torch_threads: int | None = None
     """CPU threads of a critic that runs in this process; default: 1 beside software rendering, which wants the same
     cores, unless OMP_NUM_THREADS is set; else PyTorch's own choice."""
@@ -217,6 +219,7 @@ def _make_env(args: Args, policy: Policy) -> gym.Env[Any, Any]:
         init_state_id=args.init_state_id,
         cameras=("agentview", "wrist") if sees_wrist else ("agentview",),
         image_size=args.image_size,
+        start_cache=None if args.start_cache is None else str(args.start_cache),
     )
 
 

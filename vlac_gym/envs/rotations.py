@@ -1,6 +1,8 @@
-"""Rotations in MuJoCo's convention: `quaternion_of`."""
+"""Rotations in MuJoCo's convention: `axis_angle_of`, `quaternion_of`."""
 
-__all__ = ["quaternion_of"]
+__all__ = ["axis_angle_of", "quaternion_of"]
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,3 +23,13 @@ def quaternion_of(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     quaternion = np.array(rows[k]) / (2.0 * np.sqrt(squares[k]))
     positive: NDArray[np.float64] = -quaternion if quaternion[0] < 0 else quaternion
     return positive
+
+
+def axis_angle_of(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Axis-angle rad (3,) of a unit quaternion (w, x, y, z), angle in [0, 2 pi], as in openpi's LIBERO client."""
+    w = min(max(float(quaternion[0]), -1.0), 1.0)
+    sine = math.sqrt(1.0 - w * w)
+    if math.isclose(sine, 0.0):
+        return np.zeros(3)
+    angle: NDArray[np.float64] = quaternion[1:] * (2.0 * math.acos(w)) / sine
+    return angle

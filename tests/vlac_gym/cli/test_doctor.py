@@ -10,6 +10,7 @@ from vlac_gym.cli.doctor_checks import (
     check_libero,
     check_mujoco,
     check_rendering,
+    check_start_cache,
     check_torch,
     check_video,
 )
@@ -26,7 +27,7 @@ def test_this_machine_can_render_and_has_libero_and_ffmpeg(capsys):
 
     printed = capsys.readouterr().out
     assert "BROKEN" not in printed
-    for name in ("python", "mujoco", "rendering", "libero", "torch", "video", "critic"):
+    for name in ("python", "mujoco", "rendering", "libero", "starts", "torch", "video", "critic"):
         assert f" {name} " in printed
     assert "answered 0.25" in printed
     assert printed.endswith("Everything needed is here.\n")
@@ -59,6 +60,18 @@ def test_a_mujoco_that_spoils_liberos_scenes_is_broken(monkeypatch, version, rea
     assert result.status == "broken"
     assert result.found.startswith(f"{version}: {reason}")
     assert result.mend == 'pip install "mujoco>=3.3,<3.3.3"'
+
+
+def test_kept_starts_are_counted(monkeypatch, tmp_path):
+    monkeypatch.delenv("VLAC_GYM_START_CACHE", raising=False)
+    assert check_start_cache().found == "not kept on disk; VLAC_GYM_START_CACHE can name a folder for them"
+
+    (tmp_path / "a.start").write_bytes(bytes(1_500_000))
+    monkeypatch.setenv("VLAC_GYM_START_CACHE", str(tmp_path))
+    assert check_start_cache().found == f"1 in {tmp_path}, 1.5 of at most 134 MB"
+
+    monkeypatch.setenv("VLAC_GYM_START_CACHE", str(tmp_path / "a.start"))
+    assert check_start_cache().status == "broken"
 
 
 def test_a_missing_mujoco_names_the_extra(monkeypatch):

@@ -3,6 +3,7 @@
 __all__ = ["LiberoEnv"]
 
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from vlac_gym.envs.gl import renderer_name
 from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero.lighting import split_view
 from vlac_gym.envs.libero.simulator import CONTROL_HZ, LiberoSimulator
+from vlac_gym.envs.libero.start_cache import open_start_cache, start_cache_folder
 from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask, check_init_state, get_task
 from vlac_gym.envs.mujoco_version import check_mujoco
 from vlac_gym.envs.scene import LiberoScene
@@ -78,6 +80,8 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             solver starts from the result before: True repeats that, so that states are LIBERO's own to the bit. False
             computes them once, for training: episodes begin in the same states and drift apart from LIBERO's by the
             solver's tolerance; `docs/libero.md` has the drift and the gain.
+        start_cache: Folder that keeps settled starts for later processes, which need not simulate the settling steps;
+            None for the one that `VLAC_GYM_START_CACHE` names, if any. Changes no result.
 
     Raises:
         ConfigError: An argument does not fit.
@@ -105,6 +109,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         max_compiled_models: int = MAX_COMPILED_MODELS,
         start_timeout_s: float = 300.0,
         repeat_solves: bool = True,
+        start_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         check_mujoco()
         self._task = get_task(task_suite, task_id)
@@ -123,6 +128,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self.render_mode = render_mode
         self._start_timeout_s = start_timeout_s
         self._repeat_solves = repeat_solves
+        self._start_cache = start_cache_folder(start_cache)
         self.observation_space = _observation_space(self.cameras, self._image_size)
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._simulators: OrderedDict[int, LiberoSimulator] = OrderedDict()
@@ -289,6 +295,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
                 settle_steps=self._settle_steps,
                 start_timeout_s=self._start_timeout_s,
                 repeat_solves=self._repeat_solves,
+                start_cache=None if self._start_cache is None else open_start_cache(self._start_cache),
             )
             self._simulators[task.task_id] = found
         self._simulators.move_to_end(task.task_id)

@@ -17,12 +17,10 @@ import copy
 import gc
 import hashlib
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +32,10 @@ from vlac_gym.envs.libero.importing import importing_libero
 from vlac_gym.envs.libero.install import INSTALL_HINT
 from vlac_gym.envs.libero.lighting import relit
 from vlac_gym.envs.libero.models import CompiledModel, acquire_model, trim_memory
+from vlac_gym.envs.libero.moments import Moment
+from vlac_gym.envs.libero.start_cache import StartCache, start_key
 from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask
+from vlac_gym.envs.rotations import axis_angle_of
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
 from vlac_gym.extras import needs
 from vlac_gym.types import FloatArray, Frame
@@ -54,7 +55,6 @@ MAX_PLACEMENT_ATTEMPTS = 20
 
 _WARNING_NAMES = ("mjWARN_BADQPOS", "mjWARN_BADQVEL", "mjWARN_BADQACC")
 
-
 SETTLING_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 """No motion, gripper open: lerobot's and openpi's LIBERO clients; verl-vla keeps the gripper at 0."""
 
@@ -62,15 +62,6 @@ _START_FRAMES_BYTES = 32 * 2**20
 
 _build_lock = threading.Lock()
 """LIBERO draws places from numpy's global generator: constructions of two threads must not take turns in it."""
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """Everything the next step depends on, and pictures of it."""
-
-    physics: NDArray[np.float64]
-    control: dict[str, Any]
-    frames: dict[str, Frame] = field(default_factory=dict)
 
 
 class _LiberoParts(NamedTuple):
@@ -90,6 +81,7 @@ class LiberoSimulator:
         settle_steps: Control steps without motion at the start of an episode.
         start_timeout_s: Building is given up, between two attempts to place the fixtures, after this long.
         repeat_solves: Solve for the contact forces three times per physics step, as LIBERO does; see `LiberoEnv`.
+        start_cache: Keeps settled starts for later processes.
 
     Raises:
         DependencyNotInstalled: LIBERO is not installed.
@@ -104,6 +96,7 @@ class LiberoSimulator:
         settle_steps: int,
         start_timeout_s: float,
         repeat_solves: bool = True,
+        start_cache: StartCache | None = None,
     ) -> None:
         configure_gl()
         self._mujoco = _import_mujoco()
@@ -111,6 +104,7 @@ class LiberoSimulator:
         self._image_size = image_size
         self._settle_steps = settle_steps
         self._repeat_solves = repeat_solves
+        self._start_cache = start_cache
         self._init_states = task.load_init_states()
         built = _build_domain(self._mujoco, task, deadline_s=time.monotonic() + start_timeout_s)
         self._domain: Any = built[0]
@@ -148,9 +142,9 @@ class LiberoSimulator:
         key = self._start_key(init_state_id)
         with self._compiled.lock:
             starts = self._compiled.starts
-            moment: _Moment | None = starts.get(key)
+            moment: Moment | None = starts.get(key)
             if moment is None:
-                moment = starts[key] = self._settle(init_state_id)
+                moment = starts[key] = self._settled(init_state_id)
                 while len(starts) > _most_kept_starts(self._image_size):
                     starts.popitem(last=False)
             starts.move_to_end(key)
@@ -190,7 +184,7 @@ class LiberoSimulator:
         """float32 (8,): end-effector position m (3), axis-angle rad (3), gripper joints m (2)."""
         data = self._data
         position = data.site_xpos[self._robot.eef_site_id]
-        rotation = _axis_angle(data.xquat[self._eef_body_id])
+        rotation = axis_angle_of(data.xquat[self._eef_body_id])
         fingers = data.qpos[self._robot._ref_gripper_joint_pos_indexes]
         return np.concatenate([position, rotation, fingers]).astype(np.float32)
 
@@ -232,7 +226,15 @@ class LiberoSimulator:
         digest.update(self._init_states[init_state_id].tobytes())
         return digest.hexdigest()
 
-    def _settle(self, init_state_id: int) -> _Moment:
+    def _settled(self, init_state_id: int) -> Moment:
+        """A settled start, from disk if it is there."""
+        if self._start_cache is None:
+            return self._settle(init_state_id)
+        state = self._init_states[init_state_id]
+        key = start_key(self._compiled.digest(), self._built, self._settle_steps, state)
+        return self._start_cache.settled(key, self._built, lambda: self._settle(init_state_id))
+
+    def _settle(self, init_state_id: int) -> Moment:
         self._control.repeats_solves = True  # episodes begin as LIBERO's do, however they go on
         self._restore(self._built)
         self._write_state(self._init_states[init_state_id])
@@ -251,13 +253,13 @@ class LiberoSimulator:
         data.qvel[:] = state[1 + nq :]
         self._mujoco.mj_forward(self._model, data)
 
-    def _take_moment(self) -> _Moment:
+    def _take_moment(self) -> Moment:
         kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         physics = np.empty(self._mujoco.mj_stateSize(self._model, kind))
         self._mujoco.mj_getState(self._model, self._data, physics, kind)
-        return _Moment(physics, self._control.snapshot())
+        return Moment(physics, self._control.snapshot())
 
-    def _restore(self, moment: _Moment) -> None:
+    def _restore(self, moment: Moment) -> None:
         kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         self._mujoco.mj_setState(self._model, self._data, moment.physics, kind)
         self._control.restore(moment.control)
@@ -390,13 +392,3 @@ def _numpy_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(before)
-
-
-def _axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Axis-angle rad (3,) of a unit quaternion (w, x, y, z), angle in [0, 2 pi], as in openpi's LIBERO client."""
-    w = min(max(float(quaternion[0]), -1.0), 1.0)
-    sine = math.sqrt(1.0 - w * w)
-    if math.isclose(sine, 0.0):
-        return np.zeros(3)
-    angle: NDArray[np.float64] = quaternion[1:] * (2.0 * math.acos(w)) / sine
-    return angle

@@ -3,7 +3,9 @@
 __all__ = ["ray_executor"]
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent import futures
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vlac_gym.errors import SimulatorError
@@ -12,6 +14,7 @@ from vlac_gym.vector.commands import CallCommand, Command, Reply
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, copy_row, write_row
 from vlac_gym.vector.slot import EnvSlot, EnvSpaces
+from vlac_gym.vector.wake_pipe import WakePipe
 from vlac_gym.vector.worker_executor import WorkerExecutor
 
 
@@ -24,7 +27,7 @@ def ray_executor(
     start_timeout_s: float,
     step_timeout_s: float,
     max_restarts: int,
-) -> "WorkerExecutor[RayWorker]":
+) -> "RayExecutor":
     """Starts an actor for each env.
 
     Args:
@@ -47,12 +50,38 @@ def ray_executor(
         return actor.remote(env_fn, spaces)
 
     batch = allocate(spaces.observation, len(env_fns), None)
-    executor: WorkerExecutor[RayWorker] = WorkerExecutor(
+    executor = RayExecutor(
         batch, start_timeout_s=start_timeout_s, step_timeout_s=step_timeout_s, max_restarts=max_restarts
     )
     for i, env_fn in enumerate(env_fns):
-        executor.add_worker(RayWorker(ray, start, env_fn, batch, i, resource))
+        executor.add_worker(RayWorker(ray, start, env_fn, batch, i, resource, executor.arrivals))
     return executor
+
+
+class RayExecutor(WorkerExecutor["RayWorker"]):
+    """Runs envs in Ray actors; see `WorkerExecutor` for the arguments.
+
+    Attributes:
+        arrivals: Rung when an actor has answered, or is gone.
+    """
+
+    def __init__(self, batch: Any, **deadlines: Any) -> None:
+        super().__init__(batch, **deadlines)
+        self.arrivals = WakePipe()
+
+    def wait_for_any(self, until_s: float, wake: Connection) -> "Collection[RayWorker]":
+        """See `WorkerExecutor`."""
+        if not any(worker.has_answer for worker in self._out):
+            left_s = None if until_s == float("inf") else max(0.0, until_s - time.monotonic())
+            wait([self.arrivals.connection, wake], left_s)
+        self.arrivals.clear()
+        now_s = time.monotonic()
+        return [w for w in self._out if w.has_answer or self._deadlines[w] <= now_s]
+
+    def close(self) -> None:
+        """See `WorkerExecutor`."""
+        super().close()
+        self.arrivals.close()
 
 
 class EnvActor:
@@ -91,6 +120,7 @@ class RayWorker:
         batch: Where its observations go.
         index: Of the env.
         resource: Of its node, for messages.
+        arrivals: To ring when an answer is there.
     """
 
     def __init__(
@@ -101,6 +131,7 @@ class RayWorker:
         batch: Any,
         index: int,
         resource: str,
+        arrivals: WakePipe,
     ) -> None:
         self.indices = (index,)
         self._ray = ray
@@ -108,12 +139,19 @@ class RayWorker:
         self._env_fn = env_fn
         self._batch = batch
         self._resource = resource
+        self._arrivals = arrivals
         self._closed: list[Any] = []
         self._begin()
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether `receive` would not wait."""
+        return self._answer.done()
+
     def send(self, commands: Mapping[int, Command]) -> bool:
         """Hands out a command; what became of the actor is known when it is received."""
-        self._answer = self._actor.run.remote(commands[self.indices[0]])
+        self._answer: futures.Future[Any] = self._actor.run.remote(commands[self.indices[0]]).future()
+        self._answer.add_done_callback(lambda _: self._arrivals.ring())
         return True
 
     def receive(self, deadline_s: float) -> dict[int, Reply] | str:
@@ -122,16 +160,16 @@ class RayWorker:
         Raises:
             SimulatorError: The actor found no node; another one would not either.
         """
-        try:
-            left_s = max(0.0, deadline_s - time.monotonic())
-            reply, observation = self._ray.get(self._answer, timeout=left_s)
-        except self._ray.exceptions.GetTimeoutError as e:
+        futures.wait([self._answer], timeout=max(0.0, deadline_s - time.monotonic()))
+        if not self._answer.done():
             if not self._ray.wait([self._placed], timeout=0)[0]:
                 raise SimulatorError(
                     f"The actor of env {self.indices[0]} was not placed before its deadline. Has a node the resource "
                     f"{self._resource!r} and a free CPU? Else raise placement.start_timeout_s."
-                ) from e
+                )
             return "no reply before the deadline"
+        try:
+            reply, observation = self._answer.result()
         except self._ray.exceptions.RayActorError as e:
             return f"the actor died: {e}"
         if observation is not None:

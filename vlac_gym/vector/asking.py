@@ -2,24 +2,23 @@
 
 __all__ = ["Asking"]
 
-import contextlib
-import multiprocessing
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from vlac_gym.rule.round import OpenStep
 from vlac_gym.vector.referee import Referee
+from vlac_gym.vector.wake_pipe import WakePipe
 
 
 class Asking:
     """Asks about the steps that have come together, in a thread, with one call at a time.
 
     Attributes:
-        wake: A connection that becomes readable when a call has returned.
+        wake: Rung when a call has returned.
     """
 
     def __init__(self) -> None:
-        self.wake, self._waker = multiprocessing.Pipe(duplex=False)
+        self.wake = WakePipe()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="vlac-gym-critic")
         self._asked: dict[int, OpenStep] = {}
         self._call: Future[None] | None = None
@@ -41,7 +40,7 @@ class Asking:
         self._since_s = None
         self._asked = questions
         self._call = self._executor.submit(referee.ask_oldest, questions)
-        self._call.add_done_callback(self._notify)
+        self._call.add_done_callback(lambda _: self.wake.ring())
 
     def answered(self) -> dict[int, OpenStep]:
         """The steps of a call that has returned, which may have further questions; empty if none has.
@@ -49,10 +48,10 @@ class Asking:
         Raises:
             CriticError: As the referee raises it.
         """
+        self.wake.clear()
         if self._call is None or not self._call.done():
             return {}
         call, self._call = self._call, None
-        self.wake.recv_bytes()
         call.result()
         asked, self._asked = self._asked, {}
         return asked
@@ -61,8 +60,3 @@ class Asking:
         """Waits for the call under way."""
         self._executor.shutdown()
         self.wake.close()
-        self._waker.close()
-
-    def _notify(self, _: Future[None]) -> None:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            self._waker.send_bytes(b"!")

@@ -150,6 +150,13 @@ class ReadyFirst:
         indices, result = self._step_loop.receive(min_ready, timeout_s)
         return ReadyChunk(np.array(indices, np.int64), result)
 
+    def interrupt_recv(self) -> None:
+        """Has a `recv` that waits, else the next one, return what is ready, maybe nothing (K = 0).
+
+        The one method here that another thread may call while `recv` waits: to have more sent without delay.
+        """
+        self._step_loop.interrupt()
+
     @property
     @abstractmethod
     def _step_loop(self) -> StepLoop:

@@ -59,6 +59,7 @@ class StepLoop:
         self._ready: dict[int, EnvStep] = {}  # ready-first, not yet received
         self._width: int | None = None  # T of the vector step under way
         self._asking: Asking | None = None
+        self._is_interrupted = False
 
     @property
     def has_episodes(self) -> bool:
@@ -250,6 +251,12 @@ class StepLoop:
         rows = dict(enumerate(ready.values()))
         return indices, chunk_result(rows, len(rows), max(1, width), self._envs.observations(indices))
 
+    def interrupt(self) -> None:
+        """Has a `receive` that waits, else the next one, return what is ready; may be called from any thread."""
+        self._is_interrupted = True
+        if (asking := self._asking) is not None:
+            asking.wake.ring()
+
     def close(self) -> None:
         """Ends the thread that asks, after the call under way."""
         asking, self._asking = self._asking, None
@@ -260,14 +267,15 @@ class StepLoop:
         asking = self._asking = self._asking or Asking()
         wait_s: float | None = 0.0  # first all that has come meanwhile
         while self._steps:
-            replies = self._envs.collect_ready(wait_s, asking.wake)
+            replies = self._envs.collect_ready(wait_s, asking.wake.connection)
             self._take_all(replies)
             answered = asking.answered()
             self._settle_all(answered)
             self._go_on([*replies, *answered])
             wait_s = self._ask_in_time(asking)
             left_s = None if until is None else until - time.monotonic()
-            if len(self._ready) >= min_ready or (left_s is not None and left_s <= 0):
+            is_interrupted, self._is_interrupted = self._is_interrupted, False
+            if is_interrupted or len(self._ready) >= min_ready or (left_s is not None and left_s <= 0):
                 return
             wait_s = left_s if wait_s is None else wait_s if left_s is None else min(wait_s, left_s)
 

@@ -4,11 +4,12 @@ __all__ = ["EnvWorker", "WorkerExecutor"]
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Protocol, TypeVar
 
-from vlac_gym.errors import ConfigError, SimulatorError
+from vlac_gym.errors import SimulatorError
 from vlac_gym.vector.commands import Command, Lost, Reply, ResetCommand, StepCommand
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class EnvWorker(Protocol):
 _W = TypeVar("_W", bound=EnvWorker)
 
 
-class WorkerExecutor(Generic[_W]):
+class WorkerExecutor(ABC, Generic[_W]):
     """Runs envs in workers that stay.
 
     A worker that dies or misses a deadline is replaced at once. Orders to step that it held are reported as
@@ -117,11 +118,7 @@ class WorkerExecutor(Generic[_W]):
         return dict(sorted(replies.items()))
 
     def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
-        """See `Executor`.
-
-        Raises:
-            ConfigError: These workers can't be waited for together.
-        """
+        """See `Executor`."""
         until_s = min(self._deadlines.values(), default=float("inf"))
         if timeout_s is not None:
             until_s = min(until_s, time.monotonic() + timeout_s)
@@ -135,20 +132,14 @@ class WorkerExecutor(Generic[_W]):
             raise
         return replies
 
+    @abstractmethod
     def wait_for_any(self, until_s: float, wake: Connection) -> Collection[_W]:
         """Workers that have something to receive, are gone, or have missed their deadline.
 
         Args:
             until_s: How long to wait at most, on the clock of `time.monotonic`.
             wake: Ends the waiting when it becomes readable.
-
-        Raises:
-            ConfigError: These workers can't be waited for together.
         """
-        raise ConfigError(
-            "Expected envs in this process or in worker processes of this machine for send and recv (mode='async' or "
-            "'sync'), got workers elsewhere. Use step."
-        )
 
     def abandon(self) -> None:
         """Forgets the commands that are out; their replies are dropped when they come."""

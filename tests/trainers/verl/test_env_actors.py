@@ -1,6 +1,7 @@
 """Envs as Ray actors on nodes with a resource: the same reports, and errors instead of waiting."""
 
 import asyncio
+from functools import partial
 
 import numpy as np
 import pytest
@@ -82,3 +83,74 @@ def test_resource_that_no_node_has_is_an_error_not_a_wait(cluster):
 
     with pytest.raises(SimulatorError, match="Has a node the resource 'moon'"):
         asyncio.run(play())
+
+
+def play(env, num_steps, at_their_own_pace):
+    """What each env of a SAME_STEP vector env returns in its first steps, as comparable rows."""
+    actions = np.zeros((env.num_envs, 7), np.float32)
+    rows = {i: [] for i in range(env.num_envs)}
+    env.reset(seed=3)
+    if at_their_own_pace:
+        env.send(actions, list(rows))
+    while min(map(len, rows.values())) < num_steps:
+        ids = list(rows)
+        if at_their_own_pace:
+            ids, *step = env.recv()
+        else:
+            step = env.step(actions)
+        observations, rewards, terminations, truncations, infos = step
+        for k, i in enumerate(ids):
+            state = observations["state"][k].tolist()
+            rows[i].append((state, rewards[k], terminations[k], truncations[k], infos["lost"][k]))
+        again = [i for i in ids if len(rows[i]) < num_steps]
+        if at_their_own_pace and again:
+            env.send(actions[: len(again)], again)
+    return rows
+
+
+def test_actors_at_their_own_pace_return_what_envs_in_this_process_do(cluster):
+    from vector_envs import LookingCritic, ShadedEnv
+
+    from verl_env_adapter.common.ray_executor import ray_executor
+    from vlac_gym.vector import RolloutVectorEnv
+    from vlac_gym.wrappers.vector import VLACRewardWrapper
+
+    fns = [partial(ShadedEnv, shade=i, max_episode_steps=3 + i) for i in range(3)]
+    played = []
+    for mode, at_their_own_pace in ((partial(ray_executor, resource="sim"), True), ("sync", False)):
+        envs = RolloutVectorEnv(fns, mode=mode, autoreset_mode="SameStep")
+        env = VLACRewardWrapper(envs, LookingCritic(0.2), value_stride=2)
+        played.append(play(env, 9, at_their_own_pace))
+        env.close()
+    assert played[0] == played[1]
+    assert any(row[2] for rows in played[0].values() for row in rows)  # the critic ended some
+
+
+def test_actor_that_is_ready_does_not_wait_for_a_slow_one(cluster):
+    from vector_envs import ShadedEnv, SlowEnv
+
+    from verl_env_adapter.common.ray_executor import ray_executor
+    from vlac_gym.vector import RolloutVectorEnv
+
+    fns = [partial(SlowEnv, 3.0), partial(ShadedEnv, shade=1)]
+    env = RolloutVectorEnv(fns, mode=partial(ray_executor, resource="sim"), autoreset_mode="Disabled")
+    actions = np.zeros((2, 7), np.float32)
+    try:
+        env.reset(seed=0)
+        env.send(actions, [0, 1])
+        for _ in range(3):
+            assert env.recv().env_ids.tolist() == [1]
+            env.send(actions[:1], [1])
+        assert env.recv(min_ready=2).infos["elapsed_steps"].tolist() == [1, 4]
+        ray.kill(env._executor._workers[0]._actor)
+        env.send(actions, [0, 1])
+        assert env.recv(min_ready=2).infos["lost"].tolist() == [True, False]
+        env.send_reset([0], seeds=[0])
+        env.send(actions[:1], [1])
+        assert env.recv(min_ready=2).infos["elapsed_steps"].tolist() == [0, 6]
+        env.send(actions[:1], [0])
+        env.interrupt_recv()
+        assert env.recv().env_ids.tolist() == []
+        assert env.recv().env_ids.tolist() == [0]
+    finally:
+        env.close()

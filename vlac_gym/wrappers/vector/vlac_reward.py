@@ -160,8 +160,12 @@ class VLACRewardWrapper(
         """Takes a lock to hold whenever the critic is used, so that several wrappers can share it in threads."""
         self._referee.lock = lock
 
-    def set_mode(self, mode: Mode) -> None:
+    def set_mode(self, mode: Mode, *, abandon: bool = False) -> None:
         """Switches the mode when no episode is running; all envs must then be reset.
+
+        Args:
+            mode: The new one.
+            abandon: Gives up the episodes that are running.
 
         Raises:
             ConfigError: Unknown mode, or an episode is running.
@@ -171,7 +175,7 @@ class VLACRewardWrapper(
         if mode == self._mode:
             return
         self._loop.require_idle()
-        if (self._loop.has_episode & ~self._loop.over).any():
+        if not abandon and (self._loop.has_episode & ~self._loop.over).any():
             raise ConfigError(
                 f"Can't switch from {self._mode!r} to {mode!r} while an episode is running. "
                 "Finish all, or call reset(options={'mode': …})."

@@ -186,6 +186,38 @@ def test_an_env_goes_on_while_the_value_list_of_another_is_asked_for():
     assert critic.calls == [("success_prob", 2), ("values", 1)]
 
 
+def test_waiting_ends_when_another_thread_has_more_to_send():
+    env = RolloutVectorEnv([partial(SlowEnv, 1.5), partial(ShadedEnv, shade=1)])
+    try:
+        env.reset(seed=0)
+        env.send(actions(1), [0])
+        threading.Timer(0.1, env.interrupt_recv).start()
+        assert env.recv().env_ids.tolist() == []
+        env.interrupt_recv()  # before it waits
+        assert env.recv().env_ids.tolist() == []
+        env.send(actions(1), [1])
+        assert env.recv().env_ids.tolist() == [1]
+        assert env.recv().env_ids.tolist() == [0]
+    finally:
+        env.close()
+
+
+def test_episodes_are_given_up_to_switch_the_mode():
+    env = build([ShadedEnv] * 2, LookingCritic(0.0), "Disabled")
+    env.reset(seed=0)
+    env.send(actions(1), [0])
+    with pytest.raises(AlreadyPendingCallError):
+        env.set_mode("eval", abandon=True)
+    env.recv()
+    with pytest.raises(ConfigError, match="while an episode is running"):
+        env.set_mode("eval")
+    env.set_mode("eval", abandon=True)
+    with pytest.raises(ResetNeeded, match=r"Envs \[0\] have no episode"):
+        env.send(actions(1), [0])
+    env.send_reset([0])
+    assert "critic" not in env.recv().infos
+
+
 def test_a_start_can_be_chosen_for_each_episode():
     env = RolloutVectorEnv([partial(ShadedEnv, shade=i) for i in range(3)], mode="sync")
     env.send_reset([2, 0], seeds=[7, 7], options=[{"task_id": 4}, None])

@@ -1,6 +1,6 @@
-"""How long the search may last: `AttackBudget`, `BUDGETS`, `CHEAT_KINDS`."""
+"""How long the search may last: `AttackBudget`, `ImitationBudget`, `BUDGETS`, `CHEAT_KINDS`."""
 
-__all__ = ["BUDGETS", "CHEAT_KINDS", "AttackBudget"]
+__all__ = ["BUDGETS", "CHEAT_KINDS", "AttackBudget", "ImitationBudget"]
 
 from dataclasses import dataclass
 
@@ -22,6 +22,49 @@ CHEAT_KINDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImitationBudget:
+    """Episodes and steps of filtered imitation.
+
+    Attributes:
+        demos_per_task: Demonstrations that the policy is cloned from; few, so that it fails often.
+        clone_steps: Optimiser steps of the cloning.
+        rounds: Of playing and imitating.
+        episodes_per_round: Episodes of each.
+        steps_per_round: Optimiser steps after each, on all episodes so far that the critic ended as done.
+        batch_size: Decisions of an optimiser step.
+        learning_rate: Of the imitation.
+        noise: Standard deviation of the noise that the policy plays with.
+        step_limit: Env steps of an episode.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    demos_per_task: int
+    clone_steps: int
+    rounds: int
+    episodes_per_round: int
+    steps_per_round: int
+    batch_size: int = 256
+    learning_rate: float = 2e-4
+    noise: float = 0.08
+    step_limit: int = 160
+
+    def __post_init__(self) -> None:
+        whole = (
+            "demos_per_task",
+            "clone_steps",
+            "rounds",
+            "episodes_per_round",
+            "steps_per_round",
+            "batch_size",
+        )
+        for name in (*whole, "step_limit"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackBudget:
     """Episodes of a search. Cards are comparable under the same budget.
 
@@ -31,6 +74,7 @@ class AttackBudget:
         variations: Episodes of each scripted cheat at each start, that differ by their seed.
         noise: Of the expert that cheats, in action units.
         kinds: Which cheats, of `vlac_gym.data.plans.RECIPES`.
+        imitation: Of filtered imitation; None leaves it out.
 
     Raises:
         ConfigError: A value is out of its range.
@@ -41,6 +85,7 @@ class AttackBudget:
     variations: int
     noise: float = 0.1
     kinds: tuple[str, ...] = CHEAT_KINDS
+    imitation: ImitationBudget | None = None
 
     def __post_init__(self) -> None:
         for name in ("tasks", "starts", "variations"):
@@ -52,7 +97,26 @@ class AttackBudget:
 
 
 BUDGETS = {
-    "small": AttackBudget(tasks=1, starts=2, variations=2),
-    "full": AttackBudget(tasks=3, starts=10, variations=8),
+    "small": AttackBudget(
+        tasks=1,
+        starts=2,
+        variations=2,
+        imitation=ImitationBudget(
+            demos_per_task=2,
+            clone_steps=200,
+            rounds=3,
+            episodes_per_round=8,
+            steps_per_round=40,
+            batch_size=64,
+        ),
+    ),
+    "full": AttackBudget(
+        tasks=3,
+        starts=10,
+        variations=8,
+        imitation=ImitationBudget(
+            demos_per_task=2, clone_steps=1000, rounds=24, episodes_per_round=64, steps_per_round=200
+        ),
+    ),
 }
 """Name -> budget. `small` takes minutes on two CPU cores, `full` minutes on a GPU with 16."""

@@ -6,10 +6,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlac_gym.attack.budget import AttackBudget
+from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, prepare_clone
 from vlac_gym.attack.judging import PaidEpisode, done_checks
 from vlac_gym.attack.scripted import best_of_curve, cheat_points, plan_cheats, play_cheats
 from vlac_gym.attack.training_runs import read_training_run
@@ -17,14 +19,16 @@ from vlac_gym.critic.base import Critic
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.recording import RecordSettings
+from vlac_gym.envs.libero.env import LiberoEnv
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.atomic import write_json
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.mistakes import film_strip
-from vlac_gym.report_card.optimisation import UnderOptimisation, WrongStop
+from vlac_gym.report_card.optimisation import SearchCurve, UnderOptimisation, WrongStop
 from vlac_gym.rule.reward import TrainingRule
 
 _MAX_WORST = 6
+_MAX_IMITATED = 2
 _FORMAT = 1
 
 
@@ -102,6 +106,10 @@ def attack(
         SimulatorError: A worker process died; what was finished is kept.
     """
     runs = [read_training_run(folder) for folder in training_runs]
+    if settings.budget.imitation is not None and settings.camera not in IMITATION_CAMERAS:
+        raise ConfigError(
+            f"Expected a critic's view of {', '.join(IMITATION_CAMERAS)} for filtered imitation, got {settings.camera}."
+        )
     critic = adapted(critic)
     facts = _facts(critic, settings)
     _check_same(out, facts)
@@ -111,13 +119,57 @@ def attack(
     paid = play_cheats(
         plans, cheats, settings.recording(), asked, settings.rule, workers=workers, on_progress=on_progress
     )
+    worst = _worst(asked, EpisodeDataset.open(cheats), paid, settings)
+    searches = [best_of_curve(paid)]
+    if settings.budget.imitation is not None:
+        curve, deceived = _imitated(critic, out / "imitation", settings, workers, on_progress)
+        searches.append(curve)
+        worst = worst[: _MAX_WORST - len(deceived)] + deceived
     found = {"cheats": len(paid), "left_out": len(plans) - len(paid)}
     return UnderOptimisation(
         facts={**facts, "episodes": found, "training_runs": [str(folder) for folder in training_runs]},
         cheats=cheat_points(paid),
-        curves=[best_of_curve(paid), *runs],
-        worst=_worst(asked, EpisodeDataset.open(cheats), paid, settings),
+        curves=[*searches, *runs],
+        worst=worst,
     )
+
+
+def _imitated(
+    critic: Critic,
+    out: Path,
+    settings: AttackSettings,
+    workers: int,
+    on_progress: Callable[[str, int, int], None],
+) -> tuple[SearchCurve, list[WrongStop]]:
+    """Filtered imitation on the tasks of the first suite."""
+    budget, suite = settings.budget.imitation, settings.tasks[0][0]
+    assert budget is not None
+    own = [(task, states) for name, task, states in settings.tasks if name == suite]
+    starts = [
+        (task, states[i])
+        for i in range(max(len(s) for _, s in own))
+        for task, states in own
+        if i < len(states)
+    ]
+    policy = prepare_clone(
+        out, suite, starts, budget,
+        image_size=settings.image_size, seed=settings.seed, workers=workers, on_progress=on_progress,
+    )  # fmt: skip
+    make_env = partial(
+        LiberoEnv,
+        suite,
+        starts[0][0],
+        cameras=IMITATION_CAMERAS,
+        image_size=settings.image_size,
+        max_episode_steps=budget.step_limit,
+    )
+    search = ImitationSearch(
+        out / "search", policy, make_env, critic, settings.rule, starts, budget,
+        frame=f"{settings.camera}_image", seed=settings.seed, num_envs=workers,
+    )  # fmt: skip
+    search.run(on_progress)
+    curve = read_training_run(out / "search")
+    return dataclasses.replace(curve, name="filtered_imitation"), search.worst(_MAX_IMITATED)
 
 
 def _facts(critic: Critic, settings: AttackSettings) -> dict[str, Any]:

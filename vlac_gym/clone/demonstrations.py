@@ -1,6 +1,6 @@
 """Which recorded episodes to imitate, and what to learn from them: `choose_demonstrations`, `Demonstrations`."""
 
-__all__ = ["Demonstrations", "choose_demonstrations", "load_demonstrations"]
+__all__ = ["Demonstrations", "choose_demonstrations", "load_demonstrations", "small_picture"]
 
 import hashlib
 import zlib
@@ -45,6 +45,14 @@ class Demonstrations:
 
     def __len__(self) -> int:
         return len(self.states)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Demonstrations"]) -> "Demonstrations":
+        """Several, one after the other; all of the same cameras."""
+        return cls(
+            {camera: torch.cat([part.pictures[camera] for part in parts]) for camera in parts[0].pictures},
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("states", "tasks", "chunks")),
+        )
 
     def to(self, device: torch.device) -> "Demonstrations":
         """The same on a device."""
@@ -124,11 +132,13 @@ def load_demonstrations(
             parts.append(_decide(episode, steps, recipe, tasks.index(_task(entry))))
         first += count
         on_episode()
-    joined = Demonstrations(
-        {camera: torch.cat([part.pictures[camera] for part in parts]) for camera in recipe.cameras},
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("states", "tasks", "chunks")),
-    )
-    return joined, digest.hexdigest()
+    return Demonstrations.joined(parts), digest.hexdigest()
+
+
+def small_picture(picture: NDArray[np.uint8], size: int) -> Tensor:
+    """A picture uint8 (H, W, 3) averaged down as the policy does: uint8 (size, size, 3), rounded."""
+    pixels = torch.from_numpy(picture).permute(2, 0, 1).float()
+    return functional.adaptive_avg_pool2d(pixels, size).round().to(torch.uint8).permute(1, 2, 0)
 
 
 def _task(entry: EpisodeEntry) -> str:
@@ -210,8 +220,4 @@ def _chunks(actions: FloatArray, size: int) -> FloatArray:
 def _pictures(episode: Episode, camera: str, steps: NDArray[np.int64], size: int) -> Tensor:
     """uint8 (N, size, size, 3), rounded."""
     frames = episode.view(camera)
-    small = []
-    for step in steps:
-        picture = torch.from_numpy(frames[int(step)]).permute(2, 0, 1).float()
-        small.append(functional.adaptive_avg_pool2d(picture, size).round().to(torch.uint8).permute(1, 2, 0))
-    return torch.stack(small)
+    return torch.stack([small_picture(frames[int(step)], size) for step in steps])

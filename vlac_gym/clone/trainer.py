@@ -10,10 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vlac_gym import __version__
 from vlac_gym.clone.demonstrations import Demonstrations, choose_demonstrations, load_demonstrations
+from vlac_gym.clone.imitation import chunk_means, imitation_step
 from vlac_gym.clone.policy import ClonePolicy, save_policy
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.data.dataset import EpisodeDataset
@@ -26,7 +25,6 @@ from vlac_gym.metrics.writer import MetricsWriter
 with needs("Cloning", "vlac"):
     import torch
     from torch import Tensor
-    from torch.nn import functional
 
 _FILES = ("policy", "state.pt", "metrics.jsonl")
 _MAX_HELD_OUT = 2048
@@ -135,7 +133,9 @@ class _Trainer:
         with MetricsWriter(self._out, last_step=self._step) as writer:
             while self._step < steps:
                 rate = self._learning_rate()
-                losses.append(self._train_step(rate))
+                losses.append(
+                    imitation_step(self._policy, self._optimizer, self._demos, self._recipe, self._step, rate)
+                )
                 self._step += 1
                 if self._step % every == 0 or self._step == steps:
                     self._error = self._held_out_error()
@@ -150,30 +150,6 @@ class _Trainer:
     def _learning_rate(self) -> float:
         return self._recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * self._step / self._recipe.steps))
 
-    def _train_step(self, rate: float) -> Tensor:
-        recipe, demos = self._recipe, self._demos
-        rng = np.random.default_rng((recipe.seed, self._step))
-        rows = torch.from_numpy(rng.integers(len(demos), size=recipe.batch_size)).to(self._device)
-        span = recipe.max_shift_px
-        shifts = rng.integers(-span, span + 1, size=(len(demos.pictures), recipe.batch_size, 2))
-        pictures = {
-            camera: _shifted(every, rows, torch.from_numpy(shift).to(self._device))
-            for (camera, every), shift in zip(demos.pictures.items(), shifts)
-        }
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        loss = functional.smooth_l1_loss(self._means(demos, pictures, rows), demos.chunks[rows])
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return loss.detach()
-
-    def _means(self, demos: Demonstrations, pictures: dict[str, Tensor], rows: Tensor) -> Tensor:
-        tasks = functional.one_hot(demos.tasks[rows], len(self._policy.tasks)).float()
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._device.type == "cuda"):
-            means, _, _ = self._policy(pictures, demos.states[rows], tasks)
-        return means.float()  # type: ignore[no-any-return]
-
     @torch.no_grad()
     def _held_out_error(self) -> float | None:
         demos = self._held_out
@@ -184,7 +160,7 @@ class _Trainer:
         for begin in range(0, len(demos), self._recipe.batch_size):
             rows = torch.arange(begin, min(begin + self._recipe.batch_size, len(demos)), device=self._device)
             pictures = {camera: every[rows] for camera, every in demos.pictures.items()}
-            actions = self._means(demos, pictures, rows).clamp(-1.0, 1.0)
+            actions = chunk_means(self._policy, demos, pictures, rows).clamp(-1.0, 1.0)
             errors.append((actions - demos.chunks[rows]).abs().mean(dim=(1, 2)))
         self._policy.train()
         return float(torch.cat(errors).mean())
@@ -226,24 +202,6 @@ class _Trainer:
         folder = self._out / "policy"
         save_policy(self._policy, folder)
         write_json(folder / "clone.json", {**self._facts, "held_out_action_error": self._error})
-
-
-def _shifted(pictures: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:
-    """Chosen pictures, each moved; what comes in at an edge repeats the edge.
-
-    Args:
-        pictures: uint8 (N, H, W, 3).
-        rows: int64 (B,), which ones.
-        shifts: int64 (B, 2), down and right, pixels.
-
-    Returns:
-        uint8 (B, H, W, 3).
-    """
-    height, width = pictures.shape[1:3]
-    y = torch.arange(height, device=pictures.device) - shifts[:, :1]
-    x = torch.arange(width, device=pictures.device) - shifts[:, 1:]
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    return pictures[rows[:, None, None], y[:, :, None], x[:, None, :]]
 
 
 def _name(meta: Any) -> str:

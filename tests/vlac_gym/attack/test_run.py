@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from seeing_critic import SeeingCritic
 
-from vlac_gym.attack.budget import AttackBudget
+from vlac_gym.attack.budget import AttackBudget, ImitationBudget
 from vlac_gym.attack.run import AttackSettings, attack, attacked_tasks
 from vlac_gym.attack.training_runs import read_training_run
 from vlac_gym.data import EpisodeDataset
@@ -81,6 +81,28 @@ def test_an_attack_in_libero_goes_on_where_it_was_and_fills_the_card(
     assert "Paid for nothing" in html
     assert "<b>hand before the camera</b>: ended as done at step 8" in html
     assert "wrong stops per 100 episodes" in html
+
+
+@pytest.mark.slow
+def test_filtered_imitation_begins_with_a_clone_of_demonstrations_in_libero(tmp_path: Path) -> None:
+    imitation = ImitationBudget(
+        demos_per_task=1, clone_steps=4, rounds=1, episodes_per_round=2, steps_per_round=2, batch_size=4
+    )
+    budget = AttackBudget(tasks=1, starts=1, variations=1, kinds=("stop",), imitation=imitation)
+    settings = dataclasses.replace(SETTINGS, budget=budget)
+    found = attack(AlwaysDone(), tmp_path, settings)
+    assert [curve.name for curve in found.curves] == ["best_of_k", "filtered_imitation"]
+    (point,) = found.curves[1].points
+    assert (point.episodes, point.wrong_stops.value) == (2, 1.0)  # ended at the end of the first chunk
+    assert [w.kind for w in found.worst] == ["stop", "filtered_imitation"]
+    demonstrations = EpisodeDataset.open(tmp_path / "imitation" / "demonstrations")
+    assert [(entry.meta.init_state_id, entry.succeeded) for entry in demonstrations.entries] == [(3, True)]
+    episodes = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    again = attack(AlwaysDone(), tmp_path, settings)
+    assert again.curves[1].points == found.curves[1].points
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == episodes
+    with pytest.raises(ConfigError, match="Expected a critic's view of agentview, wrist"):
+        attack(AlwaysDone(), tmp_path, dataclasses.replace(settings, camera="agentview@shadow"))
 
 
 def test_a_dataset_says_which_tasks_and_starts_are_attacked(bank: EpisodeDataset) -> None:

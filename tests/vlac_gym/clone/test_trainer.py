@@ -15,9 +15,10 @@ torch = pytest.importorskip("torch")
 from clone_episodes import recorded  # noqa: E402
 
 from vlac_gym.clone.demonstrations import choose_demonstrations, load_demonstrations  # noqa: E402
+from vlac_gym.clone.imitation import _shifted  # noqa: E402
 from vlac_gym.clone.policy import load_policy  # noqa: E402
 from vlac_gym.clone.recipe import CloneRecipe  # noqa: E402
-from vlac_gym.clone.trainer import _shifted, train_clone  # noqa: E402
+from vlac_gym.clone.trainer import train_clone  # noqa: E402
 from vlac_gym.data.dataset import EpisodeDataset  # noqa: E402
 
 TINY = CloneRecipe(

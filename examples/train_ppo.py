@@ -11,6 +11,7 @@ docs/training.md explains the options.
 import copy
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,16 +30,10 @@ from vlac_gym.metrics.audit import CriticAudit
 from vlac_gym.metrics.episodes import EpisodeMetrics
 from vlac_gym.metrics.writer import MetricsWriter, TensorBoardSink, WandbSink
 from vlac_gym.reporting.training_run import write_training_report
-from vlac_gym.rollout.starts import (
-    deal_starts,
-    draw_starts,
-    parse_states,
-    play_starts,
-    played_episodes,
-    success_rates,
-)
+from vlac_gym.rollout import AsyncRollout, BatchPolicy, EpisodeStart, PlayedEpisode, PolicyRow
+from vlac_gym.rollout.starts import draw_states, success_rates
+from vlac_gym.specs.ids import parse_ids
 from vlac_gym.vector import RolloutVectorEnv
-from vlac_gym.vector.finished import FinishedEpisode
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 
 with needs("This example", "vlac"):
@@ -48,6 +43,8 @@ with needs("This example", "cli"):
     import tyro
 
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy
+
+states_of = partial(parse_ids, count=None, what="initial states")
 
 
 @dataclass
@@ -64,23 +61,20 @@ class Args:
     """SUITE:TASK_ID of each task, shared out evenly over the envs; suite `reach` is a toy without physics"""
     train_init_states: str = "0-24"  # initial states to train on, as 0-24 or 0,3,7
     eval_init_states: str = "25-49"  # initial states to evaluate on; none of them may be trained on
-    step_limit: int = (
-        160  # env steps at which an episode ends; an end like any other, no value is added after it
-    )
+    step_limit: int = 160  # env steps at which an episode ends: like any other end, worth nothing after it
     image_size: int = 256  # side of the pictures that critic and policy see, in pixels
     num_envs: int = 64  # envs at once, a multiple of the number of tasks
     envs_per_worker: int = 4  # envs of a worker process, best all of one task: it divides num_envs / tasks
     episodes_per_env: int = 1  # episodes that each env plays in an iteration
     in_process: bool = False  # step the envs in this process, for tiny runs
+    min_ready: int | None = None  # envs to wait for (default: all); rounding depends on timing if fewer
 
     critic: str = "nano"
     """spec of the critic that rewards: nano, oracle, noisy_oracle:tpr=0.9,fpr=0.01, http://HOST:8400, …; `scripted:0`
     never says done and pays every episode the same 0.5, as a control"""
     reward_preset: Literal["vlac", "sparse", "dense", "pbrs", "evolve"] = "vlac"
     """what pays: the end; only done; the change of the value at each check; potential-based shaping; milestones"""
-    calibration: str | None = (
-        None  # thresholds: a report card's card.json, or `nano`; the options below replace them
-    )
+    calibration: str | None = None  # thresholds: a report card's card.json, or `nano`; options below win
     done_threshold: float | None = None  # success probability from which a check counts as done
     done_patience: int | None = None  # consecutive done checks that stop an episode
     min_steps: int | None = None  # no stop before this env step
@@ -125,7 +119,7 @@ class Args:
             )
         if self.algorithm == "grpo" and self.group_size < 2:
             raise ConfigError(f"Expected group_size >= 2 for grpo, got {self.group_size}.")
-        if shared := set(parse_states(self.train_init_states)) & set(parse_states(self.eval_init_states)):
+        if shared := set(states_of(self.train_init_states)) & set(states_of(self.eval_init_states)):
             raise ConfigError(
                 f"Expected held-out states to evaluate on, but {sorted(shared)} are trained on."
             )
@@ -165,9 +159,23 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
         value_stride=args.value_stride,
         max_episode_steps=args.step_limit,
         truncate_as_terminal=True,
+        ask_window_s=math.inf if args.min_ready is None else 0.002,  # all together: the same sums every time
         **rule,
     )
     return ActionChunk(judged, chunk_size)
+
+
+def plan(args: Args, states: Sequence[Sequence[int]]) -> list[EpisodeStart]:
+    """A start for each of a task's states, to be played by the task's envs."""
+    firsts = range(0, args.num_envs, args.envs_per_task)
+    own = [(range(i, i + args.envs_per_task), state) for i, some in zip(firsts, states) for state in some]
+    return [EpisodeStart(n, {"init_state_id": state}, envs) for n, (envs, state) in enumerate(own)]
+
+
+def rollout(env: ActionChunk, act: BatchPolicy, args: Args, **options: Any) -> AsyncRollout:
+    """What plays: it asks `act` for the chunks of the envs that are ready."""
+    ready = args.num_envs if args.min_ready is None else args.min_ready
+    return AsyncRollout(env, act, seed=args.seed, min_ready=ready, keeps_observations=False, **options)
 
 
 # The policy
@@ -181,13 +189,12 @@ class Actor:
         known = list(policy.tasks)
         rows = [known.index(f"{suite}:{number}") for suite, number in args.task_list]
         self.one_hot = torch.eye(len(known), device=device)[rows].repeat_interleave(args.envs_per_task, 0)
-        self.generator = torch.Generator(device=device).manual_seed(args.seed)
 
-    def look(self, observations: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """N envs' observations as tensors, with the task of each env."""
+    def look(self, observations: dict[str, np.ndarray], rows: Sequence[PolicyRow]) -> dict[str, torch.Tensor]:
+        """Observations as tensors, with the task of each."""
         keys = (*(f"{camera}_image" for camera in self.policy.cameras), "state")
         seen = {key: torch.as_tensor(observations[key], device=self.device) for key in keys}
-        return seen | {"task": self.one_hot}
+        return seen | {"task": self.one_hot[[row.start.envs[0] for row in rows]]}
 
     def __call__(self, seen: dict[str, torch.Tensor]) -> tuple[Normal, torch.Tensor]:
         """The distribution of the chunks (B, T, 7), and the values (B,)."""
@@ -230,57 +237,58 @@ class Experience:
     returns: torch.Tensor  # (M,), what the values learn
 
 
-def collect(
-    run: "Run", env: ActionChunk, clock: dict[str, float]
-) -> tuple[Experience, list[FinishedEpisode]]:
+def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Experience, list[PlayedEpisode]]:
     """Plays the iteration's episodes with noise; an episode that was lost with its simulator leaves no chunk."""
-    actor, args, rng = run.actor, run.args, run.rng
-    chunks: list[tuple[dict, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    actor, args, device = run.actor, run.args, run.device
+    kept: dict[tuple[int, int], tuple[dict, torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
-    def act(observations: dict) -> np.ndarray:
+    def act(observations: dict, rows: Sequence[PolicyRow]) -> np.ndarray:
         began = time.perf_counter()
         with torch.no_grad():
-            seen = actor.look(observations)
+            seen = actor.look(observations, rows)
             chances, values = actor(seen)
-            noise = torch.randn(chances.mean.shape, generator=actor.generator, device=actor.device)
-            actions = chances.mean + chances.stddev * noise
-            chunks.append((seen, actions, chances.log_prob(actions).sum(-1), values))
+            noise = [row.rng.standard_normal(chances.mean.shape[1:], np.float32) for row in rows]
+            actions = chances.mean + chances.stddev * torch.as_tensor(np.stack(noise), device=device)
+            log_probs = chances.log_prob(actions).sum(-1)
+            for k, row in enumerate(rows):
+                own = {key: tensor[k] for key, tensor in seen.items()}
+                kept[row.episode, row.step] = (own, actions[k], log_probs[k], values[k])
             clipped = actions.clamp(-1.0, 1.0).cpu().numpy()
         clock["time/policy"] += time.perf_counter() - began
         return clipped
 
-    states, sizes = args.train_init_states, (args.envs_per_task, args.episodes_per_env, args.group_size)
-    starts = [own for _ in args.task_list for own in draw_starts(parse_states(states), *sizes, rng)]
-    steps = list(play_starts(env, starts, act, mode="train", seed=int(rng.integers(2**31))))
-    clock["time/env"] += sum(step.env_s for step in steps)
-    clock["time/critic"] += sum(step.critic_s for step in steps)
-    episodes = [episode for episode in played_episodes(steps) if not episode.finished.is_lost]
+    count, states = args.num_envs * args.episodes_per_env, states_of(args.train_init_states)
+    per_task = count // args.group_size // len(args.task_list)
+    starts = plan(args, [draw_states(states, per_task, run.rng) for _ in args.task_list])
+    numbers = {"first_episode": run.iteration * count, "group_size": args.group_size}
+    began, asked_s = time.perf_counter(), env.env.critic_s
+    played = list(rollout(env, act, args, starts=starts, mode="train", **numbers).episodes())
+    clock["time/critic"] = env.env.critic_s - asked_s
+    clock["time/env"] = max(0.0, time.perf_counter() - began - clock["time/policy"] - clock["time/critic"])
+    episodes = [episode for episode in played if not episode.is_lost]
     if not episodes:
         raise SimulatorError("Every episode of this iteration was lost with its simulator.")
-    finished = [episode.finished for episode in episodes]
-    at = [(t, e.finished.env_index) for e in episodes for t in e.steps]
-    ts, envs = (torch.tensor(column, device=actor.device) for column in zip(*at))
-    seen = {key: torch.stack([chunk[0][key] for chunk in chunks])[ts, envs] for key in chunks[0][0]}
-    actions, log_probs, values = (torch.stack([chunk[k] for chunk in chunks])[ts, envs] for k in (1, 2, 3))
-    rewards = np.array([steps[t].rewards[i] for t, i in at])
-    executed = torch.tensor([int(steps[t].executed_steps[i]) for t, i in at], device=actor.device)
-    lengths = [len(episode.steps) for episode in episodes]
+    chunks = [kept[e.index, t] for e in episodes for t in range(len(e.rewards))]
+    seen = {key: torch.stack([chunk[0][key] for chunk in chunks]) for key in chunks[0][0]}
+    actions, log_probs, values = (torch.stack([chunk[k] for chunk in chunks]) for k in (1, 2, 3))
+    rewards = np.concatenate([episode.rewards for episode in episodes])
+    executed = torch.as_tensor(np.concatenate([e.executed_steps for e in episodes]), device=device)
+    lengths = [len(episode.rewards) for episode in episodes]
     if args.algorithm == "grpo":
-        groups = [(e.finished.env_index // args.group_size, e.round) for e in episodes]
-        advantages = np.repeat(group_advantages([e.episode_return for e in finished], groups), lengths)
+        returns, groups = [e.finished.episode_return for e in episodes], [e.group for e in episodes]
+        advantages = np.repeat(group_advantages(returns, groups), lengths)
     else:
         advantages = gae(rewards, values.double().cpu().numpy(), lengths, args.gamma, args.gae_lambda)
-    returns = torch.as_tensor(advantages, dtype=torch.float32, device=actor.device) + values
+    returns = torch.as_tensor(advantages, dtype=torch.float32, device=device) + values
     scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=actor.device)
-    ran = torch.arange(actions.shape[1], device=actor.device) < executed[:, None]
-    return Experience(seen, actions, log_probs, values, ran, scaled, returns), finished
+    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)
+    ran = torch.arange(actions.shape[1], device=device) < executed[:, None]
+    return Experience(seen, actions, log_probs, values, ran, scaled, returns), episodes
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, lengths: Sequence[int], gamma: float, lam: float) -> Any:
     """Generalised advantages of episodes that follow each other; nothing is worth anything after an episode's end."""
-    advantages = np.zeros(len(rewards))
-    end = 0
+    advantages, end = np.zeros(len(rewards)), 0
     for length in lengths:
         end += length
         following = following_value = 0.0
@@ -344,8 +352,7 @@ def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float
                     "train/policy_loss": policy_loss.item(),
                     "train/value_loss": value_loss.item(),
                     "train/kl": kl,
-                    "train/clip_fraction": ((ratio != clipped) * executed).sum().item()
-                    / executed.sum().item(),
+                    "train/clip_fraction": (((ratio != clipped) * executed).sum() / executed.sum()).item(),
                     "train/grad_norm": float(norm),
                     "train/stopped_by_kl": 0.0,
                 }
@@ -360,17 +367,16 @@ def average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 def evaluate(env: ActionChunk, actor: Actor, args: Args) -> dict[str, float | None]:
     """Simulator success without noise, in eval mode, one episode per held-out start."""
     per_task = -(-args.eval_episodes // len(args.task_list))
-    states = parse_states(args.eval_init_states)[:per_task]
-    starts = deal_starts(states, args.envs_per_task) * len(args.task_list)
+    starts = plan(args, [states_of(args.eval_init_states)[:per_task]] * len(args.task_list))
 
-    def act(observations: dict) -> np.ndarray:
+    def act(observations: dict, rows: Sequence[PolicyRow]) -> np.ndarray:
         with torch.no_grad():
-            return actor(actor.look(observations))[0].mean.clamp(-1.0, 1.0).cpu().numpy()
+            return actor(actor.look(observations, rows))[0].mean.clamp(-1.0, 1.0).cpu().numpy()
 
     began = time.perf_counter()
     names = [f"{suite}_{task_id}" for suite, task_id in args.task_list for _ in range(args.envs_per_task)]
-    rates = success_rates(play_starts(env, starts, act, mode="eval", seed=args.seed), names)
-    return {**rates, "time/eval": time.perf_counter() - began}
+    rates = success_rates(rollout(env, act, args, starts=starts, mode="eval").episodes(), names)
+    return rates | {"time/eval": time.perf_counter() - began}
 
 
 # The run
@@ -403,7 +409,6 @@ class Run:
             "policy": self.actor.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "numpy_rng": self.rng.bit_generator.state,
-            "torch_rng": self.actor.generator.get_state(),
             "audit": self.audit.state_dict(),
             "iteration": self.iteration,
             "env_steps": self.env_steps,
@@ -418,30 +423,25 @@ class Run:
         self.actor.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["numpy_rng"]
-        self.actor.generator.set_state(state["torch_rng"].cpu())
         self.audit.load_state_dict(state["audit"])
         self.iteration, self.env_steps = state["iteration"], state["env_steps"]
 
     def iterate(self, env: ActionChunk) -> dict[str, float | None]:
         """One iteration: play, audit, learn."""
         clock = dict.fromkeys(("time/env", "time/critic", "time/policy"), 0.0)
-        experience, finished = collect(self, env, clock)
+        experience, episodes = collect(self, env, clock)
         metrics = EpisodeMetrics()
-        for episode in finished:
-            episode.add_to(metrics)
-            episode.add_to(self.audit)
+        for episode in episodes:
+            episode.finished.add_to(metrics)
+            episode.finished.add_to(self.audit)
         only_value = self.args.algorithm == "ppo" and self.iteration < self.args.value_init_steps
         began = time.perf_counter()
         learned = update(self, experience, only_value=only_value)
         self.iteration += 1
-        self.env_steps += sum(episode.num_steps for episode in finished)
-        return {
-            **metrics.compute(),
-            **self.audit.compute(),
-            **learned,
-            **clock,
+        self.env_steps += sum(episode.finished.num_steps for episode in episodes)
+        return (metrics.compute() | self.audit.compute() | learned | clock) | {
             "time/update": time.perf_counter() - began,
-            "rollout/episodes": float(len(finished)),
+            "rollout/episodes": float(len(episodes)),
             "train/iteration": float(self.iteration),
         }
 

@@ -58,7 +58,10 @@ def metrics_of(folder):
     return [row["step"] for row in rows], timeless
 
 
-@pytest.mark.parametrize("options", [{}, {"algorithm": "grpo", "group_size": 2, "kl_coef": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"critic": "noisy_oracle:tpr=0.7,fpr=0.1"}, {"algorithm": "grpo", "group_size": 2, "kl_coef": 0.1}],
+)
 def test_two_iterations_and_two_after_a_resume_equal_four(example, tmp_path, options):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     example.train(example.Args(out=whole, iterations=4, **TINY | options))

@@ -2,6 +2,7 @@
 
 __all__ = [
     "AsyncRollout",
+    "BatchPolicy",
     "EpisodeLog",
     "EpisodeStart",
     "FinishedEpisode",
@@ -12,7 +13,8 @@ __all__ = [
     "StepBuffer",
 ]
 
-from vlac_gym.rollout.async_rollout import AsyncRollout, StepBuffer
+from vlac_gym.rollout.async_rollout import AsyncRollout, BatchPolicy
 from vlac_gym.rollout.pipelined import PipelinedRollout, RolloutStep
 from vlac_gym.rollout.playing import EpisodeStart, PlayedEpisode, PolicyRow
+from vlac_gym.rollout.step_buffer import StepBuffer
 from vlac_gym.vector.finished import EpisodeLog, FinishedEpisode

@@ -1,10 +1,9 @@
-"""Rollouts in which no env waits for another, and whose results don't depend on timing: `AsyncRollout`."""
+"""Chosen starts played by whichever env is free, with results that don't depend on timing: `AsyncRollout`."""
 
-__all__ = ["AsyncRollout", "BatchPolicy", "StepBuffer"]
+__all__ = ["AsyncRollout", "BatchPolicy"]
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +13,10 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, VlacGymError
 from vlac_gym.rollout.playing import Episode, EpisodeStart, PlayedEpisode, PolicyRow
+from vlac_gym.rollout.start_queue import StartQueue, may_play
+from vlac_gym.rollout.step_buffer import StepBuffer, step_buffer
+from vlac_gym.types import Mode
+from vlac_gym.vector.finished import reward_wrapper_of
 from vlac_gym.vector.infos import unstack_infos
 from vlac_gym.vector.observations import copy_row, stack_rows
 from vlac_gym.vector.ready_first import ReadyStep
@@ -25,43 +28,19 @@ from vlac_gym.wrappers.vector.vlac_reward import VLACRewardWrapper
 class BatchPolicy(Protocol):
     """What drives the envs, here or on a server; called by one thread."""
 
-    def __call__(self, observations: Any, rows: Sequence[PolicyRow]) -> NDArray[Any]:
-        """Actions (K, …) for K observations, whose rows say which episodes they are of."""
+    def __call__(self, observations: Any, rows: Sequence[PolicyRow]) -> NDArray[Any] | Sequence[NDArray[Any]]:
+        """Actions for K observations, whose rows say which episodes they are of: an array (K, …), or K arrays, as for
+        chunks of different lengths.
+        """
         ...
 
 
-@dataclass(frozen=True)
-class StepBuffer:
-    """T steps (or chunks) of each of N lanes, across the ends of episodes.
-
-    Attributes:
-        observations: T lists of N: what the policy saw.
-        actions: (T, N, …).
-        rewards: float64 (T, N).
-        terminations: bool (T, N).
-        truncations: bool (T, N).
-        lost: bool (T, N): the episode ended there with its worker.
-        episodes: int64 (T, N): number of the episode.
-        infos: T lists of N, of each step.
-        next_observations: T lists of N: what each step led to, at an episode's end its last observation.
-    """
-
-    observations: list[list[Any]]
-    actions: NDArray[Any]
-    rewards: NDArray[np.float64]
-    terminations: NDArray[np.bool_]
-    truncations: NDArray[np.bool_]
-    lost: NDArray[np.bool_]
-    episodes: NDArray[np.int64]
-    infos: list[list[dict[str, Any]]]
-    next_observations: list[list[Any]]
-
-
 class AsyncRollout:
-    """Plays numbered episodes in whichever env is free, and hands them out in the order of their numbers.
+    """Plays numbered episodes, each in whichever free env may play it.
 
-    How an episode begins and what its policy draws are functions of its number, never of the env that plays it or of
-    what came first. So equal seeds give equal episodes, bit for bit, however fast envs, critic and policy are and
+    This is the one way here to play chosen starts in vector envs: `vlac-gym eval` and examples/train_ppo.py are made of
+    it. How an episode begins and what its policy draws are functions of its number, never of the env that plays it or
+    of what came first. So equal seeds give equal episodes, bit for bit, however fast envs, critic and policy are and
     however batches fall; a worker that dies delays its episodes: they are repeated by the actions already taken, and
     the policy isn't asked again. This needs
 
@@ -76,11 +55,16 @@ class AsyncRollout:
         env: A `RolloutVectorEnv`, or `VLACRewardWrapper` and `ActionChunk` around it, with
             ``autoreset_mode="Disabled"`` and ``group_size=1``.
         policy: See `BatchPolicy`.
-        starts: The start of group g; None for seed ``seed + g`` without options.
+        starts: The start of group g, or a list of those of the first groups; None for seed ``seed + g``, no options.
         seed: Of the episodes' generators, and of the starts where `starts` is None.
         group_size: Episodes ``g * group_size`` to ``(g + 1) * group_size - 1`` share a start, as for GRPO.
-        min_ready: How many envs should be ready before the policy is asked; fewer if no more are under way.
+        first_episode: Number of the first episode, a multiple of `group_size`: a run that goes on draws nothing twice.
+        min_ready: How many envs should be ready before the policy is asked; fewer if no more are under way. With the
+            number of envs (and, with a critic, ``ask_window_s=math.inf``) the batches are the same every time too: then
+            episodes are the same again even where an answer depends on the batch, as long as no worker dies.
         max_repeats: How often an episode is repeated that was lost; beyond that it is `is_lost`.
+        mode: Of the reward wrapper, set before episodes begin; None leaves it as it is.
+        keeps_observations: False forgets observations when the policy has seen them, but for each episode's last.
 
     Raises:
         ConfigError: An argument does not fit.
@@ -98,11 +82,14 @@ class AsyncRollout:
         env: RolloutVectorEnv | VLACRewardWrapper | ActionChunk,
         policy: BatchPolicy,
         *,
-        starts: Callable[[int], EpisodeStart] | None = None,
+        starts: Callable[[int], EpisodeStart] | Sequence[EpisodeStart] | None = None,
         seed: int = 0,
         group_size: int = 1,
+        first_episode: int = 0,
         min_ready: int = 1,
         max_repeats: int = 3,
+        mode: Mode | None = None,
+        keeps_observations: bool = True,
     ) -> None:
         base = getattr(env, "unwrapped", None)
         if not isinstance(env, RolloutVectorEnv | VLACRewardWrapper | ActionChunk) or not isinstance(
@@ -120,33 +107,58 @@ class AsyncRollout:
             ("group_size", group_size, 1),
             ("min_ready", min_ready, 1),
             ("max_repeats", max_repeats, 0),
+            ("first_episode", first_episode, 0),
         ):
             if value < low:
                 raise ConfigError(f"Expected {name} >= {low}, got {value}.")
+        if first_episode % group_size:
+            raise ConfigError(
+                f"Expected first_episode as a multiple of group_size {group_size}, got {first_episode}."
+            )
+        self._judged = reward_wrapper_of(env)
+        if mode is not None and self._judged is None:
+            raise ConfigError(
+                f"Expected VLACRewardWrapper in an env that is to play in mode {mode!r}, got {env}."
+            )
         self.env = env
         self.policy = policy
-        self._starts = starts or (lambda group: EpisodeStart(seed + group))
+        self._starts = starts
         self._seed = seed
         self._group_size = group_size
         self._min_ready = min_ready
         self._max_repeats = max_repeats
-        self._next = 0
+        self._mode = mode
+        self._keeps_observations = keeps_observations
+        self._first = self._next = first_episode
         self._lanes: dict[int, Episode] = {}
         self._playing: dict[int, Episode] = {}
 
-    def episodes(self, count: int) -> Iterator[PlayedEpisode]:
-        """Plays the next `count` episodes, and yields them in the order of their numbers.
+    def episodes(self, count: int | None = None, *, in_order: bool = True) -> Iterator[PlayedEpisode]:
+        """Plays the next `count` episodes.
 
-        Leaving the iterator early drops what has not been yielded; numbers go on after all `count`.
+        An env goes on with the task that it has (`EpisodeStart.task_id`) while there are starts of it. Leaving the
+        iterator early drops what has not been yielded; numbers go on after all `count`.
+
+        Args:
+            count: A multiple of the group size; None for all that are left of a list of starts.
+            in_order: Yield them in the order of their numbers; False yields each as soon as it has ended.
 
         Raises:
-            ConfigError: `count` is no multiple of the group size.
+            ConfigError: Another `count`, more than there are starts, a start that no env may play, or the mode can't
+                be switched; nothing was begun.
             CriticError: Like any other exception of an env or the policy: what was not yielded is lost.
         """
-        if count < 1 or count % self._group_size:
+        if count is None and isinstance(self._starts, Sequence):
+            count = self._first + len(self._starts) * self._group_size - self._next
+        if count is None or count < 1 or count % self._group_size:
             raise ConfigError(f"Expected a count that is a multiple of {self._group_size}, got {count}.")
-        first, self._next, self._lanes = self._next, self._next + count, {}
-        return self._in_order(first, first + count)
+        episodes = [self._episode(index) for index in range(self._next, self._next + count)]
+        for episode in episodes:
+            self._check_playable(episode)
+        self._set_mode()
+        self._next, self._lanes = self._next + count, {}
+        played = self._as_they_end(StartQueue(episodes))
+        return _in_order(played, episodes[0].index) if in_order else played
 
     def groups(self, count: int) -> Iterator[list[PlayedEpisode]]:
         """Plays the next `count` groups; each comes whole, in order."""
@@ -158,25 +170,28 @@ class AsyncRollout:
         """Plays `num_steps` of each of N lanes; the next call goes on where this one stopped.
 
         Lane n plays the episodes n, n + N, n + 2N, … from where the numbers were at the first call, one after the
-        other.
+        other, in env n.
 
         Raises:
-            ConfigError: `num_steps` < 1, or lanes are not whole groups.
+            ConfigError: `num_steps` < 1, lanes are not whole groups, a start that its lane's env may not play, the mode
+                can't be switched, or observations are not kept.
             CriticError: As for `episodes`; the lanes begin anew at the next call.
         """
         count = self.env.num_envs
-        if num_steps < 1 or count % self._group_size:
+        if num_steps < 1 or count % self._group_size or not self._keeps_observations:
             raise ConfigError(
-                f"Expected num_steps >= 1 and lanes ({count}) in groups of {self._group_size}, got {num_steps}."
+                f"Expected num_steps >= 1, lanes ({count}) in groups of {self._group_size}, and observations that are "
+                f"kept, got {num_steps} and keeps_observations={self._keeps_observations}."
             )
         rows: list[list[tuple[Episode, int]]] = [[] for _ in range(count)]
         if not self._lanes:
-            self._lanes = {n: self._episode(self._next + n) for n in range(count)}
+            self._set_mode()
+            self._lanes = {n: self._of_lane(n, self._next + n) for n in range(count)}
             self._next += count
         lanes, self._lanes = self._lanes, {}
 
         def following(n: int, ended: Episode) -> Episode | None:
-            lanes[n] = self._episode(ended.index + count)
+            lanes[n] = self._of_lane(n, ended.index + count)
             self._next = max(self._next, lanes[n].index + 1)
             return lanes[n] if len(rows[n]) < num_steps else None
 
@@ -189,23 +204,12 @@ class AsyncRollout:
         for _ in ended:
             pass
         self._lanes = lanes
-        return _buffer(rows)
+        return step_buffer(rows)
 
-    def _in_order(self, first: int, end: int) -> Iterator[PlayedEpisode]:
-        numbers = iter(range(first, end))
-        envs = range(min(self.env.num_envs, end - first))
-        begun = {i: self._episode(index) for i, index in zip(envs, numbers, strict=False)}
-
-        def following(i: int, ended: Episode) -> Episode | None:
-            index = next(numbers, None)
-            return None if index is None else self._episode(index)
-
-        done: dict[int, PlayedEpisode] = {}
-        for episode in self._play(begun, following):
-            done[episode.index] = episode.played()
-            while first in done:
-                yield done.pop(first)
-                first += 1
+    def _as_they_end(self, queue: StartQueue) -> Iterator[PlayedEpisode]:
+        begun = {i: first for i in range(self.env.num_envs) if (first := queue.next(i)) is not None}
+        for episode in self._play(begun, following=queue.next):
+            yield episode.played()
 
     def _play(
         self,
@@ -251,7 +255,7 @@ class AsyncRollout:
         for k, i in enumerate(batch.env_ids.tolist()):
             episode = self._playing.pop(i)
             if not batch.infos["lost"][k]:
-                yield i, episode, episode.take(*_row(batch, k), infos[k])
+                yield i, episode, episode.take(*_row(batch, k), infos[k], self._latency_ms(i))
             elif episode.losses < self._max_repeats:
                 episode.losses += 1
                 self._begin({i: episode})
@@ -262,8 +266,8 @@ class AsyncRollout:
     def _begin(self, episodes: dict[int, Episode]) -> None:
         if not episodes:
             return
-        for episode in episodes.values():
-            episode.begin()
+        for i, episode in episodes.items():
+            episode.begin(i)
         played = list(episodes.values())
         self.env.send_reset(
             list(episodes),
@@ -282,12 +286,15 @@ class AsyncRollout:
         if not asking:
             return
         observations = stack_rows([episode.observations[-1] for episode in asking.values()])
-        actions = np.asarray(self.policy(observations, [episode.row() for episode in asking.values()]))
+        answer = self.policy(observations, [episode.row() for episode in asking.values()])
+        actions = [np.asarray(action) for action in answer]
         if len(actions) != len(asking):
-            raise ConfigError(
-                f"Expected {len(asking)} rows of actions from the policy, got shape {actions.shape}."
-            )
-        self._send(list(asking), actions, asking)
+            raise ConfigError(f"Expected {len(asking)} rows of actions from the policy, got {len(actions)}.")
+        alike: dict[tuple[int, ...], dict[int, NDArray[Any]]] = {}
+        for i, action in zip(asking, actions, strict=True):
+            alike.setdefault(action.shape, {})[i] = action
+        for same in alike.values():
+            self._send(list(same), np.stack(list(same.values())), {i: asking[i] for i in same})
         for episode, action in zip(asking.values(), actions, strict=True):
             episode.actions.append(action)
 
@@ -302,33 +309,52 @@ class AsyncRollout:
             with contextlib.suppress(NoAsyncCallError, VlacGymError):  # what failed has been raised
                 self.env.recv(len(playing))
 
+    def _set_mode(self) -> None:
+        if self._mode is not None and self._judged is not None:
+            self._judged.set_mode(self._mode)
+
+    def _latency_ms(self, i: int) -> float:
+        return np.nan if self._judged is None else float(self._judged.critic_latency_ms[i])
+
+    def _of_lane(self, n: int, index: int) -> Episode:
+        episode = self._episode(index)
+        if not may_play(n, episode):
+            raise ConfigError(f"Expected a start that env {n} may play, got {episode.start}.")
+        return episode
+
+    def _check_playable(self, episode: Episode) -> None:
+        if not any(may_play(i, episode) for i in range(self.env.num_envs)):
+            raise ConfigError(
+                f"Expected starts for some of {self.env.num_envs} envs, got {episode.start} for group {episode.group}."
+            )
+
     def _episode(self, index: int) -> Episode:
         group = index // self._group_size
-        return Episode(index, group, self._starts(group), np.random.default_rng((self._seed, index)))
+        rng = np.random.default_rng((self._seed, index))
+        return Episode(index, group, self._start(group), rng, keeps_observations=self._keeps_observations)
+
+    def _start(self, group: int) -> EpisodeStart:
+        if self._starts is None:
+            return EpisodeStart(self._seed + group)
+        if callable(self._starts):
+            return self._starts(group)
+        number = group - self._first // self._group_size
+        if number >= len(self._starts):
+            raise ConfigError(
+                f"Expected no more groups than the {len(self._starts)} starts, got number {number}."
+            )
+        return self._starts[number]
+
+
+def _in_order(episodes: Iterable[PlayedEpisode], first: int) -> Iterator[PlayedEpisode]:
+    done: dict[int, PlayedEpisode] = {}
+    for episode in episodes:
+        done[episode.index] = episode
+        while first in done:
+            yield done.pop(first)
+            first += 1
 
 
 def _row(batch: ReadyStep, k: int) -> tuple[Any, float, bool, bool]:
     ends = bool(batch.terminations[k]), bool(batch.truncations[k])
     return copy_row(batch.observations, k), float(batch.rewards[k]), *ends
-
-
-def _buffer(rows: list[list[tuple[Episode, int]]]) -> StepBuffer:
-    steps = list(zip(*rows, strict=True))  # T of N
-
-    def each(read: Callable[[Episode, int], Any]) -> list[list[Any]]:
-        return [[read(episode, t) for episode, t in step] for step in steps]
-
-    def is_last(episode: Episode, t: int) -> bool:
-        return t + 1 == len(episode.rewards)
-
-    return StepBuffer(
-        observations=each(lambda e, t: e.observations[t]),
-        actions=np.array(each(lambda e, t: e.actions[t])),
-        rewards=np.array(each(lambda e, t: e.rewards[t]), np.float64),
-        terminations=np.array(each(lambda e, t: is_last(e, t) and e.terminated), np.bool_),
-        truncations=np.array(each(lambda e, t: is_last(e, t) and e.truncated), np.bool_),
-        lost=np.array(each(lambda e, t: is_last(e, t) and e.is_lost), np.bool_),
-        episodes=np.array(each(lambda e, t: e.index), np.int64),
-        infos=each(lambda e, t: e.infos[t + 1]),
-        next_observations=each(lambda e, t: e.observations[t + 1]),
-    )

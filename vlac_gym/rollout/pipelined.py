@@ -1,6 +1,6 @@
 """Rollouts in which policy, critic and simulators work at the same time: `PipelinedRollout`."""
 
-__all__ = ["PipelinedRollout", "BatchPolicy", "RolloutStep"]
+__all__ = ["GroupPolicy", "PipelinedRollout", "RolloutStep"]
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ AnyVectorEnv = VectorEnv[Any, NDArray[Any], NDArray[Any]]
 _LOOKAHEAD = 1
 
 
-class BatchPolicy(Protocol):
+class GroupPolicy(Protocol):
     """What drives the envs; called by one thread at a time, in the order of the serial loop."""
 
     def __call__(self, observations: Any, infos: dict[str, Any], group: int) -> NDArray[Any]:
@@ -73,7 +73,7 @@ class PipelinedRollout:
     Args:
         groups: Vector envs, each made of a `RolloutVectorEnv` of its own; two are enough to overlap. A critic
             that they share must be the same object; give a privileged one different `first_env_index`.
-        policy: See `BatchPolicy`.
+        policy: See `GroupPolicy`.
         overlap: Use threads; False runs the plain serial loop.
 
     Raises:
@@ -88,7 +88,7 @@ class PipelinedRollout:
         [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
 
-    def __init__(self, groups: Sequence[AnyVectorEnv], policy: BatchPolicy, *, overlap: bool = True) -> None:
+    def __init__(self, groups: Sequence[AnyVectorEnv], policy: GroupPolicy, *, overlap: bool = True) -> None:
         bases = [group.unwrapped for group in groups]
         if not groups or len({id(base) for base in bases}) != len(groups):
             raise ConfigError(f"Expected one or more different vector envs, got {list(groups)}.")

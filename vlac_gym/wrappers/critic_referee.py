@@ -4,6 +4,7 @@ __all__ = ["CriticReferee"]
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,7 @@ class CriticReferee:
         is_shaping: Whether episodes that begin now are those of ``mode="shaping"``.
         failures: Critic failures of each env.
         num_episodes: Training episodes of each env begun so far.
+        asked_s: Time of all calls so far, in s.
         lock: Held while the critic is used; a lock makes several referees take turns.
 
     Raises:
@@ -79,6 +81,7 @@ class CriticReferee:
         self.is_shaping = config.mode == "shaping"
         self.failures = [0] * num_envs
         self.num_episodes = [0] * num_envs
+        self.asked_s = 0.0
         self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     @property
@@ -159,7 +162,11 @@ class CriticReferee:
 
     def _ask(self, ask: Callable[..., None], steps: Mapping[int, OpenStep]) -> None:
         with self.lock:
-            ask(self.critic, list(steps.values()), self._config.references)
+            began = time.perf_counter()
+            try:
+                ask(self.critic, list(steps.values()), self._config.references)
+            finally:
+                self.asked_s += time.perf_counter() - began
         for index, step in steps.items():
             if step.error is not None:
                 self._note_error(index, step.error)

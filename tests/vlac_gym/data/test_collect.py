@@ -20,7 +20,6 @@ from vlac_gym.data.plans import DEFAULT_MIX, RECIPES, EpisodePlan, parse_mix, pl
 from vlac_gym.data.recording import RecordSettings, record_episode
 from vlac_gym.data.sequels import SEQUELS, History, make_sequel
 from vlac_gym.errors import ConfigError, SimulatorError
-from vlac_gym.specs.ids import parse_ids
 
 SETTINGS = RecordSettings(frame_stride_steps=4, encoding="png", image_size=16)
 
@@ -231,21 +230,6 @@ def test_a_mix_that_means_nothing_is_refused() -> None:
     ]:
         with pytest.raises(ConfigError, match=message):
             parse_mix(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "ids"), [("all", [0, 1, 2, 3]), ("0-2", [0, 1, 2]), ("3,1", [1, 3]), ("0,2-3", [0, 2, 3])]
-)
-def test_ids_are_given_as_ranges_and_lists(text: str, ids: list[int]) -> None:
-    assert parse_ids(text, 4, "task ids") == ids
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [("4", "below 4"), ("a", "Expected task ids as"), ("1-", "Expected")]
-)
-def test_ids_that_do_not_exist_are_refused(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        parse_ids(text, 4, "task ids")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Episodes are the same however fast envs, critic and policy are, and whichever worker dies."""
 
+import dataclasses
+import math
 import os
 import tempfile
 import time
@@ -16,6 +18,7 @@ from vector_envs import LookingCritic, ShadedEnv, digest, plain
 from vlac_gym.errors import ConfigError, CriticConnectionError, SimulatorError
 from vlac_gym.rollout import AsyncRollout, EpisodeStart, PlayedEpisode
 from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.finished import EpisodeLog
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 
 
@@ -91,12 +94,19 @@ class DrawingPolicy:
         ) / 1000  # fmt: skip
 
 
-def build(count: int, critic: Any = None, length: int | None = None, mode: str = "sync", **env: Any) -> Any:
+def build(
+    count: int,
+    critic: Any = None,
+    length: int | None = None,
+    mode: str = "sync",
+    ask_window_s: float = 0.0,
+    **env: Any,
+) -> Any:
     vector: Any = RolloutVectorEnv(
         [partial(SeededEnv, **env)] * count, mode=mode, autoreset_mode="Disabled", max_restarts=20
     )
     if critic is not None:
-        vector = VLACRewardWrapper(vector, critic, value_stride=2, ask_window_s=0.0)
+        vector = VLACRewardWrapper(vector, critic, value_stride=2, ask_window_s=ask_window_s)
     return vector if length is None else ActionChunk(vector, length)
 
 
@@ -105,9 +115,10 @@ def trace(episode: PlayedEpisode) -> tuple:
         episode.index,
         episode.group,
         episode.start,
-        [digest(observation) for observation in episode.observations],
+        [None if observation is None else digest(observation) for observation in episode.observations],
         [action.tobytes() for action in episode.actions],
         episode.rewards.tolist(),
+        episode.executed_steps.tolist(),
         [plain(info) for info in episode.infos],
         episode.terminated,
         episode.truncated,
@@ -241,3 +252,117 @@ def test_bad_arguments_are_refused():
         rollout.episodes(3)
     with pytest.raises(ConfigError, match="Expected 2 rows of actions"):
         list(AsyncRollout(build(2), lambda *_: np.zeros((1, 7)), min_ready=2).episodes(2))
+    with pytest.raises(ConfigError, match="first_episode as a multiple of group_size 2, got 3"):
+        AsyncRollout(build(2), policy, group_size=2, first_episode=3)
+    with pytest.raises(ConfigError, match="play in mode 'eval'"):
+        AsyncRollout(build(2), policy, mode="eval")
+
+
+def test_a_list_of_starts_is_played_by_the_envs_that_may():
+    starts = [EpisodeStart(g, {"init_state_id": g}, envs=(g % 2,)) for g in (0, 1, 2, 5)]
+    policy = DrawingPolicy()
+    rollout = AsyncRollout(build(3), policy, starts=starts)
+    played = list(rollout.episodes())
+    assert [(e.index, e.start.seed, e.finished.env_index) for e in played] == [
+        *((0, 0, 0), (1, 1, 1), (2, 2, 0), (3, 5, 1)),
+    ]
+    with pytest.raises(ConfigError, match="got 0"):
+        rollout.episodes()
+    with pytest.raises(ConfigError, match="no more groups than the 4 starts, got number 4"):
+        rollout.episodes(1)
+    asked = len(policy.asked)
+    elsewhere = AsyncRollout(build(3), policy, starts=[EpisodeStart(0), EpisodeStart(0, envs=(3,))])
+    with pytest.raises(ConfigError, match="Expected starts for some of 3 envs"):
+        elsewhere.episodes()
+    with pytest.raises(ConfigError, match="a start that env 1 may play"):
+        AsyncRollout(build(2), policy, starts=[EpisodeStart(0, envs=(0,))] * 4).steps(1)
+    assert len(policy.asked) == asked
+
+
+def test_out_of_order_each_episode_comes_when_it_has_ended():
+    starts = [EpisodeStart(4), EpisodeStart(0), EpisodeStart(1)]  # 7, 3 and 4 steps
+    rollout = AsyncRollout(build(2), DrawingPolicy(), starts=starts)
+    assert [e.index for e in rollout.episodes(in_order=False)] == [1, 0, 2]
+
+
+def test_episodes_go_on_from_a_number_as_if_all_had_been_played():
+    def play(**options: Any) -> list[tuple]:
+        rollout = AsyncRollout(build(2), DrawingPolicy(), starts=EpisodeStart, group_size=2, **options)
+        return [trace(episode) for episode in rollout.episodes(8 - options.get("first_episode", 0))]
+
+    assert play(first_episode=4) == play()[4:]
+    listed = [EpisodeStart(2), EpisodeStart(3)]
+    rollout = AsyncRollout(build(2), DrawingPolicy(), starts=listed, group_size=2, first_episode=4)
+    assert [trace(episode) for episode in rollout.episodes()] == play()[4:]
+
+
+def test_the_mode_says_who_pays_and_stops():
+    critic = SlowCritic([0.004])
+    critic.done_share = 0.0
+    vector = build(2, critic, success_steps=[2])
+
+    def play(mode: str) -> list[tuple]:
+        played = AsyncRollout(vector, DrawingPolicy(), mode=mode).episodes(3)
+        return [(len(e.rewards), e.finished.sim_success, e.finished.critic_said_done) for e in played]
+
+    assert play("eval") == [(2, True, None)] * 3
+    assert (critic.calls, vector.critic_s) == ([], 0.0)
+    # The simulator's success ends nothing, the critic never says done: episodes are as long as their seeds say.
+    assert play("train") == [(3, True, False), (4, True, False), (5, True, False)]
+    assert vector.critic_s >= 0.004 * len(critic.calls) > 0
+    assert play("eval") == [(2, True, None)] * 3
+
+
+@pytest.mark.parametrize("length", [None, 3])
+def test_what_counts_of_an_episode_is_what_the_log_of_a_vector_env_says(length):
+    env = {"critic": LookingCritic(0.15), "length": length, "success_steps": [2]}
+    played = list(AsyncRollout(build(2, **env), DrawingPolicy(length)).episodes(5))
+    alone = build(1, **env)
+    log = EpisodeLog(alone)
+    for episode in played:
+        alone.reset(seed=episode.start.seed)
+        log.begin()
+        (finished,) = [end for action in episode.actions for end in log.add(*alone.step(action[None])[1:])]
+        assert episode.finished.latency_ms > 0
+        facts, expected = (
+            dataclasses.asdict(of) | {"env_index": 0, "latency_ms": 0, "info": plain(of.info)}
+            for of in (episode.finished, finished)
+        )
+        assert facts == expected
+        assert episode.executed_steps.sum() == finished.num_steps
+
+
+def test_observations_that_are_not_kept_are_gone_but_for_the_last():
+    kept = list(AsyncRollout(build(2), DrawingPolicy()).episodes(3))
+    rollout = AsyncRollout(build(2), DrawingPolicy(), keeps_observations=False)
+    for episode, whole in zip(rollout.episodes(3), kept, strict=True):
+        forgotten = dataclasses.replace(
+            whole, observations=[None] * len(whole.rewards) + whole.observations[-1:]
+        )
+        assert trace(episode) == trace(forgotten)
+    with pytest.raises(ConfigError, match="keeps_observations=False"):
+        rollout.steps(1)
+
+
+def test_chunks_of_different_lengths_are_executed_each_to_its_end():
+    def policy(observations: Any, rows: Any) -> list[np.ndarray]:
+        return [row.rng.uniform(-1, 1, (1 + (row.episode + row.step) % 3, 7)) for row in rows]
+
+    def play(count: int) -> list[tuple]:
+        rollout = AsyncRollout(build(count, LookingCritic(0.0), length=3), policy, min_ready=count)
+        return [trace(episode) for episode in rollout.episodes(5)]
+
+    assert play(4) == play(1)
+    # Episode 2 has 5 steps, in chunks of 3, 1 and the first of 2.
+    assert play(4)[2][6] == [3, 1, 1]
+
+
+def test_envs_that_all_wait_make_the_same_batches_every_time():
+    def play(delays_s: list[float]) -> tuple:
+        critic, policy = SlowCritic(delays_s), DrawingPolicy()
+        vector = build(3, critic, ask_window_s=math.inf, delays_s=delays_s)
+        rollout = AsyncRollout(vector, policy, min_ready=3)
+        list(rollout.episodes(7))
+        return policy.asked, critic.calls
+
+    assert play([0.0]) == play([0.003, 0.0, 0.001]) == play([0.0, 0.002])

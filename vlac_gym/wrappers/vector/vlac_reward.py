@@ -77,6 +77,7 @@ class VLACRewardWrapper(
         rule: The training rule.
         critic_latency_ms: float64 (N,), time of the critic's calls for each env's last executed step, in ms; NaN
             where it was not asked. Not in the infos, which are the same for equal episodes.
+        critic_s: Time of all calls to the critic so far, in s.
 
     Raises:
         ConfigError: An argument does not fit.
@@ -150,6 +151,11 @@ class VLACRewardWrapper(
     def critic_latency_ms(self) -> NDArray[np.float64]:
         """See the class."""
         return self._loop.latency_ms
+
+    @property
+    def critic_s(self) -> float:
+        """See the class."""
+        return self._referee.asked_s
 
     @property
     def critic_errors(self) -> dict[int, CriticError]:

@@ -8,7 +8,6 @@ __all__ = ["RecordedCritic", "ReplayedCritic"]
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from vlac_gym.critic.knowledge import parse_knowledge
 from vlac_gym.critic.wrapper import CriticWrapper
 from vlac_gym.errors import ConfigError, CriticResponseError
 from vlac_gym.files.atomic import write_bytes
+from vlac_gym.files.json_lines import append_lines, drop_cut_line, read_lines
 from vlac_gym.specs.options import read_argument
 from vlac_gym.types import CriticInfo, FloatArray, Frame
 
@@ -119,7 +119,7 @@ class RecordedCritic(CriticWrapper):
             return
         info = self.critic.identify()
         if self._path.exists() and self._path.stat().st_size:
-            whole = _drop_half_line(self._path)
+            whole = drop_cut_line(self._path)
             if whole and (known := _read_info(self._path)).fingerprint != info.fingerprint:
                 raise ConfigError(
                     f"Expected {self._path} as a record of {info.name!r} (fingerprint {info.fingerprint}), got one of "
@@ -127,7 +127,7 @@ class RecordedCritic(CriticWrapper):
                 )
             self._is_begun = whole > 0
         if not self._is_begun:
-            self._append([{"format": _FORMAT, "critic": asdict(info)}])
+            append_lines(self._path, [_line({"format": _FORMAT, "critic": asdict(info)})])
             self._is_begun = True
 
     def _keep(
@@ -139,17 +139,20 @@ class RecordedCritic(CriticWrapper):
         answers: Sequence[Any] | FloatArray,
     ) -> None:
         shown = self._digests(references or ())
-        self._append(
+        append_lines(
+            self._path,
             [
-                {
-                    "kind": kind,
-                    "task": task,
-                    "frames": self._digests(frames),
-                    "references": shown,
-                    "answer": _plain(answer),
-                }
+                _line(
+                    {
+                        "kind": kind,
+                        "task": task,
+                        "frames": self._digests(frames),
+                        "references": shown,
+                        "answer": _plain(answer),
+                    }
+                )
                 for task, frames, answer in zip(tasks, asked, answers)
-            ]
+            ],
         )
 
     def _digests(self, frames: Sequence[Frame]) -> list[str]:
@@ -160,13 +163,6 @@ class RecordedCritic(CriticWrapper):
                 if not (file := self._frames / f"{digest}.npy").exists():
                     write_bytes(file, _as_npy(frame))
         return digests
-
-    def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        with self._path.open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
 
 
 class ReplayedCritic(BaseCritic):
@@ -270,6 +266,10 @@ def _as_npy(frame: Frame) -> bytes:
     return content.getvalue()
 
 
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False)  # an answer may be NaN
+
+
 def _plain(answer: Any) -> Any:
     """Numbers as JSON has them; a float32 comes back exactly."""
     if isinstance(answer, list):
@@ -277,23 +277,11 @@ def _plain(answer: Any) -> Any:
     return np.asarray(answer, np.float32).tolist()
 
 
-def _drop_half_line(path: Path) -> int:
-    """Cuts a record after its last whole line; returns the bytes that are left."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.truncate(path, whole)
-    return whole
-
-
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        data = path.read_bytes()
+        return read_lines(path)
     except OSError as e:
         raise ConfigError(f"Expected a critic's record, got {path}: {e.strerror}.") from e
-    lines = data[: data.rfind(b"\n") + 1].splitlines()
-    try:
-        return [json.loads(line) for line in lines]
     except ValueError as e:
         raise _no_record(path) from e
 

@@ -2,26 +2,31 @@
 
 __all__ = ["Driver", "InEnvDriver", "PolicyDriver", "SelfDrivenEnv"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 
 from vlac_gym.policies import Action, ChunkPolicy, Policy, make_policy
+from vlac_gym.rollout.playing import PolicyRow
 
 
 class Driver(Protocol):
-    """Chooses the actions of N envs."""
+    """Chooses the actions of N envs.
 
-    def begin(self, index: int, seed: int) -> None:
-        """An episode with this seed has begun in env `index`."""
+    Attributes:
+        plans_together: Whether envs should wait to be asked about together.
+    """
+
+    plans_together: bool
+
+    def plan(self, observations: Sequence[Any], rows: Sequence[PolicyRow]) -> Sequence[Action]:
+        """The next actions (T, A) of each of these episodes; step 0 of one begins it."""
         ...
 
-    def plan(
-        self, indices: Sequence[int], observations: Sequence[Any], infos: Sequence[Mapping[str, Any]]
-    ) -> Sequence[Action]:
-        """The next actions (T, A) of these envs, one chunk for each."""
+    def end(self, episode: int) -> None:
+        """The episode of this number is over."""
         ...
 
     def close(self) -> None:
@@ -30,39 +35,47 @@ class Driver(Protocol):
 
 
 class PolicyDriver:
-    """A policy in this process: one for all envs if it plans chunks for many, else one for each.
+    """A policy in this process: one for all episodes if it plans chunks for many, else one for each under way.
 
     Args:
         policy: The first of them.
         spec: Makes the others.
-        num_envs: How many envs.
         env: One like those in which the actions are executed, not started: policies read its spaces.
     """
 
-    def __init__(self, policy: Policy, spec: str, num_envs: int, env: gym.Env[Any, Any]) -> None:
+    def __init__(self, policy: Policy, spec: str, env: gym.Env[Any, Any]) -> None:
         self._env = env
+        self._spec = spec
         self._shared = policy if isinstance(policy, ChunkPolicy) else None
-        others = 0 if self._shared is not None else num_envs - 1
-        self._policies = [policy, *(make_policy(spec) for _ in range(others))]
+        self._free = [policy]
+        self._acting: dict[int, Policy] = {}
+        self.plans_together = self._shared is not None
 
-    def begin(self, index: int, seed: int) -> None:
-        """Resets the env's policy; one that all share remembers nothing."""
-        self._policies[0 if self._shared is not None else index].reset(self._env, seed)
-
-    def plan(
-        self, indices: Sequence[int], observations: Sequence[Any], infos: Sequence[Mapping[str, Any]]
-    ) -> Sequence[Action]:
-        """Asks the shared policy once, or each env's own."""
+    def plan(self, observations: Sequence[Any], rows: Sequence[PolicyRow]) -> Sequence[Action]:
+        """Asks the shared policy once, or each episode's own; one that all share remembers nothing."""
+        for row in rows:
+            if row.step == 0:
+                self._begin(row)
         if self._shared is not None:
-            return self._shared.plan(observations, infos)
-        asked = zip(indices, observations, infos, strict=True)
-        return [self._policies[i].act(observation, info)[None] for i, observation, info in asked]
+            return self._shared.plan(observations, [row.info for row in rows])
+        asked = zip(observations, rows, strict=True)
+        return [self._acting[row.episode].act(observation, row.info)[None] for observation, row in asked]
+
+    def end(self, episode: int) -> None:
+        """Its policy is free for another."""
+        if self._shared is None:
+            self._free.append(self._acting.pop(episode))
 
     def close(self) -> None:
-        """Closes policies that can be closed."""
-        for policy in self._policies:
-            if isinstance(policy, ChunkPolicy):
-                policy.close()
+        """Closes a policy that can be closed."""
+        if self._shared is not None:
+            self._shared.close()
+
+    def _begin(self, row: PolicyRow) -> None:
+        policy: Policy | None = self._shared
+        if policy is None:
+            policy = self._acting[row.episode] = self._free.pop() if self._free else make_policy(self._spec)
+        policy.reset(self._env, row.start.seed)
 
 
 class InEnvDriver:
@@ -73,17 +86,17 @@ class InEnvDriver:
         action_size: Numbers of an action.
     """
 
+    plans_together = False
+
     def __init__(self, steps: int, action_size: int) -> None:
         self._chunk: Action = np.zeros((steps, action_size), np.float32)
 
-    def begin(self, index: int, seed: int) -> None:
-        """The env has reset its policy itself."""
-
-    def plan(
-        self, indices: Sequence[int], observations: Sequence[Any], infos: Sequence[Mapping[str, Any]]
-    ) -> Sequence[Action]:
+    def plan(self, observations: Sequence[Any], rows: Sequence[PolicyRow]) -> Sequence[Action]:
         """Zeros, in whose place the envs put actions of their own."""
-        return [self._chunk] * len(indices)
+        return [self._chunk] * len(rows)
+
+    def end(self, episode: int) -> None:
+        """The env resets its policy itself."""
 
     def close(self) -> None:
         """There is nothing to close."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from vlac_gym import __version__
 from vlac_gym.errors import ConfigError
-from vlac_gym.evaluation.starts import EpisodeStart
-from vlac_gym.files.atomic import append_text, write_json
+from vlac_gym.evaluation.starts import PlannedEpisode
+from vlac_gym.files.atomic import write_json
+from vlac_gym.files.json_lines import append_lines, drop_cut_line, read_lines
 
 EVAL_FILES = (
     "settings.json",
@@ -27,6 +28,7 @@ EVAL_FILES = (
 """Names of all that such a folder holds."""
 
 _FORMAT = 1
+_EPISODES = "episodes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class EpisodeRecord:
     critic: dict[str, Any] | None = None
 
     @property
-    def start(self) -> EpisodeStart:
-        """Where it began."""
-        return EpisodeStart(self.task_id, self.episode, self.init_state_id, self.seed)
+    def planned(self) -> PlannedEpisode:
+        """What was planned."""
+        return PlannedEpisode(self.task_id, self.episode, self.init_state_id, self.seed)
 
     @property
     def video(self) -> str:
@@ -84,8 +86,8 @@ class EvalRun:
 class EvalFolder:
     """The files of a run that is under way.
 
-    An episode's line is appended whole, when all that belongs to it is written: a run that is killed at any moment
-    knows each episode that it had finished, and no other.
+    An episode's line is appended when all that belongs to it is written: a run that is killed at any moment knows each
+    episode that it had finished, and no other; half a line is none.
 
     Args:
         path: An empty folder, or that of a run with the same settings.
@@ -101,31 +103,40 @@ class EvalFolder:
         if (path / "settings.json").exists():
             before = read_run(path)
             _check_same(path, before.settings, self.settings)
-            self._records = list(before.records)
+            records = before.records
+            if (path / _EPISODES).exists():
+                drop_cut_line(path / _EPISODES)
         else:
-            self._records = []
+            records = ()
             content = {"format": _FORMAT, "vlac_gym": __version__, "settings": self.settings}
             write_json(path / "settings.json", content)
+        self._records = {record.planned: record for record in records}
         (path / "videos").mkdir(exist_ok=True)
+
+    def __contains__(self, planned: PlannedEpisode) -> bool:
+        return planned in self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
 
     @property
     def records(self) -> list[EpisodeRecord]:
         """Finished episodes in the order of tasks and episodes, however they ended."""
-        return sorted(self._records, key=lambda r: (r.task_id, r.episode))
+        return sorted(self._records.values(), key=lambda r: (r.task_id, r.episode))
 
     def add(self, record: EpisodeRecord) -> None:
-        """Appends a finished episode.
+        """Appends a finished episode, in a time that does not grow with their number.
 
         Raises:
             ConfigError: It is there already.
         """
-        if any(other.start == record.start for other in self._records):
+        if record.planned in self._records:
             raise ConfigError(
                 f"Episode {record.episode} of task {record.task_id} is recorded in {self.path} already."
             )
         line = json.dumps(dataclasses.asdict(record), ensure_ascii=False, allow_nan=False)
-        append_text(self.path / "episodes.jsonl", line + "\n")
-        self._records.append(record)
+        append_lines(self.path / _EPISODES, [line])
+        self._records[record.planned] = record
 
 
 def new_folder(runs: Path, name: str) -> Path:
@@ -151,11 +162,10 @@ def read_run(path: Path) -> EvalRun:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:
             raise ConfigError(f"Expected {file} in format {_FORMAT}, got {content['format']}.")
-        lines = path / "episodes.jsonl"
-        text = lines.read_text(encoding="utf-8") if lines.exists() else ""
-        records = [EpisodeRecord(**json.loads(line)) for line in text.splitlines()]
+        lines = read_lines(path / _EPISODES) if (path / _EPISODES).exists() else []
+        records = [EpisodeRecord(**line) for line in lines]
         settings: dict[str, Any] = content["settings"]
-    except (KeyError, TypeError, json.JSONDecodeError) as e:
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path} is not the folder of a vlac-gym eval: {e!r}.") from e
     return EvalRun(path, settings, tuple(sorted(records, key=lambda r: (r.task_id, r.episode))))
 

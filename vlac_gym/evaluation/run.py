@@ -1,8 +1,7 @@
 """One evaluation from its settings to its page: `EvalSettings`, `evaluate`."""
 
-__all__ = ["EvalSettings", "check_settings", "evaluate", "planned_starts"]
+__all__ = ["EvalSettings", "check_settings", "evaluate", "planned_episodes"]
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +13,15 @@ from gymnasium.vector import AutoresetMode
 from vlac_gym.critic.base import Critic
 from vlac_gym.envs.libero.env import LiberoEnv
 from vlac_gym.envs.libero.tasks import list_tasks
-from vlac_gym.evaluation.audit import CriticAudit, check_audit
 from vlac_gym.evaluation.driving import Driver, InEnvDriver, PolicyDriver, SelfDrivenEnv
 from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder
 from vlac_gym.evaluation.page import write_results
-from vlac_gym.evaluation.playing import LOOK_INTERVAL_STEPS, PlayedEpisode, play_episodes
-from vlac_gym.evaluation.starts import EpisodeStart, plan_starts
+from vlac_gym.evaluation.playing import LOOK_INTERVAL_STEPS, Footage, play_episodes
+from vlac_gym.evaluation.post_hoc import PostHocCritic, check_post_hoc
+from vlac_gym.evaluation.starts import PlannedEpisode, plan_episodes
 from vlac_gym.evaluation.videos import VideoShelf
 from vlac_gym.policies import Policy, make_policy
+from vlac_gym.rollout.playing import PlayedEpisode
 from vlac_gym.vector.config import VectorOptions
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
 
@@ -57,7 +57,7 @@ class EvalSettings:
     done_threshold: float = 0.9
 
 
-def planned_starts(settings: EvalSettings) -> tuple[EpisodeStart, ...]:
+def planned_episodes(settings: EvalSettings) -> tuple[PlannedEpisode, ...]:
     """All episodes of an evaluation.
 
     Raises:
@@ -65,7 +65,7 @@ def planned_starts(settings: EvalSettings) -> tuple[EpisodeStart, ...]:
     """
     tasks = list_tasks(settings.task_suite)
     counts = {task_id: tasks[task_id].num_init_states for task_id in settings.task_ids}
-    return plan_starts(counts, settings.episodes_per_task, settings.seed)
+    return plan_episodes(counts, settings.episodes_per_task, settings.seed)
 
 
 def check_settings(settings: EvalSettings) -> None:
@@ -75,8 +75,8 @@ def check_settings(settings: EvalSettings) -> None:
         ConfigError: A setting does not fit.
         DependencyNotInstalled: LIBERO is missing.
     """
-    planned_starts(settings)
-    check_audit(settings.done_threshold, settings.critic_interval)
+    planned_episodes(settings)
+    check_post_hoc(settings.done_threshold, settings.critic_interval)
     _libero(settings, None)().close()
 
 
@@ -113,40 +113,46 @@ def evaluate(
         SimulatorError: An env can't be started; what was finished is kept.
         PolicyError: The policy gave no usable action; what was finished is kept.
     """
-    planned = planned_starts(settings)
-    done = {record.start for record in folder.records}
-    left = [start for start in planned if start not in done]
+    planned = planned_episodes(settings)
+    left = [episode for episode in planned if episode not in folder]
     report = on_progress or (lambda done, total: None)
-    report(len(done), len(planned))
+    report(len(folder), len(planned))
     policy = policy or make_policy(settings.policy)
-    audit = None
+    asked = None
     if critic is not None:
         threshold, interval = settings.done_threshold, settings.critic_interval
-        audit = CriticAudit(critic, done_threshold=threshold, interval_steps=interval)
-    shelf = VideoShelf(folder.path, videos_per_task)
+        asked = PostHocCritic(critic, done_threshold=threshold, interval_steps=interval)
+    shelf = VideoShelf(folder.path, videos_per_task, folder.records)
     make_env = env_fn or _libero(settings, policy)
     try:
         if left:
-            for episode in _played(settings, policy, make_env, left, num_envs, vector or VectorOptions()):
-                _record(folder, shelf, episode, audit)
-                report(len(folder.records), len(planned))
+            for ended in _played(settings, policy, make_env, left, num_envs, vector or VectorOptions()):
+                _record(folder, shelf, asked, *ended)
+                report(len(folder), len(planned))
     finally:
         results = write_results(folder.path, folder.settings, folder.records, planned=len(planned))
     return results
 
 
-def _record(folder: EvalFolder, shelf: VideoShelf, episode: PlayedEpisode, audit: CriticAudit | None) -> None:
+def _record(
+    folder: EvalFolder,
+    shelf: VideoShelf,
+    asked: PostHocCritic | None,
+    planned: PlannedEpisode,
+    played: PlayedEpisode,
+    footage: Footage,
+) -> None:
     """The line last: what belongs to an episode is there when it counts as finished."""
-    said = audit.judge(episode) if audit is not None and episode.lost is None else None
+    task, is_lost = str(played.infos[0].get("task", "")), played.is_lost
     record = EpisodeRecord(
-        **dataclasses.asdict(episode.start),
-        task=episode.task,
-        success=None if episode.lost is not None else episode.success,
-        steps=episode.steps,
-        lost=episode.lost,
-        critic=said,
+        **vars(planned),
+        task=task,
+        success=None if is_lost else bool(played.finished.sim_success),
+        steps=played.finished.num_steps,
+        lost=str(played.finished.info["lost_reason"]) if is_lost else None,
+        critic=None if asked is None or is_lost else asked.judge(footage, task, planned.episode),
     )
-    shelf.offer(record, episode, folder.records)
+    shelf.offer(record, footage)
     folder.add(record)
 
 
@@ -154,10 +160,10 @@ def _played(
     settings: EvalSettings,
     policy: Policy,
     make_env: Callable[[], gym.Env[Any, Any]],
-    left: Sequence[EpisodeStart],
+    left: Sequence[PlannedEpisode],
     num_envs: int,
     vector: VectorOptions,
-) -> Iterator[PlayedEpisode]:
+) -> Iterator[tuple[PlannedEpisode, PlayedEpisode, Footage]]:
     """The episodes as they end; the envs end with the last."""
     is_privileged = getattr(policy, "is_privileged", False)
     count = min(num_envs, len(left))
@@ -170,7 +176,7 @@ def _played(
     if is_privileged:
         driver = InEnvDriver(LOOK_INTERVAL_STEPS, (env.single_action_space.shape or (0,))[0])
     else:
-        driver = PolicyDriver(policy, settings.policy, count, make_env())
+        driver = PolicyDriver(policy, settings.policy, make_env())
     try:
         yield from play_episodes(env, driver, left)
     finally:

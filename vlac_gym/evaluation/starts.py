@@ -1,19 +1,19 @@
-"""Which episodes an evaluation plays, and in which order: `EpisodeStart`, `plan_starts`, `StartQueue`."""
+"""Which episodes an evaluation plays: `PlannedEpisode`, `plan_episodes`."""
 
-__all__ = ["EpisodeStart", "StartQueue", "plan_starts"]
+__all__ = ["PlannedEpisode", "plan_episodes"]
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.rollout.playing import EpisodeStart
 
 
 @dataclass(frozen=True)
-class EpisodeStart:
-    """Where one episode begins; what happens in it follows from this and the policy alone.
+class PlannedEpisode:
+    """One episode of an evaluation; what happens in it follows from this and the policy alone.
 
     Attributes:
         task_id: The task.
@@ -27,10 +27,15 @@ class EpisodeStart:
     init_state_id: int
     seed: int
 
+    @property
+    def start(self) -> EpisodeStart:
+        """How it begins."""
+        return EpisodeStart(self.seed, {"task_id": self.task_id, "init_state_id": self.init_state_id})
 
-def plan_starts(
+
+def plan_episodes(
     num_init_states: Mapping[int, int], episodes_per_task: int, seed: int
-) -> tuple[EpisodeStart, ...]:
+) -> tuple[PlannedEpisode, ...]:
     """Episode i of a task starts from its initial state i, then from state 0 again, as LIBERO's evaluation does.
 
     Args:
@@ -47,7 +52,7 @@ def plan_starts(
             f"{episodes_per_task} episodes per task and seed {seed}."
         )
     return tuple(
-        EpisodeStart(task_id, episode, episode % count, _seed(seed, task_id, episode))
+        PlannedEpisode(task_id, episode, episode % count, _seed(seed, task_id, episode))
         for task_id, count in num_init_states.items()
         for episode in range(episodes_per_task)
     )
@@ -55,32 +60,3 @@ def plan_starts(
 
 def _seed(seed: int, task_id: int, episode: int) -> int:
     return int(np.random.SeedSequence((seed, task_id, episode)).generate_state(1)[0])
-
-
-class StartQueue:
-    """Hands out starts so that an env rarely changes its task, which costs it a compilation.
-
-    Args:
-        starts: What is to be played.
-    """
-
-    def __init__(self, starts: Iterable[EpisodeStart]) -> None:
-        self._left: dict[int, deque[EpisodeStart]] = {}
-        for start in starts:
-            self._left.setdefault(start.task_id, deque()).append(start)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._left.values()))
-
-    def next(self, task_id: int | None = None) -> EpisodeStart | None:
-        """The next start of this task, else of the task with most left; None if there is none."""
-        left = {task: starts for task, starts in self._left.items() if starts}
-        if not left:
-            return None
-        if task_id not in left:
-            task_id = max(left, key=lambda task: (len(left[task]), -task))
-        return self._left[task_id].popleft()
-
-    def put_back(self, start: EpisodeStart) -> None:
-        """Hands this start out again, before its task's others."""
-        self._left[start.task_id].appendleft(start)

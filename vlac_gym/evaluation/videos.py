@@ -2,14 +2,14 @@
 
 __all__ = ["VideoShelf"]
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from vlac_gym.envs.libero.simulator import CONTROL_HZ
 from vlac_gym.evaluation.folder import EpisodeRecord
-from vlac_gym.evaluation.playing import PlayedEpisode
+from vlac_gym.evaluation.playing import Footage
 from vlac_gym.extras import needs
 from vlac_gym.reporting.drawing import load_font
 from vlac_gym.reporting.mp4 import write_mp4
@@ -28,47 +28,52 @@ class VideoShelf:
     Args:
         path: The run's folder.
         per_task: Most videos of a task, 0 or more.
+        recorded: Episodes that are finished already, with or without a video.
     """
 
-    def __init__(self, path: Path, per_task: int) -> None:
+    def __init__(self, path: Path, per_task: int, recorded: Iterable[EpisodeRecord]) -> None:
         self._path = path
         self._per_task = per_task
+        self._kept: dict[int, list[EpisodeRecord]] = {}  # by task
+        for record in recorded:
+            if (path / record.video).exists():
+                self._kept.setdefault(record.task_id, []).append(record)
 
-    def offer(self, record: EpisodeRecord, episode: PlayedEpisode, recorded: Sequence[EpisodeRecord]) -> None:
-        """Writes the episode's video if it is among those to keep, and drops the one whose place it takes.
+    def offer(self, record: EpisodeRecord, footage: Footage) -> None:
+        """Writes the episode's video if it is among those to keep, and drops those whose place it takes.
 
         Args:
             record: The episode's.
-            episode: Its frames.
-            recorded: All finished episodes before it.
+            footage: Its pictures.
         """
-        same = [r for r in recorded if r.task_id == record.task_id and (self._path / r.video).exists()]
-        kept = sorted([*same, record], key=_rank)[: self._per_task]
-        if record not in kept or not episode.frames:
+        before = self._kept.get(record.task_id, [])
+        kept = sorted([*before, record], key=_rank)[: self._per_task]
+        if record not in kept or not footage.frames:
             return
-        interval = float(np.median(np.diff(episode.frame_steps))) if len(episode.frames) > 1 else 1.0
+        interval = float(np.median(np.diff(footage.frame_steps))) if len(footage.frames) > 1 else 1.0
         write_mp4(
-            _captioned(record, episode),
+            _captioned(record, footage),
             self._path / record.video,
             fps=CONTROL_HZ / max(interval, 1.0),
             hold_s=_HOLD_S,
         )
-        for other in same:
+        for other in before:
             if other not in kept:
                 (self._path / other.video).unlink()
+        self._kept[record.task_id] = kept
 
 
 def _rank(record: EpisodeRecord) -> tuple[bool, int]:
     return bool(record.success), record.episode
 
 
-def _captioned(record: EpisodeRecord, episode: PlayedEpisode) -> Iterator[Frame]:
+def _captioned(record: EpisodeRecord, footage: Footage) -> Iterator[Frame]:
     """The frames at 256 pixels, with a line below that says which episode and step it is, and how it ends."""
     with needs("A video", "video"):
         from PIL import Image, ImageDraw
 
-    last = len(episode.frames) - 1
-    for i, (frame, step) in enumerate(zip(episode.frames, episode.frame_steps, strict=True)):
+    last = len(footage.frames) - 1
+    for i, (frame, step) in enumerate(zip(footage.frames, footage.frame_steps, strict=True)):
         canvas = Image.new("RGB", (_SIDE, _SIDE + _BAR), "#111827")
         canvas.paste(Image.fromarray(frame).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
         draw, end = ImageDraw.Draw(canvas), _end(record) if i == last else ("", "white")

@@ -9,7 +9,7 @@ from reaching import SETTINGS
 from vlac_gym.cli import eval as eval_command
 from vlac_gym.cli import main
 from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder
-from vlac_gym.evaluation.run import planned_starts
+from vlac_gym.evaluation.run import planned_episodes
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_finished_run_is_resumed_without_a_simulator_and_with_its_own_settings
     path = tmp_path / "run"
     path.mkdir()
     folder = EvalFolder(path, vars(settings))
-    for start, success in zip(planned_starts(settings), (True, False)):
+    for start, success in zip(planned_episodes(settings), (True, False)):
         folder.add(EpisodeRecord(**vars(start), task="stack", success=success, steps=5))
     assert main(["eval", "--resume", str(path)]) == 0
     printed = capsys.readouterr().out

@@ -17,7 +17,8 @@ from reaching import SETTINGS, SteadyChunks
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.scripted import ScriptedCritic
 from vlac_gym.errors import ConfigError, CriticTimeoutError
-from vlac_gym.evaluation.folder import EvalFolder, read_run
+from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder, read_run
+from vlac_gym.evaluation.starts import PlannedEpisode
 
 CHUNKS = dataclasses.replace(
     SETTINGS, policy="reaching:SteadyChunks?speed=0.25", task_ids=(0, 4), episodes_per_task=4
@@ -153,6 +154,30 @@ def test_a_killed_process_loses_no_finished_episode_and_repeats_none(run_eval, t
     assert lines.read_text().startswith(before)
     assert rest.records == whole.records
     assert len(lines.read_text().splitlines()) == 18
+
+
+def test_half_a_line_is_no_episode_and_is_not_gone_on_with(run_eval):
+    _, whole = run_eval("run", CHUNKS)
+    lines = whole.path / "episodes.jsonl"
+    text = lines.read_text()
+    for end in (len(text) - 20, 30):  # in the last line, and in the first
+        lines.write_text(text[:end])
+        assert len(read_run(whole.path).records) == text[:end].count("\n")
+        _, rest = run_eval("run", CHUNKS)
+        assert rest.records == whole.records
+        assert sorted(lines.read_text().splitlines()) == sorted(text.splitlines())
+
+
+def test_an_episode_is_added_without_a_look_at_those_before_it(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(PlannedEpisode, "__eq__", lambda self, other: not compared.append(other))
+    folder = EvalFolder(tmp_path, {})
+    folder.add(EpisodeRecord(0, 0, 0, 0, "reach", True, 5))
+    file = (tmp_path / "episodes.jsonl").stat().st_ino
+    for episode in range(1, 50):
+        folder.add(EpisodeRecord(0, episode, 0, episode, "reach", True, 5))
+    assert (len(folder), compared) == (50, [])
+    assert (tmp_path / "episodes.jsonl").stat().st_ino == file  # appended to, not written anew
 
 
 class Page(HTMLParser):

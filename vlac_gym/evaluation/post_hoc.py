@@ -1,18 +1,19 @@
-"""What a critic would have said of an evaluation's episodes, asked and never used: `CriticAudit`, `check_audit`."""
+"""What a critic would have said of an evaluation's episodes; decides nothing: `PostHocCritic`, `check_post_hoc`."""
 
-__all__ = ["CriticAudit", "check_audit"]
+__all__ = ["PostHocCritic", "check_post_hoc"]
 
+from collections.abc import Sequence
 from typing import Any
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.evaluation.playing import PlayedEpisode
+from vlac_gym.evaluation.playing import Footage
 from vlac_gym.rule.round import checked_answers
 from vlac_gym.types import Frame
 
 
-def check_audit(done_threshold: float, interval_steps: int) -> None:
+def check_post_hoc(done_threshold: float, interval_steps: int) -> None:
     """Raises `ConfigError` unless the threshold is in [0, 1] and the interval 1 or more."""
     if not 0 <= done_threshold <= 1 or interval_steps < 1:
         raise ConfigError(
@@ -21,7 +22,7 @@ def check_audit(done_threshold: float, interval_steps: int) -> None:
         )
 
 
-class CriticAudit:
+class PostHocCritic:
     """Asks a critic after each episode whether the task was done in its frames.
 
     Args:
@@ -34,42 +35,43 @@ class CriticAudit:
     """
 
     def __init__(self, critic: Critic, *, done_threshold: float, interval_steps: int) -> None:
-        check_audit(done_threshold, interval_steps)
+        check_post_hoc(done_threshold, interval_steps)
         self._critic = critic
         self._threshold = done_threshold
         self._interval = interval_steps
         self._is_privileged = critic.describe().is_privileged
 
-    def judge(self, episode: PlayedEpisode) -> dict[str, Any]:
-        """What the critic says of this episode.
+    def judge(self, footage: Footage, task: str, number: int) -> dict[str, Any]:
+        """What the critic says of an episode.
+
+        Args:
+            footage: Of the episode.
+            task: The instruction.
+            number: What a privileged critic knows the episode by.
 
         Returns:
             `frames` (asked about), `success_prob_last`, `success_prob_max` (both [0, 1]), `done_step` (of the first
             frame that counts as done, or None) and `error` (why there is no answer, or None).
         """
-        chosen = self._chosen(episode)
-        frames: list[Frame] = [episode.frames[i] for i in chosen]
+        chosen = self._chosen(footage.frame_steps)
+        frames: list[Frame] = [footage.frames[i] for i in chosen]
         if self._is_privileged:
-            signals = EpisodeSignals(episode=episode.start.episode)
-            frames = [signals.attach(episode.frames[i], episode.signals[i]) for i in chosen]
+            signals = EpisodeSignals(episode=number)
+            frames = [signals.attach(footage.frames[i], footage.signals[i]) for i in chosen]
         try:
-            answers = self._critic.success_prob(frames, [episode.task] * len(frames))
+            answers = self._critic.success_prob(frames, [task] * len(frames))
             probs = checked_answers(answers, len(frames), 0.0, "success_prob").tolist()
         except CriticError as e:
             return _said(len(frames), error=str(e))
         done = [i for i, prob in zip(chosen, probs) if prob >= self._threshold]
-        step = episode.frame_steps[done[0]] if done else None
+        step = footage.frame_steps[done[0]] if done else None
         return _said(len(frames), last=probs[-1], most=max(probs), done_step=step)
 
-    def close(self) -> None:
-        """Closes the critic."""
-        self._critic.close()
-
-    def _chosen(self, episode: PlayedEpisode) -> list[int]:
+    def _chosen(self, steps: Sequence[int]) -> list[int]:
         chosen: list[int] = []
-        for i, step in enumerate(episode.frame_steps):
-            is_far = not chosen or step - episode.frame_steps[chosen[-1]] >= self._interval
-            if is_far or i == len(episode.frame_steps) - 1:
+        for i, step in enumerate(steps):
+            is_far = not chosen or step - steps[chosen[-1]] >= self._interval
+            if is_far or i == len(steps) - 1:
                 chosen.append(i)
         return chosen
 

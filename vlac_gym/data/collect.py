@@ -15,9 +15,9 @@ from typing import Any
 
 from vlac_gym.data.episodes import read_episode, write_episode
 from vlac_gym.data.plans import EpisodePlan
-from vlac_gym.data.recording import RecordSettings, record_episode
+from vlac_gym.data.recording import RecordSettings, policy_cameras, record_episode
 from vlac_gym.errors import ConfigError, SimulatorError
-from vlac_gym.policies import make_policy
+from vlac_gym.policies import ChunkPolicy, Policy, make_policy
 
 _CHUNK = 12
 """Most episodes of one task that a worker takes at a time: compiling a task takes seconds."""
@@ -202,41 +202,54 @@ def _report_chunk(run: Callable[..., Iterator[CollectedEpisode]], chunk: Sequenc
 def _run_chunk(
     chunk: Sequence[EpisodePlan], *, out: Path, settings: RecordSettings
 ) -> Iterator[CollectedEpisode]:
-    env = _env(chunk[0].task_suite, settings)
-    for plan in chunk:
-        try:
-            episode = record_episode(env, make_policy(plan.policy), plan, settings)
-        except (SimulatorError, ConfigError) as e:  # ConfigError: a fault that does not fit this task's goal
-            yield CollectedEpisode(plan.episode_id, error=str(e))
-            continue
-        write_episode(out, episode)
-        yield CollectedEpisode(
-            plan.episode_id,
-            episode.num_steps,
-            succeeded=episode.first_success_step is not None,
-            ends_in_success=episode.ends_in_success,
-        )
+    policies = {spec: make_policy(spec) for spec in sorted({plan.policy for plan in chunk})}
+    cameras = tuple(sorted({camera for policy in policies.values() for camera in policy_cameras(policy)}))
+    env = _env(chunk[0].task_suite, settings, cameras)
+    try:
+        for plan in chunk:
+            yield _recorded(env, policies[plan.policy], plan, out, settings)
+    finally:
+        for policy in policies.values():
+            if isinstance(policy, ChunkPolicy):
+                policy.close()
+
+
+def _recorded(
+    env: Any, policy: Policy, plan: EpisodePlan, out: Path, settings: RecordSettings
+) -> CollectedEpisode:
+    try:
+        episode = record_episode(env, policy, plan, settings)
+    except (SimulatorError, ConfigError) as e:  # ConfigError: a fault that does not fit this task's goal
+        return CollectedEpisode(plan.episode_id, error=str(e))
+    write_episode(out, episode)
+    return CollectedEpisode(
+        plan.episode_id,
+        episode.num_steps,
+        succeeded=episode.first_success_step is not None,
+        ends_in_success=episode.ends_in_success,
+    )
 
 
 _envs: dict[str, Any] = {}
 """This process's env, by suite; at most one, and one compiled task in it, so that 16 workers fit into memory."""
 
 
-def _env(task_suite: str, settings: RecordSettings) -> Any:
-    key = f"{task_suite} {settings}"
+def _env(task_suite: str, settings: RecordSettings, cameras: Sequence[str]) -> Any:
+    key = f"{task_suite} {settings} {cameras}"
     if key not in _envs:
         _close_env()
-        _envs[key] = _make_env(task_suite, settings)
+        _envs[key] = _make_env(task_suite, settings, cameras)
     return _envs[key]
 
 
-def _make_env(task_suite: str, settings: RecordSettings) -> Any:
+def _make_env(task_suite: str, settings: RecordSettings, cameras: Sequence[str] = ()) -> Any:
+    """An env of the settings' cameras and those that policies see."""
     from vlac_gym.envs.libero import LiberoEnv
     from vlac_gym.envs.libero.lighting import split_view
 
     return LiberoEnv(
         task_suite,
-        cameras=tuple(dict.fromkeys(split_view(view)[0] for view in settings.cameras)),
+        cameras=tuple(dict.fromkeys((*(split_view(view)[0] for view in settings.cameras), *cameras))),
         image_size=settings.image_size,
         max_episode_steps=settings.max_episode_steps,
         max_compiled_models=1,

@@ -15,6 +15,7 @@ from vlac_gym.files.config_file import CONFIG_FILE, write_config
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.frames.codec import FrameEncoding
 from vlac_gym.specs.ids import parse_ids
+from vlac_gym.specs.options import split_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,11 @@ class CollectOptions:
     init_states: str = "all"
     """Official initial states to start from: all, 0-39, 0,5."""
     policy: str = "expert"
-    """What drives the arm."""
-    imperfect: str = DEFAULT_MIX
-    """Kinds of episodes with their weights: none=4,near_miss=2,drop=1,… (`none` is an honest attempt)."""
+    """What drives the arm: expert, clone:PATH, ws://HOST:8000?preset=openpi, …; its own episodes train the critic that
+    judges it."""
+    imperfect: str | None = None
+    """Kinds of episodes with their weights: none=4,near_miss=2,drop=1,… (`none` is an honest attempt). Default: of
+    every kind for the expert, `none` for other policies."""
     episodes: int = 20
     """Episodes of each task."""
     workers: int = 1
@@ -78,9 +81,12 @@ class CollectOptions:
                     self.init_states, known[task_id].num_init_states, f"initial states of {suite}/{task_id}"
                 )
                 tasks.append((suite, task_id, init_states))
-        return plan_episodes(
-            tasks, self.episodes, parse_mix(self.imperfect), policy=self.policy, seed=self.seed
-        )
+        return plan_episodes(tasks, self.episodes, parse_mix(self._mix()), policy=self.policy, seed=self.seed)
+
+    def _mix(self) -> str:
+        if self.imperfect is not None:
+            return self.imperfect
+        return DEFAULT_MIX if split_spec(self.policy)[0] == "expert" else "none"
 
 
 def check_collection(options: CollectOptions) -> None:

@@ -1,6 +1,6 @@
 """Running one planned episode in an env and recording it: `record_episode`, `RecordSettings`."""
 
-__all__ = ["RecordSettings", "RecordableEnv", "record_episode"]
+__all__ = ["RecordSettings", "RecordableEnv", "policy_cameras", "record_episode"]
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,7 +129,8 @@ def record_episode(
 
     Args:
         env: An env of the plan's suite that no wrapper hides.
-        policy: Drives the arm; reset here. It sees `info` and the state, no pictures.
+        policy: Drives the arm; reset here. It sees `info`, the state and the pictures of its `cameras` (of both, if it
+            names none), each of which is rendered when it is looked at; a privileged one sees no pictures.
         plan: What to do.
         settings: What to keep.
 
@@ -144,11 +145,12 @@ def record_episode(
         plan.meta(info["task"], settings.frame_stride_steps, settings.encoding), settings.quality
     )
     script = _Script(policy, plan, settings.action_noise)
+    cameras = policy_cameras(policy)
     recorder.add(env.proprioception(), info, _frames(env, settings.cameras))
     step, is_over, wall_s = 0, False, 0.0
     while not is_over:
         begun = time.perf_counter()
-        action, clean_action, stage = script.act({"state": env.proprioception()}, info)
+        action, clean_action, stage = script.act(_Observation(env, cameras), info)
         _, _, truncated = env.step_unrendered(action)
         info = env.current_info()
         step += 1
@@ -170,6 +172,33 @@ def record_episode(
     if settings.encoding == "jpeg":
         facts["quality"] = settings.quality
     return recorder.finish(**facts)
+
+
+def policy_cameras(policy: Policy) -> tuple[str, ...]:
+    """The cameras whose pictures a policy sees: none for a privileged one."""
+    if getattr(policy, "is_privileged", False):
+        return ()
+    return tuple(getattr(policy, "cameras", ("agentview", "wrist")))
+
+
+class _Observation(Mapping[str, Any]):
+    """The env's present state, whose pictures are rendered when somebody looks: chunk policies rarely do."""
+
+    def __init__(self, env: RecordableEnv, cameras: Sequence[str]) -> None:
+        self._cameras = {f"{camera}_image": camera for camera in cameras}
+        self._env = env
+        self._seen: dict[str, Any] = {"state": env.proprioception()}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._seen:
+            self._seen[key] = self._env.render_camera(self._cameras[key])
+        return self._seen[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._cameras, "state"))
+
+    def __len__(self) -> int:
+        return len(self._cameras) + 1
 
 
 class _Script:

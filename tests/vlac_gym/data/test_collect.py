@@ -116,6 +116,48 @@ def test_frames_are_rendered_only_where_they_are_kept() -> None:
     assert [int(frame[0, 0, 0]) for frame in episode.view()] == expected
 
 
+def test_a_policy_sees_the_pictures_of_its_cameras_and_only_when_it_looks() -> None:
+    class LookingPolicy(CarryPolicy):
+        cameras = ("wrist",)
+        seen: list[Any] = []
+
+        def act(self, obs: Any, info: Any) -> Any:
+            assert set(obs) == {"wrist_image", "state"}
+            if self.step % 8 == 0:
+                self.seen.append((int(obs["wrist_image"][0, 0, 0]), int(obs["wrist_image"][0, 0, 0])))
+            return super().act(obs, info)
+
+    env = PointEnv()
+    episode = record_episode(env, LookingPolicy(), plan(), SETTINGS)
+    assert LookingPolicy.seen[:3] == [(0, 0), (8, 8), (16, 16)]  # rendered once each, of the step in hand
+    assert env.renders == len(episode.frame_steps) + len(LookingPolicy.seen)
+
+
+def test_a_cloned_policys_own_episodes_are_recorded_in_libero(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from vlac_gym.clone.acting import from_spec
+    from vlac_gym.clone.policy import ClonePolicy, save_policy
+
+    torch.manual_seed(0)
+    save_policy(ClonePolicy(["libero_spatial:0"], image_size=32, cameras=("agentview",)), tmp_path / "policy")
+    options = CollectOptions(
+        out=tmp_path / "bank", task_ids="0", init_states="3", episodes=1, image_size=32, max_episode_steps=12,
+        policy=f"clone:{tmp_path / 'policy'}?chunk_steps=8", frame_stride_steps=4, action_noise=0.08,
+        encoding="png",
+    )  # fmt: skip
+    report = run_collection(options)
+    assert [(outcome.num_steps, outcome.succeeded) for outcome in report.outcomes] == [(12, False)]
+    (episode,) = EpisodeDataset.open(tmp_path / "bank")
+    assert episode.meta.imperfection == "none"  # the expert's kinds of failure are the expert's
+    assert (list(episode.frames), episode.frame_steps.tolist()) == (["agentview"], [0, 4, 8, 12])
+    assert episode.clean_actions is not None
+    looks = [{"agentview_image": episode.view()[i], "state": episode.states[4 * i]} for i in (0, 2)]
+    chunks = from_spec(str(tmp_path / "policy")).plan(looks, [episode.info_at(0)] * 2)
+    np.testing.assert_allclose(episode.clean_actions, np.concatenate(chunks)[:12], atol=1e-6)
+    assert not episode.success.any()
+    assert 0 < episode.goal_progress.max() < 1
+
+
 def test_an_episode_knows_how_long_it_took_without_its_further_views(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(

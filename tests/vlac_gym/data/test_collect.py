@@ -277,7 +277,7 @@ def test_a_mix_that_means_nothing_is_refused() -> None:
 @pytest.fixture
 def point_envs(monkeypatch: pytest.MonkeyPatch) -> list[PointEnv]:
     envs = [PointEnv()]
-    monkeypatch.setattr(collect_module, "_env", lambda suite, settings: envs[0])
+    monkeypatch.setattr(collect_module, "_env", lambda suite, settings, cameras=(): envs[0])
     monkeypatch.setattr(collect_module, "make_policy", lambda spec: CarryPolicy())
     return envs
 

@@ -28,6 +28,7 @@ MODEL_CODE = (
 HOMES = {
     "torch": MODEL_CODE,
     "transformers": MODEL_CODE,
+    "huggingface_hub": ("vlac_gym/files/hub.py", "vlac_gym/critic/vlac/checkpoints.py"),
     "peft": ("vlac_gym/training/merge_adapter.py",),
     "swift": ("vlac_gym/critic/engines/",),
     "openai": ("vlac_gym/critic/engines/",),

@@ -16,10 +16,10 @@ with needs("The command line", "cli"):
 class Args:
     """Arguments of the command."""
 
-    base: Path
-    """Folder of the base checkpoint (native Hugging Face format, safetensors)."""
-    adapter: Path
-    """Folder of the LoRA adapter: adapter_config.json and adapter_model.safetensors."""
+    base: str
+    """Folder of the base checkpoint (native Hugging Face format, safetensors), or its id on the Hugging Face Hub."""
+    adapter: str
+    """Folder of the LoRA adapter (adapter_config.json and adapter_model.safetensors), or its id on the hub."""
     target: Annotated[Path, tyro.conf.arg(name="to")]
     """Folder to write; must be absent or empty."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

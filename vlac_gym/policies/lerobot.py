@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.files.hub import find_model
 from vlac_gym.policies.preset_policy import PresetPolicy, model_with_preset
 from vlac_gym.policies.presets import get_preset
 from vlac_gym.specs.options import read_argument
@@ -25,7 +26,8 @@ class LerobotModel:
     """A saved lerobot policy with its own processors, which normalise what it sees and unnormalise what it says.
 
     Args:
-        path: Folder that `PreTrainedPolicy.save_pretrained` wrote, with its processors.
+        path: Folder that `PreTrainedPolicy.save_pretrained` wrote, with its processors, or its id on the hub
+            (`find_model`).
         device: PyTorch's name of the device.
 
     Attributes:
@@ -37,6 +39,7 @@ class LerobotModel:
     """
 
     def __init__(self, path: str, device: str = "cpu") -> None:
+        path = str(find_model(path).folder)
         if not (Path(path) / "config.json").is_file():
             raise ConfigError(f"Expected a folder with a lerobot policy's config.json, got {path!r}.")
         with needs("A lerobot policy", get=_GET_LEROBOT):

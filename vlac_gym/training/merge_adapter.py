@@ -18,6 +18,7 @@ from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_json
 from vlac_gym.files.digest import file_digest
+from vlac_gym.files.hub import ModelFolder, find_model
 from vlac_gym.files.output_folder import claim_folder
 
 with needs("Merging an adapter", "merge"):
@@ -51,8 +52,8 @@ class Merge:
 
     Attributes:
         directory: The merged checkpoint.
-        base_model: Folder of the base.
-        adapter: Folder of the adapter.
+        base_model: The base: its folder, or for a model of the hub `OWNER/NAME@COMMIT`.
+        adapter: The adapter, likewise.
         adapter_base_model: The base that the adapter's config names.
         dtype: Of the stored weights.
         num_adapted: Modules that the adapter changes.
@@ -62,8 +63,8 @@ class Merge:
     """
 
     directory: Path
-    base_model: Path
-    adapter: Path
+    base_model: str
+    adapter: str
     adapter_base_model: str | None
     dtype: Dtype
     num_adapted: int
@@ -88,8 +89,8 @@ def merge_adapter(
     files come to `target` when all are there, config.json last.
 
     Args:
-        base: Folder of the base checkpoint, with safetensors weights.
-        adapter: Folder of the adapter: `adapter_config.json` and `adapter_model.safetensors`.
+        base: Folder of the base checkpoint, with safetensors weights, or its id on the hub (`find_model`).
+        adapter: Folder of the adapter (`adapter_config.json`, `adapter_model.safetensors`), or its id on the hub.
         target: Folder to write, new or empty.
         dtype: Of the stored weights; `bfloat16` halves the file, and rounds.
         on_base_mismatch: What to do if the adapter's config names a base of another folder name.
@@ -98,11 +99,13 @@ def merge_adapter(
         ConfigError: Not such folders, an adapter of another base, modules or shapes that the base lacks, or outputs
             that differ.
     """
-    origin, addition, goal = (Path(path).expanduser() for path in (base, adapter, target))
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
+    goal = Path(target).expanduser()
+    sources = [find_model(Path(path).expanduser()) for path in (base, adapter)]
+    origin, addition = (source.folder for source in sources)
     _check_files(origin, addition)
-    named = _check_base_name(origin, addition, on_base_mismatch)
+    named = _check_base_name(sources[0], addition, on_base_mismatch)
     with claim_folder(goal, what="the merged checkpoint (--to)"):
         model = _load(origin)
         probe, inputs = _probe(model)
@@ -113,8 +116,8 @@ def merge_adapter(
         merged = adapted.merge_and_unload(safe_merge=True)
         merge = Merge(
             directory=goal,
-            base_model=origin,
-            adapter=addition,
+            base_model=sources[0].name,
+            adapter=sources[1].name,
             adapter_base_model=named,
             dtype=dtype,
             num_adapted=num_adapted,
@@ -129,7 +132,7 @@ def merge_adapter(
             )
         if merge.adapter_effect == 0:
             logger.warning("the adapter in %s changes nothing on the probe: was it trained?", addition)
-        _write(merged.to(getattr(torch, dtype)), merge)
+        _write(merged.to(getattr(torch, dtype)), merge, (origin, addition))
     return merge
 
 
@@ -143,7 +146,7 @@ def _check_files(base: Path, adapter: Path) -> None:
             raise ConfigError(f"Expected an adapter folder with {name} for --adapter, got {str(adapter)!r}.")
 
 
-def _check_base_name(base: Path, adapter: Path, on_mismatch: BaseMismatch) -> str | None:
+def _check_base_name(base: ModelFolder, adapter: Path, on_mismatch: BaseMismatch) -> str | None:
     """The base's name in the adapter's config; only the last part counts: folders move between machines."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA":
@@ -151,8 +154,9 @@ def _check_base_name(base: Path, adapter: Path, on_mismatch: BaseMismatch) -> st
             f"Expected a LoRA adapter in {adapter}, its peft_type is {config.get('peft_type')!r}."
         )
     named = config.get("base_model_name_or_path")
-    if named and Path(named).name != base.resolve().name:
-        message = f"The adapter in {adapter} was trained on {named!r}, and --base is {str(base)!r}."
+    own = Path(base.repo).name if base.repo is not None else base.folder.resolve().name
+    if named and Path(named).name != own:
+        message = f"The adapter in {adapter} was trained on {named!r}, and --base is {base.name!r}."
         if on_mismatch == "refuse":
             raise ConfigError(f"{message} If they are the same, say --on-base-mismatch warn.")
         logger.warning(message)
@@ -227,15 +231,15 @@ def _largest(values: torch.Tensor) -> float:
     return float(values.abs().max())
 
 
-def _write(model: Any, merge: Merge) -> None:
+def _write(model: Any, merge: Merge, sources: tuple[Path, Path]) -> None:
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=merge.directory) as scratch:
         done = Path(scratch)
         model.save_pretrained(done)
         _check_stored(model, done)
-        for source in (merge.base_model, merge.adapter):  # the adapter's last: it wins
+        for source in sources:  # the adapter's last: it wins
             for file in (file for pattern in _COPIED for file in source.glob(pattern) if file.is_file()):
                 shutil.copyfile(file, done / file.name)
-        write_json(done / "merge_metadata.json", _facts(merge, done))
+        write_json(done / "merge_metadata.json", _facts(merge, sources, done))
         for file in sorted(done.iterdir(), key=lambda file: file.name == "config.json"):
             file.rename(merge.directory / file.name)
 
@@ -250,7 +254,7 @@ def _check_stored(model: Any, folder: Path) -> None:
         raise ConfigError(f"The merged weights read back differently, e.g. {wrong[:2]}. Please report it.")
 
 
-def _facts(merge: Merge, done: Path) -> dict[str, Any]:
+def _facts(merge: Merge, sources: tuple[Path, Path], done: Path) -> dict[str, Any]:
     values = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(merge).items()}
     return values | {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -260,8 +264,8 @@ def _facts(merge: Merge, done: Path) -> dict[str, Any]:
             "transformers": transformers.__version__,
             "torch": str(torch.__version__),
         },
-        "base_sha256": _digests(merge.base_model, "*.safetensors", "config.json"),
-        "adapter_sha256": _digests(merge.adapter, "adapter_*"),
+        "base_sha256": _digests(sources[0], "*.safetensors", "config.json"),
+        "adapter_sha256": _digests(sources[1], "adapter_*"),
         "target_sha256": _digests(done, "*"),
     }
 

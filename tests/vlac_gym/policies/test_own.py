@@ -66,9 +66,15 @@ def test_a_function_that_returns_no_action_is_told():
         policy.act({}, {})
 
 
-def test_without_lerobot_the_spec_says_how_to_get_it(tmp_path):
+def test_without_lerobot_the_spec_says_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"folder with a lerobot policy's config.json, got 'absent'"):
         make_policy("lerobot:absent")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set.*hf download acme/act_libero;"):
+        make_policy("lerobot:acme/act_libero")
     (tmp_path / "config.json").write_text('{"type": "act"}')
     if importlib.util.find_spec("lerobot") is None:
         with pytest.raises(

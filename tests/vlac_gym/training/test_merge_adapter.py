@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from local_hub import LocalHub
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -83,6 +85,34 @@ def test_merged_folder_answers_as_base_and_adapter_do(name, request, tmp_path, c
     assert load_file(out / "model.safetensors").keys() == load_file(base / "model.safetensors").keys()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert tokenizer.encode("42 cups") == transformers.AutoTokenizer.from_pretrained(base).encode("42 cups")
+
+
+def test_base_and_adapter_of_a_hub_are_merged_as_folders_are(llama, tmp_path, monkeypatch):
+    adapter = make_adapter(llama, tmp_path / "adapter")
+    merge_adapter(llama, adapter, tmp_path / "local")
+    shutil.copytree(llama, tmp_path / "served/acme/tiny-llama/main")
+    shutil.copytree(adapter, tmp_path / "served/acme/adapter/v1")
+    hub = LocalHub(tmp_path / "served")
+    try:
+        hub.use_in_this_process(monkeypatch, tmp_path / "home")
+        out = tmp_path / "merged"
+        command = [
+            "merge-adapter",
+            "--base",
+            "acme/tiny-llama",
+            "--adapter",
+            "acme/adapter@v1",
+            "--to",
+            str(out),
+        ]
+        assert main(command) == 0
+    finally:
+        hub.stop()
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "local/model.safetensors").read_bytes()
+    said = json.loads((out / "merge_metadata.json").read_text())
+    assert said["base_model"].startswith("acme/tiny-llama@")
+    assert said["adapter"].startswith("acme/adapter@")
+    assert said["adapter_sha256"].keys() == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_metadata_tells_what_was_merged(internvl, tmp_path):

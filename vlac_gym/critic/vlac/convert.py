@@ -4,7 +4,7 @@ No code of the checkpoint is executed, no pickle is read, and no model is built:
 shard, one in memory at a time. Every tensor is accounted for before the first byte is written.
 """
 
-__all__ = ["Conversion", "convert_checkpoint"]
+__all__ = ["CONVERSION_FORMAT", "Conversion", "convert_checkpoint"]
 
 import importlib
 import json
@@ -24,6 +24,9 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.digest import file_digest
 from vlac_gym.files.output_folder import claim_folder
+
+CONVERSION_FORMAT = 1
+"""Goes up when the same checkpoint is converted to other files."""
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -263,7 +266,7 @@ def _write_report(
         single_token_numbers=tokenizer.single_token_numbers,
     )
     content = {
-        "format": "InternVL2 chat -> native InternVL, version 1",
+        "format": f"InternVL2 chat -> native InternVL, version {CONVERSION_FORMAT}",
         "vlac_gym": __version__,
         "num_source_tensors": conversion.num_source_tensors,
         "num_target_tensors": conversion.num_target_tensors,

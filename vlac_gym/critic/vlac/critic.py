@@ -98,6 +98,7 @@ class VLACCritic(BaseCritic):
             and `value` unless a call brings its own; copied. `prompts.sample_references` picks them.
         goal_image: A frame in which the task is done; `success_prob` then compares with it. Copied.
         name: What `describe` calls it; default: the engine's name.
+        model: What `describe` calls its model; default: as the engine does.
         knows: What the model was trained on; anything by default.
 
     Raises:
@@ -119,11 +120,12 @@ class VLACCritic(BaseCritic):
         references: Sequence[Frame] | None = None,
         goal_image: Frame | None = None,
         name: str | None = None,
+        model: str | None = None,
         knows: CriticKnowledge | None = None,
     ) -> None:
         check_pictures(references, goal_image)
         self._knows = knows or CriticKnowledge()
-        self._name = name
+        self._name, self._model = name, model
         self.config = config or VLACConfig()
         self._engine = engine
         self._references = tuple(_frozen_copy(frame) for frame in references or ())
@@ -288,6 +290,7 @@ class VLACCritic(BaseCritic):
             self._engine.describe(),
             asdict(self.config),
             name=self._name,
+            model=self._model,
             knows=self._knows,
             references=self._references,
             goal_image=self._goal_image,

@@ -15,6 +15,7 @@ def describe_vlac(
     config: Mapping[str, Any],
     *,
     name: str | None,
+    model: str | None,
     knows: CriticKnowledge,
     references: Sequence[Frame],
     goal_image: Frame | None,
@@ -29,6 +30,7 @@ def describe_vlac(
         engine: What `Engine.describe` says.
         config: The fields of `VLACConfig`.
         name: What the critic is called; None for the engine's name.
+        model: What the model is called; None for the engine's word, which else is `folder` in the details.
         knows: What the model was trained on.
         references: The critic's own.
         goal_image: The critic's own.
@@ -36,7 +38,8 @@ def describe_vlac(
     """
     facts = dict(engine)
     engine_name = str(facts.pop("name", "vlac"))
-    model = str(facts.pop("model", "none"))
+    engine_model = str(facts.pop("model", "none"))
+    model = model or engine_model
     device = str(facts.pop("device", "cpu"))
     reading = {key: value for key, value in config.items() if key != "out_of_scale"}
     shown = [frame_digest(frame).hex() for frame in references]
@@ -55,6 +58,7 @@ def describe_vlac(
             "num_references": len(references),
             "has_goal_image": goal_image is not None,
             "out_of_scale_replies": out_of_scale_replies,
+            **({} if model == engine_model else {"folder": engine_model}),
             **facts,
         },
         knows=knows,

@@ -1,7 +1,9 @@
 """VLAC from a spec string: `from_transformers`, `from_swift`, `from_openai`, as `make_critic` calls them.
 
 A spec is `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; the keys are the fields of `VLACConfig` and the engine's
-own parameters. Engines are imported here on first use, so that this module loads without torch, ms-swift or httpx.
+own parameters. A checkpoint is named by its folder or by its id on the Hugging Face Hub, `OWNER/NAME` or
+`OWNER/NAME@REVISION`; see `find_checkpoint`. Engines are imported here on first use, so that this module loads without
+torch, ms-swift or httpx.
 """
 
 __all__ = ["from_openai", "from_swift", "from_transformers", "spec_options"]
@@ -14,6 +16,7 @@ from typing import Any
 
 from vlac_gym.critic.engines.base import Engine
 from vlac_gym.critic.knowledge import read_knowledge
+from vlac_gym.critic.vlac.checkpoints import find_checkpoint
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.specs.options import option_types, read_argument
@@ -28,40 +31,39 @@ _CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name", "knows")
 
 
 def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, **options: Any) -> VLACCritic:
-    """VLAC on a checkpoint directory in the native Hugging Face InternVL format.
+    """VLAC on a checkpoint in the native Hugging Face InternVL format; one of the hub may be in VLAC's own.
 
     Args:
-        argument: `PATH` or `PATH?key=value,…`.
+        argument: `PATH`, `PATH?key=value,…`, or a hub id in the place of the path.
         defaults: Options that hold unless the spec or a keyword says otherwise.
         **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows` (default: the directory's
             `knowledge.json`), and what `TransformersEngine` takes, e.g. `device`, `dtype`, `max_gpu_memory_gb`.
 
     Raises:
-        ConfigError: No path, an unknown option, or a path that is not a checkpoint.
+        ConfigError: No path, an unknown option, a path that is not a checkpoint, or an id that the hub does not give.
         DependencyNotInstalled: torch or transformers is missing.
     """
     engine_class = _load("vlac_gym.critic.engines.transformers:TransformersEngine", options)
-    path, options = _read(argument, engine_class, "transformers:PATH", options)
-    options.setdefault("knows", read_knowledge(path))
-    return _build(engine_class, (path,), {**(defaults or {}), **options})
+    target, options = _read(argument, engine_class, "transformers:PATH", options)
+    return _build_on_checkpoint(engine_class, target, {**(defaults or {}), **options})
 
 
 def from_swift(argument: str, **options: Any) -> VLACCritic:
     """VLAC through ms-swift, on the original checkpoint or the native one.
 
     Args:
-        argument: `PATH` or `PATH?key=value,…`.
+        argument: `PATH`, `PATH?key=value,…`, or a hub id in the place of the path: the native form of that checkpoint,
+            or its original with `allow_remote_code`.
         **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows` (default: the directory's
             `knowledge.json`), and what `SwiftEngine` takes.
 
     Raises:
-        ConfigError: No path, an unknown option, or a path that is not a checkpoint.
+        ConfigError: No path, an unknown option, a path that is not a checkpoint, or an id that the hub does not give.
         DependencyNotInstalled: ms-swift is missing.
     """
     engine_class = _load("vlac_gym.critic.engines.swift:SwiftEngine", options)
-    path, options = _read(argument, engine_class, "swift:PATH", options)
-    options.setdefault("knows", read_knowledge(path))
-    return _build(engine_class, (path,), options)
+    target, options = _read(argument, engine_class, "swift:PATH", options)
+    return _build_on_checkpoint(engine_class, target, options)
 
 
 def from_openai(argument: str, **options: Any) -> VLACCritic:
@@ -82,7 +84,8 @@ def from_openai(argument: str, **options: Any) -> VLACCritic:
         raise ConfigError(
             f"Expected a spec openai:URL#MODEL, e.g. openai:http://host:8000/v1#vlac-2b, got {argument!r}."
         )
-    return _build(engine_class, (url, model), options)
+    config, rest = _sort(engine_class, 2, options)
+    return _critic(engine_class(url, model, **rest), config, options)
 
 
 def spec_options(engine_class: type) -> dict[str, type]:
@@ -104,18 +107,36 @@ def _read(
     return read_argument(argument, spec_options(engine_class), form, given=given)
 
 
-def _build(engine_class: type, arguments: tuple[str, ...], options: Mapping[str, Any]) -> VLACCritic:
+def _build_on_checkpoint(engine_class: type, target: str, options: Mapping[str, Any]) -> VLACCritic:
+    """Refuses what it can before it looks for the checkpoint, which may mean to download it."""
+    config, rest = _sort(engine_class, 1, options)
+    runs_code = bool(rest.get("allow_remote_code"))
+    found = find_checkpoint(target, convert=not runs_code, with_code=runs_code)
+    knows = options["knows"] if "knows" in options else read_knowledge(found.folder)
+    engine = engine_class(str(found.folder), **rest)
+    model = None if found.repo is None else found.name
+    return _critic(engine, config, {**options, "knows": knows}, model=model)
+
+
+def _sort(
+    engine_class: type, num_arguments: int, options: Mapping[str, Any]
+) -> tuple[VLACConfig, dict[str, Any]]:
+    """Options into the critic's config and the engine's own, which come after its first arguments."""
     config = VLACConfig(**{name: value for name, value in options.items() if name in _CONFIG_FIELDS})
     own = _CONFIG_FIELDS.union(_CRITIC_OPTIONS)
     rest = {name: value for name, value in options.items() if name not in own}
-    accepted = list(inspect.signature(engine_class).parameters)[len(arguments) :]
+    accepted = list(inspect.signature(engine_class).parameters)[num_arguments:]
     for name in rest:
         if name not in accepted:
             raise unknown_name(f"{engine_class.__name__} option", name, own.union(accepted))
-    engine: Engine = engine_class(*arguments, **rest)
-    return VLACCritic(
-        engine, config, **_pictures(options), name=options.get("name"), knows=options.get("knows")
-    )
+    return config, rest
+
+
+def _critic(
+    engine: Engine, config: VLACConfig, options: Mapping[str, Any], model: str | None = None
+) -> VLACCritic:
+    name, knows = options.get("name"), options.get("knows")
+    return VLACCritic(engine, config, **_pictures(options), name=name, model=model, knows=knows)
 
 
 def _pictures(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ holds the one against the other over the latest episodes. Where there is no simu
 reports what the critic alone says.
 """
 
-__all__ = ["AUDIT_METRIC_NAMES", "CriticAudit", "wilson_interval"]
+__all__ = ["AUDIT_METRIC_NAMES", "CriticAudit"]
 
 import math
 from collections import deque
@@ -180,22 +180,6 @@ class CriticAudit:
             [float(bool(e.sim_success)) for e in before], [float(bool(e.sim_success)) for e in latest]
         )
         return rise >= self.alarm_z and -fall >= self.alarm_z
-
-
-def wilson_interval(hits: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson, 1927), within [0, 1]; (0, 1) of nothing.
-
-    Args:
-        hits: How often it happened, 0..total.
-        total: How often it could have.
-        z: Standard normal quantile; 1.959964 for 95 %.
-    """
-    if total == 0:
-        return 0.0, 1.0
-    share, z2 = hits / total, z * z
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = z * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total)) / (1 + z2 / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlac_gym.extras import needs
+from vlac_gym.metrics.intervals import wilson_interval
 
 with needs("A report card", "report"):
     from scipy import stats
@@ -79,12 +80,7 @@ def rate(hits: int, total: int, *, of: str) -> Estimate:
     """
     if total == 0:
         return refused(f"there are no {of}")
-    return Estimate(hits / total, *_wilson(hits, total), total, "wilson")
-
-
-def _wilson(hits: int, total: int) -> tuple[float, float]:
-    interval = stats.binomtest(hits, total).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    return Estimate(hits / total, *wilson_interval(hits, total), total, "wilson")
 
 
 @dataclass(frozen=True)
@@ -123,7 +119,7 @@ def paired_difference(outcomes: Sequence[tuple[bool, bool]]) -> PairedDifference
     discordant = only_first + only_second
     p_value = float(stats.binomtest(only_second, discordant).pvalue) if discordant else 1.0
     hits_a, hits_b = both + only_second, both + only_first
-    (low_a, high_a), (low_b, high_b) = _wilson(hits_a, n), _wilson(hits_b, n)
+    (low_a, high_a), (low_b, high_b) = wilson_interval(hits_a, n), wilson_interval(hits_b, n)
     phi = _correlation(both, only_second, only_first, neither)
     down_a, up_a = hits_a / n - low_a, high_a - hits_a / n
     down_b, up_b = hits_b / n - low_b, high_b - hits_b / n

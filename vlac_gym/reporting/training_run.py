@@ -12,8 +12,9 @@ from typing import Any
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_bytes, write_text
-from vlac_gym.metrics.audit import AUDIT_METRIC_NAMES, wilson_interval
+from vlac_gym.metrics.audit import AUDIT_METRIC_NAMES
 from vlac_gym.metrics.episodes import METRIC_NAMES
+from vlac_gym.metrics.intervals import wilson_interval
 from vlac_gym.reporting.rendering import render_template
 
 _EVAL, _TRAIN, _REWARD, _WRONG, _MISSED = "#15803d", "#86b79a", "#1d4ed8", "#b91c1c", "#d97706"

@@ -63,7 +63,7 @@ class AsyncRollout:
             number of envs (and, with a critic, ``ask_window_s=math.inf``) the batches are the same every time too: then
             episodes are the same again even where an answer depends on the batch, as long as no worker dies.
         max_repeats: How often an episode is repeated that was lost; beyond that it is `is_lost`.
-        mode: Of the reward wrapper, set before episodes begin; None leaves it as it is.
+        mode: Of the reward wrapper, set before episodes begin, whatever is left of others; None leaves it as it is.
         keeps_observations: False forgets observations when the policy has seen them, but for each episode's last.
 
     Raises:
@@ -144,8 +144,7 @@ class AsyncRollout:
             in_order: Yield them in the order of their numbers; False yields each as soon as it has ended.
 
         Raises:
-            ConfigError: Another `count`, more than there are starts, a start that no env may play, or the mode can't
-                be switched; nothing was begun.
+            ConfigError: Another `count`, more than there are starts, or one that no env may play; nothing was begun.
             CriticError: Like any other exception of an env or the policy: what was not yielded is lost.
         """
         if count is None and isinstance(self._starts, Sequence):
@@ -173,8 +172,8 @@ class AsyncRollout:
         other, in env n.
 
         Raises:
-            ConfigError: `num_steps` < 1, lanes are not whole groups, a start that its lane's env may not play, the mode
-                can't be switched, or observations are not kept.
+            ConfigError: `num_steps` < 1, lanes are not whole groups, a start that its lane's env may not play, or
+                observations are not kept.
             CriticError: As for `episodes`; the lanes begin anew at the next call.
         """
         count = self.env.num_envs
@@ -311,7 +310,7 @@ class AsyncRollout:
 
     def _set_mode(self) -> None:
         if self._mode is not None and self._judged is not None:
-            self._judged.set_mode(self._mode)
+            self._judged.set_mode(self._mode, abandon=True)
 
     def _latency_ms(self, i: int) -> float:
         return np.nan if self._judged is None else float(self._judged.critic_latency_ms[i])

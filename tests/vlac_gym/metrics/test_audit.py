@@ -6,7 +6,7 @@ import pytest
 
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError
-from vlac_gym.metrics.audit import AUDIT_METRIC_NAMES, CriticAudit, wilson_interval
+from vlac_gym.metrics.audit import AUDIT_METRIC_NAMES, CriticAudit
 from vlac_gym.metrics.episodes import EpisodeMetrics
 from vlac_gym.metrics.writer import MetricsWriter
 from vlac_gym.vector import RolloutVectorEnv
@@ -176,10 +176,3 @@ def test_finished_episodes_feed_the_audit_and_the_metrics_alike(tmp_path):
     assert (written["critic/right_stops"], written["critic/wrong_stops"]) == (1.0, 1.0)
     assert written["critic/proxy_gap"] == 0.5
     assert written["env/success_rate"] == 0.5
-
-
-def test_wilsons_interval_of_50_in_100_and_of_none_in_10():
-    # (0.5 + 3.8415 / 200 ± 1.96 * sqrt(0.25 / 100 + 3.8415 / 40000)) / (1 + 0.038415)
-    assert wilson_interval(50, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
-    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-5)
-    assert wilson_interval(0, 0) == (0.0, 1.0)

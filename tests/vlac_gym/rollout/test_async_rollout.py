@@ -310,6 +310,9 @@ def test_the_mode_says_who_pays_and_stops():
     # The simulator's success ends nothing, the critic never says done: episodes are as long as their seeds say.
     assert play("train") == [(3, True, False), (4, True, False), (5, True, False)]
     assert vector.critic_s >= 0.004 * len(critic.calls) > 0
+    left_early = AsyncRollout(vector, DrawingPolicy(), mode="train").episodes(2)
+    next(left_early)
+    left_early.close()
     assert play("eval") == [(2, True, None)] * 3
 
 

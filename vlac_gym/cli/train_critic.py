@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlac_gym.cli.progress import training_progress
 from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
+from vlac_gym.data.verdicts import read_verdicts
 from vlac_gym.extras import needs
 from vlac_gym.metrics.writer import MetricsWriter
 from vlac_gym.train_nano.recipe import TrainRecipe
@@ -18,12 +19,14 @@ from vlac_gym.train_nano.recipe import TrainRecipe
 class Args:
     """Arguments of `vlac-gym train-critic`."""
 
-    data: Path
-    """Folder of episodes, as `vlac-gym collect` writes them."""
+    data: tuple[Path, ...]
+    """Folders of episodes, as `vlac-gym collect` writes them; --recipe.fresh-share weighs those after the first."""
     out: Path
     """Folder of the run, new or empty, unless --resume."""
     resume: bool = False
     """Continue the run that --out holds, with the same recipe; its number of steps may rise."""
+    verdicts: Path | None = None
+    """CSV file with a person's labels (episode_id, success_step) of episodes that no simulator judged."""
     device: str | None = None
     """`cuda` or `cpu`; the first GPU by default."""
     tensorboard: bool = False
@@ -40,6 +43,7 @@ def run(args: Args) -> int:
     check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
     with needs("Training", "vlac"):
         from vlac_gym.train_nano.trainer import train_nano
+    verdicts = None if args.verdicts is None else read_verdicts(args.verdicts)
     with training_progress(args.recipe.steps) as on_step, ExitStack() as stack:
         writers: list[MetricsWriter | None] = []
 
@@ -52,8 +56,8 @@ def run(args: Args) -> int:
                 writers[0].write(step, {f"train/{name}": value for name, value in row.items()})
 
         checkpoint = train_nano(
-            args.data, args.out, args.recipe,
-            device=args.device, resume=args.resume, on_step=on_step, on_validation=on_validation,
+            args.data, args.out, args.recipe, device=args.device, resume=args.resume, verdicts=verdicts,
+            on_step=on_step, on_validation=on_validation,
         )  # fmt: skip
     print(
         f'Trained. Use it with --critic "transformers:{checkpoint}?reading=exact", or that spec in make_critic.'

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.data.episodes import Episode
 from vlac_gym.data.labels import pair_percent
+from vlac_gym.data.verdicts import HAS_VERDICT
 from vlac_gym.errors import ConfigError
 from vlac_gym.train_nano.recipe import TrainRecipe
 from vlac_gym.types import FloatArray
@@ -30,6 +31,7 @@ class FrameTable:
         success: bool (F,).
         goal_progress: float32 (F,).
         is_hard: bool (F,), the goal does not hold, but nearly: see `TrainRecipe.hard_share`.
+        has_progress: bool (F,), False where a person's verdict is all that is known: no pairs are drawn there.
         tasks: Instruction texts.
         rivals: For each task, the other tasks of its suite, whose instructions serve as mismatches.
     """
@@ -40,6 +42,7 @@ class FrameTable:
     success: NDArray[np.bool_]
     goal_progress: FloatArray
     is_hard: NDArray[np.bool_]
+    has_progress: NDArray[np.bool_]
     tasks: tuple[str, ...]
     rivals: tuple[tuple[int, ...], ...]
 
@@ -68,6 +71,7 @@ class FrameTable:
             success=np.concatenate([e.success[step] for e, step in zip(episodes, steps)]),
             goal_progress=np.concatenate([e.goal_progress[step] for e, step in zip(episodes, steps)]),
             is_hard=np.concatenate([_hard_frames(e) for e in episodes]),
+            has_progress=np.repeat([not e.meta.details.get(HAS_VERDICT) for e in episodes], counts),
             tasks=tuple(text for _, text in suites),
             rivals=rivals,
         )
@@ -90,12 +94,15 @@ class Sampler:
         table: The frames.
         recipe: Shares of the kinds.
         rng: Source of the draws.
+        num_old: Episodes of the table, from the first, that are not fresh; see `TrainRecipe.fresh_share`.
 
     Raises:
-        ConfigError: No frame shows success, or none shows its absence.
+        ConfigError: No frame shows success, or none shows its absence, or none has a goal progress.
     """
 
-    def __init__(self, table: FrameTable, recipe: TrainRecipe, rng: np.random.Generator) -> None:
+    def __init__(
+        self, table: FrameTable, recipe: TrainRecipe, rng: np.random.Generator, num_old: int | None = None
+    ) -> None:
         self._table = table
         self._recipe = recipe
         self._rng = rng
@@ -103,9 +110,15 @@ class Sampler:
         self._positives = [np.flatnonzero((table.task == t) & table.success) for t in tasks]
         self._negatives = [np.flatnonzero((table.task == t) & ~table.success) for t in tasks]
         self._hard = [np.flatnonzero((table.task == t) & table.is_hard) for t in tasks]
-        self._of_task = [np.flatnonzero(table.task == t) for t in tasks]
+        self._of_task = [np.flatnonzero((table.task == t) & table.has_progress) for t in tasks]
+        self._is_fresh = table.episode >= (len(table.episode) if num_old is None else num_old)
         if not any(map(len, self._positives)) or not any(map(len, self._negatives)):
             raise ConfigError("Expected frames with and without success to train on; one kind is missing.")
+        if not any(map(len, self._of_task)):
+            raise ConfigError(
+                "Expected episodes with the simulator's labels among those to train on, for the progress of pairs; got "
+                "a person's verdicts alone. Add a folder of `vlac-gym collect`."
+            )
         self._ends = np.searchsorted(table.episode, table.episode, side="right")
         self._starts = np.searchsorted(table.episode, table.episode, side="left")
 
@@ -157,7 +170,14 @@ class Sampler:
         if not filled:
             filled = [pool for pool in self._negatives if len(pool)]
         chosen = self._rng.integers(len(filled), size=count)
-        return np.array([filled[c][self._rng.integers(len(filled[c]))] for c in chosen], dtype=np.int64)
+        return np.array([self._draw_one(filled[c]) for c in chosen], dtype=np.int64)
+
+    def _draw_one(self, pool: NDArray[np.int64]) -> int:
+        if self._recipe.fresh_share:
+            wants_fresh = self._rng.random() < self._recipe.fresh_share
+            wanted = pool[self._is_fresh[pool] == wants_fresh]
+            pool = wanted if len(wanted) else pool
+        return int(pool[self._rng.integers(len(pool))])
 
     def _rival(self, task: int) -> int:
         rivals = self._table.rivals[task]

@@ -44,6 +44,8 @@ class TrainRecipe:
         mismatch_share: Share of prompts with another task's instruction, whose answer is 0.
         hard_share: Share of the negatives drawn near the decision: shortly before success or after its loss,
             or at the end of a failed episode.
+        fresh_share: Share of the frames drawn from the folders after the first, where they have frames of the kind and
+            task: episodes of the policy that the critic failed on, say. 0 draws from all folders alike.
         number_sigma: Spread, in percent, of the target around a pair's number.
         max_shift: Largest shift of a training picture, in source pixels.
         max_jitter: Largest relative change of brightness and contrast.
@@ -54,7 +56,8 @@ class TrainRecipe:
         val_init_states: Initial states kept for checkpoint selection.
         validate_every: Steps between validations.
         save_every_s: Seconds between resumable saves.
-        start_from: Checkpoint folder whose weights and tokenizer the run begins with, or None for random weights.
+        start_from: Checkpoint folder whose weights and tokenizer the run begins with, `nano` for the shipped one, or
+            None for random weights.
         max_seconds: Stop (resumable) after this many seconds, or None.
         seed: Of weights, samples and augmentation.
 
@@ -72,6 +75,7 @@ class TrainRecipe:
     pair_weight: float = 0.5
     mismatch_share: float = 0.08
     hard_share: float = 0.6
+    fresh_share: float = 0.0
     number_sigma: float = 2.0
     max_shift: int = 8
     max_jitter: float = 0.15
@@ -88,7 +92,7 @@ class TrainRecipe:
         for name in ("steps", "done_batch", "pair_batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")
-        for name in ("mismatch_share", "hard_share", "ema_decay", "max_jitter"):
+        for name in ("mismatch_share", "hard_share", "fresh_share", "ema_decay", "max_jitter"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"Expected {name} in [0, 1), got {getattr(self, name)}.")
         for name in ("reword_share", "max_relight"):

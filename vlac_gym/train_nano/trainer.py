@@ -17,14 +17,15 @@ import numpy as np
 
 from vlac_gym.critic.engines.chat_prompts import PromptEncoder
 from vlac_gym.critic.knowledge import write_knowledge
+from vlac_gym.critic.nano.factory import CHECKPOINT
 from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes, build_config, save_checkpoint, train_tokenizer
-from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.train_nano.batches import FrameBank, PromptBook
+from vlac_gym.train_nano.episodes import TrainingEpisodes, read_training_episodes
 from vlac_gym.train_nano.labels import FrameTable, Sampler
 from vlac_gym.train_nano.losses import done_loss, pair_loss, reply_logits
 from vlac_gym.train_nano.recipe import NANO_NUMBER_LIMIT, NANO_SIZES, TrainRecipe
@@ -44,13 +45,14 @@ _MAY_CHANGE = ("steps", "max_seconds", "save_every_s", "validate_every")
 
 
 def train_nano(
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     recipe: TrainRecipe | None = None,
     *,
     sizes: ModelSizes = NANO_SIZES,
     device: str | None = None,
     resume: bool = False,
+    verdicts: Mapping[str, int | None] | None = None,
     on_step: Callable[[int], None] | None = None,
     on_validation: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Path:
@@ -60,12 +62,14 @@ def train_nano(
     InternVL format, float16, with what the critic knows (`knowledge_of`) in `knowledge.json`.
 
     Args:
-        data: Folder of episodes, as `vlac-gym collect` writes them.
+        data: Folder of episodes, as `vlac-gym collect` writes them, or several: `TrainRecipe.fresh_share` weighs those
+            after the first.
         out: Folder of the run, new or empty unless `resume`; nobody else may write there meanwhile.
         recipe: Settings; the defaults are those of the shipped critic's first stage.
         sizes: Sizes of the model.
         device: `cuda`, `cpu`; the first GPU by default.
         resume: Continue the run that `out` holds. Only its length and how often it is saved may change.
+        verdicts: A person's labels for some of the episodes; see `vlac_gym.data.verdicts`.
         on_step: Called after each step with the steps done so far, and once before the first.
         on_validation: Called after each validation with the step and the numbers of its line in `log.jsonl`.
 
@@ -78,11 +82,11 @@ def train_nano(
     """
     recipe = recipe or TrainRecipe()
     chosen = _device(device)
-    if recipe.start_from is not None and not Path(recipe.start_from).is_dir():
-        raise ConfigError(f"Expected start_from as a checkpoint folder, got {recipe.start_from!r}.")
-    train, val = EpisodeDataset.open(data).split_by_init_state(recipe.val_init_states)
+    begins_with = _checkpoint(recipe.start_from)
+    folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
+    episodes = read_training_episodes(folders, recipe.val_init_states, verdicts)
     with claim_folder(Path(out), resume=resume, ours=_FILES) as folder:
-        trainer = _Trainer(list(train), list(val), folder, recipe, sizes, chosen)
+        trainer = _Trainer(episodes, begins_with, folder, recipe, sizes, chosen)
         trainer.on_validation = on_validation
         trainer.run(on_step or (lambda _: None))
     return trainer.checkpoint_folder
@@ -93,8 +97,8 @@ class _Trainer:
 
     def __init__(
         self,
-        train: list[Episode],
-        val: list[Episode],
+        episodes: TrainingEpisodes,
+        begins_with: Path | None,
         out: Path,
         recipe: TrainRecipe,
         sizes: ModelSizes,
@@ -104,9 +108,10 @@ class _Trainer:
         self.checkpoint_folder = out / "checkpoint"
         self.on_validation: Callable[[int, Mapping[str, float]], None] | None = None
         torch.manual_seed(recipe.seed)
+        train, val = episodes.train, episodes.validation
         self._train_table, self._val_table = FrameTable.build(train), FrameTable.build(val)
         self._knows = knowledge_of(train)
-        self._tokenizer, model = _start(recipe.start_from, self._train_table.tasks, sizes)
+        self._tokenizer, model = _start(begins_with, self._train_table.tasks, sizes)
         config = model.config
         self._model = model.to(device).train()
         self._ema = copy.deepcopy(self._model).requires_grad_(False)
@@ -123,7 +128,8 @@ class _Trainer:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self._bank = FrameBank(train, sizes.image_size, recipe, device, dtype)
         self._val_bank = FrameBank(val, sizes.image_size, recipe, device, dtype)
-        self._sampler = Sampler(self._train_table, recipe, np.random.default_rng(recipe.seed))
+        rng = np.random.default_rng(recipe.seed)
+        self._sampler = Sampler(self._train_table, recipe, rng, episodes.num_old)
         self._optimizer = _optimizer(self._model, recipe)
         self._step, self._best = 0, -math.inf
         self._resume()
@@ -281,7 +287,14 @@ def _unique(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(texts)))
 
 
-def _start(folder: str | None, tasks: tuple[str, ...], sizes: ModelSizes) -> tuple[Any, Any]:
+def _checkpoint(name: str | None) -> Path | None:
+    folder = CHECKPOINT if name == "nano" else None if name is None else Path(name)
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"Expected start_from as a checkpoint folder, or 'nano', got {name!r}.")
+    return folder
+
+
+def _start(folder: Path | None, tasks: tuple[str, ...], sizes: ModelSizes) -> tuple[Any, Any]:
     """Tokenizer and model in float32, from a checkpoint or anew."""
     if folder is None:
         tokenizer = _tokenizer(tasks)

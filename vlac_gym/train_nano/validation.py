@@ -79,7 +79,8 @@ def _done_probs(model: Any, bank: FrameBank, table: FrameTable, prompts: PromptB
 
 
 def _pair_error(model: Any, bank: FrameBank, table: FrameTable, prompts: PromptBook) -> float:
-    rows = np.flatnonzero(table.episode[:-_GAP_FRAMES] == table.episode[_GAP_FRAMES:])
+    same_episode = table.episode[:-_GAP_FRAMES] == table.episode[_GAP_FRAMES:]
+    rows = np.flatnonzero(same_episode & table.has_progress[:-_GAP_FRAMES])
     truth = pair_percent(table.goal_progress[rows], table.goal_progress[rows + _GAP_FRAMES])
     errors = []
     for start in range(0, len(rows), _BATCH):

@@ -5,6 +5,7 @@ import pytest
 
 from vlac_gym.data.episodes import Episode, EpisodeMeta
 from vlac_gym.data.labels import pair_percent
+from vlac_gym.data.verdicts import with_verdict
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.train_nano.labels import FrameTable, Sampler
@@ -55,6 +56,23 @@ def test_pairs_never_span_episodes():
     expected = pair_percent(table.goal_progress[draw.before], table.goal_progress[draw.after])
     assert (draw.percent == expected).all()
     assert (draw.percent < 0).any()
+
+
+def test_fresh_episodes_get_their_share_and_verdicts_make_no_pairs():
+    judged = with_verdict(episode([0.0, 0.5, 0.5], "a"), 1)
+    table = FrameTable.build([episode([0.0] * 30 + [1.0], "a"), judged])
+    assert table.has_progress.tolist() == [True] * 31 + [False] * 3
+    assert table.success[-3:].tolist() == [False, True, True]
+    for share, expected in ((0.0, 1 / 31), (0.5, 0.5)):
+        # Of the failed frames, 30 are old and 1 is fresh.
+        recipe = TrainRecipe(mismatch_share=0.0, hard_share=0.0, fresh_share=share)
+        rows, _, answers = Sampler(table, recipe, np.random.default_rng(0), num_old=1).draw_done(2000)
+        fresh = table.episode[rows[~answers]] == 1
+        assert fresh.mean() == pytest.approx(expected, abs=0.05)
+    draw = Sampler(table, TrainRecipe(), np.random.default_rng(0), num_old=1).draw_pairs(200)
+    assert set(table.episode[draw.before].tolist()) == {0}
+    with pytest.raises(ConfigError, match="a person's verdicts alone"):
+        Sampler(FrameTable.build([judged]), TrainRecipe(), np.random.default_rng(0))
 
 
 def test_draws_go_on_from_a_saved_state():

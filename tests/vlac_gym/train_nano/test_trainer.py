@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.nano.factory import CHECKPOINT
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
@@ -112,6 +113,24 @@ def test_training_learns_saves_and_resumes(tmp_path):
     progress = critic.progress([frame(0.0)], [frame(0.5)], [TASK])
     assert -1.0 <= progress[0] <= 1.0
     critic.close()
+
+
+def test_the_shipped_critic_goes_on_with_fresh_episodes_beside_the_old_ones(tmp_path):
+    from vlac_gym.train_nano.trainer import train_nano
+
+    write_data(tmp_path / "bank")
+    write_data(tmp_path / "own")
+    fresh = dataclasses.replace(
+        recipe(1), start_from="nano", fresh_share=0.5, done_batch=4, pair_batch=2, validate_every=1
+    )
+    checkpoint = train_nano([tmp_path / "bank", tmp_path / "own"], tmp_path / "run", fresh, device="cpu")
+    weights = (checkpoint / "model.safetensors").stat().st_size
+    assert weights == (CHECKPOINT / "model.safetensors").stat().st_size
+    critic = make_critic(f"transformers:{checkpoint}", device="cpu")
+    assert critic.describe().knows.tasks == (TASK,)  # what it was trained on now
+    critic.close()
+    with pytest.raises(ConfigError, match="a checkpoint folder, or 'nano', got 'nanu'"):
+        train_nano(tmp_path / "bank", tmp_path / "other", dataclasses.replace(fresh, start_from="nanu"))
 
 
 def test_a_critic_trained_on_pictures_of_unknown_origin_claims_no_renderer(tmp_path):

@@ -34,6 +34,7 @@ from vlac_gym.rollout import AsyncRollout, BatchPolicy, EpisodeStart, PlayedEpis
 from vlac_gym.rollout.starts import draw_states, success_rates
 from vlac_gym.specs.ids import parse_ids
 from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.finished import reward_wrapper_of
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 
 with needs("This example", "vlac"):
@@ -439,7 +440,8 @@ class Run:
         learned = update(self, experience, only_value=only_value)
         self.iteration += 1
         self.env_steps += sum(episode.finished.num_steps for episode in episodes)
-        return (metrics.compute() | self.audit.compute() | learned | clock) | {
+        counters = reward_wrapper_of(env).critic_counters
+        return (metrics.compute() | self.audit.compute() | counters | learned | clock) | {
             "time/update": time.perf_counter() - began,
             "rollout/episodes": float(len(episodes)),
             "train/iteration": float(self.iteration),

@@ -12,11 +12,13 @@ VlacGymError
     CriticProtocolError                     the two sides speak different protocols
     CriticResponseError                     a reply came, but it holds no valid number
     CriticServerError                       the critic itself failed
+  CircuitBreakerError                       too much was lost to the critic: the run stops; never retried
   AdapterContractError                      a trainer broke the contract its adapter was proven against
 """
 
 __all__ = [
     "AdapterContractError",
+    "CircuitBreakerError",
     "ConfigError",
     "CriticConnectionError",
     "CriticError",
@@ -86,6 +88,13 @@ class CriticResponseError(CriticError):
 
 class CriticServerError(CriticError):
     """The critic failed while it computed an answer."""
+
+
+class CircuitBreakerError(VlacGymError):
+    """The critic failed more than `CriticFailurePolicy` allows: the run is to stop, and nobody is to try again.
+
+    No `CriticError`, so that nothing that copes with one failure of the critic copes with this.
+    """
 
 
 class AdapterContractError(VlacGymError):

@@ -11,6 +11,8 @@ EXTRA_KEYS = {
     "sim_success",
     "critic_done",
     "critic_failed",
+    "critic_retries",
+    "critic_failovers",
     "critic_value",
     "terminated",
     "truncated",

@@ -3,6 +3,7 @@
 __all__ = ["EnvPool", "check_start"]
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,7 +11,12 @@ from numpy.typing import NDArray
 
 from verl_env_adapter.common.conversion import check_actions
 from verl_env_adapter.common.env_report import ChunkBatch, EnvReport
-from verl_env_adapter.common.env_stack import make_critic_of, make_vector_env
+from verl_env_adapter.common.env_stack import (
+    close_critics,
+    failure_policy_of,
+    make_critic_of,
+    make_vector_env,
+)
 from verl_env_adapter.common.settings import AdapterSettings
 from vlac_gym.errors import AdapterContractError, ConfigError, SimulatorError, VlacGymError, unknown_name
 from vlac_gym.types import Mode
@@ -57,12 +63,14 @@ class EnvPool:
         self.settings = settings
         self.num_envs = num_envs
         self._critic = make_critic_of(settings, host_deadline_s)
+        self._policy = failure_policy_of(settings, host_deadline_s)
         self.envs = make_vector_env(
             settings,
             num_envs,
             critic=self._critic,
             mode="eval",
-            on_critic_error="truncate",  # `play` raises, where the settings say so, and loses no other episode
+            # `play` raises, where the settings say so, and loses no other episode.
+            on_critic_error=replace(self._policy, then="truncate"),
             processes="async" if isolated else "sync",
         )
         self._reports: list[EnvReport | None] = [None] * num_envs
@@ -116,6 +124,8 @@ class EnvPool:
             AdapterContractError: Another shape or values that are not finite; nothing was executed.
             CriticError: With ``on_error: raise``; the episodes that it concerns are lost, the others go on.
             SimulatorError: A simulator failed; likewise.
+            CircuitBreakerError: More was lost to the critic than ``on_error`` allows; here and at every reset from
+                now on.
         """
         ids = self._ids(env_ids)
         chunks = check_actions(
@@ -132,8 +142,7 @@ class EnvPool:
     def close(self) -> None:
         """Closes every env and the critic; safe to call twice."""
         self.envs.close()
-        if not isinstance(self._critic, str):
-            self._critic.close()
+        close_critics(self._critic, self._policy)
 
     def play(self, chunks: Mapping[int, NDArray[np.float32]]) -> dict[int, VlacGymError]:
         """`step_chunk` of checked chunks of one length by env id; returns what was lost, instead of raising it."""
@@ -158,8 +167,9 @@ class EnvPool:
             i: SimulatorError(f"Env {i} lost its episode: {infos[i]['lost_reason']}. Reset it.")
             for i in np.flatnonzero(result.infos["lost"]).tolist()
         }
-        if self.settings.critic.on_error == "raise":
+        if self._policy.then == "raise":
             lost |= self.envs.critic_errors
+        counters = self.envs.critic_counters
         for i, report in before.items():
             if i not in lost:
                 self._reports[i] = report.after(
@@ -169,6 +179,7 @@ class EnvPool:
                     truncated=bool(result.truncations[i]),
                     success=result.successes[i],
                     info=infos[i],
+                    critic_counters=counters,
                 )
         return lost
 

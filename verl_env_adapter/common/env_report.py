@@ -3,7 +3,7 @@
 __all__ = ["ChunkBatch", "EnvReport"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class EnvReport:
         episode_return: Sum of the rewards since the reset.
         task: The task text.
         info: The wrapper's `info`.
+        critic_counters: The wrapper's, when this was said: of all its envs and episodes so far; empty after a reset.
     """
 
     observation: Any
@@ -49,6 +50,7 @@ class EnvReport:
     episode_return: float = 0.0
     task: str
     info: dict[str, Any]
+    critic_counters: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_reset(cls, observation: Any, info: dict[str, Any]) -> "EnvReport":
@@ -70,6 +72,7 @@ class EnvReport:
         truncated: bool,
         success: bool | None,
         info: dict[str, Any],
+        critic_counters: Mapping[str, int],
     ) -> "EnvReport":
         """After another chunk of the same episode.
 
@@ -80,6 +83,7 @@ class EnvReport:
             truncated: Likewise.
             success: The simulator's verdict on these steps, None if it gave none.
             info: Of the last one.
+            critic_counters: The wrapper's now.
         """
         critic = info.get("critic", {})
         said = [s for s in (self.sim_success, success, reported_success(info)) if s is not None]
@@ -97,6 +101,7 @@ class EnvReport:
             episode_return=self.episode_return + float(rewards.sum()),
             task=self.task,
             info=info,
+            critic_counters=critic_counters,
         )
 
     def idle(self) -> "EnvReport":
@@ -121,6 +126,7 @@ class ChunkBatch:
         sim_success: bool (B, T); likewise from the chunk in which the simulator first saw success, whose step
             is only known where it ended the episode: the last executed one otherwise.
         critic_done: bool (B, T); the critic ended the episode, from that step on.
+        critic_failed: bool (B,); the critic failed in the episode, whose rewards say nothing: mask all of its steps.
         executed_steps: int64 (B,); 0 for envs whose episode was over before.
         reports: One per env; a finished env's carries the terminal observation.
     """
@@ -131,6 +137,7 @@ class ChunkBatch:
     truncated: NDArray[np.bool_]
     sim_success: NDArray[np.bool_]
     critic_done: NDArray[np.bool_]
+    critic_failed: NDArray[np.bool_]
     executed_steps: NDArray[np.int64]
     reports: tuple[EnvReport, ...]
 
@@ -160,6 +167,7 @@ class ChunkBatch:
             truncated=np.stack([column.truncated for column in columns]),
             sim_success=since_last & _column([bool(report.sim_success) for report in reports.values()]),
             critic_done=since_last & _column([report.critic_done for report in reports.values()]),
+            critic_failed=np.array([report.critic_failed for report in reports.values()], dtype=np.bool_),
             executed_steps=executed,
             reports=tuple(reports.values()),
         )

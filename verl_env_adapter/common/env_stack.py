@@ -1,11 +1,14 @@
-"""The wrapped envs of an adapter, from the trainer's block: `make_env`, `make_critic_of`, `make_vector_env`.
+"""The wrapped envs of an adapter, from the trainer's block: `make_env`, `make_vector_env`, and for its critics
+`make_critic_of`, `failure_policy_of`, `close_critics`.
 
 The stack is the env, `RolloutVectorEnv`, the vector `VLACRewardWrapper`: one question to the critic per step, whatever
 the number of envs. No reward is computed here.
 """
 
-__all__ = ["make_critic_of", "make_env", "make_vector_env"]
+__all__ = ["close_critics", "failure_policy_of", "make_critic_of", "make_env", "make_vector_env"]
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,8 +17,9 @@ from gymnasium.vector import AutoresetMode
 
 import vlac_gym  # noqa: F401 (registers the LIBERO id)
 from verl_env_adapter.common.ray_executor import ray_executor
-from verl_env_adapter.common.settings import AdapterSettings
+from verl_env_adapter.common.settings import AdapterSettings, is_url
 from vlac_gym.critic.base import Critic
+from vlac_gym.critic.failure_policy import CriticFailurePolicy
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
@@ -29,7 +33,7 @@ def make_vector_env(
     *,
     critic: Critic | str,
     mode: Mode,
-    on_critic_error: Literal["raise", "truncate"],
+    on_critic_error: CriticFailurePolicy,
     processes: Literal["async", "sync"] = "async",
     envs_per_worker: int = 1,
 ) -> VLACRewardWrapper:
@@ -42,7 +46,7 @@ def make_vector_env(
         num_envs: N.
         critic: See `make_critic_of`.
         mode: The wrapper's, until a reset says another.
-        on_critic_error: The wrapper's.
+        on_critic_error: See `failure_policy_of`.
         processes: `async` gives envs processes of their own, or actors where `placement.env_resource` is set; `sync`
             keeps them in this process.
         envs_per_worker: Envs in one process.
@@ -88,8 +92,29 @@ def make_critic_of(settings: AdapterSettings, host_deadline_s: float | None = No
     Raises:
         ConfigError: `critic.deadline_s` leaves the trainer no time.
     """
+    return _client_or_spec(settings.critic.spec, settings.critic_options(host_deadline_s))
+
+
+def failure_policy_of(settings: AdapterSettings, host_deadline_s: float | None = None) -> CriticFailurePolicy:
+    """The settings' `critic.on_error`, with clients in the place of its fallbacks' URLs; see `make_critic_of`.
+
+    Raises:
+        ConfigError: `critic.deadline_s` leaves the trainer no time.
+    """
     options = settings.critic_options(host_deadline_s)
-    return make_critic(settings.critic.spec, **options) if options else settings.critic.spec
+    fallbacks = [_client_or_spec(spec, options) for spec in settings.critic.specs[1:]]
+    return replace(settings.critic.on_error, fallbacks=fallbacks)
+
+
+def close_critics(critic: Critic | str, policy: CriticFailurePolicy) -> None:
+    """Closes the clients that `make_critic_of` and `failure_policy_of` made; safe to call twice."""
+    for made in (critic, *policy.fallbacks):
+        if not isinstance(made, str):
+            made.close()
+
+
+def _client_or_spec(spec: str, options: Mapping[str, Any]) -> Critic | str:
+    return make_critic(spec, **options) if is_url(spec) else spec
 
 
 def make_env(settings: AdapterSettings) -> gym.Env[Any, Any]:

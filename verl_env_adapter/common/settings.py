@@ -17,6 +17,7 @@ __all__ = [
     "PlacementSettings",
     "RuleSettings",
     "SETTINGS_VARIABLE",
+    "is_url",
     "load_settings",
     "parse_settings",
     "settings_from_environment",
@@ -34,6 +35,7 @@ from typing import Any, Literal, TypeVar
 
 from verl_env_adapter.common.env_settings import EnvSettings
 from verl_env_adapter.common.setting_checks import check_choice, check_int, is_number
+from vlac_gym.critic.failure_policy import CriticFailurePolicy, failure_policy
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 from vlac_gym.rule.reward import TrainingRule
@@ -62,8 +64,9 @@ class CriticSettings:
     Attributes:
         spec: See `vlac_gym.critic.make_critic`: a server's URL, also with further options as in
             `http://host:8400?encoding=png`, or `oracle`, `transformers:PATH`, ….
-        on_error: `raise` gives the critic's failure to the trainer; `truncate` ends the episode with reward 0
-            and marks it failed, so that the trainer can mask it.
+        on_error: What happens without a usable answer: the fields of `CriticFailurePolicy` as a mapping, or its `then`
+            alone. `raise` gives the failure to the trainer; `truncate` ends the episode with reward 0 and marks it
+            failed, so that the trainer can mask it. `fallbacks` are specs.
         on_mismatch: `raise` or `warn`; see `on_critic_mismatch` of `VLACRewardWrapper`.
         timeout_s: Deadline of one attempt (servers only); None takes half of a question's deadline.
         deadline_s: Deadline of one question with all attempts (servers only); None: see `critic_options`.
@@ -72,7 +75,7 @@ class CriticSettings:
     """
 
     spec: str = "oracle"
-    on_error: Literal["raise", "truncate"] = "raise"
+    on_error: CriticFailurePolicy = field(default_factory=CriticFailurePolicy)
     on_mismatch: Literal["raise", "warn"] = "raise"
     timeout_s: float | None = None
     deadline_s: float | None = None
@@ -82,21 +85,15 @@ class CriticSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.spec, str) or not self.spec.strip():
             raise ConfigError(f"Expected critic.spec such as 'http://host:8400', got {self.spec!r}.")
-        check_choice("critic.on_error", self.on_error, ("raise", "truncate"))
         check_choice("critic.on_mismatch", self.on_mismatch, ("raise", "warn"))
         check_int("critic.max_attempts", self.max_attempts, minimum=1)
         for name in ("timeout_s", "deadline_s"):
             value = getattr(self, name)
             if value is not None and not (is_number(value) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"Expected critic.{name} above 0 or null, got {value!r}.")
-        if self.is_remote:
-            _, in_spec = read_url_spec(self.spec)
-            if twice := sorted(in_spec.keys() & _BESIDE_SPEC):
-                raise ConfigError(
-                    f"critic.spec {self.spec!r} gives {twice[0]}. Give critic.{twice[0]} instead, which is kept within "
-                    "the trainer's own deadline."
-                )
-        else:
+        for spec in self.specs:
+            _check_beside(spec)
+        if not self.is_remote:
             given = [name for name in ("timeout_s", "deadline_s", "token_file") if getattr(self, name)]
             if given:
                 raise ConfigError(
@@ -106,7 +103,29 @@ class CriticSettings:
     @property
     def is_remote(self) -> bool:
         """Is the critic a server?"""
-        return split_spec(self.spec)[0] in ("http", "https")
+        return is_url(self.spec)
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The critic's spec, and those of its fallbacks."""
+        return (self.spec, *(str(spec) for spec in self.on_error.fallbacks))
+
+
+def is_url(spec: str) -> bool:
+    """Does the spec name a critic server?"""
+    return split_spec(spec)[0] in ("http", "https")
+
+
+def _check_beside(spec: str) -> None:
+    """Refuses options in a server's spec that have a place beside it."""
+    if not is_url(spec):
+        return
+    _, in_spec = read_url_spec(spec)
+    if twice := sorted(in_spec.keys() & _BESIDE_SPEC):
+        raise ConfigError(
+            f"critic.spec {spec!r} gives {twice[0]}. Give critic.{twice[0]} instead, which is kept within the "
+            "trainer's own deadline."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,21 +227,22 @@ class AdapterSettings:
         return "train"
 
     def critic_options(self, host_deadline_s: float | None = None) -> dict[str, Any]:
-        """Keyword options for `make_critic`, with a deadline below the host's.
+        """Keyword options of critic servers for `make_critic`, with a deadline below the host's.
 
         Args:
             host_deadline_s: How long the trainer waits for one action chunk; None if it waits for ever.
 
         Returns:
-            Empty for a critic in this process.
+            Empty if neither the critic nor a fallback is a server.
 
         Raises:
             ConfigError: `deadline_s` leaves the host no time: a chunk asks up to ``ceil(chunk /
-                done_interval)`` times for done and once for the value.
+                done_interval)`` times for done and once for the value, each critic ``retries + 1`` times.
         """
-        if not self.critic.is_remote:
+        if not any(map(is_url, self.critic.specs)):
             return {}
         questions = math.ceil(self.env.chunk / self.rule.resolve().done_interval) + 1
+        questions *= (self.critic.on_error.retries + 1) * len(self.critic.specs)
         limit = math.inf if host_deadline_s is None else 0.8 * host_deadline_s / questions
         deadline_s = self.critic.deadline_s
         if deadline_s is None:
@@ -231,7 +251,8 @@ class AdapterSettings:
             raise ConfigError(
                 f"Expected critic.deadline_s of at most {limit:.1f}, got {deadline_s}: this trainer gives up on an "
                 f"action chunk after {host_deadline_s} s, and a chunk of {self.env.chunk} asks the critic up to "
-                f"{questions} times. Raise rule.done_interval or lower critic.deadline_s."
+                f"{questions} times, retries and fallbacks included. Raise rule.done_interval or lower "
+                "critic.deadline_s."
             )
         options: dict[str, Any] = {
             "deadline_s": deadline_s,
@@ -254,7 +275,7 @@ def parse_settings(block: Mapping[str, Any]) -> AdapterSettings:
         raise ConfigError(f"Expected the settings as a mapping, got {type(block).__name__}.")
     sections: dict[str, Any] = {
         "env": lambda fields: _build(EnvSettings, _with_tuples(fields), "env"),
-        "critic": lambda fields: _build(CriticSettings, fields, "critic"),
+        "critic": _parse_critic,
         "rule": _parse_rule,
         "placement": lambda fields: _build(PlacementSettings, fields, "placement"),
     }
@@ -308,6 +329,17 @@ def _parse_text(text: str, file: Path) -> Any:
             raise ConfigError(f"Expected YAML in {file}: {e}") from e
     except json.JSONDecodeError as e:
         raise ConfigError(f"Expected JSON in {file}: {e}") from e
+
+
+def _parse_critic(fields: dict[str, Any]) -> CriticSettings:
+    given = fields.get("on_error")
+    if given is None:
+        return _build(CriticSettings, {k: v for k, v in fields.items() if k != "on_error"}, "critic")
+    if isinstance(given, dict):
+        policy = _build(CriticFailurePolicy, given, "critic.on_error")
+    else:
+        policy = failure_policy(given, "critic.on_error")
+    return _build(CriticSettings, {**fields, "on_error": policy}, "critic")
 
 
 def _parse_rule(fields: dict[str, Any]) -> RuleSettings:

@@ -162,7 +162,7 @@ def _settings(cfg: Mapping[str, Any]) -> AdapterSettings:
         raise ConfigError(
             "truncate_as_terminal is for trainers that bootstrap; experimental/vla does not. Drop it."
         )
-    if settings.critic.on_error == "truncate":
+    if settings.critic.on_error.then == "truncate":
         raise ConfigError(
             "Expected critic.on_error: raise, got 'truncate': experimental/vla can't mask a lost episode and would "
             "learn from its reward of 0."

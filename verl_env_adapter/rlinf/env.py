@@ -14,7 +14,12 @@ from verl_env_adapter.common.conversion import (
     stack_images,
     stack_vectors,
 )
-from verl_env_adapter.common.env_stack import make_critic_of, make_vector_env
+from verl_env_adapter.common.env_stack import (
+    close_critics,
+    failure_policy_of,
+    make_critic_of,
+    make_vector_env,
+)
 from verl_env_adapter.common.sources import RLINF
 from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
 from verl_env_adapter.rlinf.options import read_options
@@ -89,12 +94,13 @@ class RolloutEnv:
             trials_played=options.settings.env.init_states_in("eval" if options.is_eval else "train"),
         )
         self._critic = critic or make_critic_of(options.settings)
+        self._policy = failure_policy_of(options.settings)
         self._envs = make_vector_env(
             options.settings,
             num_envs,
             critic=self._critic,
             mode=options.mode,
-            on_critic_error=options.settings.critic.on_error,
+            on_critic_error=self._policy,
             processes=processes,
             envs_per_worker=-(-num_envs // min(options.settings.placement.envs_per_worker, num_envs)),
         )
@@ -163,6 +169,7 @@ class RolloutEnv:
         Raises:
             AdapterContractError: Actions of another shape or not finite; nothing was executed.
             CriticError: With ``on_error: raise``.
+            CircuitBreakerError: More was lost to the critic than ``on_error`` allows: the run stops.
         """
         chunks = check_actions(
             chunk_actions,
@@ -214,8 +221,7 @@ class RolloutEnv:
     def close(self) -> None:
         """Ends the worker processes, and the critic; safe to call twice."""
         self._envs.close()
-        if not isinstance(self._critic, str):
-            self._critic.close()
+        close_critics(self._critic, self._policy)
 
     def _next_start(self, env_id: int) -> EpisodeStart | None:
         starts = self._group_starts[env_id // self.options.group_size]
@@ -256,7 +262,7 @@ class RolloutEnv:
         return episodes
 
     def _metrics(self, episodes: Sequence[EpisodeTally]) -> dict[str, torch.Tensor]:
-        metrics = episode_metrics(episodes, self.options.mode)
+        metrics = episode_metrics(episodes, self.options.mode, self._envs.critic_counters)
         return {key: torch.from_numpy(value) for key, value in metrics.items()}
 
     def _restart(

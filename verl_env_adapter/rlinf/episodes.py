@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from verl_env_adapter.common.conversion import chunk_columns
 from verl_env_adapter.rlinf.starts import EpisodeStart
+from vlac_gym.metrics.critic_counters import CRITIC_FAILOVERS, CRITIC_RETRIES
 from vlac_gym.stepping.sim_signals import reported_success
 from vlac_gym.types import Mode
 
@@ -118,12 +119,15 @@ def end_flags(
     return terminations, truncations
 
 
-def episode_metrics(episodes: Sequence[EpisodeTally], mode: Mode) -> dict[str, NDArray[Any]]:
+def episode_metrics(
+    episodes: Sequence[EpisodeTally], mode: Mode, critic_counters: Mapping[str, int]
+) -> dict[str, NDArray[Any]]:
     """What RLinf logs as ``env/<key>`` and ``eval/<key>``; float32 (N,) each, `success_once` bool (N,).
 
     `return`, `episode_len`, `reward` (return per step) are RLinf's. `success_once` is the simulator's verdict,
     and there in eval mode only: in training it would be taken for the critic's or the simulator's as one likes.
     There, `critic_done` and `sim_success` stand beside each other. `critic_mode` is 1 if the critic pays.
+    `critic_retries` and `critic_failovers` are the wrapper's counts so far, the same for each of its envs.
     """
     returns = np.array([episode.episode_return for episode in episodes], np.float32)
     lengths = np.array([episode.executed_steps for episode in episodes], np.float32)
@@ -141,6 +145,8 @@ def episode_metrics(episodes: Sequence[EpisodeTally], mode: Mode) -> dict[str, N
     return metrics | {
         "critic_done": done.astype(np.float32),
         "critic_failed": np.array([episode.critic_failed for episode in episodes], np.float32),
+        "critic_retries": np.full(len(episodes), critic_counters[CRITIC_RETRIES], np.float32),
+        "critic_failovers": np.full(len(episodes), critic_counters[CRITIC_FAILOVERS], np.float32),
         "critic_false_positive": (done & ~success).astype(np.float32),
         "sim_success": success.astype(np.float32),
     }

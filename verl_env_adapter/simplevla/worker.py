@@ -59,7 +59,7 @@ def check_settings(settings: AdapterSettings | None) -> AdapterSettings:
             "env_vars of trainer.runtime_env."
         )
     refuse_env_resource(settings, "trainer.n_gpus_per_node and trainer.nnodes")
-    if settings.critic.on_error == "truncate":
+    if settings.critic.on_error.then == "truncate":
         raise ConfigError(
             "Expected critic.on_error: raise, got 'truncate': SimpleVLA-RL can't mask a lost episode and would learn "
             "from its reward of 0."
@@ -68,10 +68,10 @@ def check_settings(settings: AdapterSettings | None) -> AdapterSettings:
         raise ConfigError(
             "truncate_as_terminal is for trainers that bootstrap; SimpleVLA-RL does not. Drop it."
         )
-    kind, _ = split_spec(settings.critic.spec)
-    if kind not in _FORK_SAFE:
+    unsafe = [spec for spec in settings.critic.specs if split_spec(spec)[0] not in _FORK_SAFE]
+    if unsafe:
         raise ConfigError(
-            f"Expected a critic server's URL, got critic.spec {settings.critic.spec!r}: every trajectory is a process "
+            f"Expected a critic server's URL, got critic.spec {unsafe[0]!r}: every trajectory is a process "
             "forked from a GPU worker, in which no model can be loaded. Start `vlac-gym serve`."
         )
     return settings

@@ -96,7 +96,7 @@ class VLACAgentLoop(AgentLoopBase):  # type: ignore[misc]
         )
         async with shared_envs(self._settings).lend(plan.task_id) as env:
             result = await play_episode(env, plan, dialogue.ask, actions)
-        outputs = [self._output(row) for row in dialogue.rows()]
+        outputs = [self._output(row, is_trained=not result.report.critic_failed) for row in dialogue.rows()]
         if not outputs:
             raise ConfigError(
                 "The policy had no room for a single reply. Raise actor_rollout_ref.rollout.response_length."
@@ -121,13 +121,14 @@ class VLACAgentLoop(AgentLoopBase):  # type: ignore[misc]
             return f"det-{int(row.get('priority', 0))}"
         return uuid4().hex
 
-    def _output(self, row: Row) -> AgentLoopOutput:
+    def _output(self, row: Row, *, is_trained: bool) -> AgentLoopOutput:
+        """verl's form of a row; an all-zero `response_mask` takes all its tokens out of the loss."""
         limit = int(self.rollout_config.response_length)
         log_probs = row.log_probs[:limit] if row.log_probs is not None else None
         return AgentLoopOutput(
             prompt_ids=row.prompt_ids,
             response_ids=row.response_ids[:limit],
-            response_mask=row.response_mask[:limit],
+            response_mask=[int(is_trained and bit) for bit in row.response_mask[:limit]],
             response_logprobs=log_probs,
             routed_experts=row.routed_experts,
             multi_modal_data={"images": row.images} if row.images else {},

@@ -22,6 +22,7 @@ from verl_env_adapter.verl.action_text import ActionTokenizer
 from verl_env_adapter.verl.async_envs import AsyncEnv
 from vlac_gym.errors import AdapterContractError, ConfigError, unknown_name
 from vlac_gym.frames.convention import ImageConvention
+from vlac_gym.metrics.critic_counters import CRITIC_FAILOVERS, CRITIC_RETRIES
 from vlac_gym.types import Mode
 
 _MODES = ("train", "eval")
@@ -194,6 +195,7 @@ async def play_episode(
 
     Raises:
         CriticError: With ``on_error: raise``.
+        CircuitBreakerError: More was lost to the critic than ``on_error`` allows.
         SimulatorError: The env failed.
     """
     start = time.monotonic()
@@ -220,7 +222,8 @@ def reward_extra_info(result: DialogueResult) -> dict[str, float]:
 
     `acc` is verl's core validation metric: the simulator's success in eval mode, the critic's done in train mode.
     `sim_success` is 0.0 for an env that reports none; `critic_value` is the value paid at the step limit and 0.0
-    where the critic was not asked for it.
+    where the critic was not asked for it. `critic_failed` is 1.0 where the critic failed: no token of the episode is
+    trained. `critic_retries` and `critic_failovers` are the counts of this process so far.
     """
     report = result.report
     sim_success = float(bool(report.sim_success))
@@ -231,6 +234,8 @@ def reward_extra_info(result: DialogueResult) -> dict[str, float]:
         "sim_success": sim_success,
         "critic_done": float(report.critic_done),
         "critic_failed": float(report.critic_failed),
+        "critic_retries": float(report.critic_counters.get(CRITIC_RETRIES, 0)),
+        "critic_failovers": float(report.critic_counters.get(CRITIC_FAILOVERS, 0)),
         "critic_value": float(report.value or 0.0),
         "terminated": float(report.terminated),
         "truncated": float(report.truncated),

@@ -2,8 +2,9 @@
 
 Proven against verl 0.9.1, which keeps the flag from agent loops: `AgentLoopWorker._run_agent_loop` has it in
 ``trajectory["validate"]`` and calls ``agent_loop.run`` without it. `install` wraps that method, which the V1
-trainer's worker inherits, and adds this package's agent loop and trainer to verl's tables. This happens when verl's
-modules are imported, so that a plain ``import verl`` stays cheap.
+trainer's worker inherits, adds this package's agent loop and trainer to verl's tables, and lets an open circuit breaker
+stop the V1 trainer (`verl_env_adapter.verl.stopping`). This happens when verl's modules are imported, so that a plain
+``import verl`` stays cheap.
 """
 
 __all__ = ["AGENT_NAME", "current_phase", "install"]
@@ -17,12 +18,16 @@ from typing import Any
 
 from verl_env_adapter.common.import_hooks import after_import
 from verl_env_adapter.common.settings import Phase
+from verl_env_adapter.verl.stopping import note_open
+from verl_env_adapter.verl.stopping import prepare as prepare_v1
+from vlac_gym.errors import CircuitBreakerError
 
 AGENT_NAME = "vlac_gym"
 """Name of the agent loop in a dataset's `agent_name` column and in `rollout.agent.default_agent_loop`."""
 
 _TARGET = "verl_env_adapter.verl.agent_loop.VLACAgentLoop"
 _LOOPS = "verl.experimental.agent_loop.agent_loop"
+_V1_LOOPS = "verl.trainer.ppo.v1.agent_loop_tq"
 _TRAINER = "verl.trainer.ppo.v1.trainer_sync"
 _MARK = "_vlac_gym_phase"
 
@@ -40,6 +45,7 @@ def install() -> None:
     """Prepares verl's modules, now or when they are imported; safe to call twice."""
     after_import(_LOOPS, prepare)
     after_import(_TRAINER, _add_trainer)
+    after_import(_V1_LOOPS, prepare_v1)
 
 
 def prepare(module: Any) -> None:
@@ -69,6 +75,9 @@ def _with_phase(run: Any) -> Any:
         token = _PHASE.set("validate" if trajectory["validate"] else "train")
         try:
             return await run(self, sampling_params, trajectory, **kwargs)
+        except CircuitBreakerError as e:
+            note_open(e)
+            raise
         finally:
             _PHASE.reset(token)
 

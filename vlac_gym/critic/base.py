@@ -106,6 +106,16 @@ class BaseCritic(ABC):
         """Whether `sleep` and `wake` do something; False by default."""
         return False
 
+    @property
+    def retries(self) -> int:
+        """Attempts after the first, over all questions in this process; 0 for a critic that makes none."""
+        return 0
+
+    @property
+    def failovers(self) -> int:
+        """How often another server or critic took over, in this process; 0 for one that has no other."""
+        return 0
+
     @abstractmethod
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """See `Critic.success_prob`."""

@@ -78,6 +78,16 @@ class CriticWrapper(_Forwarding[BaseCritic]):
         """The inner critic's."""
         return self.critic.can_sleep
 
+    @property
+    def retries(self) -> int:
+        """The inner critic's."""
+        return self.critic.retries
+
+    @property
+    def failovers(self) -> int:
+        """The inner critic's."""
+        return self.critic.failovers
+
     def values(
         self,
         episodes: Sequence[Sequence[Frame]],

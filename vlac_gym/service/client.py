@@ -94,14 +94,25 @@ class RemoteCritic(BaseCritic):
 
     @property
     def statistics(self) -> dict[str, int]:
-        """`failures` (attempts), `retries`, `bytes_sent` and `frames_sent` of this process."""
+        """`failures` (attempts), `retries`, `failovers`, `bytes_sent` and `frames_sent` of this process."""
         exchange = self._exchange
         return {
             "failures": exchange.failures,
             "retries": exchange.retries,
+            "failovers": exchange.failovers,
             "bytes_sent": exchange.bytes_sent,
             "frames_sent": exchange.frames_sent,
         }
+
+    @property
+    def retries(self) -> int:
+        """Attempts after a question's first, in this process."""
+        return self._exchange.retries
+
+    @property
+    def failovers(self) -> int:
+        """How often the next attempt went to another of the servers, in this process."""
+        return self._exchange.failovers
 
     @property
     def _exchange(self) -> Exchange:

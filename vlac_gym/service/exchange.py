@@ -117,6 +117,7 @@ class Exchange:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.retries = 0
+        self.failovers = 0
         self.failures = 0
         self.bytes_sent = 0
         self.frames_sent = 0
@@ -208,6 +209,7 @@ class Exchange:
                 if is_last or timeout_s <= 0 or not isinstance(e, retried):
                     raise self._final(e, number, self._servers if only is None else [only]) from e
                 self.retries += 1
+                self.failovers += following is not server
                 logger.warning(
                     "critic: %s (attempt %d of %d); next at %s in %.1f s",
                     e,

@@ -138,6 +138,7 @@ class ReadyFirst:
         Raises:
             NoAsyncCallError: No env is under way.
             CriticError: With ``on_critic_error="raise"``; all episodes are lost.
+            CircuitBreakerError: As for `step` of the reward wrapper.
             SimulatorError: An env or its worker can't go on; all episodes are lost.
         """
         env_ids, result = self.recv_chunks(min_ready, timeout_s)

@@ -2,16 +2,12 @@
 
 __all__ = ["CriticFit"]
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from vlac_gym.critic.base import BaseCritic
 from vlac_gym.critic.knowledge import Mismatch, OnMismatch, find_mismatches, settle_mismatches
-from vlac_gym.errors import CriticError
 from vlac_gym.types import CriticInfo
-
-logger = logging.getLogger(__name__)
 
 
 class CriticFit:
@@ -23,7 +19,6 @@ class CriticFit:
         has_references: Whether the critic is shown references.
         calibration: What `load_calibration` takes, if thresholds come from there.
         on_mismatch: Refuse the critic, or log a warning once.
-        waits_for_server: True to begin an episode unchecked while a remote critic does not answer.
 
     Raises:
         ConfigError: No such calibration.
@@ -37,7 +32,6 @@ class CriticFit:
         has_references: bool,
         calibration: str | None,
         on_mismatch: OnMismatch,
-        waits_for_server: bool,
     ) -> None:
         self._view = view
         self._renderer = renderer
@@ -48,7 +42,6 @@ class CriticFit:
 
             self._calibration = load_calibration(calibration)
         self._on_mismatch = on_mismatch
-        self._waits_for_server = waits_for_server
         self._info: CriticInfo | None = None
         self._settled: set[object] = set()
 
@@ -62,19 +55,13 @@ class CriticFit:
 
         Raises:
             ConfigError: It does not know something that it must, or the calibration is another critic's.
-            CriticError: A remote critic does not answer.
+            CriticError: A remote critic does not answer; nothing is settled, and the next call asks again.
         """
         suite = info.get("task_suite")
         if (task, suite) in self._settled:
             return
         if self._info is None:
-            try:
-                self._info = critic.identify()
-            except CriticError as e:
-                if not self._waits_for_server:
-                    raise
-                logger.warning("whether the critic knows this task is not known yet: %s", e)
-                return
+            self._info = critic.identify()
         found = find_mismatches(
             self._info,
             task=task,

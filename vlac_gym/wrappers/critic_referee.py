@@ -9,13 +9,22 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from vlac_gym.critic.base import BaseCritic
+from vlac_gym.critic.base import BaseCritic, Critic
+from vlac_gym.critic.circuit_breaker import CircuitBreaker
+from vlac_gym.critic.failover import FailoverCritic
+from vlac_gym.critic.failure_policy import CriticFailurePolicy
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import spare_threads
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import CriticError
+from vlac_gym.metrics.critic_counters import (
+    CRITIC_FAILBACKS,
+    CRITIC_FAILED_EPISODES,
+    CRITIC_FAILOVERS,
+    CRITIC_RETRIES,
+)
 from vlac_gym.rule.round import OpenStep, ask_oldest, ask_round
 from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.types import Frame
@@ -70,12 +79,12 @@ class CriticReferee:
             has_references=config.references is not None,
             calibration=config.calibration,
             on_mismatch=config.on_critic_mismatch,
-            waits_for_server=config.on_critic_error == "truncate",
         )
+        self._breaker = CircuitBreaker(config.on_critic_error)
         self._first_env_index = first_env_index
         self._must_spare_threads = shares_cpu and renderer is not None
         self._ends_with_env = ends_with_env
-        self._critic = None if isinstance(config.critic, str) else adapted(config.critic)
+        self._critic = None if isinstance(config.critic, str) else self._with_failover(config.critic)
         self._episodes: list[TrainingEpisode | None] = [None] * num_envs
         self._signals: list[EpisodeSignals | None] = [None] * num_envs
         self.is_shaping = config.mode == "shaping"
@@ -89,15 +98,28 @@ class CriticReferee:
         """The critic; built now if it was given as a spec."""
         if self._critic is None:
             assert isinstance(self._config.critic, str)
-            self._critic = make_critic(self._config.critic)
+            self._critic = self._with_failover(make_critic(self._config.critic))
             logger.info("critic: %s", self._critic.describe())
         return self._critic
 
     def close(self) -> None:
-        """Closes the critic if it was built here."""
+        """Closes the critic if it was built here, and the fallbacks that were."""
+        if isinstance(self._critic, FailoverCritic):
+            self._critic.close_fallbacks()
         if self._critic is not None and isinstance(self._config.critic, str):
             self._critic.close()
             self._critic = None
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """The counts of `CRITIC_COUNTERS`, of this wrapper since it was made."""
+        critic = self._critic
+        return {
+            CRITIC_FAILED_EPISODES: self._breaker.failed_episodes,
+            CRITIC_RETRIES: 0 if critic is None else critic.retries,
+            CRITIC_FAILOVERS: 0 if critic is None else critic.failovers,
+            CRITIC_FAILBACKS: critic.failbacks if isinstance(critic, FailoverCritic) else 0,
+        }
 
     def episode(self, index: int) -> TrainingEpisode:
         """The episode of an env that has one."""
@@ -118,7 +140,10 @@ class CriticReferee:
 
         Raises:
             ConfigError: There is no task text, or the critic does not know the episode.
+            CriticError: The critic does not say who it is, and failures are raised.
+            CircuitBreakerError: Too much was lost to the critic.
         """
+        self._breaker.check()
         self._episodes[index] = None
         number, self.num_episodes[index] = self.num_episodes[index], self.num_episodes[index] + 1
         if self._is_privileged:
@@ -132,7 +157,7 @@ class CriticReferee:
             ends_with_env=self._ends_with_env,
         )
         with self.lock:
-            self._fit.check(self.critic, episode.task, info)
+            self._check_fit(episode.task, info)
         if self._must_spare_threads:
             spare_threads(self.critic.describe(), renders_in_software=renders_in_software())
             self._must_spare_threads = False
@@ -148,7 +173,8 @@ class CriticReferee:
         """Asks the critic about these envs' steps in one round, whereupon each has its verdict.
 
         Raises:
-            CriticError: With ``on_critic_error="raise"``.
+            CriticError: If failures are raised.
+            CircuitBreakerError: Too much was lost to the critic.
         """
         self._ask(ask_round, steps)
 
@@ -156,30 +182,59 @@ class CriticReferee:
         """One call to the critic, about the first of these steps and all others whose question is of its kind.
 
         Raises:
-            CriticError: With ``on_critic_error="raise"``.
+            CriticError: If failures are raised.
+            CircuitBreakerError: Too much was lost to the critic.
         """
         self._ask(ask_oldest, steps)
 
     def _ask(self, ask: Callable[..., None], steps: Mapping[int, OpenStep]) -> None:
+        questions = {index: step.question for index, step in steps.items()}
         with self.lock:
             began = time.perf_counter()
             try:
                 ask(self.critic, list(steps.values()), self._config.references)
             finally:
                 self.asked_s += time.perf_counter() - began
+        errors: list[CriticError] = []
         for index, step in steps.items():
             if step.error is not None:
                 self._note_error(index, step.error)
-        if self._config.on_critic_error == "raise":
-            for step in steps.values():
-                if step.error is not None:
-                    raise step.error
+                errors.append(step.error)
+            elif step.question is not questions[index]:
+                self._breaker.note_answer()
+        for error in errors:
+            self._breaker.note_failure(error)
+        for step in steps.values():
+            if step.question is None and (step.verdict.terminated or step.verdict.truncated):
+                self._breaker.note_end(failed=step.error is not None)
+        self._breaker.check()
+        if errors and self._policy.then == "raise":
+            raise errors[0]
 
     def _note_error(self, index: int, error: CriticError) -> None:
         self.failures[index] += 1
-        if self._config.on_critic_error == "truncate":
+        if self._policy.then == "truncate":
             steps = self.episode(index).num_steps
             logger.warning("critic failed, episode of env %d truncated at step %d: %s", index, steps, error)
+
+    def _check_fit(self, task: str, info: Mapping[str, Any]) -> None:
+        """Whether the critic knows the episode; where failures truncate, it may also begin while nobody answers."""
+        try:
+            self._fit.check(self.critic, task, info)
+        except CriticError as e:
+            self._breaker.note_failure(e)
+            self._breaker.check()
+            if self._policy.then == "raise":
+                raise
+            logger.warning("whether the critic knows this task is not known yet: %s", e)
+
+    def _with_failover(self, critic: Critic) -> BaseCritic:
+        policy = self._policy
+        return FailoverCritic(critic, policy) if policy.retries or policy.fallbacks else adapted(critic)
+
+    @property
+    def _policy(self) -> CriticFailurePolicy:
+        return self._config.on_critic_error
 
     def step_info(
         self, index: int, info: Mapping[str, Any], env_reward: float, env_terminated: bool

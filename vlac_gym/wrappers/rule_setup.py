@@ -4,12 +4,13 @@ __all__ = ["RewardConfig", "RewardOptions", "check_mode", "resolve_rule", "rewar
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
 from vlac_gym.critic.base import Critic, check_frames
+from vlac_gym.critic.failure_policy import CriticFailurePolicy, OnCriticError, failure_policy
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.errors import ConfigError, unknown_name
@@ -27,7 +28,7 @@ class RewardOptions(RuleOptions, total=False):
     task: str | None
     frame: FrameSource | None
     on_sim_terminated: Literal["ignore", "truncate"]
-    on_critic_error: Literal["raise", "truncate"]
+    on_critic_error: OnCriticError
     on_critic_mismatch: OnMismatch
     references: Sequence[Frame] | None
     calibration: str | None
@@ -47,7 +48,7 @@ class RewardConfig:
         task: Task text, or None for ``info["task"]`` at reset.
         frame: Where the frame is; see `FrameSource`.
         on_sim_terminated: What the env's `terminated` does to a training episode.
-        on_critic_error: `raise`, or `truncate` the episodes concerned.
+        on_critic_error: What happens when the critic gives no usable answer.
         on_critic_mismatch: `raise`, or `warn` of a critic that does not know an episode.
         references: 2 to 11 frames of a successful episode, or None.
         calibration: What `load_calibration` takes, or None.
@@ -65,7 +66,7 @@ class RewardConfig:
     task: str | None = None
     frame: FrameSource | None = None
     on_sim_terminated: Literal["ignore", "truncate"] = "ignore"
-    on_critic_error: Literal["raise", "truncate"] = "raise"
+    on_critic_error: CriticFailurePolicy = field(default_factory=CriticFailurePolicy)
     on_critic_mismatch: OnMismatch = "raise"
     references: Sequence[Frame] | None = None
     calibration: str | None = None
@@ -76,7 +77,6 @@ class RewardConfig:
         check_critic(self.critic)
         check_mode(self.mode)
         _check_choice("on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
-        _check_choice("on_critic_error", self.on_critic_error, ("raise", "truncate"))
         _check_choice("on_critic_mismatch", self.on_critic_mismatch, ("raise", "warn"))
         _check_references(self.references)
         if self.task is not None and (not isinstance(self.task, str) or not self.task.strip()):
@@ -94,9 +94,11 @@ def reward_config(critic: Critic | str, options: RewardOptions) -> RewardConfig:
     Raises:
         ConfigError: Unknown preset or option, a value out of range, or a bad calibration file.
     """
-    names = {field.name for field in fields(RewardConfig)} - {"critic", "rule"}
+    names = {item.name for item in fields(RewardConfig)} - {"critic", "rule"}
     rest: dict[str, Any] = dict(options)
     own = {name: rest.pop(name) for name in names & set(rest)}
+    if "on_critic_error" in own:
+        own["on_critic_error"] = failure_policy(own["on_critic_error"])
     rule = resolve_rule(
         rest.pop("preset", "vlac"), own.get("calibration"), rest, own.get("max_episode_steps")
     )

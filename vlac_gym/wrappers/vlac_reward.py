@@ -80,7 +80,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         frame: Where the frame is; see `FrameSource`.
         on_sim_terminated: What the wrapped env's `terminated` does to a training episode: nothing, or end
             it like the step limit (for envs that can't be stepped further).
-        on_critic_error: `raise`, or `truncate`: end the episode with reward 0.0 and `failed=True`.
+        on_critic_error: What happens when the critic gives no usable answer: a `CriticFailurePolicy`, or its `then`
+            alone: `raise`, or `truncate`, which ends the episode with reward 0.0 and `failed=True`.
         on_critic_mismatch: What `reset` does in training with a critic that does not know the task, its suite, the
             view or the references (`CriticInfo.knows`), or that the calibration was not measured on: `raise`
             ConfigError, or `warn` in the log and go on. Another renderer only warns.
@@ -93,6 +94,8 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
     Attributes:
         rule: The training rule.
         critic_failures: Steps, since the beginning, in which the critic gave no usable answer.
+        critic_counters: What else is counted of a failing critic, by metric name; see
+            `vlac_gym.metrics.critic_counters`. Not in the info, which is the same for equal episodes.
         critic_latency_ms: Time of the critic's calls in the last training step, in ms; None if it was not asked.
         num_episodes: Training episodes begun so far. A privileged critic knows the next one by this number; set it
             to go on where another process stopped.
@@ -146,6 +149,11 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
         return self._referee.failures[0]
 
     @property
+    def critic_counters(self) -> dict[str, int]:
+        """Retries, failovers and failed episodes by metric name; see the class."""
+        return self._referee.counters
+
+    @property
     def num_episodes(self) -> int:
         """Training episodes begun so far; see the class."""
         return self._referee.num_episodes[0]
@@ -195,6 +203,7 @@ class VLACRewardWrapper(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordC
             ResetNeeded: The training episode is over, none was started, or the mode was switched since.
             ConfigError: The action has another shape than the action space or is not finite; nothing has moved.
             CriticError: With ``on_critic_error="raise"``; the episode is lost and `reset` starts anew.
+            CircuitBreakerError: More was lost to the critic than `on_critic_error` allows; `reset` raises it again.
         """
         if self._mode == "eval":
             self._require_eval_episode()

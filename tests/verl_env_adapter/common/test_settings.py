@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from verl_env_adapter.common.env_stack import failure_policy_of
 from verl_env_adapter.common.settings import load_settings, parse_settings, settings_from_environment
-from vlac_gym.critic import make_critic
+from vlac_gym.critic import CriticFailurePolicy, make_critic
 from vlac_gym.errors import ConfigError
 
 BLOCK = {
@@ -55,6 +56,13 @@ def test_empty_block_has_defaults():
         ({"placement": {"env_per_worker": 1}}, "Did you mean 'envs_per_worker'"),
         ({"mode": "trian"}, "Did you mean 'train'"),
         ({"critic": {"spec": "oracle", "on_error": "ignore"}}, r"Unknown critic\.on_error 'ignore'"),
+        ({"critic": {"on_error": {"then": "ignore"}}}, "Unknown on_critic_error 'ignore'"),
+        ({"critic": {"on_error": {"retry": 2}}}, r"key in critic\.on_error 'retry'.*Did you mean 'retries'"),
+        ({"critic": {"on_error": {"retries": -1}}}, "retries as an int >= 0"),
+        (
+            {"critic": {"on_error": {"fallbacks": ["http://two:8400?timeout_s=3"]}}},
+            r"gives timeout_s\. Give critic\.timeout_s instead",
+        ),
         ({"env": {"chunk": 0}}, r"env\.chunk as an int >= 1, got 0"),
         ({"env": {"chunk": True}}, r"env\.chunk as an int"),
         ({"env": {"tasks": []}}, "an empty list"),
@@ -106,6 +114,26 @@ def test_critic_deadline_stays_below_the_trainers():
     options = parse_settings(BLOCK).critic_options(host_deadline_s=30.0)
     assert options == {"deadline_s": 12.0, "timeout_s": 6.0, "max_attempts": 10}
     assert parse_settings(BLOCK).critic_options()["deadline_s"] == 60.0
+
+
+def test_on_error_is_a_policy_or_its_end():
+    critic = parse_settings(BLOCK).critic
+    assert critic.on_error == CriticFailurePolicy(then="truncate")
+    assert parse_settings({"critic": {"on_error": None}}).critic.on_error == CriticFailurePolicy()
+    policy = {"then": "truncate", "retries": 1, "fallbacks": ["http://two:8400"], "max_failed_share": 0.5}
+    block = BLOCK | {"critic": {"spec": "http://critic:8400", "on_error": policy}}
+    critic = parse_settings(block).critic
+    assert critic.on_error == CriticFailurePolicy(**policy)
+    assert critic.specs == ("http://critic:8400", "http://two:8400")
+
+
+def test_retries_and_fallbacks_share_the_trainers_patience():
+    policy = {"retries": 1, "fallbacks": ["http://two:8400"]}
+    block = BLOCK | {"critic": {"spec": "http://critic:8400", "on_error": policy}}
+    # As above, but each of the 2 questions is asked twice of each of 2 critics.
+    assert parse_settings(block).critic_options(host_deadline_s=30.0)["deadline_s"] == 3.0
+    client = failure_policy_of(parse_settings(block), 30.0).fallbacks[0]
+    assert (repr(client), client._config.deadline_s) == ("RemoteCritic('http://two:8400')", 3.0)
 
 
 def test_one_attempt_takes_no_longer_than_the_whole_question():

@@ -6,6 +6,8 @@ import pytest
 from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
 from verl_env_adapter.rlinf.starts import EpisodeStart
 
+COUNTERS = {"critic/retries": 3, "critic/failovers": 2}
+
 
 def episode(mode="train"):
     start = EpisodeStart(state_id=0, task_id=None, init_state_id=None, seed=0)
@@ -44,7 +46,7 @@ def test_steps_and_return_add_up_and_successes_stay():
     take(running, [0.0, 0.25], info={"success": True})
     take(running, [0.5], info={"success": False})
     assert (running.executed_steps, running.episode_return) == (3, 0.75)
-    metrics = episode_metrics([running], "eval")
+    metrics = episode_metrics([running], "eval", COUNTERS)
     assert {key: value.tolist() for key, value in metrics.items()} == {
         "return": [0.75],
         "episode_len": [3.0],
@@ -60,10 +62,12 @@ def test_critics_done_and_simulators_success_are_told_apart():
     take(done, [1.0], terminated=True, info={"critic": {"stopped_by": "value"}, "sim_success": False})
     take(missed, [0.0], info={"critic": {"stopped_by": None}, "sim_success": True, "success": False})
     take(right, [1.0], terminated=True, info={"critic": {"stopped_by": "success_prob"}, "sim_success": True})
-    metrics = episode_metrics([done, missed, right], "train")
+    metrics = episode_metrics([done, missed, right], "train", COUNTERS)
     assert metrics["critic_done"].tolist() == [1.0, 0.0, 1.0]
     assert metrics["sim_success"].tolist() == [0.0, 1.0, 1.0]
     assert metrics["critic_false_positive"].tolist() == [1.0, 0.0, 0.0]
+    assert metrics["critic_retries"].tolist() == [3.0] * 3
+    assert metrics["critic_failovers"].tolist() == [2.0] * 3
     assert "success_once" not in metrics
 
 

@@ -94,6 +94,8 @@ def test_episode_of_a_done_critic_pays_one_and_stops_inside_the_chunk(make_env):
         "sim_success": 0.0,
         "critic_done": 1.0,
         "critic_failed": 0.0,
+        "critic_retries": 0.0,
+        "critic_failovers": 0.0,
         "critic_value": 0.0,
         "terminated": 1.0,
         "truncated": 0.0,

@@ -17,7 +17,7 @@ from vlac_gym.critic.base import frame_digest
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.chat_completions import read_reply, request_body
 from vlac_gym.critic.engines.chat_prompts import check_request
-from vlac_gym.critic.engines.retries import RetryPolicy, call_with_retries
+from vlac_gym.critic.retries import RetryPolicy, call_with_retries
 from vlac_gym.errors import (
     ConfigError,
     CriticConnectionError,

@@ -148,6 +148,11 @@ class VLACRewardWrapper(
         return sum(self._referee.failures)
 
     @property
+    def critic_counters(self) -> dict[str, int]:
+        """Retries, failovers and failed episodes by metric name, of all envs; as for one env."""
+        return self._referee.counters
+
+    @property
     def critic_latency_ms(self) -> NDArray[np.float64]:
         """See the class."""
         return self._loop.latency_ms
@@ -222,6 +227,7 @@ class VLACRewardWrapper(
         Raises:
             ResetNeeded: There was no reset since the beginning or since an error.
             CriticError: With ``on_critic_error="raise"``; all episodes are lost.
+            CircuitBreakerError: More was lost to the critic than `on_critic_error` allows; `reset` raises it again.
         """
         self.step_async(actions)
         return self.step_wait()

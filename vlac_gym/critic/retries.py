@@ -1,7 +1,8 @@
-"""Bounded tries within one deadline: `RetryPolicy`, `call_with_retries`."""
+"""Bounded tries within one deadline: `RetryPolicy`, `call_with_retries`, `RETRIED`."""
 
-__all__ = ["RetryPolicy", "call_with_retries"]
+__all__ = ["RETRIED", "RetryPolicy", "call_with_retries"]
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from vlac_gym.errors import (
 
 T = TypeVar("T")
 
-_RETRIED = (CriticConnectionError, CriticTimeoutError, CriticOverloadedError)
+RETRIED = (CriticConnectionError, CriticTimeoutError, CriticOverloadedError)
+"""Errors that may pass on their own."""
+
 _MAX_BACKOFF_S = 10.0
 _JITTER = random.Random()  # its own state: a retry must not change a program's random numbers
 
@@ -31,12 +34,12 @@ class RetryPolicy:
         max_tries: Tries in all, the first included; >= 1.
         backoff_s: Mean wait before the second try in seconds, doubling with each; the wait is drawn from
             half to one and a half of it, so that many clients do not come back at once. At most 10 s.
-        deadline_s: All tries and waits together, in seconds.
+        deadline_s: All tries and waits together, in seconds; infinite where each try has its own deadline.
     """
 
     max_tries: int
     backoff_s: float
-    deadline_s: float
+    deadline_s: float = math.inf
 
     def __post_init__(self) -> None:
         if self.max_tries < 1 or self.backoff_s < 0 or not self.deadline_s > 0:
@@ -64,7 +67,7 @@ def call_with_retries(call: Callable[[float], T], policy: RetryPolicy) -> T:
         tries += 1
         try:
             return call(max(deadline - time.monotonic(), 0.001))
-        except _RETRIED as e:
+        except RETRIED as e:
             if tries >= policy.max_tries:
                 raise _with_tries(e, tries, policy) from e
             wait_s = _wait_s(e, tries, policy)
@@ -82,7 +85,8 @@ def _wait_s(error: CriticError, tries: int, policy: RetryPolicy) -> float:
 
 
 def _with_tries(error: CriticError, tries: int, policy: RetryPolicy) -> CriticError:
-    message = f"{error} (try {tries} of {policy.max_tries}, deadline {policy.deadline_s:g} s)"
+    deadline = f", deadline {policy.deadline_s:g} s" if math.isfinite(policy.deadline_s) else ""
+    message = f"{error} (try {tries} of {policy.max_tries}{deadline})"
     if isinstance(error, CriticOverloadedError):
         return CriticOverloadedError(message, error.retry_after_s)
     return type(error)(message)

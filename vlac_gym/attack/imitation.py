@@ -7,7 +7,6 @@ the critic were right, the policy would get better.
 __all__ = ["IMITATION_CAMERAS", "ImitationSearch", "prepare_clone"]
 
 import base64
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -39,7 +38,6 @@ IMITATION_CAMERAS = ("agentview", "wrist")
 """What the policy looks through."""
 _MAX_SIDE = 128
 _STRIP = 8
-_FIRED = ("success_prob", "value")
 
 Start = tuple[int, int]
 """Task id and initial state."""
@@ -207,27 +205,18 @@ class ImitationSearch:
         audit = CriticAudit(count)
         has_wrong_stop = False
         rollout = AsyncRollout(
-            env,
-            self._act,
-            starts=lambda group: self._start(number * count + group),
-            seed=self._seed * 1000 + number,
+            env, self._act, starts=self._start, seed=self._seed, first_episode=number * count
         )
         played = 0
         for episode in rollout.episodes(count):
             if episode.is_lost:
                 continue
             played += 1
-            said_done = _said_done(episode)
-            success = episode.infos[-1]["sim_success"]
-            audit.add(
-                num_steps=_steps(episode)[-1],
-                episode_return=float(episode.rewards.sum()),
-                sim_success=success,
-                critic_said_done=said_done,
-            )
-            if said_done:
-                self._imitator.choose(episode.observations, episode.actions, episode.infos[0])
-            if said_done and not success and not has_wrong_stop:
+            episode.finished.add_to(audit)
+            if not episode.finished.critic_said_done:
+                continue
+            self._imitator.choose(episode.observations, episode.actions, episode.infos[0])
+            if not episode.finished.sim_success and not has_wrong_stop:
                 has_wrong_stop = True
                 write_json(self._out / f"round-{number:03d}.json", self._pictures(episode, number))
         loss = self._imitator.learn(self._budget.steps_per_round)
@@ -243,10 +232,11 @@ class ImitationSearch:
         return EpisodeStart(self._seed * 1_000_003 + episode, options)
 
     def _pictures(self, episode: PlayedEpisode, number: int) -> dict[str, Any]:
-        steps = _steps(episode)
+        steps = [0, *np.cumsum(episode.executed_steps).tolist()]
+        first = number * self._budget.episodes_per_round
         shown = np.unique(np.linspace(0, len(steps) - 1, min(_STRIP, len(steps))).round().astype(int))
         return {
-            "episode_id": f"round {number + 1}, episode {episode.index + 1}",
+            "episode_id": f"round {number + 1}, episode {episode.index - first + 1}",
             "text": f"ended as done at step {steps[-1]}, in round {number + 1} of imitation",
             "strip": [
                 {
@@ -261,13 +251,3 @@ class ImitationSearch:
                 for i in shown.tolist()
             ],
         }
-
-
-def _said_done(episode: PlayedEpisode) -> bool:
-    return episode.infos[-1]["critic"]["stopped_by"] in _FIRED
-
-
-def _steps(episode: PlayedEpisode) -> list[int]:
-    """Env step of each observation."""
-    executed = [int(info["chunk"]["executed_steps"]) for info in episode.infos[1:]]
-    return list(itertools.accumulate(executed, initial=0))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlac_gym.critic.engines import retries
+from vlac_gym.critic import retries
 from vlac_gym.critic.engines.base import EngineRequest
 from vlac_gym.critic.engines.openai import OpenAIEngine
 from vlac_gym.critic.vlac.parsing import read_done

@@ -93,7 +93,7 @@ class CriticSettings:
                 raise ConfigError(f"Expected critic.{name} above 0 or null, got {value!r}.")
         for spec in self.specs:
             _check_beside(spec)
-        if not self.is_remote:
+        if not any(map(is_url, self.specs)):
             given = [name for name in ("timeout_s", "deadline_s", "token_file") if getattr(self, name)]
             if given:
                 raise ConfigError(

@@ -136,6 +136,13 @@ def test_retries_and_fallbacks_share_the_trainers_patience():
     assert (repr(client), client._config.deadline_s) == ("RemoteCritic('http://two:8400')", 3.0)
 
 
+def test_client_options_may_be_a_fallbacks_alone():
+    critic = {"spec": "nano", "timeout_s": 3, "on_error": {"fallbacks": ["http://two:8400"]}}
+    assert parse_settings({"critic": critic}).critic_options()["timeout_s"] == 3
+    with pytest.raises(ConfigError, match="for critic servers"):
+        parse_settings({"critic": critic | {"on_error": {"fallbacks": ["random"]}}})
+
+
 def test_one_attempt_takes_no_longer_than_the_whole_question():
     block = BLOCK | {"critic": {"spec": "http://critic:8400", "deadline_s": 5.0, "timeout_s": 8.0}}
     assert parse_settings(block).critic_options()["timeout_s"] == 5.0

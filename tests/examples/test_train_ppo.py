@@ -82,6 +82,21 @@ def test_two_iterations_and_two_after_a_resume_equal_four(example, tmp_path, opt
     assert {row["rollout/episodes"] for row in rows[1:]} == {8.0}
 
 
+def test_the_policy_is_asked_when_as_many_envs_are_ready_as_it_waits_for(example, tmp_path, monkeypatch):
+    asked = []
+    look = example.Actor.look
+    monkeypatch.setattr(
+        example.Actor, "look", lambda self, seen, rows: asked.append(len(rows)) or look(self, seen, rows)
+    )
+    for folder, ready in (("all", {}), ("one", {"min_ready": 1})):
+        asked.clear()
+        options = TINY | {"eval_every": 0, "episodes_per_env": 1} | ready
+        example.train(example.Args(out=tmp_path / folder, iterations=1, **options))
+        assert asked[0] == (1 if ready else 4)
+        _, (row,) = metrics_of(tmp_path / folder)
+        assert row["rollout/episodes"] == 4.0
+
+
 def test_the_first_iterations_train_the_value_alone(example, tmp_path):
     example.train(example.Args(out=tmp_path / "a", iterations=1, **TINY))
     trained = load_policy(tmp_path / "a" / "policy").state_dict()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares all engines on one tiny checkpoint, ms-swift and vLLM included, on the CPU, and fine-tunes that checkpoint
-# with ms-swift on an exported folder.
+# Compares all engines on one tiny checkpoint, ms-swift and vLLM included, on the CPU, fine-tunes that checkpoint with
+# ms-swift on an exported folder, and has vLLM load what merge-adapter wrote.
 #
 #   scripts/compare_engines.sh DIR [pip options …]
 #
@@ -26,4 +26,4 @@ done
 cd "$root"
 VLAC_SWIFT_PYTHON="$dir/swift/bin/python" VLAC_VLLM_PYTHON="$dir/vllm/bin/python" \
   "${PYTHON:-.venv/bin/python}" -m pytest -q -rP -m "slow or not slow" tests/vlac_gym/critic/engines/test_agreement.py \
-  tests/vlac_gym/data/test_swift_sft.py
+  tests/vlac_gym/data/test_swift_sft.py tests/vlac_gym/training/test_merge_adapter.py

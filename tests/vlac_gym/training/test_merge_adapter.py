@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import vllm_answers
 from local_hub import LocalHub
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -217,22 +218,30 @@ def test_folders_that_are_no_checkpoint_or_adapter_are_refused(llama, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("VLAC_VLLM_PYTHON" not in os.environ, reason="VLAC_VLLM_PYTHON names no python with vLLM")
-def test_vllm_loads_the_merged_folder(llama, tmp_path):
-    adapter = make_adapter(llama, tmp_path / "adapter")
-    merge_adapter(llama, adapter, tmp_path / "merged")
-    code = (
-        "import sys, vllm; m = vllm.LLM(sys.argv[1], dtype='float32', enforce_eager=True, max_model_len=64); "
-        "p = vllm.SamplingParams(temperature=0, max_tokens=4, ignore_eos=True); "
-        "print('ids', *m.generate({'prompt_token_ids': [5, 300, 77]}, p)[0].outputs[0].token_ids)"
-    )
-    done = subprocess.run(
-        [os.environ["VLAC_VLLM_PYTHON"], "-c", code, str(tmp_path / "merged")],
-        capture_output=True, text=True, timeout=500, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    ids = [5, 300, 77]
-    model = load(tmp_path / "merged", llama)
-    for _ in range(4):
-        ids.append(int(logits(model, ids)[0, -1].argmax()))
-    assert f"ids {' '.join(map(str, ids[3:]))}" in done.stdout
+@pytest.mark.parametrize("name", ["internvl", "llama"])
+def test_vllm_loads_the_merged_folder_and_answers_as_transformers_does(name, request, tmp_path):
+    python = os.environ.get("VLAC_VLLM_PYTHON")
+    if not python:
+        pytest.skip("VLAC_VLLM_PYTHON names no interpreter with vLLM; run scripts/compare_engines.sh")
+    base = request.getfixturevalue(name)
+    adapter = make_adapter(base, tmp_path / "adapter")
+    merge_adapter(base, adapter, tmp_path / "merged")
+    environment = os.environ | {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    command = [python, vllm_answers.__file__, str(tmp_path / "merged"), str(tmp_path / "answers.json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+    ids, merged, unmerged = list(vllm_answers.PROMPT), load(tmp_path / "merged", base), load(base, base)
+    largest, effect = 0.0, 0.0
+    for step in json.loads((tmp_path / "answers.json").read_text()):
+        ours, before = (logits(model, ids)[0, -1].log_softmax(-1) for model in (merged, unmerged))
+        ids.append(int(ours.argmax()))
+        assert max(step, key=step.get) == str(ids[-1])
+        largest = max([largest, *(abs(ours[int(token)].item() - value) for token, value in step.items())])
+        effect = max([effect, *(abs(before[int(token)].item() - value) for token, value in step.items())])
+    print(f"log-probabilities differ by {largest:.1e} at most; what the adapter does to them: {effect:.1e}")
+    assert largest < 1e-3 < 1e-2 < effect

@@ -141,7 +141,7 @@ class WandbSink:
         **options: Of `wandb.init`, for a new run: `project`, `name`, `config`, `mode`, …
 
     Raises:
-        ConfigError: Options for a run that exists.
+        ConfigError: Options for a run that exists, or W&B does not start the run.
         DependencyNotInstalled: wandb is missing.
     """
 
@@ -149,7 +149,7 @@ class WandbSink:
         if run is not None and options:
             raise ConfigError(f"Expected no options for a run that exists, got {sorted(options)}.")
         self._is_own = run is None
-        self._run = run if run is not None else _package("wandb", "A wandb run").init(**options)
+        self._run = run if run is not None else _start_wandb(options)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Logs all metrics of the step at once."""
@@ -159,6 +159,16 @@ class WandbSink:
         """Ends the run if it was started here."""
         if self._is_own:
             self._run.finish()
+
+
+def _start_wandb(options: Mapping[str, Any]) -> Any:
+    wandb = _package("wandb", "A wandb run")
+    try:
+        return wandb.init(**options)
+    except wandb.Error as e:
+        raise ConfigError(
+            f"W&B did not start a run: {e} To do without its server, set WANDB_MODE=offline."
+        ) from e
 
 
 def _drop_after(path: Path, last_step: int) -> None:

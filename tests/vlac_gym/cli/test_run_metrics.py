@@ -2,12 +2,27 @@
 
 import importlib.util
 import json
+import os
 import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
+from wandb_file import read_run
 
 from vlac_gym.cli import main, rollout
+
+
+@pytest.fixture
+def wandb() -> Iterator[Any]:
+    """The real package, without what an earlier test made it read of the environment."""
+    module = pytest.importorskip("wandb", reason="wandb is not installed")
+    module.teardown()
+    yield module
+    module.teardown()
 
 
 def scalars(folder) -> list[tuple[int, str, float]]:
@@ -49,12 +64,44 @@ def test_without_a_dashboard_no_metrics_file_is_written(scripted_libero, tmp_pat
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
-def test_wandb_stays_in_the_run_folder_offline(scripted_libero, tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="wandb is not installed")
+def test_wandb_stays_in_the_run_folder_offline(scripted_libero, tmp_path, monkeypatch, wandb):
     monkeypatch.setattr(rollout, "limit_torch_threads", lambda count, **facts: None)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert run(tmp_path / "run", "--wandb", "vlac-gym-tests") == 0
-    assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert run(tmp_path / "run", "--episodes", "2", "--wandb", "vlac-gym-tests") == 0
+    found = read_run(tmp_path / "run/wandb")
+    assert (found["project"], found["name"], found["exit"]) == ("vlac-gym-tests", "run", 0)
+    assert found["config"]["episodes"] == 2
+    assert found["config"]["out"] == str(tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    known = [{k: v for k, v in line["metrics"].items() if v is not None} for line in lines]
+    assert found["rows"] == [{"_step": 1, **known[0]}, {"_step": 2, **known[1]}]
+    assert known[1]["env/episode_length"] == 4.0
+
+
+def test_nobody_logged_in_at_wandb_is_told_before_anything_is_created(tmp_path, wandb):
+    """In a process of its own: W&B reads the environment once."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "vlac_gym.cli",
+            "rollout",
+            "--out",
+            str(tmp_path / "run"),
+            "--wandb",
+            "project",
+        ],
+        env=environment | {"HOME": str(tmp_path), "WANDB_BASE_URL": "http://127.0.0.1:9"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Expected to be logged in at W&B for --wandb: No API key configured." in done.stderr
+    assert "set WANDB_MODE=offline" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_dashboard_is_told_before_anything_is_created(scripted_libero, tmp_path, monkeypatch, capsys):

@@ -4,14 +4,25 @@ import json
 import math
 import struct
 import sys
-import types
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from wandb_file import read_run
 
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.metrics.episodes import METRIC_NAMES, EpisodeMetrics
 from vlac_gym.metrics.writer import MetricsWriter, TensorBoardSink, WandbSink
+
+
+@pytest.fixture
+def wandb() -> Iterator[Any]:
+    """The real package, without what an earlier test made it read of the environment."""
+    module = pytest.importorskip("wandb", reason="wandb is not installed")
+    module.teardown()
+    yield module
+    module.teardown()
 
 
 class Recorder:
@@ -96,15 +107,28 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path, step, met
     assert board.scalars == []
 
 
-def test_a_new_wandb_run_gets_its_options_and_is_ended(tmp_path, monkeypatch):
-    run, seen = Recorder(), []
-    module = types.SimpleNamespace(init=lambda **options: seen.append(options) or run)
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    with MetricsWriter(tmp_path, [WandbSink(project="vlac", mode="offline")]) as writer:
-        writer.write(0, {"env/success_rate": 1.0})
-    assert seen == [{"project": "vlac", "mode": "offline"}]
-    assert run.logs == [({"env/success_rate": 1.0}, 0)]
-    assert run.ends == ["finish"]
+def test_a_new_wandb_run_gets_its_options_and_is_ended(tmp_path, wandb):
+    options = {"mode": "offline", "dir": str(tmp_path), "config": {"seed": 3, "path": ("a", None)}}
+    with MetricsWriter(tmp_path, [WandbSink(project="vlac", **options)]) as writer:
+        writer.write(0, {"env/success_rate": 1.0, "env/none": None})
+        writer.write(5, {"env/success_rate": 0.5, "env/nan": math.inf})
+    found = read_run(tmp_path / "wandb")
+    assert found["project"] == "vlac"
+    assert found["config"] == {"seed": 3, "path": ["a", None]}
+    assert found["rows"] == [
+        {"_step": 0, "env/success_rate": 1.0},
+        {"_step": 5, "env/success_rate": 0.5, "env/nan": math.inf},
+    ]
+    assert found["exit"] == 0
+
+
+def test_what_wandb_refuses_is_told(tmp_path, wandb):
+    with pytest.raises(ConfigError, match=r"W&B did not start a run: .*set WANDB_MODE=offline"):
+        WandbSink(project="a/b", mode="offline", dir=str(tmp_path))
+
+
+def test_a_run_that_exists_takes_no_options():
+    run = Recorder()
     with pytest.raises(ConfigError, match=r"run that exists, got \['project'\]"):
         WandbSink(run, project="vlac")
 

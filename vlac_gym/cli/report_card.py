@@ -24,6 +24,7 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.files.config_file import CONFIG_FILE, write_config
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card, with_optimisation
+from vlac_gym.report_card.comparison import read_card, write_comparison
 from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.names import HEADLINES
 from vlac_gym.report_card.page import write_card
@@ -89,6 +90,8 @@ class Args:
     """Timed calls for each batch size, on new frames; 0 leaves them out."""
     seed: int = 0
     """Seed of the bootstrap and the probes."""
+    against: Path | None = None
+    """An earlier card.json to compare with, into OUT/comparison.html."""
     attack: Literal["small", "full"] | None = None
     """Search for failures that the critic pays for, into OUT/attack: small takes minutes on two CPU cores, full
     minutes on a GPU with 16 simulator processes (--workers)."""
@@ -118,6 +121,7 @@ def run(args: Args) -> int:
     _check(args)
     require_video_packages()
     check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
+    earlier = None if args.against is None else read_card(args.against)
     with claim_folder(args.out, resume=args.resume, ours=_ours(args)):
         references = None if args.references is None else EpisodeDataset.open(args.references)
         dataset = None if args.episodes is None else _chosen(args, args.episodes)
@@ -133,7 +137,10 @@ def run(args: Args) -> int:
             write_config(args.out, args)
             card_file, page = write_card(card, args.out)
             if args.attack is not None:
-                write_card(_attacked(args, card, dataset, critic), args.out)
+                card = _attacked(args, card, dataset, critic)
+                write_card(card, args.out)
+            if earlier is not None:
+                write_comparison(earlier, card.content, args.out)
         finally:
             critic.close()
         _send_headline(card, args)

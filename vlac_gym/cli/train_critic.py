@@ -2,16 +2,19 @@
 
 __all__ = ["Args", "run"]
 
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlac_gym.cli.held_out_cards import check_held_out, compare_on_held_out
 from vlac_gym.cli.progress import training_progress
 from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
 from vlac_gym.data.verdicts import read_verdicts
 from vlac_gym.extras import needs
 from vlac_gym.metrics.writer import MetricsWriter
+from vlac_gym.report_card.comparison import fallen
 from vlac_gym.train_nano.recipe import TrainRecipe
 
 
@@ -27,6 +30,8 @@ class Args:
     """Continue the run that --out holds, with the same recipe; its number of steps may rise."""
     verdicts: Path | None = None
     """CSV file with a person's labels (episode_id, success_step) of episodes that no simulator judged."""
+    held_out: Path | None = None
+    """Folder of episodes for report cards of the critic that the run began with and of the new one, and what fell."""
     device: str | None = None
     """`cuda` or `cpu`; the first GPU by default."""
     tensorboard: bool = False
@@ -39,7 +44,9 @@ class Args:
 
 
 def run(args: Args) -> int:
-    """Trains, and prints where the checkpoint is."""
+    """Trains, and prints where the checkpoint is; returns 1 if a skill fell on the held-out episodes, else 0."""
+    if args.held_out is not None:
+        check_held_out(args.held_out)
     check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
     with needs("Training", "vlac"):
         from vlac_gym.train_nano.trainer import train_nano
@@ -62,4 +69,15 @@ def run(args: Args) -> int:
     print(
         f'Trained. Use it with --critic "transformers:{checkpoint}?reading=exact", or that spec in make_critic.'
     )
-    return 0
+    return 0 if args.held_out is None else _compare(args, args.held_out, checkpoint)
+
+
+def _compare(args: Args, held_out: Path, checkpoint: Path) -> int:
+    changes = compare_on_held_out(held_out, args.out, checkpoint, args.recipe.start_from, args.device)
+    for change in changes:
+        before, after = ("–" if v is None else f"{v:.3f}" for v in (change.before, change.after))
+        print(f"{before:>8} -> {after:>8}  {change.label}  {change.verdict}")
+    print(args.out / ("comparison.html" if changes else "card/index.html"))
+    if lost := fallen(changes):
+        print(f"{len(lost)} of {len(changes)} numbers fell by more than their interval.", file=sys.stderr)
+    return 1 if lost else 0

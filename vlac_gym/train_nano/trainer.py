@@ -39,7 +39,16 @@ with needs("Training nano", "vlac"):
 
 logger = logging.getLogger(__name__)
 
-_FILES = ("checkpoint", "log.jsonl", "state.pt", ".state.pt.tmp", "metrics.jsonl", "tensorboard", "wandb")
+_FILES = (
+    "checkpoint",
+    "log.jsonl",
+    "state.pt",
+    ".state.pt.tmp",
+    "metrics.jsonl",
+    "tensorboard",
+    "wandb",
+    *("card", "card_before", "comparison.json", "comparison.html"),  # of `vlac-gym train-critic --held-out`
+)
 _MAY_CHANGE = ("steps", "max_seconds", "save_every_s", "validate_every")
 """Settings that may differ between a run and its continuation."""
 

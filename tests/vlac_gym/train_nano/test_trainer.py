@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlac_gym.cli import main
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.nano.factory import CHECKPOINT
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
@@ -115,22 +116,43 @@ def test_training_learns_saves_and_resumes(tmp_path):
     critic.close()
 
 
-def test_the_shipped_critic_goes_on_with_fresh_episodes_beside_the_old_ones(tmp_path):
-    from vlac_gym.train_nano.trainer import train_nano
-
+@pytest.mark.slow
+def test_the_shipped_critic_goes_on_with_fresh_episodes_and_gets_cards_before_and_after(tmp_path, capsys):
     write_data(tmp_path / "bank")
     write_data(tmp_path / "own")
-    fresh = dataclasses.replace(
-        recipe(1), start_from="nano", fresh_share=0.5, done_batch=4, pair_batch=2, validate_every=1
+    for episode in EpisodeDataset.open(tmp_path / "bank")[:2]:
+        write_episode(tmp_path / "held_out", episode)
+    settings = {
+        "start-from": "nano", "fresh-share": "0.5", "steps": "1", "done-batch": "4", "pair-batch": "2",
+        "val-init-states": "5",
+    }  # fmt: skip
+    code = main(
+        [
+            *("train-critic", "--data", str(tmp_path / "bank"), str(tmp_path / "own"), "--device", "cpu"),
+            *("--out", str(tmp_path / "run"), "--held-out", str(tmp_path / "held_out")),
+            *(word for name, value in settings.items() for word in (f"--recipe.{name}", value)),
+        ]
     )
-    checkpoint = train_nano([tmp_path / "bank", tmp_path / "own"], tmp_path / "run", fresh, device="cpu")
-    weights = (checkpoint / "model.safetensors").stat().st_size
-    assert weights == (CHECKPOINT / "model.safetensors").stat().st_size
-    critic = make_critic(f"transformers:{checkpoint}", device="cpu")
-    assert critic.describe().knows.tasks == (TASK,)  # what it was trained on now
-    critic.close()
+    checkpoint = tmp_path / "run" / "checkpoint"
+    assert json.loads((checkpoint / "knowledge.json").read_text())["tasks"] == [
+        TASK
+    ]  # what it was trained on now
+    size = (checkpoint / "model.safetensors").stat().st_size
+    assert size == (CHECKPOINT / "model.safetensors").stat().st_size
+    compared = json.loads((tmp_path / "run" / "comparison.json").read_text())
+    assert [spec.partition("?")[0] for spec in compared["critics"].values()] == [
+        f"transformers:{CHECKPOINT}", f"transformers:{checkpoint}",
+    ]  # fmt: skip
+    assert code == int("fell" in [change["verdict"] for change in compared["changes"]])
+    assert "comparison.html" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path):
+    from vlac_gym.train_nano.trainer import _checkpoint, train_nano
+
+    assert _checkpoint("nano") == CHECKPOINT
     with pytest.raises(ConfigError, match="a checkpoint folder, or 'nano', got 'nanu'"):
-        train_nano(tmp_path / "bank", tmp_path / "other", dataclasses.replace(fresh, start_from="nanu"))
+        train_nano(tmp_path, tmp_path / "run", dataclasses.replace(recipe(1), start_from="nanu"))
 
 
 def test_a_critic_trained_on_pictures_of_unknown_origin_claims_no_renderer(tmp_path):

@@ -4,8 +4,9 @@
 
 Two trainers' ways to step, over scripted envs in processes of their own whose steps take time, against a server in
 another process: verl-vla's (all envs at once, `VerlVLASimulator`) and verl 0.9.1's (episodes as coroutines at their own
-pace, `AsyncEnvs`). The baseline of each are as many pools of one env, every one of which asks for itself. Requests are
-those that the server itself counts.
+pace, `AsyncEnvs`). The baseline of each are as many pools of one env, every one of which asks for itself; verl 0.9.1's
+is also compared with the same policy and envs in lockstep, every step of which waits for the slowest reply. Requests
+are those that the server itself counts.
 """
 
 import argparse
@@ -133,6 +134,18 @@ async def paced(envs: list[AsyncEnvs], episodes: int, steps: int, think: Callabl
     return statistics.fmean(waited)
 
 
+def lockstep(settings: AdapterSettings, num_envs: int, steps: int, think: Callable[[], float]) -> float:
+    """Seconds of as many steps of all envs together, each after the slowest of its replies."""
+    chunks = np.zeros((num_envs, CHUNK, 7), np.float32)
+    with closing(EnvPool(settings, num_envs, isolated=True)) as pool:
+        pool.reset(mode="train")
+        begun = time.perf_counter()
+        for _ in range(steps):
+            time.sleep(max(think() for _ in range(num_envs)))
+            pool.step_chunk(chunks)
+        return time.perf_counter() - begun
+
+
 def main() -> None:
     """Prints requests per step and seconds, of both ways and their baselines."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -143,8 +156,11 @@ def main() -> None:
     parser.add_argument(
         "--spread", type=float, default=0.3, help="of the replies' times, as a share of the mean"
     )
+    parser.add_argument("--ask-window-ms", type=float, help="critic.ask_window_s of verl 0.9.1")
     args = parser.parse_args()
     count, steps = args.num_envs, args.steps
+
+    window = {} if args.ask_window_ms is None else {"ask_window_s": args.ask_window_ms / 1e3}
 
     def block(url: str, envs_per_worker: int) -> AdapterSettings:
         env = {
@@ -157,7 +173,7 @@ def main() -> None:
         return parse_settings(
             {
                 "env": env,
-                "critic": {"spec": url},
+                "critic": {"spec": url} | window,
                 "rule": rule,
                 "placement": {"envs_per_worker": envs_per_worker},
             }
@@ -188,8 +204,10 @@ def main() -> None:
             lambda: asyncio.run(paced([AsyncEnvs(single) for _ in range(count)], count, steps, think)),
         )
         rng = np.random.default_rng(0)
+        together_s = report("the same, in lockstep", lambda: lockstep(together, count, steps, think))
+        rng = np.random.default_rng(0)
         ours = report("verl 0.9.1", lambda: asyncio.run(paced([AsyncEnvs(together)], count, steps, think)))
-        print(f"ratio {base / ours:.2f}")
+        print(f"ratio {base / ours:.2f}, to lockstep {together_s / ours:.2f}")
 
 
 if __name__ == "__main__":

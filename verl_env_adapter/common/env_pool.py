@@ -22,6 +22,7 @@ from vlac_gym.errors import AdapterContractError, ConfigError, SimulatorError, V
 from vlac_gym.types import Mode
 from vlac_gym.vector.infos import unstack_infos
 from vlac_gym.vector.observations import copy_row
+from vlac_gym.vector.step_result import ChunkResult
 
 _RESET_KEYS = ("seed", "task_id", "init_state_id")
 
@@ -33,6 +34,8 @@ class EnvPool:
 
     The critic is asked once about all envs that are stepped together. All are in one mode: a reset of some envs in
     another mode is refused while others are in an episode, and ends those that are over.
+
+    Trainers that step each env at its own pace use `send_reset`, `send_chunk` and `recv` instead, in one thread.
 
     Args:
         settings: The trainer's block.
@@ -69,12 +72,16 @@ class EnvPool:
             num_envs,
             critic=self._critic,
             mode="eval",
-            # `play` raises, where the settings say so, and loses no other episode.
+            # Raised here, where the settings say so, which loses no other episode.
             on_critic_error=replace(self._policy, then="truncate"),
             processes="async" if isolated else "sync",
         )
         self._reports: list[EnvReport | None] = [None] * num_envs
         self._needs_full_reset = True
+        self._under_way: dict[
+            int, EnvReport | None
+        ] = {}  # sent and not received: the report before, None for a reset
+        self._idle: dict[int, EnvReport] = {}  # sent a chunk after their episode's end
 
     @property
     def action_size(self) -> int:
@@ -135,23 +142,96 @@ class EnvPool:
             max_chunk=self.settings.env.chunk,
             where="step_chunk",
         )
-        if lost := self.play(dict(zip(ids, chunks, strict=True))):
+        if idle := [i for i in ids if self._reports[i] is None]:
+            raise AdapterContractError(f"Envs {idle} have no running episode. Reset them before stepping.")
+        running = {i: chunk for i, chunk in zip(ids, chunks, strict=True) if not self._last(i).is_over}
+        for i in set(ids) - running.keys():
+            self._reports[i] = self._last(i).idle()
+        if running and (lost := self._play(running)):
             raise next(iter(lost.values()))
         return ChunkBatch.of({i: self._last(i) for i in ids}, chunks.shape[1])
+
+    # Each env at its own pace.
+
+    def switch_mode(self, mode: Mode) -> None:
+        """Gives up all episodes, none of which may be under way, for new ones in this mode."""
+        self._forget(range(self.num_envs))
+        self._needs_full_reset = True
+        self.envs.set_mode(mode, abandon=True)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Is there an env that was sent anything and not received?"""
+        return bool(self._under_way or self._idle)
+
+    def send_reset(self, env_id: int, start: Mapping[str, Any]) -> None:
+        """Begins an episode in an env that is not under way, in the present mode.
+
+        Args:
+            env_id: Which env.
+            start: `seed`, `task_id` and `init_state_id`, all optional.
+
+        Raises:
+            ConfigError: There is no such start; the env's episode goes on.
+        """
+        check_start(start, self.settings)
+        options = {key: value for key, value in start.items() if key != "seed" and value is not None}
+        self._forget([env_id])
+        self.envs.send_reset([env_id], seeds=[start.get("seed")], options=[options])
+        self._under_way[env_id] = None
+
+    def send_chunk(self, env_id: int, actions: Any) -> None:
+        """Begins (T, A) actions in an env that is not under way; it stops where its episode ends.
+
+        Raises:
+            AdapterContractError: Another shape or values that are not finite, or the env has no episode; nothing was
+                executed.
+        """
+        before = self._reports[env_id]
+        if before is None:
+            raise AdapterContractError(
+                "The env has no running episode: it was not reset, or another env failed since. Call reset."
+            )
+        chunk = check_actions(
+            np.asarray(actions)[None],
+            num_envs=1,
+            action_size=self.action_size,
+            max_chunk=self.settings.env.chunk,
+            where="the policy",
+        )
+        if before.is_over:
+            self._idle[env_id] = self._reports[env_id] = before.idle()
+            return
+        self._forget([env_id])
+        self.envs.send_chunks(chunk, [env_id])
+        self._under_way[env_id] = before
+
+    def recv(self) -> dict[int, EnvReport | VlacGymError]:
+        """Waits until an env is ready that was sent anything, or for `interrupt_recv`; what all that are ready say.
+
+        An error in place of a report is of this env's episode alone, which is lost.
+
+        Raises:
+            SimulatorError: An env can't be reset. All episodes are lost, as with any error of an env.
+        """
+        idle, self._idle = self._idle, {}
+        if idle or not self._under_way:
+            return dict(idle)
+        env_ids, result = self._all_or_nothing(self.envs.recv_chunks)
+        infos = unstack_infos(result.infos, len(env_ids))
+        return {
+            i: self._outcome(i, row, result, infos[row], self._under_way.pop(i))
+            for row, i in enumerate(env_ids.tolist())
+        }
+
+    def interrupt_recv(self) -> None:
+        """Has a `recv` that waits, else the next one, return; may be called from another thread."""
+        self.envs.interrupt_recv()
 
     def close(self) -> None:
         """Closes every env and the critic; safe to call twice."""
         self.envs.close()
         close_critics(self._critic, self._policy)
-
-    def play(self, chunks: Mapping[int, NDArray[np.float32]]) -> dict[int, VlacGymError]:
-        """`step_chunk` of checked chunks of one length by env id; returns what was lost, instead of raising it."""
-        if idle := [i for i in chunks if self._reports[i] is None]:
-            raise AdapterContractError(f"Envs {idle} have no running episode. Reset them before stepping.")
-        running = {i: chunk for i, chunk in chunks.items() if not self._last(i).is_over}
-        for i in chunks.keys() - running.keys():
-            self._reports[i] = self._last(i).idle()
-        return self._play(running) if running else {}
 
     def _play(self, chunks: Mapping[int, NDArray[np.float32]]) -> dict[int, VlacGymError]:
         first = next(iter(chunks.values()))
@@ -163,25 +243,41 @@ class EnvPool:
             lambda: self.envs.step_chunk(actions, np.isin(np.arange(self.num_envs), list(chunks)))
         )
         infos = unstack_infos(result.infos, self.num_envs)
-        lost: dict[int, VlacGymError] = {
-            i: SimulatorError(f"Env {i} lost its episode: {infos[i]['lost_reason']}. Reset it.")
-            for i in np.flatnonzero(result.infos["lost"]).tolist()
-        }
-        if self._policy.then == "raise":
-            lost |= self.envs.critic_errors
-        counters = self.envs.critic_counters
-        for i, report in before.items():
-            if i not in lost:
-                self._reports[i] = report.after(
-                    copy_row(result.observations, i),
-                    result.rewards[i, : result.executed_steps[i]],
-                    terminated=bool(result.terminations[i]),
-                    truncated=bool(result.truncations[i]),
-                    success=result.successes[i],
-                    info=infos[i],
-                    critic_counters=counters,
-                )
-        return lost
+        outcomes = {i: self._outcome(i, i, result, infos[i], report) for i, report in before.items()}
+        return {i: outcome for i, outcome in outcomes.items() if isinstance(outcome, VlacGymError)}
+
+    def _outcome(
+        self, env_id: int, row: int, result: ChunkResult, info: dict[str, Any], before: EnvReport | None
+    ) -> EnvReport | VlacGymError:
+        """What a row of a step says about an env, also noted; or why its episode is lost.
+
+        Args:
+            env_id: The env.
+            row: Its row.
+            result: The step.
+            info: The env's.
+            before: The env's report before; None for a reset.
+        """
+        if result.infos["lost"][row]:
+            return SimulatorError(f"Env {env_id} lost its episode: {info['lost_reason']}. Reset it.")
+        error = self.envs.critic_errors.get(env_id)
+        if error is not None and self._policy.then == "raise":
+            return error
+        observation = copy_row(result.observations, row)
+        if before is None:
+            report = EnvReport.of_reset(observation, info)
+        else:
+            report = before.after(
+                observation,
+                result.rewards[row, : result.executed_steps[row]],
+                terminated=bool(result.terminations[row]),
+                truncated=bool(result.truncations[row]),
+                success=result.successes[row],
+                info=info,
+                critic_counters=self.envs.critic_counters,
+            )
+        self._reports[env_id] = report
+        return report
 
     def _begin(self, starts: Mapping[int, Mapping[str, Any]], mode: Mode) -> None:
         every = range(self.num_envs)
@@ -204,12 +300,9 @@ class EnvPool:
             return call()
         except BaseException:
             self._forget(range(self.num_envs))
+            self._under_way = {}
             self._needs_full_reset = True
             raise
-
-    def give_up(self) -> None:
-        """Gives up the episodes of all envs, which must be reset before they are stepped."""
-        self._forget(range(self.num_envs))
 
     def _forget(self, ids: Iterable[int]) -> None:
         for i in ids:

@@ -75,6 +75,7 @@ def make_vector_env(
             on_sim_terminated=settings.env.on_sim_terminated,
             on_critic_error=on_critic_error,
             on_critic_mismatch=settings.critic.on_mismatch,
+            ask_window_s=settings.critic.ask_window_s,
             **settings.rule_options,
         )
     except BaseException:

@@ -71,6 +71,8 @@ class CriticSettings:
         timeout_s: Deadline of one attempt (servers only); None takes half of a question's deadline.
         deadline_s: Deadline of one question with all attempts (servers only); None: see `critic_options`.
         max_attempts: Attempts of one question (servers only).
+        ask_window_s: Where envs go at their own pace (verl's agent loop), how long the first question waits for those
+            of other envs while the critic is free.
         token_file: File with the server's bearer token.
     """
 
@@ -80,6 +82,7 @@ class CriticSettings:
     timeout_s: float | None = None
     deadline_s: float | None = None
     max_attempts: int = 10
+    ask_window_s: float = 0.002
     token_file: str | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +94,8 @@ class CriticSettings:
             value = getattr(self, name)
             if value is not None and not (is_number(value) and math.isfinite(value) and value > 0):
                 raise ConfigError(f"Expected critic.{name} above 0 or null, got {value!r}.")
+        if not (is_number(self.ask_window_s) and 0 <= self.ask_window_s < math.inf):
+            raise ConfigError(f"Expected critic.ask_window_s >= 0, got {self.ask_window_s!r}.")
         for spec in self.specs:
             _check_beside(spec)
         if not any(map(is_url, self.specs)):

@@ -2,8 +2,8 @@
 
 Proven against verl 0.9.1 (PyPI), both its trainers. Translated on the way:
 
-- An agent loop is built anew for every trajectory: the envs live in `shared_envs`, not here, where those
-  that are ready step together.
+- An agent loop is built anew for every trajectory: the envs live in `shared_envs`, not here, where
+  each goes at its own pace.
 - The V1 trainer (TransferQueue) takes one row per action chunk and copies the last row's reward to the others; GRPO
   computes each episode's advantage on that row and gives it to all. Other estimators see each row as a sample.
 - The V0 trainer takes one row per episode (a list fails in ``output.extra_fields``): the chunks become turns of one

@@ -1,7 +1,7 @@
 """The envs of a pool for a trainer's coroutines: `AsyncEnvs`, `AsyncEnv`, `shared_envs`.
 
-Episodes run at their own pace, and the envs that are ready at about the same time move together: one masked step, one
-question to the critic. While a step or a reset is under way, the envs that become ready meanwhile wait for it.
+Each env begins its chunk or its reset when its coroutine asks for it, and answers when it is ready; none waits for
+another. Questions to the critic that come within `critic.ask_window_s`, or while it is busy, are asked together.
 Nothing here runs on the event loop for longer than a message takes.
 """
 
@@ -10,25 +10,19 @@ __all__ = ["AsyncEnv", "AsyncEnvs", "shared_envs"]
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from verl_env_adapter.common.conversion import check_actions
 from verl_env_adapter.common.env_pool import EnvPool, check_start
 from verl_env_adapter.common.env_report import EnvReport
 from verl_env_adapter.common.settings import AdapterSettings
-from vlac_gym.errors import AdapterContractError
 from vlac_gym.types import Mode
-
-GATHER_S = 0.02
-"""How long the first env that is ready waits for others: little beside a chunk's physics, much beside the spread of
-replies that a policy server sends as one batch."""
 
 
 class AsyncEnv(Protocol):
@@ -70,14 +64,16 @@ class AsyncEnvs:
         self._make = make or partial(EnvPool, settings, count, isolated=True)
         self._free = asyncio.Semaphore(count)
         self._idle: list[tuple[int | None, int]] = [(None, i) for i in range(count)]
-        self._lent: set[int] = set()
         self._running: set[int] = set()
         self._waiting: list[_Request] = []
+        self._under_way: dict[int, _Request] = {}
+        self._mode: Mode = "eval"  # of the episodes begun last, and of a new pool
         self._changed = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
-        # What follows is used in the thread alone.
+        # The thread alone uses the pool; it takes requests from here.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vlac-gym-envs")
         self._pool: EnvPool | None = None
+        self._inbox: deque[_Request | None] = deque()  # None ends the waiting
 
     @contextlib.asynccontextmanager
     async def lend(self, task_id: int | None = None) -> AsyncIterator[AsyncEnv]:
@@ -85,12 +81,10 @@ class AsyncEnvs:
         async with self._free:
             same = [k for k, (last_task, _) in enumerate(self._idle) if last_task == task_id]
             _, env_id = self._idle.pop(same[0] if same else 0)
-            self._lent.add(env_id)
             try:
                 yield _LentEnv(self._ask, self._settings, env_id)
             finally:
                 self._waiting = [request for request in self._waiting if request.env_id != env_id]
-                self._lent.discard(env_id)
                 self._running.discard(env_id)
                 self._idle.append((task_id, env_id))
                 self._changed.set()
@@ -99,6 +93,8 @@ class AsyncEnvs:
         """Ends the envs; safe to call twice."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            self._inbox.append(None)
+            pool.interrupt_recv()
             self._thread.submit(pool.close).result()
         self._thread.shutdown()
 
@@ -107,46 +103,67 @@ class AsyncEnvs:
         self._changed.set()
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
+        elif self._pool is not None and self._under_way and self._begin():
+            self._pool.interrupt_recv()
         return await request.answer
 
     async def _serve(self) -> None:
-        """Moves envs as long as requests are waiting."""
+        """Has the thread move envs as long as requests are waiting or under way."""
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            await self._gather()
-            ready = self._ready()
-            if not ready:  # A reset waits for episodes of the other mode.
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            self._waiting = [request for request in self._waiting if request not in ready]
+
+        def deliver(outcomes: Mapping[int, EnvReport | Exception]) -> None:  # from the thread
+            loop.call_soon_threadsafe(self._deliver, outcomes)
+
+        while self._waiting or self._under_way:
             try:
-                outcomes = await loop.run_in_executor(self._thread, self._carry_out, ready)
-            except RuntimeError as e:  # The envs are closed.
-                outcomes = [e] * len(ready)
-            for request, outcome in zip(ready, outcomes, strict=True):
-                self._answer(request, outcome)
+                if self._pool is None:
+                    self._pool = await loop.run_in_executor(self._thread, self._make)
+                self._begin()
+                if not self._under_way:  # a reset waits for episodes of the other mode
+                    self._changed.clear()
+                    await self._changed.wait()
+                    continue
+                await loop.run_in_executor(self._thread, _carry_out, self._pool, self._inbox, deliver)
+            except Exception as e:  # noqa: BLE001 (every episode that is concerned raises it)
+                concerned = list(self._under_way.values())
+                self._under_way.clear()
+                self._inbox.clear()
+                if self._pool is None:  # it can't be made, or is closed
+                    concerned += self._waiting
+                    self._waiting = []
+                for request in concerned:
+                    self._answer(request, e)
 
-    async def _gather(self) -> None:
-        """Waits until every lent env is ready, but not for long."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + GATHER_S
-        while len(self._waiting) < len(self._lent) and (left := until - loop.time()) > 0:
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), left)
+    def _deliver(self, outcomes: Mapping[int, EnvReport | Exception]) -> None:
+        """Answers those that wait for these envs, and begins what has waited for their end."""
+        for env_id, outcome in outcomes.items():
+            self._answer(self._under_way.pop(env_id), outcome)
+        if self._pool is not None and self._under_way and self._begin():
+            self._pool.interrupt_recv()
 
-    def _ready(self) -> list[_Request]:
-        """The requests that are served together: of the oldest one's kind, or chunks while that one must wait."""
-        if not self._waiting:
-            return []
-        mode = self._waiting[0].mode
-        resets = [request for request in self._waiting if request.mode == mode]
-        current = None if self._pool is None else self._pool.envs.mode
-        must_wait = mode != current and self._running - {request.env_id for request in resets}
-        if mode is not None and not must_wait:
-            return resets
-        return [request for request in self._waiting if request.mode is None]
+    def _begin(self) -> bool:
+        """Hands the thread all that can begin now; returns whether there was any."""
+        begun = self._startable()
+        self._waiting = [request for request in self._waiting if request not in begun]
+        self._under_way |= {request.env_id: request for request in begun}
+        self._mode = next((request.mode for request in begun if request.mode is not None), self._mode)
+        self._inbox.extend(begun)
+        return bool(begun)
+
+    def _startable(self) -> list[_Request]:
+        """The requests that can begin now; a reset in the other mode waits until no episode runs, and the next ones
+        with it.
+        """
+        free = [request for request in self._waiting if request.env_id not in self._under_way]
+        chunks = [request for request in free if request.mode is None]
+        resets = [request for request in free if request.mode is not None]
+        if not resets:
+            return chunks
+        same = [request for request in resets if request.mode == resets[0].mode]
+        if same[0].mode == self._mode:
+            return chunks + same
+        must_wait = chunks or self._under_way or self._running - {request.env_id for request in same}
+        return chunks if must_wait else same
 
     def _answer(self, request: _Request, outcome: EnvReport | Exception) -> None:
         if request.answer.done():  # Cancelled: its env may be lent to another episode by now.
@@ -158,59 +175,34 @@ class AsyncEnvs:
         (self._running.discard if outcome.is_over else self._running.add)(request.env_id)
         request.answer.set_result(outcome)
 
-    # In the thread.
 
-    def _carry_out(self, requests: Sequence[_Request]) -> list[EnvReport | Exception]:
-        try:
-            if self._pool is None:
-                self._pool = self._make()
-            move = self._step if requests[0].mode is None else self._reset
-            outcomes = move(self._pool, requests)
-            return [outcomes[request.env_id] for request in requests]
-        except Exception as e:  # noqa: BLE001 (every episode that is concerned raises it)
-            return [e] * len(requests)
-
-    def _reset(self, pool: EnvPool, requests: Sequence[_Request]) -> Mapping[int, EnvReport | Exception]:
-        mode = requests[0].mode
-        assert mode is not None
-        if mode != pool.envs.mode:
-            pool.give_up()
-        ids = [request.env_id for request in requests]
-        reports = pool.reset(ids, mode=mode, options=[request.start for request in requests])
-        return dict(zip(ids, reports, strict=True))
-
-    def _step(self, pool: EnvPool, requests: Sequence[_Request]) -> Mapping[int, EnvReport | Exception]:
-        refused: dict[int, Exception] = {}
-        by_length: dict[int, dict[int, NDArray[np.float32]]] = {}
-        for request in requests:
+def _carry_out(
+    pool: EnvPool,
+    inbox: "deque[_Request | None]",
+    deliver: Callable[[Mapping[int, EnvReport | Exception]], object],
+) -> None:
+    """Begins what is in the inbox, and what comes into it, and delivers what envs say, until none is under way."""
+    while inbox or pool.is_under_way:
+        refused: dict[int, EnvReport | Exception] = {}
+        while inbox:
+            request = inbox.popleft()
+            if request is None:
+                return
             try:
-                chunk = self._checked(pool, request)
-            except AdapterContractError as e:
+                _start(pool, request)
+            except Exception as e:  # noqa: BLE001 (its own episode raises it)
                 refused[request.env_id] = e
-            else:
-                by_length.setdefault(len(chunk), {})[request.env_id] = chunk
-        outcomes: dict[int, EnvReport | Exception] = {**refused}
-        for chunks in by_length.values():
-            lost = pool.play(chunks)
-            outcomes |= {
-                i: lost[i] if report is None else report
-                for i, report in zip(chunks, pool.reports(list(chunks)))
-            }
-        return outcomes
+        if outcomes := refused or pool.recv():  # none where there is more to begin
+            deliver(outcomes)
 
-    def _checked(self, pool: EnvPool, request: _Request) -> NDArray[np.float32]:
-        if pool.reports([request.env_id]) == [None]:
-            raise AdapterContractError(
-                "The env has no running episode: it was not reset, or another env failed since. Call reset."
-            )
-        chunk: NDArray[np.float32] = check_actions(
-            np.asarray(request.actions)[None],
-            num_envs=1,
-            action_size=pool.action_size,
-            max_chunk=self._settings.env.chunk,
-            where="the policy",
-        )[0]
-        return chunk
+
+def _start(pool: EnvPool, request: _Request) -> None:
+    if request.mode is None:
+        pool.send_chunk(request.env_id, request.actions)
+        return
+    if request.mode != pool.envs.mode:
+        pool.switch_mode(request.mode)
+    pool.send_reset(request.env_id, request.start)
 
 
 class _LentEnv:

@@ -391,3 +391,102 @@ def test_number_of_envs_is_checked(count):
 def test_unknown_env_is_a_config_error():
     with pytest.raises(ConfigError, match=r"Can't make env\.id 'Nothing-v0'"):
         EnvPool(parse_settings({"env": {"id": "Nothing-v0"}}), 1)
+
+
+def play_at_their_own_pace(pool, num_episodes):
+    """Reports of each env's episodes, in chunks of 3, whatever is ready first."""
+    told = {i: [] for i in range(pool.num_envs)}
+    begun = dict.fromkeys(told, 1)
+    for i in told:
+        pool.send_reset(i, {"seed": i})
+    while begun:
+        for i, report in pool.recv().items():
+            told[i].append(report)
+            if not report.is_over:
+                pool.send_chunk(i, chunks(1, 3)[0])
+            elif begun[i] < num_episodes:
+                begun[i] += 1
+                pool.send_reset(i, {"seed": 10 * begun[i] + i})
+            else:
+                del begun[i]
+    return told
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_envs_at_their_own_pace_report_what_they_do_in_lockstep(make_pool, mode):
+    block = settings(limit=7, success=[5])
+    ours = make_pool(block, 3)
+    if mode == "train":
+        ours.switch_mode("train")
+    told = play_at_their_own_pace(ours, 2)
+    together = make_pool(block, 3)
+    expected = {i: [] for i in range(3)}
+    for number in (1, 2):
+        starts = [{"seed": i if number == 1 else 10 * number + i} for i in range(3)]
+        reports = together.reset(mode=mode, options=starts)
+        while True:
+            for i, report in enumerate(reports):
+                expected[i].append(report)
+            if reports[0].is_over:
+                break
+            together.step_chunk(chunks(3, 3))
+            reports = together.reports()
+    for i, reports in expected.items():
+        assert len(told[i]) == len(reports)
+        for one, other in zip(told[i], reports):
+            assert one.rewards.tolist() == other.rewards.tolist()
+            assert (one.terminated, one.truncated, one.sim_success, one.episode_return, one.value) == (
+                other.terminated,
+                other.truncated,
+                other.sim_success,
+                other.episode_return,
+                other.value,
+            )
+            for key, value in one.observation.items():
+                np.testing.assert_array_equal(value, other.observation[key])
+
+
+def test_an_env_that_is_over_answers_a_chunk_at_once_and_does_nothing(make_pool):
+    pool = make_pool(settings(limit=2), num_envs=2)
+    for i in (0, 1):
+        pool.send_reset(i, {})
+    told = {}
+    while len(told) < 2:
+        told |= pool.recv()
+    pool.send_chunk(0, chunks(1)[0])
+    assert pool.recv()[0].truncated
+    pool.send_chunk(1, chunks(1, 1)[0])
+    pool.send_chunk(0, chunks(1)[0])
+    (idle,) = pool.recv().values()
+    assert (idle.truncated, idle.rewards.tolist(), idle.episode_steps) == (True, [], 2)
+    assert list(pool.recv()) == [1]
+    assert simulator(pool, 0, "num_steps") == 2
+
+
+def test_a_chunk_before_the_reset_and_a_bad_one_are_refused_alone(make_pool):
+    pool = make_pool(settings(), num_envs=2)
+    with pytest.raises(AdapterContractError, match=r"Call reset\."):
+        pool.send_chunk(0, chunks(1)[0])
+    pool.send_reset(0, {})
+    pool.recv()
+    with pytest.raises(AdapterContractError, match="finite actions"):
+        pool.send_chunk(0, chunks(1)[0] * np.nan)
+    pool.send_chunk(0, chunks(1)[0])
+    assert pool.recv()[0].episode_steps == 4
+
+
+def test_lost_answer_at_their_own_pace_costs_one_episode(make_pool):
+    pool = make_pool(settings(spec="scripted:0.1,2,0.1", critic_options={"ask_window_s": 5.0}), num_envs=2)
+    pool.switch_mode("train")
+    for i in (0, 1):
+        pool.send_reset(i, {})
+    told = {}
+    while len(told) < 2:
+        told |= pool.recv()
+    for i in (0, 1):
+        pool.send_chunk(i, chunks(1, 1)[0])
+    told = pool.recv()
+    assert told[0].episode_steps == 1
+    assert isinstance(told[1], CriticResponseError)
+    with pytest.raises(AdapterContractError, match=r"Call reset\."):
+        pool.send_chunk(1, chunks(1)[0])

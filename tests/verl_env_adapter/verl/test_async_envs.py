@@ -1,6 +1,7 @@
-"""Envs lent to coroutines: those that are ready step together, each episode on its own; processes that die or hang."""
+"""Envs lent to coroutines: none waits for another, each episode is its own; processes that die or hang."""
 
 import asyncio
+import contextlib
 import os
 import signal
 
@@ -9,18 +10,17 @@ import pytest
 
 from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.settings import parse_settings
-from verl_env_adapter.verl import async_envs
 from verl_env_adapter.verl.async_envs import AsyncEnvs, shared_envs
 from vlac_gym.errors import AdapterContractError, ConfigError, CriticResponseError, SimulatorError
 
 CHUNK = np.zeros((4, 7), np.float32)
 
 
-def settings(count=4, *, spec="scripted:0.1", limit=6, **placement):
+def settings(count=4, *, spec="scripted:0.1", limit=6, env_id="scripted_ids:Scripted-v0", **placement):
     return parse_settings(
         {
-            "env": {"id": "scripted_ids:Scripted-v0", "chunk": 4, "max_episode_steps": limit},
-            "critic": {"spec": spec},
+            "env": {"id": env_id, "chunk": 4, "max_episode_steps": limit},
+            "critic": {"spec": spec, "ask_window_s": 5.0},  # together however busy the machine is
             "placement": {"envs_per_worker": count, **placement},
         }
     )
@@ -29,12 +29,6 @@ def settings(count=4, *, spec="scripted:0.1", limit=6, **placement):
 def here(block):
     """Envs in this process."""
     return AsyncEnvs(block, lambda: EnvPool(block, block.placement.envs_per_worker))
-
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    """Envs are ready together however busy the machine is."""
-    monkeypatch.setattr(async_envs, "GATHER_S", 5.0)
 
 
 def run(scenario, envs):
@@ -60,32 +54,60 @@ def asked(envs):
     return [(call.method, call.count) for call in envs._pool.envs.critic.calls]
 
 
-def test_envs_that_are_ready_cause_one_question_together():
+async def lent(envs, count, stack, mode="train"):
+    """Envs in a fresh episode each."""
+    every = [await stack.enter_async_context(envs.lend()) for _ in range(count)]
+    await asyncio.gather(*(env.reset(mode=mode, seed=i) for i, env in enumerate(every)))
+    return every
+
+
+def test_envs_that_step_at_once_cause_one_question_together():
     envs = here(settings(4))
 
     async def scenario():
-        played = await asyncio.gather(*(episode(envs, seed=i) for i in range(4)))
+        async with contextlib.AsyncExitStack() as stack:
+            every = await lent(envs, 4, stack)
+            played = [await asyncio.gather(*(env.step_chunk(CHUNK) for env in every)) for _ in range(2)]
         return played, asked(envs)
 
     played, questions = run(scenario(), envs)
-    for reports in played:
-        assert [report.rewards.tolist() for report in reports] == [[], [0.0] * 4, [0.0, 0.5]]
+    assert [[report.rewards.tolist() for report in reports] for reports in played] == [
+        [[0.0] * 4] * 4,
+        [[0.0, 0.5]] * 4,
+    ]
     # Asked at the steps 1 to 6, and for each value list at the limit.
     assert questions[:6] == [("success_prob", 4)] * 6
     assert {method for method, _ in questions[6:]} == {"value"}
 
 
-def test_env_that_is_late_does_not_hold_up_the_others(monkeypatch):
-    monkeypatch.setattr(async_envs, "GATHER_S", 0.01)
+def test_env_that_is_late_does_not_hold_up_the_others():
     envs = here(settings(2, limit=100))
 
     async def scenario():
-        async with envs.lend() as quick, envs.lend() as slow:
-            await asyncio.gather(quick.reset(mode="train", seed=0), slow.reset(mode="train", seed=1))
+        async with contextlib.AsyncExitStack() as stack:
+            quick, slow = await lent(envs, 2, stack)
             reports = [await quick.step_chunk(CHUNK) for _ in range(2)]
             return reports[-1].episode_steps, (await slow.step_chunk(CHUNK)).episode_steps
 
     assert run(scenario(), envs) == (8, 4)
+
+
+def test_env_that_hangs_does_not_hold_up_the_others():
+    envs = AsyncEnvs(settings(3, limit=100))
+
+    async def scenario():
+        async with contextlib.AsyncExitStack() as stack:
+            slow, quick, fresh = await lent(envs, 3, stack, mode="eval")
+            pid = envs._pool.envs.env.worker_pids[slow._env_id]
+            os.kill(pid, signal.SIGSTOP)
+            stepping = asyncio.create_task(slow.step_chunk(CHUNK))
+            reports = [await quick.step_chunk(CHUNK), await fresh.reset(mode="eval", seed=1)]
+            reports.append(await quick.step_chunk(CHUNK))
+            assert not stepping.done()
+            os.kill(pid, signal.SIGCONT)
+            return [report.episode_steps for report in (*reports, await stepping)]
+
+    assert run(scenario(), envs) == [4, 0, 8, 4]
 
 
 def test_chunks_of_different_lengths_are_each_executed_whole():
@@ -178,17 +200,18 @@ def test_error_reaches_the_episode_that_it_concerns():
 
 
 def test_coroutine_that_is_cancelled_leaves_no_chunk_behind():
-    envs = here(settings(2, limit=100))
+    envs = here(settings(2, env_id="slow_arm:SlowArm-v0", limit=100))
 
     async def scenario():
         async with envs.lend() as other:
             await other.reset(mode="train")
             cancelled = asyncio.create_task(episode(envs))
-            await asyncio.sleep(0.05)  # It waits for the env that is lent and not ready.
+            while not envs._under_way or envs._running == {0}:  # until its first chunk is
+                await asyncio.sleep(0.01)
             cancelled.cancel()
             await asyncio.gather(cancelled, return_exceptions=True)
             async with envs.lend() as again:
-                stepping = asyncio.create_task(other.step_chunk(CHUNK))
+                stepping = asyncio.create_task(other.step_chunk(CHUNK[:1]))
                 report = await again.reset(mode="train")
                 await stepping
                 return report.episode_steps, (await again.step_chunk(CHUNK[:1])).episode_steps
@@ -205,6 +228,22 @@ def test_envs_that_are_closed_say_so_instead_of_waiting():
         envs.close()
         with pytest.raises(RuntimeError, match="after shutdown"):
             await episode(envs)
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_closing_does_not_leave_a_coroutine_waiting():
+    envs = here(settings(1, env_id="slow_arm:SlowArm-v0", limit=100))
+
+    async def scenario():
+        async with envs.lend() as env:
+            await env.reset(mode="train")
+            stepping = asyncio.create_task(env.step_chunk(CHUNK))
+            while not envs._under_way:
+                await asyncio.sleep(0)
+            envs.close()
+            with pytest.raises(RuntimeError, match="after shutdown"):
+                await stepping
 
     asyncio.run(asyncio.wait_for(scenario(), 30))
 

@@ -67,3 +67,45 @@ def test_v0_worker_gets_what_the_wrapper_paid(compose, tiny_policy, critic, sett
     assert validated.non_tensor_batch["is_eval"].tolist() == [1.0, 1.0, 1.0]
     assert validated.non_tensor_batch["env_steps"].tolist() == [6.0, 6.0, 6.0]
     assert len(critic.values()) == asked == 2
+
+
+def test_no_token_is_trained_of_an_episode_that_lost_its_critic(compose, tiny_policy, tmp_path):
+    import torch
+    from verl import DataProto
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl_policy import DrawingPolicy
+    from verl_rows import agent_loop_file, columns
+
+    from verl_env_adapter.common.settings import parse_settings
+    from verl_env_adapter.verl.async_envs import shared_envs
+
+    settings = {
+        "env": {"id": "scripted_ids:Scripted-v0", "chunk": 4, "max_episode_steps": 6},
+        "critic": {
+            "spec": "http://127.0.0.1:1",
+            "max_attempts": 1,
+            "on_error": {"then": "truncate", "retries": 1},
+        },
+        "placement": {"envs_per_worker": 1},
+    }
+    bounds = {"low": [-1.0] * 7, "high": [1.0] * 7}
+    config = compose("trainer.use_v1=false", agent_loop_file(tmp_path, settings, action_options=bounds))
+    worker = AgentLoopWorker(config, DrawingPolicy(str(tiny_policy), numbers=28))
+    rows = DataProto.from_dict(
+        {"dummy_tensor": torch.zeros(2, 1)},
+        non_tensors=columns([{"mode": "train", "seed": 0}] * 2),
+    )
+    rows.meta_info["validate"] = False
+
+    async def play() -> DataProto:
+        played = await worker.generate_sequences(rows)
+        shared_envs(parse_settings(settings)).close()
+        return played
+
+    played = asyncio.run(play())
+    assert played.batch["rm_scores"].sum(dim=1).tolist() == [0.0, 0.0]
+    assert played.batch["response_mask"].sum(dim=1).tolist() == [0, 0]
+    assert (played.batch["attention_mask"][:, 1024:].sum(dim=1) > 0).all()
+    assert played.non_tensor_batch["critic_failed"].tolist() == [1.0, 1.0]
+    assert played.non_tensor_batch["truncated"].tolist() == [1.0, 1.0]
+    assert (played.non_tensor_batch["critic_retries"] > 0).all()

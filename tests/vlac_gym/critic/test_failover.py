@@ -80,11 +80,11 @@ def test_a_fallback_takes_over_and_is_kept_until_the_first_is_looked_for():
     assert (ask(critic), critic.failovers, critic.failbacks) == (0.75, 1, 1)
 
 
-def test_a_fallback_that_fails_gives_back_to_the_first():
-    first, second = NamedCritic(0.5, GONE, 0.75), NamedCritic(0.25, GONE)
+def test_a_fallback_that_fails_gives_back_to_the_first_and_is_compared_once():
+    first, second = NamedCritic(0.5, GONE, 0.75, GONE), NamedCritic(0.25, GONE, 0.125)
     critic = FailoverCritic(first, CriticFailurePolicy(fallbacks=[second]))
-    assert answers(critic, 3) == [0.5, 0.25, 0.75]
-    assert critic.failovers == 2
+    assert answers(critic, 4) == [0.5, 0.25, 0.75, 0.125]
+    assert (critic.failovers, second.looks) == (3, 1)
 
 
 def test_where_nobody_answers_all_reasons_are_told():

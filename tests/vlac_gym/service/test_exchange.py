@@ -190,6 +190,7 @@ def test_the_next_server_is_asked_at_once_and_kept(random_frames):
         f"{TWO}/v1/success_prob",
         f"{TWO}/v1/success_prob",
     ]
+    assert (world.exchange.retries, world.exchange.failovers) == (1, 1)
 
 
 def test_a_server_with_another_critic_is_never_mixed_in(random_frames):

@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import own_critics
 import pytest
 from serve_process import ServeProcess
 from vector_envs import ShadedEnv
 
 from vlac_gym.critic import CriticFailurePolicy
-from vlac_gym.errors import CircuitBreakerError, ConfigError, CriticTimeoutError
+from vlac_gym.critic.scripted import ScriptedCritic
+from vlac_gym.errors import CircuitBreakerError, ConfigError, CriticConnectionError, CriticTimeoutError
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.wrappers import VLACRewardWrapper as SingleWrapper
 from vlac_gym.wrappers.vector import VLACRewardWrapper
@@ -189,6 +191,29 @@ def test_a_critic_that_never_answers_stops_the_run_at_a_reset():
     with pytest.raises(CircuitBreakerError, match=r"no usable answer for \d+ s \(max_silence_s=0\.1\)"):
         env.reset(seed=0)
     env.close()
+
+
+def test_silence_ends_with_an_answer():
+    critic = ScriptedCritic(success_probs=[CriticConnectionError("a"), 0.95, CriticConnectionError("b")])
+    env = single(critic, then="truncate", max_silence_s=0.1)
+    play(env)
+    assert play(env)[0][0] == 1.0
+    time.sleep(0.11)
+    assert play(env)[0][1]["failed"] is True
+
+
+def test_a_fallback_that_was_built_here_is_closed_and_a_critic_that_was_given_is_not():
+    class Closing(ScriptedCritic):
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    critic = Closing(success_probs=[CriticConnectionError("gone")])
+    env = single(critic, fallbacks=["own_critics:closing"], allow_other_critic=True)
+    assert play(env)[0][0] == 1.0
+    env.close()
+    assert (critic.is_closed, own_critics.closed) == (False, 1)
 
 
 def test_failures_that_are_raised_count_though_somebody_goes_on(servers):

@@ -5,7 +5,7 @@ OUT ?= runs/demo
 JOBS ?= 2
 TRAIN_DEMO := --tasks reach:0 --cameras agentview --image-size 16 --step-limit 16 --chunk-size 4 --in-process --device cpu \
   --critic oracle --reward-preset dense --num-envs 32 --minibatch-size 64 --iterations 60 --value-init-steps 1 --gamma 0.9 \
-  --learning-rate 3e-4 --log-std -0.5 --kl-stop 2 --eval-every 10 --eval-episodes 25
+  --learn all --learning-rate 3e-4 --log-std -0.5 --kl-stop 2 --eval-every 10 --eval-episodes 25
 export VENV
 
 .PHONY: demo train-demo test lint test-slow test-gpu test-trainer test-verl compare-engines setup-demo setup-test clean

@@ -182,6 +182,11 @@ def _play_alone(pipe: Any, args: argparse.Namespace, cameras: int, number: int, 
     )
     env.reset(seed=0)
     rng = np.random.default_rng(number)
+    for action in rng.uniform(
+        -1, 1, (WARM_CHUNKS * 8, 7)
+    ):  # the first steps compile, or load what was compiled
+        env.step(action)
+    env.reset(seed=0)
     pipe.send("ready")
     while (told := pipe.recv()) is not None:
         chunk, seconds = told
@@ -427,7 +432,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     parser.add_argument("--critics", "--critic", nargs="+", default=["scripted"], choices=CRITICS)
-    parser.add_argument("--nano-spec", default="nano", help="e.g. nano:device=cuda")
+    parser.add_argument("--nano-spec", default="nano", help="e.g. nano?device=cuda")
     parser.add_argument("--sleep", default="17,4.4", help="A,B: the sleeping critic takes A + B * frames ms")
     parser.add_argument(
         "--limits", type=int, nargs="+", default=[40, 80, 120, 160], help="step limits, in turn"

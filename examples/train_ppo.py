@@ -4,8 +4,7 @@ pip install "vlac-gym[demo]"
 python examples/train_ppo.py --policy runs/clone/policy --critic nano --out runs/ppo
 
 The whole algorithm is in this file. An iteration plays episodes from chosen initial states to their ends; a decision is
-a chunk of actions. OUT gets `metrics.jsonl`, `checkpoint.pt` (for --resume), `policy/`, `learning.png`, `index.html`.
-docs/training.md explains the options.
+a chunk of actions. OUT gets metrics.jsonl, checkpoint.pt, policy/, learning.png, index.html (docs/training.md).
 """
 
 import copy
@@ -53,7 +52,7 @@ class Args:
     """Options of a training run."""
 
     out: Path  # folder of the run
-    policy: Path | None = None  # folder of the policy to start from (vlac_gym.clone); default: untrained
+    policy: Path | None = None  # folder of the policy to start from (vlac_gym.clone); none: --learn all
     chunk_size: int = 8  # actions per decision of an untrained policy; others bring their own
     cameras: str = "agentview,wrist"  # what an untrained policy looks through
     resume: bool = False  # continue the run in OUT from its checkpoint; give the same options
@@ -68,6 +67,7 @@ class Args:
     envs_per_worker: int = 4  # envs of a worker process, best all of one task: it divides num_envs / tasks
     episodes_per_env: int = 1  # episodes that each env plays in an iteration
     in_process: bool = False  # step the envs in this process, for tiny runs
+    repeat_solves: bool = False  # LIBERO's physics to the bit instead of to the solver's tolerance; slower
     min_ready: int | None = None  # envs to wait for (default: all); rounding depends on timing if fewer
 
     critic: str = "nano"
@@ -82,13 +82,15 @@ class Args:
     done_interval: int | None = None  # env steps between checks; default: one check per chunk
     value_stride: int = 8  # env steps between the frames that a terminal value is asked about
 
+    learn: Literal["offset", "all"] = "offset"
+    """one offset for all actions of a chunk, with one noise, on a policy that stays as it is; or every weight"""
     algorithm: Literal["ppo", "grpo"] = "ppo"  # grpo: an episode's return minus its group's mean, no values
     group_size: int = 1  # neighbouring envs that play the same start; grpo needs 2 or more
     iterations: int = 50  # iterations in all, those before --resume included
     value_init_steps: int = 2  # first iterations that train only the value function (ppo)
     epochs: int = 4  # passes over an iteration's chunks
     minibatch_size: int = 512  # chunks per gradient step
-    learning_rate: float = 3e-6  # of the policy (Adam); too large where train/stopped_by_kl is often 1
+    learning_rate: float = 1e-5  # of the policy (Adam); too large where train/stopped_by_kl is often 1
     value_learning_rate: float = 1e-3  # of the value head
     gamma: float = 0.99  # discount per chunk
     gae_lambda: float = 0.95  # lambda of GAE, per chunk
@@ -97,9 +99,9 @@ class Args:
     value_clip: float = 0.2  # how far a value may move in an iteration before its gradient is cut
     entropy_coef: float = 0.0  # weight of the entropy; matters only with train_log_std
     kl_coef: float = 0.0  # weight of the KL divergence from the start policy
-    kl_stop: float = 0.3  # KL per chunk from the policy that played, in nats, that ends an update
+    kl_stop: float = 0.1  # KL per chunk from the policy that played, in nats, that ends an update
     max_grad_norm: float = 0.5  # gradients are scaled down to this norm
-    log_std: float | None = -2.5  # log of the noise's standard deviation at the start; None: the policy's own
+    log_std: float | None = -3.5  # log of the noise's standard deviation at the start; None: the policy's own
     train_log_std: bool = False  # let PPO change the noise
 
     eval_every: int = 8  # iterations between evaluations; also before the first and after the last; 0: none
@@ -113,17 +115,17 @@ class Args:
     wandb: bool = False  # log to a W&B run on this machine too, mode offline (needs wandb)
 
     def __post_init__(self) -> None:
-        if self.num_envs % len(self.task_list) or (self.envs_per_task % self.group_size):
+        tasks, group, count = len(self.task_list), self.group_size, self.num_envs
+        if count % (tasks * group):
             raise ConfigError(
-                f"Expected num_envs as a multiple of {len(self.task_list)} tasks x group_size {self.group_size}, "
-                f"got {self.num_envs}."
+                f"Expected num_envs, a multiple of {tasks} tasks x group_size {group}, got {count}."
             )
         if self.algorithm == "grpo" and self.group_size < 2:
             raise ConfigError(f"Expected group_size >= 2 for grpo, got {self.group_size}.")
         if shared := set(states_of(self.train_init_states)) & set(states_of(self.eval_init_states)):
-            raise ConfigError(
-                f"Expected held-out states to evaluate on, but {sorted(shared)} are trained on."
-            )
+            raise ConfigError(f"Expected held-out states to evaluate on, but {sorted(shared)} train too.")
+        if self.policy is None and self.learn == "offset":
+            raise ConfigError("Expected --policy, whose actions the offset corrects, or --learn all.")
 
     @property
     def task_list(self) -> list[tuple[str, int]]:
@@ -143,12 +145,14 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
 
     def make(suite: str, task_id: int) -> Callable[[], Any]:
         options = {"image_size": args.image_size, "max_episode_steps": args.step_limit}
-        return partial(*((ReachEnv, task_id) if suite == "reach" else (LiberoEnv, suite, task_id)), **options)
+        if suite == "reach":
+            return partial(ReachEnv, task_id, **options)
+        return partial(LiberoEnv, suite, task_id, repeat_solves=args.repeat_solves, **options)
 
     fns = [make(*args.task_list[i // args.envs_per_task]) for i in range(args.num_envs)]
     where = {"mode": "sync"} if args.in_process else {"envs_per_worker": args.envs_per_worker}
     env = RolloutVectorEnv(fns, autoreset_mode="Disabled", **where)
-    names = ("done_threshold", "done_patience", "min_steps", "done_interval")
+    names = ("calibration", "value_stride", "done_threshold", "done_patience", "min_steps", "done_interval")
     rule = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.calibration is None:
         rule.setdefault("done_interval", chunk_size)
@@ -156,8 +160,6 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
         env,
         args.critic,
         preset=args.reward_preset,
-        calibration=args.calibration,
-        value_stride=args.value_stride,
         max_episode_steps=args.step_limit,
         truncate_as_terminal=True,
         ask_window_s=math.inf if args.min_ready is None else 0.002,  # all together: the same sums every time
@@ -179,14 +181,11 @@ def rollout(env: ActionChunk, act: BatchPolicy, args: Args, **options: Any) -> A
     return AsyncRollout(env, act, seed=args.seed, min_ready=ready, keeps_observations=False, **options)
 
 
-# The policy
-
-
 class Actor:
     """A policy with what it needs to look and to act; the only part that knows how the policy is called."""
 
     def __init__(self, policy: ClonePolicy, args: Args, device: torch.device) -> None:
-        self.policy, self.device = policy.to(device), device
+        self.policy, self.device, self.learn = policy.to(device), device, args.learn
         known = list(policy.tasks)
         rows = [known.index(f"{suite}:{number}") for suite, number in args.task_list]
         self.one_hot = torch.eye(len(known), device=device)[rows].repeat_interleave(args.envs_per_task, 0)
@@ -197,11 +196,15 @@ class Actor:
         seen = {key: torch.as_tensor(observations[key], device=self.device) for key in keys}
         return seen | {"task": self.one_hot[[row.start.envs[0] for row in rows]]}
 
-    def __call__(self, seen: dict[str, torch.Tensor]) -> tuple[Normal, torch.Tensor]:
-        """The distribution of the chunks (B, T, 7), and the values (B,)."""
+    def __call__(self, seen: dict[str, torch.Tensor]) -> tuple[Normal, torch.Tensor, torch.Tensor]:
+        """The distribution of what is drawn (B, K, 7), the values (B,), and the chunks without noise (B, T, 7).
+
+        K is T where every action has noise of its own, or 1: the mean of a chunk is drawn, and all of it moves along.
+        """
         images = {camera: seen[f"{camera}_image"] for camera in self.policy.cameras}
         means, log_std, values = self.policy(images, seen["state"], seen["task"])
-        return Normal(means, log_std.exp().expand_as(means)), values
+        centre = means if self.learn == "all" else means.mean(1, keepdim=True)
+        return Normal(centre, log_std.exp().expand_as(centre)), values, means
 
 
 def starting_policy(args: Args) -> ClonePolicy:
@@ -218,11 +221,11 @@ def starting_policy(args: Args) -> ClonePolicy:
         raise ConfigError(f"Expected a policy for {sorted(missing)}, but it knows {list(policy.tasks)}.")
     if args.log_std is not None:
         policy.log_std.data.fill_(args.log_std)
+    if args.learn == "offset":
+        policy.requires_grad_(False).add_offset().requires_grad_(True)
+        policy.value.requires_grad_(True)
     policy.log_std.requires_grad_(args.train_log_std)
     return policy
-
-
-# Experience
 
 
 @dataclass
@@ -230,10 +233,10 @@ class Experience:
     """An iteration's M chunks; those of one episode follow each other."""
 
     seen: dict[str, torch.Tensor]  # (M, …)
-    actions: torch.Tensor  # (M, T, 7), as drawn: the env clips them
-    log_probs: torch.Tensor  # (M, T), of each action, summed over its 7 numbers
+    drawn: torch.Tensor  # (M, K, 7), see Actor
+    log_probs: torch.Tensor  # (M, K), of each, summed over its 7 numbers
     values: torch.Tensor  # (M,)
-    executed: torch.Tensor  # bool (M, T)
+    executed: torch.Tensor  # bool (M, K)
     advantages: torch.Tensor  # (M,), mean 0 and standard deviation 1
     returns: torch.Tensor  # (M,), what the values learn
 
@@ -247,14 +250,14 @@ def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Expe
         began = time.perf_counter()
         with torch.no_grad():
             seen = actor.look(observations, rows)
-            chances, values = actor(seen)
+            chances, values, means = actor(seen)
             noise = [row.rng.standard_normal(chances.mean.shape[1:], np.float32) for row in rows]
-            actions = chances.mean + chances.stddev * torch.as_tensor(np.stack(noise), device=device)
-            log_probs = chances.log_prob(actions).sum(-1)
+            drawn = chances.mean + chances.stddev * torch.as_tensor(np.stack(noise), device=device)
+            log_probs = chances.log_prob(drawn).sum(-1)
             for k, row in enumerate(rows):
                 own = {key: tensor[k] for key, tensor in seen.items()}
-                kept[row.episode, row.step] = (own, actions[k], log_probs[k], values[k])
-            clipped = actions.clamp(-1.0, 1.0).cpu().numpy()
+                kept[row.episode, row.step] = (own, drawn[k], log_probs[k], values[k])
+            clipped = (means + drawn - chances.mean).clamp(-1.0, 1.0).cpu().numpy()
         clock["time/policy"] += time.perf_counter() - began
         return clipped
 
@@ -271,7 +274,7 @@ def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Expe
         raise SimulatorError("Every episode of this iteration was lost with its simulator.")
     chunks = [kept[e.index, t] for e in episodes for t in range(len(e.rewards))]
     seen = {key: torch.stack([chunk[0][key] for chunk in chunks]) for key in chunks[0][0]}
-    actions, log_probs, values = (torch.stack([chunk[k] for chunk in chunks]) for k in (1, 2, 3))
+    drawn, log_probs, values = (torch.stack([chunk[k] for chunk in chunks]) for k in (1, 2, 3))
     rewards = np.concatenate([episode.rewards for episode in episodes])
     executed = torch.as_tensor(np.concatenate([e.executed_steps for e in episodes]), device=device)
     lengths = [len(episode.rewards) for episode in episodes]
@@ -283,8 +286,8 @@ def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Expe
     returns = torch.as_tensor(advantages, dtype=torch.float32, device=device) + values
     scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)
-    ran = torch.arange(actions.shape[1], device=device) < executed[:, None]
-    return Experience(seen, actions, log_probs, values, ran, scaled, returns), episodes
+    ran = torch.arange(drawn.shape[1], device=device) < executed[:, None]
+    return Experience(seen, drawn, log_probs, values, ran, scaled, returns), episodes
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, lengths: Sequence[int], gamma: float, lam: float) -> Any:
@@ -320,9 +323,9 @@ def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float
         for rows in np.array_split(run.rng.permutation(len(data.values)), count):
             index = torch.as_tensor(rows, device=actor.device)
             seen = {key: tensor[index] for key, tensor in data.seen.items()}
-            chances, values = actor(seen)
-            executed = data.executed[index].float()  # (B, T)
-            log_ratio = (chances.log_prob(data.actions[index]).sum(-1) - data.log_probs[index]) * executed
+            chances, values, _ = actor(seen)
+            executed = data.executed[index].float()  # (B, K)
+            log_ratio = (chances.log_prob(data.drawn[index]).sum(-1) - data.log_probs[index]) * executed
             ratio = log_ratio.exp()
             kl = (ratio - 1.0 - log_ratio).sum(-1).mean().item()  # Schulman's estimate, over a chunk
             if kl > args.kl_stop:
@@ -332,15 +335,13 @@ def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float
             gains = torch.min(ratio * advantages, clipped * advantages)
             policy_loss = -(gains * executed).sum() / executed.sum()
             old, returns = data.values[index], data.returns[index]
-            near_old = old + (values - old).clamp(-args.value_clip, args.value_clip)
+            near_old = values.clamp(old - args.value_clip, old + args.value_clip)
             value_loss = 0.5 * torch.max((values - returns) ** 2, (near_old - returns) ** 2).mean()
             loss = value_loss if args.algorithm == "ppo" else 0.0 * value_loss
             if not only_value:
                 loss = loss + policy_loss - args.entropy_coef * chances.entropy().sum(-1).mean()
                 if run.start is not None:
-                    with torch.no_grad():
-                        before, _ = run.start(seen)
-                    from_start = torch.distributions.kl_divergence(chances, before).sum(-1)
+                    from_start = torch.distributions.kl_divergence(chances, run.start(seen)[0]).sum(-1)
                     loss = loss + args.kl_coef * (from_start * executed).sum() / executed.sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -348,16 +349,14 @@ def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float
                 parameter.grad = None
             norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
             optimizer.step()
-            seen_metrics.append(
-                {
-                    "train/policy_loss": policy_loss.item(),
-                    "train/value_loss": value_loss.item(),
-                    "train/kl": kl,
-                    "train/clip_fraction": (((ratio != clipped) * executed).sum() / executed.sum()).item(),
-                    "train/grad_norm": float(norm),
-                    "train/stopped_by_kl": 0.0,
-                }
-            )
+            row = {
+                "train/policy_loss": policy_loss.item(),
+                "train/value_loss": value_loss.item(),
+                "train/kl": kl,
+            }
+            clips = (((ratio != clipped) * executed).sum() / executed.sum()).item()
+            row |= {"train/clip_fraction": clips, "train/grad_norm": float(norm), "train/stopped_by_kl": 0.0}
+            seen_metrics.append(row)
     return average(seen_metrics)
 
 
@@ -372,7 +371,7 @@ def evaluate(env: ActionChunk, actor: Actor, args: Args) -> dict[str, float | No
 
     def act(observations: dict, rows: Sequence[PolicyRow]) -> np.ndarray:
         with torch.no_grad():
-            return actor(actor.look(observations, rows))[0].mean.clamp(-1.0, 1.0).cpu().numpy()
+            return actor(actor.look(observations, rows))[2].clamp(-1.0, 1.0).cpu().numpy()
 
     began = time.perf_counter()
     names = [f"{suite}_{task_id}" for suite, task_id in args.task_list for _ in range(args.envs_per_task)]
@@ -391,14 +390,13 @@ class Run:
         use_gpu = args.device == "auto" and torch.cuda.is_available()
         self.device = torch.device("cuda" if use_gpu else "cpu" if args.device == "auto" else args.device)
         policy = starting_policy(args)
-        self.start = Actor(copy.deepcopy(policy), args, self.device) if args.kl_coef else None
+        frozen = copy.deepcopy(policy).requires_grad_(False)
+        self.start = Actor(frozen, args, self.device) if args.kl_coef else None
         self.actor = Actor(policy, args, self.device)
         values = list(policy.value.parameters())
         others = [p for p in policy.parameters() if p.requires_grad and all(p is not v for v in values)]
-        rates = (args.learning_rate, args.value_learning_rate)
-        self.optimizer = torch.optim.Adam(
-            [{"params": p, "lr": r} for p, r in zip((others, values), rates)], eps=1e-5
-        )
+        rates = ((others, args.learning_rate), (values, args.value_learning_rate))
+        self.optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in rates], eps=1e-5)
         self.rng = np.random.default_rng(args.seed)
         self.audit = CriticAudit(args.audit_window)
         self.iteration = self.env_steps = 0
@@ -411,8 +409,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "numpy_rng": self.rng.bit_generator.state,
             "audit": self.audit.state_dict(),
-            "iteration": self.iteration,
-            "env_steps": self.env_steps,
+            "progress": (self.iteration, self.env_steps),
         }
         torch.save(state, buffer)
         write_bytes(self.args.out / "checkpoint.pt", buffer.getvalue())
@@ -425,7 +422,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.rng.bit_generator.state = state["numpy_rng"]
         self.audit.load_state_dict(state["audit"])
-        self.iteration, self.env_steps = state["iteration"], state["env_steps"]
+        self.iteration, self.env_steps = state["progress"]
 
     def iterate(self, env: ActionChunk) -> dict[str, float | None]:
         """One iteration: play, audit, learn."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlac_gym.clone.policy import load_policy
+from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy
 from vlac_gym.errors import ConfigError
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_ppo.py"
@@ -24,6 +24,7 @@ TINY = {
     "step_limit": 6,
     "chunk_size": 4,
     "critic": "oracle",
+    "learn": "all",
     "log_std": -0.5,
     "value_init_steps": 1,
     "episodes_per_env": 2,
@@ -113,6 +114,48 @@ def test_the_second_iteration_trains_the_policy_and_leaves_the_noise(example, tm
     assert changed == {"encoders", "trunk", "mean", "value"}
 
 
+def clone_of(folder):
+    policy = ClonePolicy(["reach:0", "reach:1"], 4, 16)
+    torch.nn.init.zeros_(policy.mean.weight)  # its actions are 0
+    save_policy(policy, folder)
+    return folder
+
+
+def test_learning_an_offset_leaves_the_start_policy(example, tmp_path):
+    options = TINY | {"learn": "offset", "policy": clone_of(tmp_path / "clone"), "learning_rate": 1e-2}
+    example.train(example.Args(out=tmp_path / "a", iterations=2, **options))
+    trained = load_policy(tmp_path / "a" / "policy").state_dict()
+    cloned = load_policy(tmp_path / "clone").state_dict()
+    assert set(trained) - set(cloned) == {"offset.weight", "offset.bias"}
+    assert {name.partition(".")[0] for name in cloned if not torch.equal(trained[name], cloned[name])} == {
+        "log_std",
+        "value",
+    }
+    assert trained["offset.weight"].abs().max() > 1e-3
+
+
+def test_the_noise_of_an_offset_is_the_same_for_all_actions_of_a_chunk(example, tmp_path):
+    args = example.Args(out=tmp_path, **TINY | {"learn": "offset", "policy": clone_of(tmp_path / "clone")})
+    run = example.Run(args)
+    env = example.make_envs(args, 4)
+    sent = []
+    step = env.send
+
+    def send(actions, *others, **more):
+        sent.append(np.array(actions))
+        return step(actions, *others, **more)
+
+    env.send = send
+    data, _ = example.collect(run, env, dict.fromkeys(("time/policy",), 0.0))
+    env.close()
+    assert data.drawn.shape[1:] == (1, 7)
+    assert data.log_probs.shape == data.executed.shape == (len(data.values), 1)
+    _, _, means = run.actor(data.seen)
+    assert np.ptp(sent[0], axis=1).max() < 1e-6 < np.abs(sent[0]).max()
+    by_hand = torch.distributions.Normal(means.mean(1), math.exp(-0.5)).log_prob(data.drawn[:, 0]).sum(-1)
+    assert torch.allclose(by_hand, data.log_probs[:, 0], atol=1e-4)
+
+
 def test_advantages_by_hand(example):
     # Two episodes of two chunks and one, gamma 0.5, lambda 0.5.
     # Last chunk: 1 - 0.4 = 0.6. First: 0 + 0.5 * 0.4 - 0.2 + 0.25 * 0.6 = 0.15. Other episode: 0.5 - 0.1 = 0.4.
@@ -138,6 +181,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(example, tmp_path)
         example.Args(out=tmp_path / "a", train_init_states="0-25")
     with pytest.raises(ConfigError, match="multiple of 2 tasks x group_size 4"):
         example.Args(out=tmp_path / "a", **TINY | {"group_size": 4})
+    with pytest.raises(ConfigError, match="or --learn all"):
+        example.Args(out=tmp_path / "a")
     with pytest.raises(ConfigError, match="group_size >= 2 for grpo"):
         example.Args(out=tmp_path / "a", algorithm="grpo")
     (tmp_path / "metrics.jsonl").touch()

@@ -36,8 +36,10 @@ class ClonePolicy(nn.Module):
         chunk_size: Actions per decision, T >= 1.
         image_size: Side to which pictures are averaged down before the encoder, >= 16.
         cameras: Names of the pictures.
+        has_offset: Begin with a correction, see `add_offset`.
 
     Attributes:
+        offset: A layer that reads one correction for all actions of the chunk off the features, or None.
         log_std: Parameter (7,), of the noise that `examples/train_ppo.py` explores with.
         value: The value head.
         state_mean, state_std: Buffers (8,), what a state is normalised with.
@@ -52,6 +54,7 @@ class ClonePolicy(nn.Module):
         chunk_size: int = 8,
         image_size: int = 128,
         cameras: Sequence[str] = ("agentview", "wrist"),
+        has_offset: bool = False,
     ) -> None:
         super().__init__()
         if not tasks or len(set(tasks)) < len(tasks) or chunk_size < 1 or image_size < 16 or not cameras:
@@ -73,6 +76,21 @@ class ClonePolicy(nn.Module):
         self.register_buffer("state_std", torch.ones(STATE_SIZE))
         nn.init.normal_(self.mean.weight, std=0.01)
         nn.init.zeros_(self.mean.bias)
+        self.offset: nn.Linear | None = None
+        if has_offset:
+            self.add_offset()
+
+    def add_offset(self) -> nn.Linear:
+        """Adds the correction, which changes nothing at first; one that is there stays.
+
+        Reinforcement learning that moves so little of a policy needs fewer episodes and cannot undo what imitation
+        taught (residual learning: Silver et al., arXiv 1812.06298; Ankile et al., arXiv 2407.16677).
+        """
+        if self.offset is None:
+            self.offset = nn.Linear(512, ACTION_SIZE, device=self.mean.weight.device)
+            nn.init.zeros_(self.offset.weight)
+            nn.init.zeros_(self.offset.bias)
+        return self.offset
 
     def forward(
         self, images: Mapping[str, Tensor], state: Tensor, task: Tensor
@@ -91,6 +109,8 @@ class ClonePolicy(nn.Module):
         seen = [self.encoders[camera](images[camera]) for camera in self.cameras]
         features = self.trunk(torch.cat([*seen, (state - self.state_mean) / self.state_std, task], dim=-1))
         means = self.mean(features).view(-1, self.chunk_size, ACTION_SIZE)
+        if self.offset is not None:
+            means = means + self.offset(features.detach())[:, None]
         return means, self.log_std, self.value(features.detach()).squeeze(-1)
 
 
@@ -130,7 +150,8 @@ def save_policy(policy: ClonePolicy, folder: str | os.PathLike[str]) -> None:
     torch.save(policy.state_dict(), buffer)
     write_bytes(path / _WEIGHTS, buffer.getvalue())
     config = {"tasks": policy.tasks, "chunk_size": policy.chunk_size, "image_size": policy.image_size}
-    write_json(path / _CONFIG, {**config, "cameras": policy.cameras})
+    has_offset = policy.offset is not None
+    write_json(path / _CONFIG, {**config, "cameras": policy.cameras, "has_offset": has_offset})
 
 
 def load_policy(folder: str | os.PathLike[str]) -> ClonePolicy:

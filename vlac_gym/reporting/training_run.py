@@ -4,6 +4,7 @@ __all__ = ["LearningCurves", "read_curves", "write_training_report"]
 
 import io
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +156,11 @@ def _draw(curves: LearningCurves, title: str, config: Mapping[str, Any]) -> byte
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8.5, loc="best")
-    notes = [f"tasks {config.get('tasks', '?')}, preset {config.get('reward_preset', '?')}"]
+    tasks = str(config.get("tasks", "?")).replace(",", ", ")
+    notes = [f"tasks {tasks}; preset {config.get('reward_preset', '?')}"]
     notes += ["privileged critic: reads the simulator"] if _is_privileged(config) else []
-    notes += ["toy env without physics"] if "reach:" in str(config.get("tasks", "")) else []
-    figure.suptitle(f"{title}\n{'; '.join(notes)}", fontsize=11)
+    notes += ["toy env without physics"] if "reach:" in tasks else []
+    figure.suptitle(f"{title}\n{textwrap.fill('; '.join(notes), 110)}", fontsize=11)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

@@ -113,3 +113,27 @@ def test_from_episodes_to_a_rollout_by_two_commands(tmp_path, bank, capsys):
     assert np.abs(actions).max() <= 1
     assert main(["rollout", "--policy", f"clone:{run}/none", "--out", str(tmp_path / "no"), *small]) == 2
     assert not (tmp_path / "no").exists()
+
+
+def test_an_offset_changes_nothing_at_first_and_then_all_actions_of_a_chunk_alike(tmp_path):
+    torch.manual_seed(0)
+    policy = ClonePolicy(["a:0"], 3, 16, ["agentview"])
+    seen = (
+        {"agentview": torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)},
+        torch.randn(2, 8),
+        torch.ones(2, 1),
+    )
+    before, _, _ = policy(*seen)
+    offset = policy.add_offset()
+    assert policy.add_offset() is offset
+    assert torch.equal(policy(*seen)[0], before)
+    with torch.no_grad():
+        offset.bias[1] = 0.25
+    moved = policy(*seen)[0] - before
+    assert torch.allclose(moved[:, :, 1], torch.full((2, 3), 0.25), atol=1e-6)
+    assert moved[:, :, [0, 2, 3, 4, 5, 6]].abs().max() == 0
+    (policy(*seen)[0] - before.detach()).sum().backward(inputs=[offset.bias, policy.mean.bias])
+    assert offset.bias.grad.tolist() == [6.0] * 7  # two chunks of three actions
+
+    save_policy(policy, tmp_path)
+    assert torch.equal(load_policy(tmp_path)(*seen)[0], policy(*seen)[0])

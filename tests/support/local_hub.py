@@ -32,7 +32,8 @@ class LocalHub:
         self._process = subprocess.Popen(
             [sys.executable, str(server), str(root)], stdout=subprocess.PIPE, text=True
         )
-        self.url = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        port = int(self._process.stdout.readline())
+        self.url = f"http://127.0.0.1:{port}"
 
     def stop(self) -> None:
         (self.root / "stall").unlink(missing_ok=True)

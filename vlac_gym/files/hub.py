@@ -86,7 +86,8 @@ def find_model(
     if not _has_weights(folder):
         raise ConfigError(
             f"Expected safetensors weights in the model {repo}@{folder.name}, found none, or not all that its index "
-            "names. Pickled weights are never loaded: they can run code."
+            "names. Pickled weights are never loaded: they can run code. If a download was cut short, run: "
+            f"{_download_command(repo, revision)}"
         )
     return ModelFolder(folder, f"{repo}@{folder.name}", repo)
 
@@ -148,11 +149,15 @@ def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors")) and all((folder / name).is_file() for name in named)
 
 
+def _download_command(repo: str, revision: str) -> str:
+    return f"hf download {repo}" + (f" --revision {revision}" if revision != _DEFAULT_REVISION else "")
+
+
 def _refusal(repo: str, revision: str, error: Exception) -> ConfigError:
     """What went wrong, where, and what to do about it."""
     constants, errors = _client().constants, _client().errors
     cache, server = constants.HF_HUB_CACHE, constants.ENDPOINT
-    command = f"hf download {repo}" + (f" --revision {revision}" if revision != _DEFAULT_REVISION else "")
+    command = _download_command(repo, revision)
     if isinstance(error, errors.GatedRepoError):
         return ConfigError(
             f"The model {repo} is gated. Ask for access at {server}/{repo}, then run: hf auth login"

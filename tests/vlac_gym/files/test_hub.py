@@ -142,6 +142,7 @@ def test_what_the_hub_refuses_is_told_with_what_to_do(hub, home):
     assert "Expected safetensors weights in the model acme/pickled@" in pickled
     assert "never loaded" in pickled
     assert "or not all that its index names" in cut
+    assert cut.endswith("If a download was cut short, run: hf download acme/cut")
     assert "got 'acme/a..b': there is no such folder" in bad
 
 

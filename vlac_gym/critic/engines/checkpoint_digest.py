@@ -12,8 +12,8 @@ from vlac_gym.critic.knowledge import KNOWLEDGE_FILE
 _SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".model")
 """Weights, config, tokenizer, picture preparation, chat template."""
 
-_LEFT_OUT = (KNOWLEDGE_FILE, "training.json")
-"""What is said about a model, and not part of it."""
+_LEFT_OUT = (KNOWLEDGE_FILE, "training.json", "conversion.json", "merge_metadata.json")
+"""What is said about a model, and not part of it: the last two hold versions of this package, times and paths."""
 
 _SEGMENT_BYTES = 64 * 2**20
 """Segments are digested side by side: 4 GB take a second on 8 cores instead of five on one."""

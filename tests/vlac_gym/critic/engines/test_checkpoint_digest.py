@@ -38,7 +38,8 @@ def test_another_weight_tokenizer_or_template_is_another_judge(tmp_path, changes
 
 
 def test_what_is_written_about_a_model_is_not_part_of_it(tmp_path):
-    about = {"knowledge__json": b"{}", "training__json": b"{}", "README__md": b"read"}
+    names = ("knowledge__json", "training__json", "conversion__json", "merge_metadata__json", "README__md")
+    about = dict.fromkeys(names, b"{}")
     assert checkpoint_digest(write(tmp_path / "a")) == checkpoint_digest(write(tmp_path / "b", **about))
 
 

@@ -42,23 +42,22 @@ def check_action(action: Any, space: spaces.Space[Any]) -> None:
 
     Args:
         action: Any form that `np.asarray` reads.
-        space: The action space. Box, Discrete, MultiDiscrete and MultiBinary are looked at; values beyond the bounds
-            of a Box of floats are the env's own affair.
+        space: The action space. Box, Discrete, MultiDiscrete and MultiBinary are looked at, also in a Dict or
+            Tuple; values beyond the bounds of a Box of floats are the env's own affair.
 
     Raises:
         ConfigError: Another shape than the space's, no numbers, not finite, or a value that an integer space lacks.
     """
-    if not isinstance(space, _CHECKED):
-        return
-    array = as_array(action, "an action")
-    if array.shape != space.shape:
-        raise ConfigError(
-            f"Expected an action of shape {space.shape}, got {array.shape}. The env has not moved."
-        )
-    require_numbers(array, "an action")
-    if not np.isfinite(array).all():
-        raise ConfigError(f"Expected a finite action, got {array.tolist()}. The env has not moved.")
-    _require_in_range(array, space, "an action")
+    for where, leaf, part in _leaves("action", space, action):
+        array = as_array(part, f"an {where}")
+        if array.shape != leaf.shape:
+            raise ConfigError(
+                f"Expected an {where} of shape {leaf.shape}, got {array.shape}. The env has not moved."
+            )
+        require_numbers(array, f"an {where}")
+        if not np.isfinite(array).all():
+            raise ConfigError(f"Expected a finite {where}, got {array.tolist()}. The env has not moved.")
+        _require_in_range(array, leaf, f"an {where}")
 
 
 def checked_chunks(
@@ -129,12 +128,14 @@ def _leaves(where: str, space: spaces.Space[Any], part: Any) -> Iterator[tuple[s
     """The arrays of a batch of actions, each with its name and space."""
     if isinstance(space, spaces.Dict):
         if not isinstance(part, Mapping) or set(part) != set(space):
-            raise ConfigError(f"Expected {where} as a dict with the keys {sorted(space)}, got {part!r}.")
+            raise ConfigError(
+                f"Expected {where} as a dict with the keys {sorted(space)}, got {part!r}; nothing moved."
+            )
         for key, item in space.items():
             yield from _leaves(f"{where}[{key!r}]", item, part[key])
     elif isinstance(space, spaces.Tuple):
         if not isinstance(part, tuple | list) or len(part) != len(space):
-            raise ConfigError(f"Expected {where} as a tuple of {len(space)}, got {part!r}.")
+            raise ConfigError(f"Expected {where} as a tuple of {len(space)}, got {part!r}; nothing moved.")
         for i, item in enumerate(space):
             yield from _leaves(f"{where}[{i}]", item, part[i])
     elif isinstance(space, _CHECKED):

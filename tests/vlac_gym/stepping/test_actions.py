@@ -37,3 +37,20 @@ def test_n_envs_take_what_their_space_has(space, good, bad):
 
 def test_floats_beyond_a_box_are_the_envs_own_affair():
     check_action(np.full(7, 3.0), spaces.Box(-1, 1, (7,)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"arm": np.array([np.nan, 0.0]), "grip": (0,)}, r"a finite action\['arm'\], got \[nan, 0.0\]"),
+        ({"arm": np.zeros(3), "grip": (0,)}, r"an action\['arm'\] of shape \(2,\), got \(3,\)"),
+        ({"arm": np.zeros(2), "grip": (2,)}, r"an action\['grip'\]\[0\] in Discrete\(2\), got 2"),
+        ({"arm": np.zeros(2)}, r"action as a dict with the keys \['arm', 'grip'\].*; nothing moved"),
+        ({"arm": np.zeros(2), "grip": ()}, r"action\['grip'\] as a tuple of 1, got \(\); nothing moved"),
+    ],
+)
+def test_the_parts_of_one_envs_action_are_looked_at(bad, message):
+    space = spaces.Dict(arm=spaces.Box(-1, 1, (2,)), grip=spaces.Tuple([spaces.Discrete(2)]))
+    check_action({"arm": [0.5, 0.5], "grip": (1,)}, space)
+    with pytest.raises(ConfigError, match=message):
+        check_action(bad, space)

@@ -1,7 +1,8 @@
 """Wrappers that must not lie inside the reward wrapper: `check_inner_wrappers`, `episode_enders`."""
 
-__all__ = ["check_inner_wrappers", "episode_enders", "nested"]
+__all__ = ["check_inner_wrappers", "episode_enders", "episode_enders_by_name", "nested"]
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,16 @@ def episode_enders(env: gym.Env[Any, Any]) -> tuple[str, ...]:
                 break
         env = env.env
     return tuple(found)
+
+
+def episode_enders_by_name(env_text: str) -> tuple[str, ...]:
+    """As `episode_enders`, of an env in another process that only its text, ``str(env)``, tells of.
+
+    Args:
+        env_text: Such as ``<Autoreset<OrderEnforcing<CartPoleEnv instance>>>``.
+    """
+    known = {name for names in _ENDERS.values() for name in names}
+    return tuple(name for name in re.findall(r"<(\w+)", env_text) if name in known)
 
 
 def check_inner_wrappers(names: Sequence[str], where: str = "the env") -> None:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
@@ -50,6 +50,7 @@ class PlainEnvs:
         self._env = env
         self._commands: Mapping[int, Command] = {}
         self._actions: Any = None
+        self._is_pending = False
         self._batch: Any = None
         self._has_started = np.zeros(env.num_envs, np.bool_)
         self._is_over = np.zeros(env.num_envs, np.bool_)  # as the env says
@@ -67,7 +68,10 @@ class PlainEnvs:
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """The vector env's own reset; until the next one of `loop`, it also has its own steps."""
+        self.require_idle()
         mask = checked_mask((options or {}).get("reset_mask"), self.num_envs)
+        if not (mask.all() or self.loop.has_episodes):
+            raise ConfigError("Expected a reset of all envs first, got a reset_mask. Leave it out.")
         self.loop.has_episodes = False
         result = self._env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         self.loop.referee = SimulatorReferee()
@@ -82,10 +86,14 @@ class PlainEnvs:
             self.loop.begin([[i] for i in range(self.num_envs)], np.ones(self.num_envs, np.bool_))
         elif not self.loop.has_episodes:
             raise ResetNeeded("There are no running episodes. Call reset() before the next step().")
-        self._actions = actions
+        self.require_idle()
+        self._actions, self._is_pending = actions, True
 
     def step_wait(self) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps all envs."""
+        if not self._is_pending:
+            raise NoAsyncCallError("Call step_async first.", "step")
+        self._is_pending = False
         if not self._is_own:
             return self.loop.finish().first_step()
         result = self._env.step(self._actions)
@@ -110,7 +118,9 @@ class PlainEnvs:
     # What `loop` asks of the envs; see `Envs`.
 
     def require_idle(self) -> None:
-        """Nothing is ever out."""
+        """Raises `AlreadyPendingCallError` between `step_async` and `step_wait`; nothing has moved there."""
+        if self._is_pending:
+            raise AlreadyPendingCallError("A step is under way. Call step_wait first.", "step")
 
     def require_started(self) -> None:
         """Raises `ResetNeeded` unless every env was reset since the last error."""

@@ -7,12 +7,17 @@ from typing import Any, Unpack
 
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.stepping.inner_wrappers import check_inner_wrappers, episode_enders, nested
+from vlac_gym.stepping.inner_wrappers import (
+    check_inner_wrappers,
+    episode_enders,
+    episode_enders_by_name,
+    nested,
+)
 from vlac_gym.types import Mode
 from vlac_gym.vector.commands import ResetCommand
 from vlac_gym.vector.plain_envs import PlainEnvs
@@ -298,6 +303,8 @@ class VLACRewardWrapper(
 
 
 _OURS = ("ActionChunk", "CurriculumWrapper", "VLACRewardWrapper")
+_OUTSIDE = (*_OURS, "DictInfoToList")
+"""Vector wrappers that go around this one; the last hands out infos that are no dict."""
 
 
 def _check_inner(env: Any) -> None:
@@ -310,13 +317,16 @@ def _check_inner(env: Any) -> None:
         check_inner_wrappers(env.episode_enders, "env 0")
         return
     around = _wrapper_names(env)
-    if isinstance(env.unwrapped, RolloutVectorEnv) or set(around) & set(_OURS):
+    if isinstance(env.unwrapped, RolloutVectorEnv) or set(around) & set(_OUTSIDE):
         raise ConfigError(
             f"Expected an env from vlac_gym.make_vec (a RolloutVectorEnv) or another vector env without "
-            f"{', '.join(_OURS)} around it, got {env}. Put vector wrappers around this one: {nested(around)}."
+            f"{', '.join(_OUTSIDE)} around it, got {env}. Put vector wrappers around this one: {nested(around)}."
         )
     for i, single in enumerate(getattr(env.unwrapped, "envs", ())):
         check_inner_wrappers(episode_enders(single), f"env {i}")
+    if isinstance(env.unwrapped, AsyncVectorEnv):
+        for i, text in enumerate(env.unwrapped.call("__str__")):
+            check_inner_wrappers(episode_enders_by_name(text), f"env {i}")
 
 
 def _ends_with_env(env: VectorEnv[Any, Any, Any]) -> ConfigError:

@@ -6,10 +6,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeeded
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import Autoreset
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from vector_envs import LookingCritic, ShadedEnv, per_env
 
 from vlac_gym.errors import ConfigError, CriticConnectionError
@@ -246,6 +246,63 @@ def test_the_mode_switches_between_episodes_only_and_a_lost_critic_needs_a_reset
     with pytest.raises(ResetNeeded, match="no running episodes"):
         env.step(ACTIONS)
     assert env.reset(seed=0)[1]["elapsed_steps"].tolist() == [0] * N
+
+
+def test_no_training_episode_goes_on_in_eval_mode():
+    env, _ = wrapped(AsyncVectorEnv(env_fns([()] * N), autoreset_mode="Disabled"), max_episode_steps=1)
+    env.reset(seed=0)
+    env.step(ACTIONS)
+    env.set_mode("eval")
+    with pytest.raises(ConfigError, match="Expected a reset of all envs first, got a reset_mask"):
+        env.reset(options={"reset_mask": np.array([True, False, False, False])})
+    with pytest.raises(ResetNeeded):
+        env.step(ACTIONS)
+    env.reset(seed=0)
+    assert env.step(ACTIONS)[4]["elapsed_steps"].tolist() == [1] * N
+    env.close()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_nothing_comes_between_the_halves_of_a_step(mode):
+    env, _ = wrapped(
+        SyncVectorEnv(env_fns([()] * N)), on_sim_terminated="truncate", done_share=0.0, mode=mode
+    )
+    env.reset(seed=0)
+    env.step_async(ACTIONS)
+    for meddle in (
+        partial(env.reset, options={"reset_mask": np.array([True, False, False, False])}),
+        env.reset,
+        partial(env.reset, options={"mode": "eval"}),
+        partial(env.set_mode, "shaping", abandon=True),
+        partial(env.step_async, ACTIONS),
+    ):
+        with pytest.raises(AlreadyPendingCallError):
+            meddle()
+    assert env.step_wait()[4]["elapsed_steps"].tolist() == [1] * N
+    with pytest.raises(NoAsyncCallError):
+        env.step_wait()
+    assert env.step(ACTIONS)[4]["elapsed_steps"].tolist() == [2] * N
+
+
+def test_wrappers_in_other_processes_are_seen():
+    fns = env_fns([()] * N)
+    inside = AsyncVectorEnv([*fns[:2], partial(_resets_itself, fns[2]), fns[3]], autoreset_mode="Disabled")
+    with pytest.raises(
+        ConfigError, match="Expected env 2 without Autoreset, which would let the simulator's success"
+    ):
+        wrapped(inside)
+    inside.close()
+
+
+def test_infos_as_lists_are_made_outside():
+    with pytest.raises(ConfigError, match=r"around this one: DictInfoToList\(VLACRewardWrapper\(env, …\)\)"):
+        wrapped(DictInfoToList(SyncVectorEnv(env_fns())), on_sim_terminated="truncate")
+    env = DictInfoToList(wrapped(SyncVectorEnv(env_fns()), on_sim_terminated="truncate")[0])
+    assert env.reset(seed=0)[1][0]["elapsed_steps"] == 0
+
+
+def _resets_itself(env_fn: Any) -> gym.Env:
+    return Autoreset(env_fn())
 
 
 class TensorEnvs(VectorEnv):

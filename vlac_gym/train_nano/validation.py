@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.data.labels import pair_percent
 from vlac_gym.extras import needs
-from vlac_gym.train_nano.batches import FrameBank, PromptBook
+from vlac_gym.train_nano.batches import FrameBank, PromptBook, TokenBatch
 from vlac_gym.train_nano.labels import FrameTable
 from vlac_gym.train_nano.losses import reply_logits
 
@@ -65,13 +65,19 @@ def validate(model: Any, bank: FrameBank, table: FrameTable, prompts: PromptBook
     return ValidationScores(f1, stops, misses, pair_error, float(-np.log(clipped).mean()))
 
 
+def _autocast(batch: TokenBatch) -> torch.autocast:
+    """As in training: bfloat16 on a GPU; a CPU without instructions for it takes many times as long."""
+    device = batch.ids.device.type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+
+
 def _done_probs(model: Any, bank: FrameBank, table: FrameTable, prompts: PromptBook) -> NDArray[np.float32]:
     no, yes = prompts.number_ids[0], prompts.number_ids[1]
     parts = []
     for start in range(0, len(table.task), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(table.task)))
         batch = prompts.done_batch(table.task[rows], table.success[rows])
-        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16):
+        with _autocast(batch):
             logits = reply_logits(model, batch, bank.pictures(rows, augment=False))
         both = torch.stack([logits[:, 0, no], logits[:, 0, yes]], dim=1)
         parts.append(both.softmax(dim=1)[:, 1].cpu().numpy())
@@ -93,7 +99,7 @@ def _pair_error(model: Any, bank: FrameBank, table: FrameTable, prompts: PromptB
             ],
             dim=1,
         ).flatten(0, 1)
-        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16):
+        with _autocast(batch):
             logits = reply_logits(model, batch, pictures)
         errors.append(np.abs(prompts.expected_percent(logits).cpu().numpy() - truth[part]))
     return float(np.concatenate(errors).mean()) if errors else 0.0

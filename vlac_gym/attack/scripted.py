@@ -23,6 +23,8 @@ from vlac_gym.report_card.optimisation import SearchCurve, SearchPoint, paid_epi
 from vlac_gym.report_card.statistics import Estimate, cluster_bootstrap
 from vlac_gym.rule.reward import TrainingRule
 
+_LEAST_STARTS = 5
+
 _Task = tuple[str, int, Sequence[int]]
 
 
@@ -152,12 +154,17 @@ def _best_return(failures: Sequence[PaidEpisode], k: int) -> float:
 
 
 def _over_starts(values: Sequence[tuple[str, float]]) -> Estimate:
-    return cluster_bootstrap(
+    mean = cluster_bootstrap(
         values,
         lambda item: item[0],
         lambda items: float(np.mean([value for _, value in items])) if items else None,
         missing="no start has as many failures",
     )
+    if len(values) < _LEAST_STARTS:  # draws of a few that are alike would make an interval of no width
+        return Estimate(
+            mean.value, n=len(values), reason=f"fewer than {_LEAST_STARTS} starts for an interval"
+        )
+    return mean
 
 
 def _read(path: Path) -> list[PaidEpisode]:

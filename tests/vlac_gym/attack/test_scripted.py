@@ -118,6 +118,12 @@ def test_the_best_of_k_is_the_mean_over_all_choices_of_k() -> None:
         [(0.55 + 0.6) / 2, (4.6 / 6 + 0.7) / 2, 1.0]
     )
     assert curve.points[0].simulator_success is None
+    assert {(p.wrong_stops.low, p.wrong_stops.reason) for p in curve.points} == {
+        (None, "fewer than 5 starts for an interval")
+    }
+    five = best_of_curve([paid("push", 0.1 * start, start=start) for start in range(5)])
+    assert five.points[0].reward_of_failure.value == pytest.approx(0.2)
+    assert five.points[0].reward_of_failure.low is not None
 
 
 def test_without_failures_there_is_nothing_to_choose_from() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.cli.progress import counting
+from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import check_critic
@@ -25,7 +26,7 @@ from vlac_gym.policies import make_policy
 from vlac_gym.reporting.mp4 import require_video_packages
 from vlac_gym.specs.ids import parse_ids
 
-_NOT_SETTINGS = ("runs", "resume", "num_envs", "videos_per_task")
+_NOT_SETTINGS = ("runs", "resume", "num_envs", "videos_per_task", "tensorboard", "wandb")
 """Arguments that change no number, and may differ when a run is resumed."""
 
 
@@ -48,7 +49,8 @@ class Args:
     runs: Path = Path("runs/eval")
     """Folder in which the run gets a new folder, named by time and suite."""
     resume: Path | None = None
-    """Folder of a run to finish, with its settings; give --num-envs and --videos-per-task beside it, and no others."""
+    """Folder of a run to finish, with its settings; only --num-envs, --videos-per-task, --tensorboard and --wandb
+    may be given beside it."""
     videos_per_task: int = 3
     """Most videos of a task, failures first; 0 for none."""
     max_episode_steps: int | None = None
@@ -63,6 +65,10 @@ class Args:
     """Least env steps between two frames that the critic is asked about."""
     done_threshold: float = 0.9
     """success_prob from which the critic's answer counts as done, [0, 1]."""
+    tensorboard: bool = False
+    """Write the rates for TensorBoard too, into the run's folder `tensorboard`, and into its `metrics.jsonl`."""
+    wandb: str | None = None
+    """Project at Weights & Biases for the rates; with WANDB_MODE=offline they stay in the run's folder `wandb`."""
 
 
 def run(args: Args) -> int:
@@ -73,6 +79,7 @@ def run(args: Args) -> int:
             f"Expected --num-envs >= 1 and --videos-per-task >= 0, got {args.num_envs} and {args.videos_per_task}."
         )
     check_settings(settings)
+    check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
     if settings.critic is not None:
         check_critic(settings.critic)
     require_video_packages()
@@ -95,6 +102,7 @@ def run(args: Args) -> int:
         finally:
             if critic is not None:
                 critic.close()
+        _send(results, path, args)
     print(_table(results))
     print(f"\n{path / 'index.html'}")
     return 0
@@ -125,6 +133,20 @@ def _resumed(args: Args) -> EvalSettings:
         return EvalSettings(**{**stored, "task_ids": tuple(stored["task_ids"])})
     except (KeyError, TypeError) as e:
         raise ConfigError(f"{args.resume} holds settings of another version: {e}.") from e
+
+
+def _send(results: Mapping[str, Any], path: Path, args: Args) -> None:
+    """The finished run's rates, as one step, to the dashboards that were asked for."""
+    metrics = run_metrics(path, args, tensorboard=args.tensorboard, wandb=args.wandb)
+    if metrics is None:
+        return
+    suite = results["suite"]
+    row = {f"eval/{name}": suite[name] for name in ("episodes", "successes", "lost", "mean_steps")}
+    row["eval/success_rate"] = suite["success_rate"]["value"]
+    for task in results["tasks"]:
+        row[f"eval/success_rate_task_{task['task_id']}"] = task["success_rate"]["value"]
+    with metrics:
+        metrics.write(0, row)
 
 
 def _critic(spec: str | None) -> Critic | None:

@@ -24,6 +24,9 @@ EVAL_FILES = (
     "episodes.csv",
     "index.html",
     "videos",
+    "metrics.jsonl",
+    "tensorboard",
+    "wandb",
 )
 """Names of all that such a folder holds."""
 

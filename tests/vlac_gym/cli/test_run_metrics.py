@@ -1,5 +1,6 @@
-"""`--tensorboard` and `--wandb` of `rollout`, `report-card` and `train-critic`."""
+"""`--tensorboard` and `--wandb` of `rollout`, `eval`, `report-card` and `train-critic`."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -10,10 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from reaching import SETTINGS
 from tensorboardX.proto.event_pb2 import Event
 from wandb_file import read_run
 
 from vlac_gym.cli import main, rollout
+from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder
+from vlac_gym.evaluation.run import planned_episodes
 
 
 @pytest.fixture
@@ -40,6 +44,28 @@ def scalars(folder) -> list[tuple[int, str, float]]:
 def run(out, *more: str) -> int:
     base = ["rollout", "--out", str(out), "--policy", "zero", "--max-episode-steps", "6"]
     return main([*base, "--no-video", "--no-frames", *more])
+
+
+def test_eval_writes_its_rates_as_one_step(tmp_path):
+    settings = dataclasses.replace(SETTINGS, policy="zero", task_ids=(0, 3), episodes_per_task=2)
+    path = tmp_path / "run"
+    path.mkdir()
+    folder = EvalFolder(path, vars(settings))
+    for start, success in zip(planned_episodes(settings), (True, False, True, True)):
+        folder.add(EpisodeRecord(**vars(start), task="stack", success=success, steps=5))
+    assert main(["eval", "--resume", str(path), "--tensorboard"]) == 0
+    (line,) = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert line["step"] == 0
+    assert line["metrics"] == {
+        "eval/episodes": 4.0,
+        "eval/successes": 3.0,
+        "eval/lost": 0.0,
+        "eval/mean_steps": 5.0,
+        "eval/success_rate": 0.75,
+        "eval/success_rate_task_0": 0.5,
+        "eval/success_rate_task_3": 1.0,
+    }
+    assert (0, "eval/success_rate", 0.75) in scalars(path / "tensorboard")
 
 
 def test_rollout_writes_the_metrics_so_far_after_each_episode(scripted_libero, tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
-"""Reads frames from a video file or a folder of pictures: `FrameFile`, `read_frames`. Needs the extra `video`."""
+"""Reads frames from a video, a picture or a folder of pictures: `FrameFile`, `read_frames`. Needs the extra `video`."""
 
 __all__ = ["ANNOTATED_MARK", "PICTURE_SUFFIXES", "FrameFile", "read_frames"]
 
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,9 +28,9 @@ class FrameFile:
     """What was read.
 
     Attributes:
-        path: Video or folder.
+        path: Video, picture or folder.
         frames: uint8 (H, W, 3) RGB, in order.
-        fps: Frames per second after leaving some out; None for a folder.
+        fps: Frames per second after leaving some out; None for pictures.
     """
 
     path: Path
@@ -42,7 +42,7 @@ def read_frames(path: Path | str, *, every: int = 1, max_frames: int = 3000) -> 
     """Reads every `every`-th frame of a video, or of the pictures in a folder in natural order (2 before 10).
 
     Args:
-        path: A video that ffmpeg reads, or a folder with PNG, JPEG, BMP or WebP pictures.
+        path: A video that ffmpeg reads, or a folder with PNG, JPEG, BMP or WebP pictures, or one of them.
         every: 1 keeps all, 6 makes a 30 fps video one of 5 fps.
         max_frames: Refuse more than this instead of filling the memory.
 
@@ -57,7 +57,9 @@ def read_frames(path: Path | str, *, every: int = 1, max_frames: int = 3000) -> 
     if not path.exists():
         raise ConfigError(f"Expected a video or a folder of pictures, but {str(path)!r} does not exist.")
     if path.is_dir():
-        frames, fps = _take(_read_folder(path, every), max_frames, path, every), None
+        frames, fps = _take(_read_pictures(_pictures_in(path)[::every]), max_frames, path, every), None
+    elif path.suffix.lower() in PICTURE_SUFFIXES:  # ffmpeg would not say that it is annotated
+        frames, fps = list(_read_pictures([path])), None
     else:
         frames, fps = _read_video(path, every, max_frames)
     if not frames:
@@ -76,9 +78,7 @@ def _take(source: Iterator[Frame], max_frames: int, path: Path, every: int) -> l
     return frames
 
 
-def _read_folder(path: Path, every: int) -> Iterator[Frame]:
-    with needs("A picture", "video"):
-        from PIL import Image, ImageOps
+def _pictures_in(path: Path) -> list[Path]:
     pictures = sorted(
         (file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES), key=_natural_order
     )
@@ -86,7 +86,13 @@ def _read_folder(path: Path, every: int) -> Iterator[Frame]:
         raise ConfigError(
             f"Expected pictures ({', '.join(PICTURE_SUFFIXES)}) in the folder {str(path)!r}, found none."
         )
-    for file in pictures[::every]:
+    return pictures
+
+
+def _read_pictures(files: Sequence[Path]) -> Iterator[Frame]:
+    with needs("A picture", "video"):
+        from PIL import Image, ImageOps
+    for file in files:
         try:
             with Image.open(file) as image:
                 is_annotated = image.info.get("Comment") == ANNOTATED_MARK

@@ -127,7 +127,7 @@ def test_failing_critic_is_closed_and_leaves_nothing(folder, tmp_path, capsys, m
 
 def test_what_this_package_drew_is_no_recording(folder, tmp_path, capsys):
     assert score(folder, tmp_path / "first") == 0
-    for drawn in (tmp_path / "first" / "score.mp4", tmp_path / "first"):
+    for drawn in (*(tmp_path / "first" / f"score.{end}" for end in ("mp4", "png")), tmp_path / "first"):
         assert score(drawn, tmp_path / "second") == 2
         assert "which vlac-gym drew: its curves and texts are no camera's picture" in capsys.readouterr().err
     assert not (tmp_path / "second").exists()

@@ -67,8 +67,8 @@ class PipelinedRollout:
     makes no difference to a deterministic one. Hence ``overlap=True`` and ``overlap=False`` return the same,
     and the former takes the time of the slowest of {policy, critic, one group's whole loop}, the latter the sum.
     Groups that share a curriculum are refused under ``overlap=True``: it would choose tasks by which group's results
-    came in first. Give each its own, or use ``overlap=False``. Connections to one Ray actor (`RayCurriculum`) are not
-    seen as shared, and depend on timing under either.
+    came in first. Give each its own, or use ``overlap=False``. Connections to one Ray actor (`RayCurriculum`) are one
+    curriculum, whose choices depend on timing under either, as nobody waits for its reports.
 
     Args:
         groups: Vector envs, each made of a `RolloutVectorEnv` of its own; two are enough to overlap. A critic

@@ -94,13 +94,14 @@ def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int
         num_envs: N.
 
     Raises:
-        ConfigError: Another number of actions, a wrong shape of a Box's, no numbers, not finite, or a value that an
+        ConfigError: Another number of actions, a wrong shape, no numbers, not finite, or a value that an
             integer space lacks.
     """
     for where, space, part in _leaves("actions", action_space, actions):
         array = as_array(part, where)
-        wanted = space.shape if isinstance(space, spaces.Box) else (num_envs,)
-        if array.shape[: len(wanted or ())] != wanted:
+        is_batched = isinstance(space, spaces.Box | spaces.MultiDiscrete)
+        wanted = space.shape if is_batched else (num_envs,)
+        if (array.shape if is_batched else array.shape[:1]) != wanted:
             raise ConfigError(f"Expected {where} of shape {wanted}, got {array.shape}; nothing moved.")
         require_numbers(array, where)
         if not np.isfinite(array).all():

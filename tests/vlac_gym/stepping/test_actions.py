@@ -40,6 +40,15 @@ def test_floats_beyond_a_box_are_the_envs_own_affair():
 
 
 @pytest.mark.parametrize(
+    ("space", "shape"), [(spaces.Discrete(3), (2, 1)), (spaces.Box(0, 1, (3,)), (2, 3, 1))]
+)
+def test_actions_with_an_axis_too_many_are_refused(space, shape):
+    checked_actions(np.zeros(shape[:-1]), batch_space(space, 2), 2)
+    with pytest.raises(ConfigError, match=r"Expected actions of shape .*, got \(2, .*1\); nothing moved"):
+        checked_actions(np.zeros(shape), batch_space(space, 2), 2)
+
+
+@pytest.mark.parametrize(
     ("bad", "message"),
     [
         ({"arm": np.array([np.nan, 0.0]), "grip": (0,)}, r"a finite action\['arm'\], got \[nan, 0.0\]"),

@@ -86,9 +86,15 @@ class PolicyServerModel:
 
     def _connected(self) -> Any:
         if self._connection is None:
-            # A server that computes in its event loop, as openpi's does, answers no ping meanwhile.
+            # A server that computes in its event loop, as openpi's does, answers no ping meanwhile; and a proxy meant
+            # for the web is no way to a policy in the cluster.
             opened = connect(
-                self.url, compression=None, max_size=None, open_timeout=self._timeout_s, ping_interval=None
+                self.url,
+                compression=None,
+                max_size=None,
+                open_timeout=self._timeout_s,
+                ping_interval=None,
+                proxy=None,
             )
             # As `with` does: outside of one, websockets 17 warns.
             self._connection = connection = opened.__enter__()

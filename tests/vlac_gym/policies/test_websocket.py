@@ -55,6 +55,18 @@ def test_chunks_come_back_for_each_env_in_order(start_server):
     policy.close()
 
 
+def test_no_proxy_comes_between(start_server, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    policy = make_policy(f"ws://127.0.0.1:{start_server('good')}")
+    policy.reset(ScriptedEnv())
+    (chunk,) = policy.plan([observation(51, 0.25)], [{"task": "open it"}])
+    assert chunk.shape == (5, 7)
+    policy.close()
+
+
 def test_one_action_at_a_time_asks_again_when_the_chunk_is_over(start_server):
     policy = make_policy(f"ws://127.0.0.1:{start_server('good')}?chunk_steps=2")
     policy = pickle.loads(pickle.dumps(policy))

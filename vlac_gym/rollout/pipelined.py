@@ -3,7 +3,7 @@
 __all__ = ["GroupPolicy", "PipelinedRollout", "RolloutStep"]
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,6 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from vlac_gym.curriculum import Curriculum
 from vlac_gym.errors import ConfigError
 from vlac_gym.rollout.turns import Aborted, Turns
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
@@ -217,13 +216,16 @@ def _share_critic(group: AnyVectorEnv, lock: threading.Lock) -> None:
 
 def _check_curricula(groups: Sequence[AnyVectorEnv]) -> None:
     """Refuses groups whose assignments would depend on which of them is faster."""
-    owners: dict[Curriculum, int] = {}
+    owners: dict[Hashable, int] = {}
     for g, group in enumerate(groups):
         for env in _layers(group):
-            if isinstance(env, CurriculumWrapper) and owners.setdefault(env.curriculum, g) != g:
+            if not isinstance(env, CurriculumWrapper):
+                continue
+            key = env.curriculum if isinstance(env.curriculum, Hashable) else id(env.curriculum)
+            if owners.setdefault(key, g) != g:
                 raise ConfigError(
                     f"Expected a curriculum of its own in each group with overlap=True, got the same "
-                    f"{type(env.curriculum).__name__} in groups {owners[env.curriculum]} and {g}: which tasks they "
+                    f"{type(env.curriculum).__name__} in groups {owners[key]} and {g}: which tasks they "
                     "play would depend on timing. Give each group's CurriculumWrapper its own curriculum, or use "
                     "PipelinedRollout(…, overlap=False)."
                 )

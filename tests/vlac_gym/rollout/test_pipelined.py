@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, digest, per_env
 
+from vlac_gym.curriculum import CurriculumManager
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticConnectionError, SimulatorError
 from vlac_gym.rollout import PipelinedRollout, RolloutStep
 from vlac_gym.vector import RolloutVectorEnv
-from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
+from vlac_gym.wrappers.vector import ActionChunk, CurriculumWrapper, VLACRewardWrapper
 
 
 class RandomPolicy:
@@ -213,3 +215,26 @@ def test_groups_that_cannot_overlap_are_refused():
             PipelinedRollout(bad, RandomPolicy())
     with pytest.raises(ConfigError, match="options for 1 groups, got 2"):
         PipelinedRollout([env], RandomPolicy()).run(num_steps=1, options=[None, None])
+
+
+def test_curricula_of_ones_own_are_told_apart_even_without_a_hash():
+    @dataclass
+    class MyCurriculum(CurriculumManager):
+        name: str
+
+        def __post_init__(self):
+            CurriculumManager.__init__(self, [0], 3)
+
+    def rollout(*curricula: Any) -> PipelinedRollout:
+        groups: list[Any] = [
+            CurriculumWrapper(
+                VLACRewardWrapper(RolloutVectorEnv([ScriptedEnv], mode="sync"), LookingCritic()), curriculum
+            )
+            for curriculum in curricula
+        ]
+        return PipelinedRollout(groups, RandomPolicy())
+
+    mine = MyCurriculum("one")
+    rollout(mine, MyCurriculum("one"))
+    with pytest.raises(ConfigError, match="got the same MyCurriculum in groups 0 and 1"):
+        rollout(mine, mine)

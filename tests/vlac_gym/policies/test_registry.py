@@ -43,7 +43,10 @@ def test_unknown_policy_is_answered_with_the_known_names_and_the_nearest():
         ("expert:noise=much", "Expected expert option noise as float, got 'much'"),
         ("expert:noise=-0.1", r"Expected expert noise in \[0, 10\]"),
         ("expert:noise=nan", r"Expected expert noise in \[0, 10\]"),
-        ("expert:fail=slip", "Unknown expert fault 'slip'.*beside, drop, none, stop, wrong_object"),
+        (
+            "expert:fail=slip",
+            "Unknown expert fault 'slip'.*beside, block_view, drop, empty_hand, hover, none, push, stop, wrong_object",
+        ),
     ],
 )
 def test_wrong_specs_are_refused_before_anything_is_made(spec, message):

@@ -91,6 +91,7 @@ def test_every_suite_plays_from_disk_as_without(tmp_path, task):
 def env(libero_env, tmp_path):
     """An env with a cache, which shares the compiled model of the session's."""
     libero_env.unwrapped.reset(options={"init_state_id": 0, "task_id": 0})
+    forget(libero_env.unwrapped)  # another test may have settled the same
     made = LiberoEnv(image_size=32, start_cache=tmp_path / "starts")
     yield made
     made.close()

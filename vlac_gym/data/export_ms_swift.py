@@ -94,7 +94,8 @@ def export_ms_swift(
     tasks = sorted(set(dataset.tasks().values()))
     if options.mismatch_share > 0 and len(tasks) < 2:
         raise ConfigError(
-            f"Mismatched instructions need two tasks, {dataset.root} has {len(tasks)}. Use mismatch_share=0."
+            f"Mismatched instructions need two tasks, {dataset.root} has {len(tasks)}. Use --mismatch-share 0 "
+            "(mismatch_share=0)."
         )
     parts = {"train.jsonl": dataset}
     if held_out_init_states:

@@ -82,7 +82,8 @@ def parse_options(text: str, options: Mapping[str, type], where: str) -> dict[st
             found[key] = _BOOLS[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError) as e:
             expected = "true or false" if kind is bool else kind.__name__
-            raise ConfigError(f"Expected {where} option {key} as {expected}, got {value!r}.") from e
+            hint = " A comma parts options, not &." if "&" in value else ""
+            raise ConfigError(f"Expected {where} option {key} as {expected}, got {value!r}.{hint}") from e
     return found
 
 

@@ -86,6 +86,7 @@ def test_values_take_the_types_of_the_table():
         ("speed=1", r"Unknown thing option 'speed'\. Available: count, name, rate"),
         ("count=1,count=2", "thing option 'count' is given twice"),
         ("count=half", "Expected thing option count as int, got 'half'"),
+        ("count=1&flag=true", "got .1.flag=true.. A comma parts options, not &"),
     ],
 )
 def test_what_does_not_fit_is_refused(argument, message):

@@ -21,7 +21,7 @@ from vlac_gym.errors import (
     CriticProtocolError,
     CriticResponseError,
 )
-from vlac_gym.types import CriticInfo, FloatArray, Frame
+from vlac_gym.types import CriticInfo
 
 _FIRST_PAUSE_S = 0.25
 
@@ -72,41 +72,6 @@ class FailoverCritic(CriticWrapper):
         """How often another server or critic took over, in this process."""
         return self._own_failovers + sum(critic.failovers for critic in self._all_built())
 
-    def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
-        """Of whoever answers."""
-        return self._ask(lambda critic: critic.success_prob(frames, tasks))
-
-    def progress(
-        self,
-        before: Sequence[Frame],
-        after: Sequence[Frame],
-        tasks: Sequence[str],
-        references: Sequence[Frame] | None = None,
-    ) -> FloatArray:
-        """Of whoever answers."""
-        return self._ask(lambda critic: critic.progress(before, after, tasks, references))
-
-    def value(
-        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
-    ) -> FloatArray:
-        """Of whoever answers."""
-        return self._ask(lambda critic: critic.value(frames, task, references))
-
-    def values(
-        self,
-        episodes: Sequence[Sequence[Frame]],
-        tasks: Sequence[str],
-        references: Sequence[Frame] | None = None,
-    ) -> list[FloatArray]:
-        """Of whoever answers."""
-        return self._ask(lambda critic: critic.values(episodes, tasks, references))
-
-    def value_and_progress(
-        self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Of whoever answers."""
-        return self._ask(lambda critic: critic.value_and_progress(frames, task, references))
-
     def identify(self, *, retry: bool = True) -> CriticInfo:
         """Of whoever answers; the first time, those fallbacks that can be reached are compared.
 
@@ -114,7 +79,7 @@ class FailoverCritic(CriticWrapper):
             ConfigError: A fallback is another critic, and `allow_other_critic` is False.
             CriticError: Nobody answers.
         """
-        info = self._ask(lambda critic: critic.identify(retry=retry))
+        info = super().identify(retry=retry)
         if not self._is_compared_once and self._fingerprint is not None:
             for place in range(len(self._policy.fallbacks)):
                 self._compare_early(place)

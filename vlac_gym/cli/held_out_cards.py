@@ -6,14 +6,14 @@ from pathlib import Path
 
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
-from vlac_gym.critic.nano.factory import CHECKPOINT
+from vlac_gym.critic.nano.factory import CHECKPOINT, DEFAULT_OPTIONS
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
 from vlac_gym.report_card.comparison import Change, write_comparison
 from vlac_gym.report_card.page import write_card
 from vlac_gym.reporting.mp4 import require_video_packages
 
-_READING = "reading=exact,unfinished_value_limit=0.95"  # as the shipped critic is read
+_READING = ",".join(f"{name}={value}" for name, value in DEFAULT_OPTIONS.items())  # as the shipped critic's
 
 
 def check_held_out(folder: Path) -> None:

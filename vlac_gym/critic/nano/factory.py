@@ -1,6 +1,6 @@
 """The shipped nano critic: `from_package`, as `make_critic("nano")` calls it."""
 
-__all__ = ["CHECKPOINT", "from_package"]
+__all__ = ["CHECKPOINT", "DEFAULT_OPTIONS", "from_package"]
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from vlac_gym.errors import ConfigError
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 """The checkpoint that ships with the package: native InternVL format, float16; see MODEL_CARD.md."""
 
-_DEFAULTS: dict[str, Any] = {"reading": "exact", "unfinished_value_limit": 0.95}
+DEFAULT_OPTIONS: dict[str, Any] = {"reading": "exact", "unfinished_value_limit": 0.95}
 """How the shipped metrics were measured (MODEL_CARD.md); the limit is explained in docs/nano.md."""
 
 
@@ -35,4 +35,4 @@ def from_package(argument: str, **options: Any) -> VLACCritic:
             f"The critic 'nano' takes options behind '?' only, got {argument!r}. "
             "Another checkpoint is transformers:PATH."
         )
-    return from_transformers(f"{CHECKPOINT}{argument}", _DEFAULTS, name="nano", **options)
+    return from_transformers(f"{CHECKPOINT}{argument}", DEFAULT_OPTIONS, name="nano", **options)

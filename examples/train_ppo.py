@@ -390,8 +390,9 @@ class Run:
         use_gpu = args.device == "auto" and torch.cuda.is_available()
         self.device = torch.device("cuda" if use_gpu else "cpu" if args.device == "auto" else args.device)
         policy = starting_policy(args)
-        frozen = copy.deepcopy(policy).requires_grad_(False)
-        self.start = Actor(frozen, args, self.device) if args.kl_coef else None
+        self.start: Actor | None = None
+        if args.kl_coef:
+            self.start = Actor(copy.deepcopy(policy).requires_grad_(False), args, self.device)
         self.actor = Actor(policy, args, self.device)
         values = list(policy.value.parameters())
         others = [p for p in policy.parameters() if p.requires_grad and all(p is not v for v in values)]

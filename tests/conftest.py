@@ -37,3 +37,12 @@ def libero_env() -> Iterator[Any]:
     env.reset(seed=0, options={"init_state_id": 0})
     yield env
     env.close()
+
+
+@pytest.fixture
+def wandb() -> Iterator[Any]:
+    """The real package, without what an earlier test made it read of the environment."""
+    module = pytest.importorskip("wandb", reason="wandb is not installed")
+    module.teardown()
+    yield module
+    module.teardown()

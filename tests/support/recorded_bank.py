@@ -1,10 +1,12 @@
-"""Synthetic recordings whose every number is known: `record`, `record_bank`."""
+"""Synthetic recordings whose every number is known: `record`, `record_bank`, and fixtures of both for a conftest."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from vlac_gym.data import EpisodeMeta, write_episode
+from vlac_gym.data import EpisodeDataset, EpisodeMeta, write_episode
 from vlac_gym.data.recorder import EpisodeRecorder
 
 STEPS = 40
@@ -55,3 +57,17 @@ def record_bank(root: Path) -> None:
         for start in range(6):
             record(root, task_id, start, succeeds=True, undone=start % 3 == 0)
             record(root, task_id, start, succeeds=False, kind="stop")
+
+
+@pytest.fixture(name="record")
+def record_fixture() -> Callable[..., None]:
+    """`record`, for tests that need other episodes than the bank's."""
+    return record
+
+
+@pytest.fixture(scope="session")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> EpisodeDataset:
+    """`record_bank`'s 48 episodes."""
+    root = tmp_path_factory.mktemp("bank")
+    record_bank(root)
+    return EpisodeDataset.open(root)

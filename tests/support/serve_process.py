@@ -1,8 +1,10 @@
-"""`vlac-gym serve` as a process that tests kill, stop and start again: `ServeProcess`."""
+"""`vlac-gym serve` as a process that tests kill, stop and start again: `ServeProcess`, `serving`."""
 
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 COMMAND = "import sys; from vlac_gym.cli import main; sys.exit(main())"
 
@@ -55,3 +57,14 @@ class ServeProcess:
             self.begin().ready()
         else:
             self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def serving(*critics: str) -> Iterator[list[ServeProcess]]:
+    """A server of each of these specs, started side by side; killed at the end."""
+    servers = [ServeProcess(spec).begin() for spec in critics]
+    try:
+        yield [server.ready() for server in servers]
+    finally:
+        for server in servers:
+            server.kill()

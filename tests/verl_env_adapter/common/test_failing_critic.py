@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serve_process import ServeProcess
+from serve_process import ServeProcess, serving
 
 from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.settings import AdapterSettings, parse_settings
@@ -22,12 +22,8 @@ LIMIT = 4
 @pytest.fixture(scope="module")
 def processes() -> Iterator[list[ServeProcess]]:
     """Two servers of one critic, and one of another."""
-    servers = [ServeProcess(spec).begin() for spec in (CRITIC, CRITIC, f"{CRITIC},seed=1")]
-    try:
-        yield [server.ready() for server in servers]
-    finally:
-        for server in servers:
-            server.kill()
+    with serving(CRITIC, CRITIC, f"{CRITIC},seed=1") as servers:
+        yield servers
 
 
 @pytest.fixture

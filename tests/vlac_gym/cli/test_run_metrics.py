@@ -7,10 +7,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import Any
 
-import pytest
 from reaching import SETTINGS
 from tensorboardX.proto.event_pb2 import Event
 from wandb_file import read_run
@@ -18,15 +15,6 @@ from wandb_file import read_run
 from vlac_gym.cli import main, rollout
 from vlac_gym.evaluation.folder import EpisodeRecord, EvalFolder
 from vlac_gym.evaluation.run import planned_episodes
-
-
-@pytest.fixture
-def wandb() -> Iterator[Any]:
-    """The real package, without what an earlier test made it read of the environment."""
-    module = pytest.importorskip("wandb", reason="wandb is not installed")
-    module.teardown()
-    yield module
-    module.teardown()
 
 
 def scalars(folder) -> list[tuple[int, str, float]]:

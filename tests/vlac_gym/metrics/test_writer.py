@@ -4,8 +4,6 @@ import json
 import math
 import struct
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +12,6 @@ from wandb_file import read_run
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.metrics.episodes import METRIC_NAMES, EpisodeMetrics
 from vlac_gym.metrics.writer import MetricsWriter, TensorBoardSink, WandbSink
-
-
-@pytest.fixture
-def wandb() -> Iterator[Any]:
-    """The real package, without what an earlier test made it read of the environment."""
-    module = pytest.importorskip("wandb", reason="wandb is not installed")
-    module.teardown()
-    yield module
-    module.teardown()
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import own_critics
 import pytest
-from serve_process import ServeProcess
+from serve_process import ServeProcess, serving
 from vector_envs import ShadedEnv
 
 from vlac_gym.critic import CriticFailurePolicy
@@ -30,12 +30,8 @@ ACTION = np.zeros(7, np.float32)
 @pytest.fixture(scope="module")
 def processes() -> Iterator[list[ServeProcess]]:
     """Two servers of the same critic, and one of another."""
-    servers = [ServeProcess(spec).begin() for spec in (CRITIC, CRITIC, f"{CRITIC},seed=1")]
-    try:
-        yield [server.ready() for server in servers]
-    finally:
-        for server in servers:
-            server.kill()
+    with serving(CRITIC, CRITIC, f"{CRITIC},seed=1") as servers:
+        yield servers
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""Chooses reply tokens from logits: `Pick`, `HostPick`, `TokenPicker`, `build_reply`."""
+"""Chooses reply tokens from logits: `Pick`, `SentPick`, `HostPick`, `TokenPicker`, `build_reply`."""
 
-__all__ = ["HostPick", "Pick", "TokenPicker", "build_reply"]
+__all__ = ["HostPick", "Pick", "SentPick", "TokenPicker", "build_reply"]
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,14 +32,33 @@ class Pick:
     candidates: torch.Tensor
     candidate_logprobs: torch.Tensor
 
-    def to_host(self) -> "HostPick":
+    def send(self) -> "SentPick":
+        """Sends all to the host; waits for nothing."""
+        return SentPick(self)
+
+
+class SentPick:
+    """A `Pick` on its way to the host, all of it behind one wait.
+
+    A wait for a GPU that other processes draw on is a wait for this process's turn among them, so four tensors read
+    one by one would take four turns. The waiting thread sleeps: a spinning one takes a core from those processes.
+    """
+
+    def __init__(self, pick: Pick) -> None:
+        parts = (pick.tokens, pick.logprobs, pick.candidates, pick.candidate_logprobs)
+        self._copies = [part.to("cpu", non_blocking=True) for part in parts]
+        self._arrival: torch.cuda.Event | None = None
+        if pick.tokens.is_cuda:
+            self._arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._arrival.record(torch.cuda.current_stream(pick.tokens.device))
+
+    def read(self) -> "HostPick":
         """The same as lists; waits for the device."""
-        candidates, logprobs = self.candidates.tolist(), self.candidate_logprobs.tolist()
-        return HostPick(
-            self.tokens.tolist(),
-            self.logprobs.tolist(),
-            [list(zip(*row)) for row in zip(candidates, logprobs)],
-        )
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        tokens, logprobs, candidates, candidate_logprobs = (copy.tolist() for copy in self._copies)
+        rows = [list(zip(*row)) for row in zip(candidates, candidate_logprobs)]
+        return HostPick(tokens, logprobs, rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ class BatchRunner:
         start = batch.prefix_length
         lengths = [len(item.prompt.ids) - start for item in batch.items]
         visible = self._visible(start, lengths)
-        last = torch.tensor([length - 1 for length in lengths], device=self._device)
+        last = self._to_device(np.array(lengths) - 1)
         logits, kept = self._decoder.prefill(
             self._embed(batch.items, start, max(lengths), features),
             last,

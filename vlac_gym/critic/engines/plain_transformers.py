@@ -115,4 +115,4 @@ class PlainTransformersEngine:
             self._picker.pick(logits.float(), request.answer, step)
             for step, logits in enumerate(generated.logits)
         ]
-        return build_reply([pick.to_host() for pick in picks], 0, request.answer, self._prompts)
+        return build_reply([pick.send().read() for pick in picks], 0, request.answer, self._prompts)

@@ -33,7 +33,7 @@ with needs("The transformers engine", "vlac"):
     import transformers as _transformers  # noqa: F401  (checked here, so that the message names the extra)
     from PIL import Image as _image  # noqa: F401
 
-from vlac_gym.critic.engines.answering import Pick, TokenPicker, build_reply
+from vlac_gym.critic.engines.answering import SentPick, TokenPicker, build_reply
 from vlac_gym.critic.engines.batch_runner import BatchRunner
 from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder, GraphRecorder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
@@ -174,7 +174,7 @@ class TransformersEngine:
             batches = plan_batches(items, self.memory_plan.max_batch_tokens, self._runner.prefixes)
             replies: dict[int, EngineReply] = {}
             try:
-                running: list[tuple[Batch, list[Pick]]] = []
+                running: list[tuple[Batch, list[SentPick]]] = []
                 for batch, staged in self._staged(batches):
                     running.append((batch, self._answer(batch, staged)))
                     if len(running) > 1:  # the device works on the next batch while the host reads this one
@@ -330,8 +330,9 @@ class TransformersEngine:
                 yield ahead.pop(0)
         yield from ahead
 
-    def _answer(self, batch: Batch, staged: list[StagedFrames]) -> list[Pick]:
-        return self._runner.run(batch, self._features.collect(_frames(batch), staged))
+    def _answer(self, batch: Batch, staged: list[StagedFrames]) -> list[SentPick]:
+        picks = self._runner.run(batch, self._features.collect(_frames(batch), staged))
+        return [pick.send() for pick in picks]
 
     def _compile(self) -> None:
         if not self._is_compiled:
@@ -357,9 +358,9 @@ class TransformersEngine:
         checks.record(recorder, batch_sizes, [step * _GRAPH_STEP for step in steps], embedding, pool)
         self._runner.checks = checks
 
-    def _read(self, batch: Batch, picks: list[Pick]) -> dict[int, EngineReply]:
+    def _read(self, batch: Batch, picks: list[SentPick]) -> dict[int, EngineReply]:
         """Replies by request index; waits for the device."""
-        read = [pick.to_host() for pick in picks]
+        read = [pick.read() for pick in picks]
         prompts = self._parts.prompts
         return {
             item.index: build_reply(read, row, batch.answer, prompts) for row, item in enumerate(batch.items)

@@ -94,3 +94,18 @@ def test_the_memory_bound_is_enforced(tiny_checkpoint, requests):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         engine.close()
+
+
+def test_numbers_wait_for_the_device_once_per_call(tiny_checkpoint, requests):
+    """Beside processes that draw on the GPU, each wait is one for this process's turn."""
+    engine = TransformersEngine(tiny_checkpoint, "cuda")
+    numbers = [request for request in requests if request.answer != "text"]
+    expected = engine.generate(numbers)
+    engine.forget()
+    torch.cuda.set_sync_debug_mode("error")  # every wait but an event's, which is what a reply arrives by
+    try:
+        replies = engine.generate(numbers)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [reply.text for reply in replies] == [reply.text for reply in expected]
+    engine.close()

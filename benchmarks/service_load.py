@@ -18,14 +18,11 @@ import json
 import multiprocessing
 import os
 import platform
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from typing import Any
 import httpx
 import numpy as np
 from obvious_server import OBVIOUS, naive_server, to_base64
+from served_critic import serving
 from timed_critic import register_timed, warm_up
 
 from vlac_gym.critic.base import BaseCritic
@@ -133,43 +131,6 @@ def naive_worker(url: str, envs: range, args: argparse.Namespace, barrier: Any, 
         results.put(Load(seconds, sum(part[1] for part in parts), started_at, time.time()))
 
 
-@contextmanager
-def service_server(spec: str, args: argparse.Namespace) -> Iterator[str]:
-    """`vlac-gym serve` as a process."""
-    folder = str(Path(__file__).parent)
-    program = (
-        f"import sys; sys.path.insert(0, {folder!r}); from timed_critic import register_timed; register_timed();"
-        "from vlac_gym.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        "serve",
-        "--critic",
-        spec,
-        "--port",
-        "0",
-        "--log-level",
-        "warning",
-    ]
-    command += ["--max-batch", str(args.max_batch), "--max-wait-ms", str(args.max_wait_ms)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    url = ""
-    for line in process.stdout:
-        if line.startswith("Listening at "):
-            url = line.removeprefix("Listening at ").partition(";")[0]
-        if line.startswith("Ready"):
-            break
-    else:
-        sys.exit(f"The server did not start; it ended with {process.wait()}.")
-    try:
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
 def drive(worker: Callable[..., None], url: str, args: argparse.Namespace) -> list[Load]:
     """Runs the workers at the same time and collects what they did."""
     context = multiprocessing.get_context("spawn")
@@ -264,8 +225,9 @@ def main() -> None:
         frames, naive_frames = args.envs * args.steps, args.envs * args.naive_steps
         share = args.envs // args.workers
         local_row, local = report("in process", [in_process(spec, args)], frames, args.max_batch)
-        with service_server(spec, args) as url:
-            row, rate = report("vlac-gym serve", drive(service_worker, url, args), frames, share)
+        batching = ("--max-batch", str(args.max_batch), "--max-wait-ms", str(args.max_wait_ms))
+        with serving(spec, *batching) as server:
+            row, rate = report("vlac-gym serve", drive(service_worker, server.url, args), frames, share)
         naive = {}
         for model in args.obvious:
             if model == "generate" and not spec.startswith("transformers:"):

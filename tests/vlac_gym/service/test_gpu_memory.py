@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from serve_process import serving
 
 from vlac_gym.critic.engines.cuda_memory import (
     cuda_memory_bytes,
@@ -141,3 +142,42 @@ def test_sleep_gives_the_cards_memory_back_and_wake_the_same_answers(tmp_path, a
     assert asleep < awake
     # cuBLAS keeps its workspaces for the life of the process: at most 33 MiB for each of the two streams in use.
     assert asleep - held_by_others < 70 * 2**20
+
+
+@pytest.mark.gpu
+def test_a_served_critic_leaves_the_card_to_an_update_and_answers_as_before(connect, random_frames):
+    import torch
+
+    from vlac_gym.clone.policy import ClonePolicy
+
+    policy = ClonePolicy(["reach:0"], 4, 64).to("cuda")
+    optimizer = torch.optim.Adam(policy.parameters())
+    frames = random_frames(8, 128, 128)
+    pictures = torch.tensor(np.stack(frames), device="cuda")
+
+    def update():
+        cameras = dict.fromkeys(policy.cameras, pictures)
+        means, _, values = policy(cameras, torch.zeros(8, 8, device="cuda"), torch.ones(8, 1, device="cuda"))
+        optimizer.zero_grad()
+        (means.square().mean() + (values - 1.0).square().mean()).backward()
+        optimizer.step()
+        return torch.cuda.mem_get_info()[0]
+
+    with serving("nano:?device=cuda") as (server,):
+        critic = connect(server.url, timeout_s=120)
+
+        def ask():
+            checks = critic.success_prob(frames, ["pick up the black bowl"] * len(frames))
+            return np.concatenate([checks, critic.value(frames, "pick up the black bowl")])
+
+        before = ask()
+        update()  # torch takes its own memory of the card with the first one
+        free_awake, held_awake = update(), critic.gpu_memory_bytes()
+        critic.sleep()
+        weights = critic.server_info()["info"]["details"]["memory_plan"]["weights"]
+        assert held_awake - critic.gpu_memory_bytes() >= weights > 15e6
+        assert update() - free_awake >= weights
+        assert critic.server_info()["state"] == "asleep"
+        critic.wake()
+        assert critic.gpu_memory_bytes() >= weights
+        assert np.array_equal(ask(), before)

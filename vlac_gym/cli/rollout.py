@@ -17,6 +17,7 @@ from vlac_gym.cli.interrupts import interrupts_held
 from vlac_gym.cli.rollout_progress import RolloutProgress
 from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
 from vlac_gym.critic import make_critic
+from vlac_gym.critic.answers import checked_answers
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.recorded import RecordedCritic
@@ -34,7 +35,6 @@ from vlac_gym.reporting.mp4 import require_video_packages
 from vlac_gym.reporting.reading import read_summary
 from vlac_gym.reporting.run_folder import RUN_FILES, RunFolder, RunStatus, recorded_episodes
 from vlac_gym.reporting.trace import EpisodeTrace
-from vlac_gym.rule.round import checked_answers
 from vlac_gym.types import Frame, Mode
 from vlac_gym.wrappers import EpisodeVideoWrapper, VLACRewardWrapper
 from vlac_gym.wrappers.rule_setup import resolve_rule

@@ -5,11 +5,11 @@ __all__ = ["PostHocCritic", "check_post_hoc"]
 from collections.abc import Sequence
 from typing import Any
 
+from vlac_gym.critic.answers import checked_answers
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.errors import ConfigError, CriticError
 from vlac_gym.evaluation.playing import Footage
-from vlac_gym.rule.round import checked_answers
 from vlac_gym.types import Frame
 
 

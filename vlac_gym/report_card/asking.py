@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vlac_gym.critic.answers import checked_answers
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError, CriticResponseError
 from vlac_gym.report_card.statistics import Array
-from vlac_gym.rule.round import checked_answers
 from vlac_gym.types import FloatArray, Frame
 
 

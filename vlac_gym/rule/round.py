@@ -3,14 +3,13 @@
 However many episodes there are, a round is at most one `success_prob`, one `progress` and one value call.
 """
 
-__all__ = ["OpenStep", "ask_oldest", "ask_round", "checked_answers"]
+__all__ = ["OpenStep", "ask_oldest", "ask_round"]
 
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
+from vlac_gym.critic.answers import checked_answers, in_range, of_shape
 from vlac_gym.critic.base import BaseCritic
 from vlac_gym.errors import CriticError, CriticResponseError
 from vlac_gym.rule.episode import AskDone, AskProgress, AskValues, Question, Step, Verdict
@@ -100,18 +99,6 @@ def ask_oldest(
         _ask_values(critic, _asking(steps, AskValues), references)
 
 
-def checked_answers(answers: object, count: int, low: float, what: str) -> FloatArray:
-    """Returns the answers as float32 (count,), all in [low, 1].
-
-    Raises:
-        CriticResponseError: Wrong shape, not finite, or out of range.
-    """
-    array = _of_shape(answers, count, what)
-    for n in range(count):
-        _in_range(array, n, low, what)
-    return array
-
-
 def _asking(steps: Sequence[OpenStep], kind: type[Asked]) -> list[tuple[OpenStep, Asked]]:
     return [(step, question) for step in steps if isinstance(question := step.question, kind)]
 
@@ -120,8 +107,8 @@ def _ask_done(critic: BaseCritic, asking: Sequence[tuple[OpenStep, AskDone]]) ->
     frames, tasks = [question.frame for _, question in asking], [step.task for step, _ in asking]
     _ask(
         [step for step, _ in asking],
-        lambda: _of_shape(critic.success_prob(frames, tasks), len(frames), "success_prob"),
-        lambda probs, n: _in_range(probs, n, 0.0, "success_prob"),
+        lambda: of_shape(critic.success_prob(frames, tasks), len(frames), "success_prob"),
+        lambda probs, n: in_range(probs, n, 0.0, "success_prob"),
     )
 
 
@@ -132,10 +119,10 @@ def _ask_progress(
     tasks = [step.task for step, _ in asking]
     _ask(
         [step for step, _ in asking],
-        lambda: _of_shape(
+        lambda: of_shape(
             critic.progress(before, after, tasks, references=references), len(after), "progress"
         ),
-        lambda progresses, n: _in_range(progresses, n, -1.0, "progress"),
+        lambda progresses, n: in_range(progresses, n, -1.0, "progress"),
     )
 
 
@@ -181,24 +168,3 @@ def _ask(
             step.fail(e)
         else:
             step.answer(answer)
-
-
-def _of_shape(answers: object, count: int, what: str) -> FloatArray:
-    try:
-        array = np.asarray(answers, dtype=np.float32)
-    except (TypeError, ValueError) as e:
-        raise CriticResponseError(
-            f"Expected {what} as {count} numbers from the critic, got {answers!r}."
-        ) from e
-    if array.shape != (count,):
-        raise CriticResponseError(f"Expected {what} of shape ({count},) from the critic, got {array.shape}.")
-    return array
-
-
-def _in_range(array: FloatArray, n: int, low: float, what: str) -> float:
-    value = float(array[n])
-    if not low <= value <= 1.0:
-        raise CriticResponseError(
-            f"Expected {what} in [{low:g}, 1] from the critic, got {value!r} at index {n} of {len(array)}."
-        )
-    return value

@@ -1,4 +1,4 @@
-"""Whether a critic knows what it is about to judge: `find_mismatches`, `settle_mismatches`, and
+"""Whether a critic knows what it is about to judge: `find_mismatches`, `settle_mismatches`, `shared_knowledge`, and
 `read_knowledge`, `write_knowledge`, `parse_knowledge` for how it is written down.
 
 A checkpoint's folder says it in `knowledge.json`: the fields of `CriticKnowledge`, each a list of texts or null.
@@ -12,6 +12,7 @@ __all__ = [
     "parse_knowledge",
     "read_knowledge",
     "settle_mismatches",
+    "shared_knowledge",
     "write_knowledge",
 ]
 
@@ -99,6 +100,16 @@ def settle_mismatches(info: CriticInfo, found: Sequence[Mismatch], on_mismatch: 
         logger.warning("Don't rely on the critic %r (%s): %s.", info.name, info.model, mismatch.text)
 
 
+def shared_knowledge(parts: Sequence[CriticKnowledge]) -> CriticKnowledge:
+    """What all of one or more critics know, in the first one's order; nothing where they have nothing in common."""
+    return CriticKnowledge(
+        **{
+            field.name: _shared([getattr(part, field.name) for part in parts])
+            for field in fields(CriticKnowledge)
+        }
+    )
+
+
 def read_knowledge(directory: str | Path) -> CriticKnowledge:
     """What a checkpoint's folder says of the critic in it; a folder without the file says that it knows anything.
 
@@ -140,6 +151,13 @@ def parse_knowledge(content: Mapping[str, Any], where: str) -> CriticKnowledge:
             raise ConfigError(f"Expected {name} in {where} as a list of texts or null, got {texts!r}.")
         values[name] = tuple(texts)
     return CriticKnowledge(**values)
+
+
+def _shared(known: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    limited = [names for names in known if names is not None]
+    if not limited:
+        return None
+    return tuple(name for name in limited[0] if all(name in names for names in limited))
 
 
 def _compare(what: str, got: str | None, known: Collection[str] | None, *, is_grave: bool) -> Mismatch | None:

@@ -33,6 +33,7 @@ _CRITICS: Registry[Critic] = Registry(
         "noisy_oracle": "vlac_gym.critic.oracle:NoisyOracleCritic.from_spec",
         "random": "vlac_gym.critic.random:RandomCritic.from_spec",
         "recorded": "vlac_gym.critic.recorded:ReplayedCritic.from_spec",
+        "ensemble": "vlac_gym.critic.ensemble:EnsembleCritic.from_spec",
         "scripted": "vlac_gym.critic.scripted:ScriptedCritic.from_spec",
         "nano": "vlac_gym.critic.nano.factory:from_package",
         "transformers": "vlac_gym.critic.vlac.factories:from_transformers",
@@ -72,8 +73,8 @@ def make_critic(spec: str, **options: Any) -> BaseCritic:
 
     Args:
         spec: `oracle`, `noisy_oracle:tpr=0.8,fpr=0.05`, `transformers:PATH?device=cpu`, `openai:URL#MODEL`,
-            `http://host:8400?timeout_s=5`, `my_lab.critics:make_critic?threshold=0.5`, … `known_critics()` lists the
-            names.
+            `http://host:8400?timeout_s=5`, `ensemble:SPEC|SPEC`, `my_lab.critics:make_critic?threshold=0.5`, …
+            `known_critics()` lists the names.
         **options: Keyword options of the critic's factory, e.g. `references=frames` for VLAC.
 
     Raises:

@@ -6,6 +6,7 @@ __all__ = ["limit_torch_threads", "spare_threads"]
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo
@@ -49,10 +50,19 @@ def limit_torch_threads(
 def spare_threads(info: CriticInfo, *, renders_in_software: bool) -> None:
     """`limit_torch_threads` without a request, for a critic whose model runs on this process's CPU; else nothing.
 
+    Of an ensemble, one such member is enough.
+
     Args:
         info: What the critic says about itself.
         renders_in_software: Whether this process, or workers on its cores, render on the CPU.
     """
-    details = info.details or {}
-    if info.device == "cpu" and "weights_digest" in details and "urls" not in details:
+    if _computes_here(info.device, info.details or {}):
         limit_torch_threads(None, renders_in_software=renders_in_software)
+
+
+def _computes_here(device: str, details: Mapping[str, Any]) -> bool:
+    if "urls" in details:
+        return False
+    if "members" in details:  # an ensemble's
+        return any(_computes_here(own["device"], own["details"] or {}) for own in details["members"])
+    return device == "cpu" and "weights_digest" in details

@@ -2,6 +2,7 @@
 
 __all__ = ["critic_facts", "critic_title"]
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,17 @@ def critic_facts(info: CriticInfo) -> dict[str, Any]:
 
 
 def critic_title(info: CriticInfo) -> str:
-    """Name, the model's own name and where it is served, in one line."""
-    parts = [info.name]
-    if info.name != "nano" and info.model != "none":
-        parts.append(info.model if "://" in info.model else Path(info.model).name)
-    if urls := (info.details or {}).get("urls"):
+    """Name, the model's own name and where it is served, in one line; of an ensemble, those of its members."""
+    return _title(info.name, info.model, info.details or {})
+
+
+def _title(name: str, model: str, details: Mapping[str, Any]) -> str:
+    parts = [name]
+    if members := details.get("members"):
+        titles = [_title(own["name"], own["model"], own["details"] or {}) for own in members]
+        parts.append(f"({details['combine']} of {' + '.join(titles)})")
+    elif name != "nano" and model != "none":
+        parts.append(model if "://" in model else Path(model).name)
+    if urls := details.get("urls"):
         parts.append(f"at {', '.join(urls)}")
     return " ".join(parts)

@@ -116,7 +116,8 @@ def write_training_report(folder: str | Path) -> Path:
 
 
 def _is_privileged(config: Mapping[str, Any]) -> bool:
-    return "oracle" in str(config.get("critic", "")).partition(":")[0]
+    specs = str(config.get("critic", "")).removeprefix("ensemble:").split("|")
+    return any("oracle" in spec.partition(":")[0] for spec in specs)
 
 
 def _time_shares(curves: LearningCurves) -> list[tuple[str, float, float]]:

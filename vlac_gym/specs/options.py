@@ -1,9 +1,12 @@
-"""The grammar of spec strings, ``NAME:TARGET?key=value,key=value``: `split_spec`, `read_argument`, `option_types`.
+"""The grammar of spec strings, ``NAME:TARGET?key=value,key=value``: `split_spec`, `read_argument`, `read_members`,
+`option_types`.
 
-Where there is no target, the options may follow the colon at once: ``noisy_oracle:tpr=0.8``.
+Where there is no target, the options may follow the colon at once: ``noisy_oracle:tpr=0.8``. What is made of several
+specs has them as its target, with ``|`` between, and its own options after a last ``|``:
+``NAME:SPEC|SPEC?key=value|?key=value``.
 """
 
-__all__ = ["option_types", "parse_options", "read_argument", "split_spec"]
+__all__ = ["option_types", "parse_options", "read_argument", "read_members", "split_spec"]
 
 import inspect
 import types
@@ -44,17 +47,37 @@ def read_argument(
     Raises:
         ConfigError: There is no target, or an option does not fit or is given twice.
     """
-    given = given or {}
     if has_target:
         target, _, query = (argument, "", "") if Path(argument).exists() else argument.partition("?")
         if not target.strip():
             raise ConfigError(f"Expected a spec {where}, got nothing after the colon.")
     else:
         target, query = "", argument.removeprefix("?")
-    found = parse_options(query, options, where)
-    if twice := sorted(found.keys() & given.keys()):
-        raise ConfigError(f"Option {twice[0]!r} is given in the spec and as a keyword. Drop one.")
-    return target.strip(), {**found, **given}
+    return target.strip(), _joined(query, options, where, given or {})
+
+
+def read_members(
+    argument: str, options: Mapping[str, type], where: str, *, given: Mapping[str, Any] | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """The specs that an argument ``SPEC|SPEC|?key=value`` names, and its own options.
+
+    A question mark before the last ``|`` begins the options of the spec that it stands in. A spec can't hold a ``|``.
+
+    Args:
+        argument: What follows the name.
+        options: As of `read_argument`; the options behind the last ``|``.
+        where: The spec's form for messages, e.g. ``"ensemble:SPEC|SPEC"``.
+        given: Options given beside the spec, which are added.
+
+    Raises:
+        ConfigError: A spec is empty, or an option does not fit or is given twice.
+    """
+    *specs, last = (part.strip() for part in argument.split("|"))
+    if not last.startswith("?"):
+        specs, last = [*specs, last], ""
+    if not all(specs):
+        raise ConfigError(f"Expected a spec {where}, got an empty one among {specs}.")
+    return specs, _joined(last.removeprefix("?"), options, where, given or {})
 
 
 def parse_options(text: str, options: Mapping[str, type], where: str) -> dict[str, Any]:
@@ -99,6 +122,14 @@ def option_types(maker: Callable[..., Any], *, without: Collection[str] = ()) ->
     parameters = inspect.signature(maker, eval_str=True).parameters
     found = {name: _simple_type(p.annotation) for name, p in parameters.items() if name not in without}
     return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def _joined(query: str, options: Mapping[str, type], where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a spec and those given beside it, none of them twice."""
+    found = parse_options(query, options, where)
+    if twice := sorted(found.keys() & given.keys()):
+        raise ConfigError(f"Option {twice[0]!r} is given in the spec and as a keyword. Drop one.")
+    return {**found, **given}
 
 
 def _simple_type(hint: Any) -> type | None:

@@ -15,6 +15,8 @@ from vlac_gym.attack.budget import ImitationBudget  # noqa: E402
 from vlac_gym.attack.imitation import ImitationSearch  # noqa: E402
 from vlac_gym.attack.training_runs import read_training_run  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy  # noqa: E402
+from vlac_gym.critic.ensemble import EnsembleCritic  # noqa: E402
+from vlac_gym.critic.oracle import OracleCritic  # noqa: E402
 from vlac_gym.envs.reach import ReachEnv  # noqa: E402
 from vlac_gym.rule.reward import training_rule  # noqa: E402
 
@@ -82,6 +84,14 @@ def test_a_critic_that_says_done_to_all_is_fooled_in_every_episode(tmp_path: Pat
     ]
     moved = load_policy(tmp_path / "run" / "policy").state_dict()
     assert not torch.equal(moved["mean.bias"], load_policy(policy).state_dict()["mean.bias"])
+
+
+def test_an_ensemble_with_one_that_is_right_is_not_fooled(tmp_path: Path, policy: Path) -> None:
+    run = search(tmp_path / "run", policy, EnsembleCritic([AlwaysDone(), OracleCritic()]), rounds=1)
+    run.run()
+    (row,) = lines(tmp_path / "run")
+    assert (row["critic/wrong_stops"], row["critic/right_failures"]) == (0.0, 4.0)
+    assert run.worst(5) == []
 
 
 def test_without_a_done_nothing_is_imitated_and_failures_get_the_last_value(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from seeing_critic import SeeingCritic
 from vlac_gym.attack.budget import AttackBudget, ImitationBudget
 from vlac_gym.attack.run import AttackSettings, attack, attacked_tasks
 from vlac_gym.attack.training_runs import read_training_run
+from vlac_gym.critic import make_critic
 from vlac_gym.data import EpisodeDataset
 from vlac_gym.errors import ConfigError
 from vlac_gym.metrics.writer import MetricsWriter
@@ -81,6 +83,43 @@ def test_an_attack_in_libero_goes_on_where_it_was_and_fills_the_card(
     assert "Paid for nothing" in html
     assert "<b>hand before the camera</b>: ended as done at step 8" in html
     assert "wrong stops per 100 episodes" in html
+
+
+def test_an_ensemble_is_attacked_and_measured_as_any_critic(bank: EpisodeDataset, tmp_path: Path) -> None:
+    budget = AttackBudget(tasks=1, starts=1, variations=1, kinds=("stop",))
+    settings = dataclasses.replace(
+        SETTINGS, budget=budget, rule=dataclasses.replace(SETTINGS.rule, done_threshold=0.5)
+    )
+    # The oracle says 0 of the failure, the other one 1 of everything: 0.5 on average.
+    fooled = attack(make_critic("ensemble:oracle|scripted:1|?combine=mean"), tmp_path / "mean", settings)
+    assert fooled.cheats["stop"].wrong_stops.value == 1.0
+
+    shutil.copytree(tmp_path / "mean", tmp_path / "min", ignore=shutil.ignore_patterns("*.json*"))
+    spec = "ensemble:oracle|scripted:1"
+    critic = make_critic(spec)
+    found = attack(critic, tmp_path / "min", settings)
+    assert (
+        found.facts["critic_fingerprint"]
+        == critic.describe().fingerprint
+        != fooled.facts["critic_fingerprint"]
+    )
+    stop = found.cheats["stop"]
+    assert stop.wrong_stops.value == 0.0
+    (row,) = (tmp_path / "min" / "cheats" / "paid.jsonl").read_text().splitlines()
+    assert json.loads(row)["stop_step"] is None
+    assert stop.reward_of_failure.value == pytest.approx(json.loads(row)["goal_progress"], abs=0.1)
+
+    config = CardConfig(resamples=5, probe_episodes=0)
+    card_file, page = write_card(
+        with_optimisation(make_card(critic, spec, bank, config), found), tmp_path / "card"
+    )
+    card = json.loads(card_file.read_text())
+    assert card["critic"]["model"] == "oracle simulator + scripted"
+    assert [own["name"] for own in card["critic"]["details"]["members"]] == ["oracle", "scripted"]
+    assert card["sections"]["under_optimisation"]["cheats"]["stop"]["wrong_stops"]["value"] == 0.0
+    html = page.read_text()
+    assert "model oracle simulator + scripted on cpu" in html
+    assert "This critic is privileged" in html
 
 
 @pytest.mark.slow

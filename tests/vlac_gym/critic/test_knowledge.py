@@ -1,8 +1,10 @@
 """What a critic says it knows, compared with what it is shown."""
 
+from dataclasses import replace
+
 import pytest
 
-from vlac_gym.critic.knowledge import find_mismatches, parse_knowledge
+from vlac_gym.critic.knowledge import find_mismatches, parse_knowledge, shared_knowledge
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import CriticInfo, CriticKnowledge
 
@@ -87,6 +89,13 @@ def test_knowledge_is_read_from_its_json_form():
 def test_malformed_knowledge_is_refused(content, message):
     with pytest.raises(ConfigError, match=message):
         parse_knowledge(content, "x.json")
+
+
+def test_several_critics_share_what_all_of_them_know():
+    other = CriticKnowledge(tasks=("close the drawer", "fly", "open the drawer"), views=("wrist",))
+    shared = shared_knowledge([NARROW, CriticKnowledge(), other])
+    assert shared == replace(NARROW, views=())
+    assert shared_knowledge([CriticKnowledge()] * 2) == CriticKnowledge()
 
 
 def test_a_fingerprint_tells_judges_apart_and_not_machines():

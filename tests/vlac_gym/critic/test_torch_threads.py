@@ -66,6 +66,10 @@ class RenderedEnv(ScriptedEnv):
     metadata = {**ScriptedEnv.metadata, "renderer": "mesa"}
 
 
+def members(*devices):
+    return {"members": [{"device": device, "details": {"weights_digest": "ab"}} for device in devices]}
+
+
 @pytest.mark.parametrize(
     ("env", "in_software", "device", "details", "expected"),
     [
@@ -74,6 +78,9 @@ class RenderedEnv(ScriptedEnv):
         (RenderedEnv, True, "cuda:0", {"weights_digest": "ab"}, []),
         (RenderedEnv, True, "cpu", {}, []),
         (RenderedEnv, True, "cpu", {"weights_digest": "ab", "urls": ["http://h"]}, []),
+        (RenderedEnv, True, "cuda:0, cpu", members("cuda:0", "cpu"), [1]),
+        (RenderedEnv, True, "cuda:0", members("cuda:0", "cuda:0"), []),
+        (RenderedEnv, True, "cpu", members("cpu", "cpu") | {"urls": ["http://h"]}, []),
         (ScriptedEnv, True, "cpu", {"weights_digest": "ab"}, []),
     ],
 )

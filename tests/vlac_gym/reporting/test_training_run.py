@@ -47,8 +47,9 @@ def test_the_page_says_what_a_reader_must_know(run):
     assert picture.std() > 10
 
 
-def test_privileged_critics_and_toys_are_named(run):
-    config = {"critic": "noisy_oracle:tpr=0.9", "tasks": "reach:0"}
+@pytest.mark.parametrize("critic", ["noisy_oracle:tpr=0.9", "ensemble:nano|oracle"])
+def test_privileged_critics_and_toys_are_named(run, critic):
+    config = {"critic": critic, "tasks": "reach:0"}
     (run / "config.json").write_text(json.dumps(config))
     page = write_training_report(run).read_text()
     assert "reads the simulator" in page

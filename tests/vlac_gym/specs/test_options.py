@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.specs.options import option_types, parse_options, read_argument, split_spec
+from vlac_gym.specs.options import option_types, parse_options, read_argument, read_members, split_spec
 
 TYPES = {"rate": float, "count": int, "name": str}
 
@@ -45,6 +45,21 @@ def test_options_of_the_spec_and_keywords_are_joined_and_never_override():
         read_argument("P?count=2", TYPES, "x:P", given={"count": 3})
     with pytest.raises(ConfigError, match="Expected a spec x:P, got nothing after the colon"):
         read_argument(" ?count=2", TYPES, "x:P")
+
+
+def test_several_specs_stand_with_bars_between_and_the_options_of_the_whole_behind_the_last():
+    assert read_members("nano | http://a,http://b?c=1,d=2", TYPES, "x:S|S") == (
+        ["nano", "http://a,http://b?c=1,d=2"],
+        {},
+    )
+    assert read_members("a?name=q|b|?count=2", TYPES, "x:S|S", given={"rate": 0.5}) == (
+        ["a?name=q", "b"],
+        {"count": 2, "rate": 0.5},
+    )
+    with pytest.raises(ConfigError, match=r"Expected a spec x:S\|S, got an empty one among \['a', ''\]"):
+        read_members("a|", TYPES, "x:S|S")
+    with pytest.raises(ConfigError, match="Option 'count' is given in the spec and as a keyword"):
+        read_members("a|b|?count=2", TYPES, "x:S|S", given={"count": 3})
 
 
 @dataclass

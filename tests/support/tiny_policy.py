@@ -1,4 +1,5 @@
-"""Policies' folders without weights: byte-level tokenizer with ChatML, Qwen2's or Qwen2.5-VL's configuration."""
+"""Policies' folders: byte-level tokenizer with ChatML, and Qwen2's or Qwen2.5-VL's configuration without weights, or a
+small Llama."""
 
 import json
 from pathlib import Path
@@ -43,6 +44,36 @@ def write_tiny_policy(folder: Path) -> Path:
         "pad_token_id": 0,
     }
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_tiny_speaker(folder: Path) -> Path:
+    """The same tokenizer with a random Llama of 0.3 M parameters that speaks in numbers, which an env can execute.
+
+    One entry of every hidden state is the same large number, by which digits and the space are likelier than the rest.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(write_tiny_policy(folder))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=2048,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 1.0  # about 10 after the last norm
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids([*"0123456789"]), 0] = 1.0
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("\u0120"), 0] = 1.17  # the byte of a space
+    model.save_pretrained(folder)
     return folder
 
 

@@ -1,0 +1,278 @@
+"""LIBERO batched on a GPU by mujoco-warp: env steps per second, and how far its physics is from the env's.
+
+    python benchmarks/gpu_recording.py --tasks 0 --out recording                # where vlac-gym[libero] is installed
+    python benchmarks/gpu_simulation.py recording/libero_spatial_0 --worlds 64 256 1024 4096 --baseline PYTHON
+    python benchmarks/gpu_simulation.py recording/libero_spatial_0 --check --replay --device cpu
+
+The second and third need `pip install mujoco-warp`, which brings a MuJoCo that the env refuses: an interpreter of its
+own. One env step is 25 physics steps of 2 ms with LIBERO's OSC_POSE controller in the loop, and the goal's verdict; on
+a GPU it is one captured graph. Worlds begin in the task's settled official states and get full-range random actions.
+
+- Rates (``--worlds``): all worlds' env steps per second, memory, and whether contacts or constraints found no room.
+- ``--baseline PYTHON``: the same task in an interpreter with vlac-gym[libero], one env per core without pictures, by
+  vector_scaling.py, independent processes and `make_vec`; each rate is then printed as a ratio, too.
+- ``--pictures 128 256``: pictures per second of both cameras by mujoco-warp's renderer.
+- ``--check``: settled states, recorded torques with a grasp in them, and the controller, against the recording.
+- ``--replay``: the expert's recorded actions, open loop: does success hold?
+
+``--distances half`` (the default) reports the distance of touching boxes as MuJoCo up to 3.3 did;
+docs/gpu_simulation.md says why.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpu_worlds import Recording, Worlds
+
+CHECKS = ("controller", "settling", "torques")
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+BASELINE_LIMIT = 200
+"""Env steps per episode of the baseline, which looks once per episode."""
+
+
+def main() -> None:
+    """Measures what was asked for and prints a line each."""
+    args = parse()
+    import warp as wp
+    from gpu_worlds import read_recording
+
+    wp.config.log_level = wp.LOG_WARNING
+    with wp.ScopedDevice(args.device):
+        recording = read_recording(args.recording)
+        print(describe(args, recording), flush=True)
+        if args.check or args.replay:
+            check(args, recording)
+        bases = measure_baseline(args, recording) if args.baseline else {}
+        for count in args.worlds:
+            print(measure_rate(args, recording, count, bases), flush=True)
+            for pixels in args.pictures:
+                print(measure_pictures(args, recording, count, pixels), flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recording", type=Path, help="a task's folder, as gpu_recording.py writes it")
+    parser.add_argument("--worlds", type=int, nargs="*", default=[])
+    parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu")
+    parser.add_argument("--steps", type=int, default=50, help="env steps per measurement")
+    parser.add_argument(
+        "--check", nargs="*", choices=CHECKS, metavar="PART", help=f"{', '.join(CHECKS)}; all"
+    )
+    parser.add_argument("--replay", action="store_true")
+    parser.add_argument("--episodes", type=int, default=100, help="of the recording, the first so many")
+    parser.add_argument("--copies", type=int, default=1, help="worlds per replayed episode")
+    parser.add_argument("--settle", type=int, default=10, help="official states that --check settles")
+    parser.add_argument("--no-reference", action="store_true", help="of --check: leave C MuJoCo out")
+    parser.add_argument("--distances", choices=("half", "own"), default="half", help="of touching boxes")
+    parser.add_argument("--boxes", choices=("convex", "primitive"), default="primitive", help="their test")
+    parser.add_argument("--contacts", type=int, default=256, help="room per world")
+    parser.add_argument("--constraints", type=int, default=768, help="room per world")
+    parser.add_argument("--pictures", type=int, nargs="*", default=[], metavar="PIXELS")
+    parser.add_argument("--baseline", metavar="PYTHON", help="an interpreter with vlac-gym[libero]")
+    parser.add_argument("--baseline-path", default="", help="its PYTHONPATH")
+    parser.add_argument("--baseline-seconds", type=float, default=10.0)
+    parser.add_argument("--json", type=Path, help="append a line per rate")
+    args = parser.parse_args()
+    args.check = args.check if args.check or args.check is None else list(CHECKS)
+    if bad := [
+        number
+        for number in (*args.worlds, *args.pictures, args.steps, args.copies, args.episodes)
+        if number < 1
+    ]:
+        parser.error(f"expected numbers from 1 on, got {bad}")
+    if not (args.recording / "task.json").is_file():
+        parser.error(
+            f"{args.recording} has no task.json; write it: python benchmarks/gpu_recording.py --out …"
+        )
+    if not (args.worlds or args.check or args.replay):
+        parser.error("nothing to do: give --worlds, --check or --replay")
+    return args
+
+
+def describe(args: argparse.Namespace, recording: "Recording") -> str:
+    """Versions, device, and what the installed MuJoCo compiles to other numbers."""
+    import mujoco
+    import warp as wp
+    from mujoco_warp import __version__ as version
+
+    device = wp.get_device()
+    changed = ", ".join(f"{name} {apart:.0e}" for name, apart in recording.changed.items()) or "none"
+    return (
+        f"{args.recording.name} recorded under mujoco {recording.task['mujoco']}; mujoco-warp {version}, mujoco "
+        f"{mujoco.__version__}, warp {wp.__version__}, {device.name}; box distances {args.distances}, test "
+        f"{args.boxes}; numbers compiled otherwise and written back: {changed}"
+    )
+
+
+def make_worlds(args: argparse.Namespace, recording: "Recording", count: int) -> "Worlds":
+    from gpu_worlds import Room, Worlds
+
+    return Worlds(
+        recording,
+        count,
+        half_distances=args.distances == "half",
+        primitive_boxes=args.boxes == "primitive",
+        room=Room(args.contacts, args.constraints, args.contacts),
+    )
+
+
+def check(args: argparse.Namespace, recording: "Recording") -> None:
+    """What `--check` and `--replay` ask for."""
+    import gpu_checks
+
+    def make(count: int) -> "Worlds":
+        return make_worlds(args, recording, count)
+
+    wanted = args.check or ()
+    if "controller" in wanted:
+        print(gpu_checks.check_controller(recording, make), flush=True)
+    if "settling" in wanted:
+        print(gpu_checks.check_settling(recording, make, args.settle), flush=True)
+    if "torques" in wanted:
+        half = args.distances == "half"
+        reference = None if args.no_reference else gpu_checks.ReferenceWorld(recording, half_distances=half)
+        for line in gpu_checks.check_torques(recording, make, reference, args.episodes):
+            print(line, flush=True)
+    if args.replay:
+        for line in gpu_checks.replay(recording, make, args.episodes, args.copies):
+            print(line, flush=True)
+
+
+def begin(recording: "Recording", worlds: "Worlds") -> None:
+    """Puts the worlds into the settled official states, in turn."""
+    from gpu_worlds import START_ARRAYS
+
+    rows = [i % len(recording.starts["qpos"]) for i in range(worlds.num_worlds)]
+    worlds.start({name: recording.starts[name][rows] for name in START_ARRAYS})
+
+
+def measure_rate(
+    args: argparse.Namespace, recording: "Recording", count: int, bases: dict[str, float]
+) -> str:
+    """Env steps per second of `count` worlds under random actions; actions lie on the device already."""
+    import numpy as np
+    import warp as wp
+
+    began = time.perf_counter()
+    worlds = make_worlds(args, recording, count)
+    begin(recording, worlds)
+    rng = np.random.default_rng(0)
+    actions = wp.array(rng.uniform(-1, 1, (args.steps, count, 7)), dtype=float)
+    for _ in range(2):  # compiles or loads, then captures
+        worlds.step()
+    begin(recording, worlds)
+    wp.synchronize()
+    ready = time.perf_counter()
+    for step in range(args.steps):
+        wp.copy(worlds.actions, actions[step])
+        worlds.step()
+    wp.synchronize()
+    seconds = time.perf_counter() - ready
+    rate = count * args.steps / seconds
+    result: dict[str, Any] = {
+        "worlds": count,
+        "steps_per_s": round(rate, 1),
+        "start_s": round(ready - began, 1),
+    }
+    result |= {"gib": round(memory_gib(), 2), **worlds.problems()}
+    result |= {f"ratio to {name}": round(rate / base, 2) for name, base in bases.items()}
+    append(args.json, result)
+    text = f"{count:5} worlds: {rate:8.0f} env steps/s, {1e3 * seconds / args.steps:.1f} ms per step of all"
+    return f"{text}; " + ", ".join(f"{name} {value}" for name, value in list(result.items())[2:])
+
+
+def memory_gib() -> float:
+    """What warp has allocated on the device by now; 0 on a CPU."""
+    import warp as wp
+
+    device = wp.get_device()
+    return wp.get_mempool_used_mem_high(device) / 2**30 if device.is_cuda else 0.0
+
+
+def measure_pictures(args: argparse.Namespace, recording: "Recording", count: int, pixels: int) -> str:
+    """Pictures per second of both cameras of `count` worlds, the state moving on between them."""
+    import mujoco_warp as mjw
+    import warp as wp
+
+    worlds = make_worlds(args, recording, count)
+    begin(recording, worlds)
+    context = mjw.create_render_context(
+        recording.model, count, (pixels, pixels), True, cam_active=list(CAMERAS), use_shadows=True
+    )
+
+    def look() -> None:
+        mjw.refit_bvh(worlds.model, worlds.data, context)
+        mjw.render(worlds.model, worlds.data, context)
+
+    look()
+    wp.synchronize()
+    began, repeats = time.perf_counter(), 10
+    for _ in range(repeats):
+        look()
+    wp.synchronize()
+    seconds = time.perf_counter() - began
+    rate = repeats * count * len(CAMERAS) / seconds
+    append(args.json, {"worlds": count, "pixels": pixels, "pictures_per_s": round(rate, 1)})
+    text = (
+        f"{count:5} worlds: {rate:8.0f} pictures/s of {pixels} px, {1e3 * seconds / repeats:.1f} ms for all"
+    )
+    return f"{text}; {memory_gib():.1f} GiB"
+
+
+def measure_baseline(args: argparse.Namespace, recording: "Recording") -> dict[str, float]:
+    """Env steps per second of all cores of this machine, by way, without pictures but one per episode."""
+    script = Path(__file__).with_name("vector_scaling.py")
+    environment = dict(os.environ, PYTHONPATH=args.baseline_path, OMP_NUM_THREADS="1")
+    environment.setdefault("MUJOCO_GL", "egl")
+    with tempfile.TemporaryDirectory() as folder:
+        lines = Path(folder) / "lines"
+        command = [args.baseline, str(script), "--suite", recording.task["suite"], "--task"]
+        command += [
+            str(recording.task["task_id"]),
+            "--cameras",
+            "1",
+            "--chunks",
+            str(BASELINE_LIMIT),
+            "--limits",
+        ]
+        command += [
+            str(BASELINE_LIMIT),
+            "--critics",
+            "none",
+            "--ways",
+            "ready",
+            "--image-size",
+            "64",
+            "--envs",
+        ]
+        command += [
+            str(len(os.sched_getaffinity(0))),
+            "--seconds",
+            str(args.baseline_seconds),
+            "--json",
+            str(lines),
+        ]
+        if subprocess.run(command, env=environment).returncode:
+            sys.exit(f"The baseline failed: {' '.join(command)}")
+        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    return {row["way"]: row["steps_per_s"] for row in rows}
+
+
+def append(path: Path | None, result: dict[str, Any]) -> None:
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

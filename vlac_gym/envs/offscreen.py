@@ -1,13 +1,17 @@
-"""Pictures through one OpenGL context per process: `OffscreenRenderer`.
+"""Pictures through one OpenGL context per process: `OffscreenRenderer`, and `Picture`, which is on its way.
 
 OpenGL's objects belong to the context that was current when they were made, and a context can be current in one
 thread at a time. So there is one context, every model's meshes and textures live in it, and a thread has it only
 while it draws or frees: pictures and `close` may come from any thread, in any order.
+
+Drawing and reading are two steps, because a GPU serves the processes that draw on it in turn: whoever reads waits for
+its turn, and pictures that were all drawn before the first is read take one turn together.
 """
 
-__all__ = ["OffscreenRenderer"]
+__all__ = ["OffscreenRenderer", "Picture"]
 
 import atexit
+import ctypes
 import importlib
 import os
 import threading
@@ -16,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlac_gym.errors import SimulatorError
 from vlac_gym.extras import needs
@@ -42,8 +47,8 @@ class OffscreenRenderer:
         self._option.geomgroup[0] = 0
         self._option.geomgroup[1] = 1
 
-    def render(self, model: Any, data: Any, camera: str, size: int) -> Frame:
-        """Renders a camera's view of a state.
+    def draw(self, model: Any, data: Any, camera: str, size: int) -> "Picture":
+        """Has a camera's view of a state drawn; the state may change at once.
 
         Args:
             model: An ``MjModel``; its meshes and textures must be those of the first call.
@@ -52,7 +57,7 @@ class OffscreenRenderer:
             size: Side of the picture in pixels.
 
         Returns:
-            uint8 (size, size, 3), RGB, upright.
+            The picture, to be read before `close`.
 
         Raises:
             SimulatorError: OpenGL cannot be started, or this process was forked from one that had started it.
@@ -66,9 +71,7 @@ class OffscreenRenderer:
             )
             view = mujoco.MjrRect(0, 0, size, size)
             mujoco.mjr_render(view, self._scene, self._textures)
-            picture = np.empty((size, size, 3), dtype=np.uint8)
-            mujoco.mjr_readPixels(picture, None, view, self._textures)
-        return np.ascontiguousarray(picture[::-1])  # OpenGL's rows run upwards
+            return Picture(_process_gl.buffers, _process_gl.buffers.fill(self._textures, size), size)
 
     def close(self) -> None:
         """Frees the meshes and textures; the next `render` uploads them again. Safe to call twice."""
@@ -92,15 +95,99 @@ class OffscreenRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._textures)
 
 
+class Picture:
+    """A picture that is being drawn; to be read or dropped, once.
+
+    Args:
+        buffers: Those of the context that draws it.
+        buffer: The one it goes to.
+        size: Its side in pixels.
+    """
+
+    def __init__(self, buffers: "_PixelBuffers", buffer: int, size: int) -> None:
+        self._buffers = buffers
+        self._buffer = buffer
+        self._size = size
+
+    def read(self) -> Frame:
+        """Waits for the picture.
+
+        Returns:
+            uint8 (size, size, 3), RGB, upright.
+
+        Raises:
+            SimulatorError: All renderers were closed since it was drawn, or this process was forked since.
+        """
+        with _process_gl.current():
+            if self._buffers is not _process_gl.buffers:
+                raise SimulatorError("The renderer was closed before its picture was read. Read it first.")
+            picture = self._buffers.take(self._buffer, self._size)
+        return np.ascontiguousarray(picture[::-1])  # OpenGL's rows run upwards
+
+    def drop(self) -> None:
+        """Gives the picture up."""
+        self._buffers.release(self._buffer, self._size)
+
+
+class _PixelBuffers:
+    """OpenGL's buffers that pictures are copied into while the program goes on, reused by size.
+
+    They belong to the context, and go with it.
+    """
+
+    def __init__(self) -> None:
+        self._idle: dict[int, list[int]] = {}  # by side of the picture
+
+    def fill(self, textures: Any, size: int) -> int:
+        """Has the lower left corner of an upload's framebuffer copied to a buffer, as ``mjr_readPixels`` reads it."""
+        gl = _library("OpenGL.GL")
+        if textures.offSamples:
+            gl.glBindFramebuffer(gl.GL_READ_FRAMEBUFFER, textures.offFBO)
+            gl.glBindFramebuffer(gl.GL_DRAW_FRAMEBUFFER, textures.offFBO_r)
+            corners = (0, 0, size, size)
+            gl.glBlitFramebuffer(*corners, *corners, gl.GL_COLOR_BUFFER_BIT, gl.GL_NEAREST)
+            gl.glBindFramebuffer(gl.GL_READ_FRAMEBUFFER, textures.offFBO_r)
+        idle = self._idle.setdefault(size, [])
+        buffer = idle.pop() if idle else self._new(gl, size)
+        gl.glBindBuffer(gl.GL_PIXEL_PACK_BUFFER, buffer)
+        gl.glPixelStorei(gl.GL_PACK_ALIGNMENT, 1)
+        gl.glReadPixels(0, 0, size, size, gl.GL_RGB, gl.GL_UNSIGNED_BYTE, ctypes.c_void_p(0))
+        gl.glBindBuffer(gl.GL_PIXEL_PACK_BUFFER, 0)  # else mjr_readPixels would write there
+        gl.glFlush()
+        return buffer
+
+    def take(self, buffer: int, size: int) -> NDArray[np.uint8]:
+        """Waits for what was copied to a buffer, which is idle then: uint8 (size, size, 3), rows upwards."""
+        gl = _library("OpenGL.GL")
+        pixels = np.empty((size, size, 3), dtype=np.uint8)
+        gl.glBindBuffer(gl.GL_PIXEL_PACK_BUFFER, buffer)
+        gl.glGetBufferSubData(gl.GL_PIXEL_PACK_BUFFER, 0, pixels.nbytes, pixels)
+        gl.glBindBuffer(gl.GL_PIXEL_PACK_BUFFER, 0)
+        self.release(buffer, size)
+        return pixels
+
+    def release(self, buffer: int, size: int) -> None:
+        """Makes a buffer idle; what is still copied to it comes before what is copied next."""
+        self._idle[size].append(buffer)
+
+    def _new(self, gl: Any, size: int) -> int:
+        buffer = int(gl.glGenBuffers(1))
+        gl.glBindBuffer(gl.GL_PIXEL_PACK_BUFFER, buffer)
+        gl.glBufferData(gl.GL_PIXEL_PACK_BUFFER, 3 * size * size, None, gl.GL_STREAM_READ)
+        return buffer
+
+
 class _ProcessGL:
     """This process's OpenGL context and what was uploaded to it.
 
     Attributes:
         uploads: The ``MjrContext`` objects in use; the context goes with the last of them.
+        buffers: What pictures are copied into.
     """
 
     def __init__(self) -> None:
         self.uploads: list[Any] = []
+        self.buffers = _PixelBuffers()
         self._lock = threading.RLock()
         self._context: Any = None
         self._process: int | None = None
@@ -157,6 +244,7 @@ class _ProcessGL:
 
     def _stop(self) -> None:
         context, self._context = self._context, None
+        self.buffers = _PixelBuffers()
         if context is not None:
             context.free()
 

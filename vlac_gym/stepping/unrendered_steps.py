@@ -49,6 +49,19 @@ class UnrenderedSteps:
         # Some envs return a reward of shape (1,).
         return float(np.asarray(reward).item()), bool(terminated), bool(truncated), info
 
+    def draw_ahead(self, reader: FrameReader | None) -> None:
+        """Has what `observe`, or `frame` of a reader, will look at drawn meanwhile, where the env can.
+
+        Args:
+            reader: Of the critic's frame; None for the whole observation.
+        """
+        if self._quiet is None or not hasattr(self._quiet, "draw_ahead"):
+            return
+        if reader is None or reader.camera is None:
+            self._quiet.draw_ahead()
+        else:
+            self._quiet.draw_ahead([reader.camera])
+
     def observe(self) -> Any:
         """The observation of the present state."""
         if self._observation is None and self._quiet is not None:

@@ -96,9 +96,10 @@ class InlineExecutor:
         self._commands |= commands
 
     def collect(self) -> dict[int, Reply]:
-        """Carries the commands out."""
+        """Carries the commands out; pictures are drawn meanwhile, and read last."""
         commands, self._commands = self._commands, {}
-        return {i: self._slots[i].run(command) for i, command in sorted(commands.items())}
+        replies = {i: self._slots[i].start(command) for i, command in sorted(commands.items())}
+        return {i: reply() for i, reply in replies.items()}
 
     def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
         """Carries out the oldest command; waits for `wake` if there is none."""

@@ -3,6 +3,7 @@
 __all__ = ["EnvSlot", "EnvSpaces"]
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -63,10 +64,27 @@ class EnvSlot:
 
     def run(self, command: Command) -> Reply:
         """Carries a command out; whatever goes wrong is in the reply."""
+        return self.start(command)()
+
+    def start(self, command: Command) -> Callable[[], Reply]:
+        """Carries a command out up to its pictures, which are being drawn; the result waits for them.
+
+        Returns:
+            Gives the reply, once. The observation is in the batch by then.
+        """
+        if isinstance(command, StepCommand):
+            reply = self._safely(command, partial(self._step, command))
+            if isinstance(reply, StepReply):
+                return partial(self._safely, command, partial(self._look, command, reply))
+        elif isinstance(command, ResetCommand):
+            reply = self._safely(command, partial(self._reset, command))
+        else:
+            reply = self._safely(command, partial(self._call, command))
+        return lambda: reply
+
+    def _safely(self, command: Command, act: Callable[[], Reply]) -> Reply:
         try:
-            if isinstance(command, StepCommand):
-                return self._step(command)
-            return self._reset(command) if isinstance(command, ResetCommand) else self._call(command)
+            return act()
         except SimulatorError as e:
             self._has_episode = False
             return Lost(str(e)) if isinstance(command, StepCommand) else Failure.of(e)
@@ -89,6 +107,7 @@ class EnvSlot:
         return ResetReply(info, episode_enders(env))
 
     def _step(self, command: StepCommand) -> Reply:
+        """Moves, and has what will be looked at drawn."""
         if not self._has_episode:
             return Lost("its worker was replaced, or its simulator failed, since the episode began")
         _, steps = self._built()
@@ -102,18 +121,27 @@ class EnvSlot:
             successes.append(sim_success(info))
             if (terminated and command.stops_at_terminated) or (truncated and command.stops_at_truncated):
                 break
-        is_cut = len(rewards) < len(command.actions)
-        self._look(None if is_cut else command.key, info)
-        return StepReply(np.array(rewards, np.float64), tuple(successes), terminated, truncated, info)
+        reply = StepReply(np.array(rewards, np.float64), tuple(successes), terminated, truncated, info)
+        steps.draw_ahead(self._reader(command, reply))
+        return reply
 
-    def _look(self, key: str | None, info: dict[str, Any]) -> None:
-        env, steps = self._built()
-        if key is None:
+    def _look(self, command: StepCommand, reply: StepReply) -> Reply:
+        _, steps = self._built()
+        reader = self._reader(command, reply)
+        if reader is None:
             write_row(self._batch, self._row, steps.observe())
-            return
-        if key not in self._readers:
-            self._readers[key] = FrameReader(env, key)
-        self._batch[key][self._row] = steps.frame(self._readers[key], info)
+        else:
+            self._batch[command.key][self._row] = steps.frame(reader, reply.info)
+        return reply
+
+    def _reader(self, command: StepCommand, reply: StepReply) -> FrameReader | None:
+        """What reads the critic's frame where nothing else is looked at; None for the whole observation."""
+        is_cut = len(reply.rewards) < len(command.actions)
+        if command.key is None or is_cut:
+            return None
+        if command.key not in self._readers:
+            self._readers[command.key] = FrameReader(self._built()[0], command.key)
+        return self._readers[command.key]
 
     def _call(self, command: CallCommand) -> Reply:
         env, _ = self._built()

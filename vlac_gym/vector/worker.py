@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -80,16 +80,34 @@ def serve_slots(
     try:
         with contextlib.suppress(*_GONE):
             pipe.send((_READY, -1, None))
-            while True:
-                ticket, commands = pipe.recv()
-                if commands is None:
-                    break
-                for i, command in commands.items():
-                    pipe.send((ticket, i, slots[i].run(command)))
+            _serve(pipe, slots)
     finally:
         for slot in slots.values():
             slot.close()
         pipe.close()
+
+
+def _serve(pipe: Connection, slots: Mapping[int, EnvSlot]) -> None:
+    """Carries out commands until told to stop; while an env's pictures are drawn, the next env moves."""
+    drawn: tuple[int, int, Callable[[], Reply]] | None = None  # the latest command, whose reply is to be sent
+
+    def send_drawn() -> None:
+        nonlocal drawn
+        if drawn is not None:
+            ticket, i, reply = drawn
+            drawn = None
+            pipe.send((ticket, i, reply()))
+
+    while True:
+        if not pipe.poll():
+            send_drawn()
+        ticket, commands = pipe.recv()
+        if commands is None:
+            return
+        for i, command in commands.items():
+            reply = slots[i].start(command)
+            send_drawn()
+            drawn = ticket, i, reply
 
 
 def core_of(number: int) -> int | None:

@@ -43,8 +43,11 @@ class Scene:
         mujoco.mj_forward(self.model, self.data)
         self.renderer = OffscreenRenderer(mujoco)
 
+    def draw(self, size=48):
+        return self.renderer.draw(self.model, self.data, "above", size)
+
     def look(self, size=48):
-        return self.renderer.render(self.model, self.data, "above", size)
+        return self.draw(size).read()
 
     def close(self):
         self.renderer.close()
@@ -87,6 +90,37 @@ def test_closing_in_any_order_leaves_the_others_pictures(scenes):
                 np.testing.assert_array_equal(scenes[i].look(), pictures[i])
         for i in order[::-1]:
             np.testing.assert_array_equal(scenes[i].look(), pictures[i])
+
+
+def test_pictures_that_are_drawn_together_are_those_drawn_one_by_one(scenes):
+    sizes = (48, 48, 96, 33)
+    alone = [[scene.look(size) for size in sizes] for scene in scenes]
+    drawn = [[scene.draw(size) for size in sizes] for scene in scenes]
+    scenes[0].data.geom_xpos += 0.3  # the state may go on meanwhile
+    assert not np.array_equal(scenes[0].look(), alone[0][0])
+    for i in (2, 0, 1):
+        for k in (3, 0, 2, 1):
+            np.testing.assert_array_equal(drawn[i][k].read(), alone[i][k])
+
+
+def test_pictures_given_up_leave_their_buffers_to_the_next(scenes):
+    picture = scenes[0].look()
+    buffers = set()
+    for _ in range(20):
+        drawn = scenes[0].draw()
+        buffers.add(drawn._buffer)
+        drawn.drop()
+    assert len(buffers) == 1
+    np.testing.assert_array_equal(scenes[0].look(), picture)
+
+
+def test_a_picture_of_a_closed_context_is_refused(scenes):
+    drawn = scenes[0].draw()
+    scenes[0].close()
+    with pytest.raises(SimulatorError, match="closed before its picture was read"):
+        drawn.read()
+    drawn.drop()
+    scenes[0].look()
 
 
 def test_threads_see_the_same_pictures_and_make_no_further_context(scenes):

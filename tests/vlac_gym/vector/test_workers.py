@@ -1,12 +1,14 @@
 """Envs in worker processes: what survives a crash, and what is left behind (nothing)."""
 
 import contextlib
+import multiprocessing
 import os
 import pickle
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +23,7 @@ from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, SlowEnv, as_singles
 from vlac_gym.errors import SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.vector.commands import StepCommand
+from vlac_gym.vector.worker import _serve
 
 WAIT_S = 60.0
 
@@ -73,6 +76,37 @@ def test_workers_step_as_single_envs_do(build, context, envs_per_worker):
     for _ in range(5):
         assert as_singles(env.step(actions(3)), [False] * 3) == singles.step(actions(3))
     assert len(set(pids(env))) == (2 if envs_per_worker == 2 else 3)
+
+
+class NotedSlot:
+    """Notes when it moved and when it was looked at."""
+
+    def __init__(self, number: int, notes: list[str]) -> None:
+        self.number, self.notes = number, notes
+
+    def start(self, command: str) -> Callable[[], str]:
+        self.notes.append(f"{self.number} moved")
+
+        def look() -> str:
+            self.notes.append(f"{self.number} looked")
+            return command
+
+        return look
+
+
+def test_an_env_moves_while_the_one_before_it_is_drawn():
+    notes: list[str] = []
+    here, there = multiprocessing.Pipe()
+    serving = threading.Thread(target=_serve, args=(there, {i: NotedSlot(i, notes) for i in range(3)}))
+    serving.start()
+    here.send((1, {0: "a", 1: "b", 2: "c"}))
+    assert [here.recv() for _ in range(3)] == [(1, 0, "a"), (1, 1, "b"), (1, 2, "c")]
+    assert notes == ["0 moved", "1 moved", "0 looked", "2 moved", "1 looked", "2 looked"]
+    here.send((2, {1: "d"}))  # alone, it waits for nobody
+    assert here.recv() == (2, 1, "d")
+    here.send((0, None))
+    serving.join(WAIT_S)
+    assert not serving.is_alive()
 
 
 def test_killed_worker_loses_its_episode_and_no_other(build):

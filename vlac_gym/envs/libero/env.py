@@ -20,6 +20,7 @@ from vlac_gym.envs.libero.simulator import CONTROL_HZ, LiberoSimulator
 from vlac_gym.envs.libero.start_cache import open_start_cache, start_cache_folder
 from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask, check_init_state, get_task
 from vlac_gym.envs.mujoco_version import check_mujoco
+from vlac_gym.envs.offscreen import Picture
 from vlac_gym.envs.scene import LiberoScene
 from vlac_gym.errors import ConfigError, SimulatorError, unknown_name
 from vlac_gym.types import Frame
@@ -137,6 +138,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._elapsed_steps = 0
         self._success = False
         self._frames: dict[str, Frame] = {}
+        self._pictures: dict[str, Picture] = {}
 
     # What a caller of the Gymnasium interface sees.
 
@@ -153,6 +155,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         task, init_state_id = self._choose(options or {})
         simulator = self._activate(task)
         self._simulator = None
+        self._forget_pictures()
         self._frames = simulator.start(init_state_id)
         self._task, self._simulator, self._init_state_id = task, simulator, init_state_id
         self._elapsed_steps = 0
@@ -181,7 +184,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             simulator.close()
         self._simulators.clear()
         self._simulator = None
-        self._frames = {}
+        self._forget_pictures()
 
     # For wrappers that look at fewer frames than there are steps.
 
@@ -193,7 +196,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         """
         simulator = self._running()
         command = _checked_action(action)
-        self._frames = {}
+        self._forget_pictures()
         try:
             simulator.step(command)
         except SimulatorError:
@@ -206,11 +209,31 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """The observation of the present state; each camera is rendered at most once per step."""
+        self.draw_ahead()
         observation: dict[str, NDArray[Any]] = {
             f"{camera}_image": self.render_camera(camera) for camera in self.cameras
         }
         observation["state"] = self._running().proprioception()
         return observation
+
+    def draw_ahead(self, cameras: Sequence[str] | None = None) -> None:
+        """Has pictures of the present state drawn, so that `observe` and `render_camera` have less to wait for.
+
+        A GPU draws them while the program does something else, and all at once for a process, where processes that
+        share it would wait for their turn at each. Optional; pictures under another light are not drawn ahead.
+
+        Args:
+            cameras: Names as for `render_camera`; None for those of the observation.
+
+        Raises:
+            ConfigError: No such camera or light.
+        """
+        simulator = self._running()
+        views = map(split_view, self.cameras if cameras is None else cameras)
+        plain = [name for name, light in views if light is None]
+        for camera in plain:
+            if camera not in self._frames and camera not in self._pictures:
+                self._pictures[camera] = simulator.draw(camera)
 
     def render_camera(self, camera: str) -> Frame:
         """One camera's picture of the present state, whether or not the observation holds it.
@@ -228,9 +251,10 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         name, light = split_view(camera)
         simulator = self._running()
         if light is not None:
-            return simulator.render(name, light)
+            return simulator.draw(name, light).read()
         if camera not in self._frames:
-            self._frames[camera] = simulator.render(camera)
+            picture = self._pictures.pop(camera, None) or simulator.draw(camera)
+            self._frames[camera] = picture.read()
         return self._frames[camera].copy()
 
     def current_info(self) -> dict[str, Any]:
@@ -270,7 +294,19 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A simulator cannot travel; the copy starts its own at its first reset.
-        return {**self.__dict__, "_simulators": OrderedDict(), "_simulator": None, "_frames": {}}
+        return {
+            **self.__dict__,
+            "_simulators": OrderedDict(),
+            "_simulator": None,
+            "_frames": {},
+            "_pictures": {},
+        }
+
+    def _forget_pictures(self) -> None:
+        """The state is another now."""
+        for picture in self._pictures.values():
+            picture.drop()
+        self._pictures, self._frames = {}, {}
 
     def _choose(self, options: dict[str, Any]) -> tuple[LiberoTask, int]:
         for name in options:

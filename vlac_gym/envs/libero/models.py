@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.envs.offscreen import OffscreenRenderer
+from vlac_gym.envs.offscreen import OffscreenRenderer, Picture
 from vlac_gym.errors import SimulatorError
-from vlac_gym.types import Frame
 
 _ASSETS = ("bvh_", "hfield_", "mesh_", "oct_", "tex_")
 """How the names of arrays with decoded files begin: 256 MB of a model; all its other arrays have 0.2 MB."""
@@ -150,13 +149,13 @@ class CompiledModel:
             self._digest = _digest(self.xml_key, *parts)
         return self._digest
 
-    def render(self, data: Any, camera: str, size: int) -> Frame:
-        """Renders a camera's view of a state; hold `lock` from whatever prepares the model until this returns.
+    def draw(self, data: Any, camera: str, size: int) -> Picture:
+        """Has a camera's view of a state drawn; hold `lock` from whatever prepares the model until this returns.
 
         Raises:
             SimulatorError: OpenGL cannot be started.
         """
-        return self.renderer.render(self.model, data, camera, size)
+        return self.renderer.draw(self.model, data, camera, size)
 
     def release(self) -> None:
         """Gives the model back, from any thread; the last user's release frees it and its textures."""

@@ -35,6 +35,7 @@ from vlac_gym.envs.libero.models import CompiledModel, acquire_model, trim_memor
 from vlac_gym.envs.libero.moments import Moment
 from vlac_gym.envs.libero.start_cache import StartCache, start_key
 from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask
+from vlac_gym.envs.offscreen import Picture
 from vlac_gym.envs.rotations import axis_angle_of
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
 from vlac_gym.extras import needs
@@ -192,8 +193,8 @@ class LiberoSimulator:
         """float64 (1 + nq + nv,): time, joint positions, joint velocities; a copy."""
         return np.concatenate([[self._data.time], self._data.qpos, self._data.qvel])
 
-    def render(self, camera: str, light: str | None = None) -> Frame:
-        """Renders a camera: uint8 (image_size, image_size, 3), RGB, upright, not mirrored.
+    def draw(self, camera: str, light: str | None = None) -> Picture:
+        """Has a camera's picture drawn: uint8 (image_size, image_size, 3), RGB, upright, not mirrored.
 
         Args:
             camera: A key of `CAMERAS`.
@@ -206,8 +207,8 @@ class LiberoSimulator:
             self._domain._post_process()  # a lit stove is a visible site of the shared model
             if light is not None:
                 undo.enter_context(relit(self._model, self._data, light))
-            frame: Frame = self._compiled.render(self._data, CAMERAS[camera], self._image_size)
-        return frame
+            picture: Picture = self._compiled.draw(self._data, CAMERAS[camera], self._image_size)
+        return picture
 
     def close(self) -> None:
         """Gives the compiled model back and frees the rest; may be called twice, nothing else after it."""

@@ -26,8 +26,8 @@ def env(libero_env):
 def count_renders(env, monkeypatch):
     simulator = env._running()
     rendered = []
-    real = simulator.render
-    monkeypatch.setattr(simulator, "render", lambda camera: (rendered.append(camera), real(camera))[1])
+    real = simulator.draw
+    monkeypatch.setattr(simulator, "draw", lambda camera: (rendered.append(camera), real(camera))[1])
     return rendered
 
 
@@ -67,6 +67,37 @@ def test_pictures_are_upright_and_not_mirrored(env):
     picture = env.observe()["agentview_image"].astype(int).sum(axis=2)
     assert picture[28:48, :12].mean() < 0.5 * picture[28:48, 52:].mean()
     assert picture[:20, 24:40].std() > 2 * picture[56:, 24:40].std()  # the arm comes in from the top
+
+
+def test_pictures_drawn_ahead_are_those_of_their_state_and_of_no_other(env, count_renders):
+    action = np.full(7, 0.8)
+    expected = []
+    for _ in range(2):
+        env.step_unrendered(action)
+        expected.append(env.observe())
+    assert not np.array_equal(expected[0]["wrist_image"], expected[1]["wrist_image"])
+    env.reset(options={"init_state_id": 0})
+    count_renders.clear()
+    env.step_unrendered(action)
+    env.draw_ahead()
+    env.draw_ahead(["wrist", "agentview@shadow"])  # drawn already, and never ahead
+    assert count_renders == ["agentview", "wrist"]
+    for key, value in env.observe().items():
+        np.testing.assert_array_equal(value, expected[0][key])
+    env.draw_ahead(["wrist"])
+    assert len(count_renders) == 2
+    env.step_unrendered(action)
+    env.draw_ahead(["wrist"])  # and the rest when it is looked at
+    for key, value in env.observe().items():
+        np.testing.assert_array_equal(value, expected[1][key])
+    env.step_unrendered(action)
+    env.draw_ahead()  # never looked at
+    env.reset(options={"init_state_id": 0})
+    env.step_unrendered(action)
+    for key, value in env.observe().items():
+        np.testing.assert_array_equal(value, expected[0][key])
+    with pytest.raises(ConfigError, match="camera"):
+        env.draw_ahead(["ceiling"])
 
 
 def test_state_holds_position_rotation_and_fingers(env):

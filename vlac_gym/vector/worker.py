@@ -105,6 +105,8 @@ def _serve(pipe: Connection, slots: Mapping[int, EnvSlot]) -> None:
         if commands is None:
             return
         for i, command in commands.items():
+            if drawn is not None and drawn[1] == i:
+                send_drawn()  # its picture is of the state before this command
             reply = slots[i].start(command)
             send_drawn()
             drawn = ticket, i, reply

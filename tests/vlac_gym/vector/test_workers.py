@@ -104,6 +104,11 @@ def test_an_env_moves_while_the_one_before_it_is_drawn():
     assert notes == ["0 moved", "1 moved", "0 looked", "2 moved", "1 looked", "2 looked"]
     here.send((2, {1: "d"}))  # alone, it waits for nobody
     assert here.recv() == (2, 1, "d")
+    notes.clear()
+    here.send((3, {1: "e", 2: "f"}))
+    here.send((4, {2: "g"}))  # behind its own: it does not move before it was looked at
+    assert [here.recv()[2] for _ in range(3)] == ["e", "f", "g"]
+    assert notes.index("2 looked") < len(notes) - 1 - notes[::-1].index("2 moved")
     here.send((0, None))
     serving.join(WAIT_S)
     assert not serving.is_alive()

@@ -24,6 +24,7 @@ from verl_env_adapter.common.sources import RLINF
 from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
 from verl_env_adapter.rlinf.options import read_options
 from verl_env_adapter.rlinf.starts import EpisodeStart, ResetStates, task_trials
+from verl_env_adapter.rlinf.unjudged import mark
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import AdapterContractError, ConfigError
 from vlac_gym.extras import needs
@@ -163,8 +164,9 @@ class RolloutEnv:
 
         Returns:
             Observations after each step, None for all but the last, which alone is rendered; rewards float32
-            (N, T), each at the step that earned it; terminations and truncations bool (N, T); infos, empty for
-            all but the last.
+            (N, T), each at the step that earned it, NaN at one that ended an episode without a judgement where RLinf
+            masks it (see `verl_env_adapter.rlinf.unjudged`); terminations and truncations bool (N, T); infos, empty
+            for all but the last.
 
         Raises:
             AdapterContractError: Actions of another shape or not finite; nothing was executed.
@@ -182,7 +184,14 @@ class RolloutEnv:
             raise AdapterContractError("Expected a reset of all envs before RLinf's chunk_step.")
         result = self._envs.step_chunk(chunks)
         width = chunks.shape[1]
+        were_judged = [episode is not None and episode.is_judged for episode in self._episodes]
         episodes = self._note(result, width)
+        rewards = torch.from_numpy(result.rewards.astype(np.float32))
+        if self.options.masks_unjudged:
+            ended = [
+                was and not episode.is_judged for was, episode in zip(were_judged, episodes, strict=True)
+            ]
+            mark(rewards, result.executed_steps.tolist(), ended)
         terminations, truncations = end_flags(
             episodes,
             result.executed_steps.tolist(),
@@ -192,12 +201,12 @@ class RolloutEnv:
         )
         info: dict[str, Any] = {"episode": self._metrics(episodes)}
         observation = self._observation(result.observations)
-        ended = (terminations | truncations)[:, -1]
-        if self.options.auto_reset and ended.any():
-            observation, info = self._restart(ended, observation, info)
+        are_over = (terminations | truncations)[:, -1]
+        if self.options.auto_reset and are_over.any():
+            observation, info = self._restart(are_over, observation, info)
         return (
             [None] * (width - 1) + [observation],
-            torch.from_numpy(result.rewards.astype(np.float32)),
+            rewards,
             torch.from_numpy(terminations),
             torch.from_numpy(truncations),
             [{} for _ in range(width - 1)] + [info],

@@ -52,6 +52,11 @@ class EpisodeTally:
     sim_success: bool = False
     is_spare: bool = False
 
+    @property
+    def is_judged(self) -> bool:
+        """Do its rewards say something about the policy, so far?"""
+        return not (self.critic_failed or self.is_lost)
+
     def take(
         self,
         rewards: NDArray[Any],

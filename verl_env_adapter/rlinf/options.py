@@ -4,6 +4,7 @@ __all__ = [
     "BLOCK",
     "EXTENSION_ADVICE",
     "EXTENSION_VARIABLE",
+    "MASKED_ADVANTAGES",
     "SUITE",
     "RolloutOptions",
     "check_config",
@@ -24,6 +25,9 @@ BLOCK = "vlac_gym"
 
 SUITE = "vlac_gym"
 """``task_suite_name`` of our env. No such suite exists, so that RLinf's own env refuses to start."""
+
+MASKED_ADVANTAGES = ("gae", "grpo")
+"""``algorithm.adv_type`` with which RLinf's actor makes a `loss_mask`; replay buffers, SAC's for one, have none."""
 
 EXTENSION_VARIABLE = "RLINF_EXT_MODULE"
 """Environment variable that names the module whose `register` RLinf calls in its workers."""
@@ -49,6 +53,7 @@ class RolloutOptions:
         seed: RLinf's seed, before a worker adds its number.
         is_ordered: Walk a shuffled list of starts in training.
         fixed_id: Always this start; None for no such wish.
+        masks_unjudged: RLinf's loss can leave out episodes that nobody judged.
     """
 
     settings: AdapterSettings
@@ -61,6 +66,7 @@ class RolloutOptions:
     seed: int
     is_ordered: bool
     fixed_id: int | None
+    masks_unjudged: bool
 
 
 def read_options(cfg: Any) -> RolloutOptions:
@@ -86,17 +92,19 @@ def read_options(cfg: Any) -> RolloutOptions:
     # Groups only make sense where RLinf says which start comes next.
     group_size = int(plain.get("group_size") or 1) if plain.get("use_fixed_reset_state_ids", True) else 1
     fixed_id = plain.get("specific_reset_id")
+    auto_reset = bool(plain.get("auto_reset", False))
     return RolloutOptions(
         settings=settings,
         mode=settings.mode_in(phase),
         is_eval=phase == "validate",
-        auto_reset=bool(plain.get("auto_reset", False)),
+        auto_reset=auto_reset,
         ignore_terminations=bool(plain.get("ignore_terminations", False)),
         max_episode_steps=limit,
         group_size=group_size,
         seed=int(plain.get("seed") or 0),
         is_ordered=bool(plain.get("use_ordered_reset_state_ids", False)),
         fixed_id=None if fixed_id is None else int(fixed_id),
+        masks_unjudged=phase == "train" and not auto_reset and _advantages(cfg) in MASKED_ADVANTAGES,
     )
 
 
@@ -146,6 +154,13 @@ def _phase(cfg: Any, plain: Mapping[str, Any]) -> Phase:
             "critic or the simulator speaks."
         )
     return "validate" if is_eval else "train"
+
+
+def _advantages(cfg: Any) -> str | None:
+    """``algorithm.adv_type`` of the config that the section is a part of; None for a section by itself."""
+    root = cfg._get_root() if hasattr(cfg, "_get_root") else {}
+    adv_type = (root.get("algorithm") or {}).get("adv_type")
+    return None if adv_type is None else str(adv_type).lower()
 
 
 def _check_reward_keys(plain: Mapping[str, Any], where: str) -> None:

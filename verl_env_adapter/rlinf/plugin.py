@@ -32,6 +32,9 @@ What is translated (paths in the wheel):
 - A truncation gets ``gamma * V`` on top (``workers/env/env_worker.py:676``): ``truncate_as_terminal: true`` makes a
   paid truncation a termination; with ``auto_reset`` it must be set.
 - Only the last of a chunk's observations is rendered; the others are None, which RLinf's `RecordVideo` skips.
+- An episode that is cut because its critic failed, or lost with its simulator, has no reward, and no place in a
+  trajectory says so: it travels as NaN and is masked where RLinf makes its `loss_mask`
+  (`verl_env_adapter.rlinf.unjudged`). With ``auto_reset`` there is no such mask, and RLinf bootstraps its truncation.
 - `success_once` in training would be the terminations, whoever caused them. Training reports `critic_done` and
   `sim_success`; evaluation reports `success_once`, the simulator's.
 - A reward model's score is added to each step of a chunk and never ends an episode (``env_worker.py:640``), and
@@ -70,7 +73,7 @@ def register() -> None:
     """Puts our env before RLinf's; called by RLinf in each worker process, safe to call twice.
 
     Raises:
-        AdapterContractError: This RLinf has no `get_env_cls` where 0.3.0 has it.
+        AdapterContractError: This RLinf has no `get_env_cls`, or makes no masks, where 0.3.0 does.
     """
     for name in _MODULES:
         with needs("The RLinf adapter", get=RLINF):
@@ -83,6 +86,7 @@ def register() -> None:
         if not hasattr(find, _MARK):
             module.get_env_cls = get_env_class(find)  # type: ignore[attr-defined]
     _register_policy()
+    importlib.import_module("verl_env_adapter.rlinf.unjudged").install()
     if os.environ.get(CPU_VARIABLE) == "1":
         importlib.import_module("verl_env_adapter.rlinf.cpu").install()
     logger.info("vlac-gym's env is known to RLinf in this process")

@@ -104,7 +104,7 @@ class VLACLiberoEnv(BaseEnv):  # type: ignore[misc]
     def env_step(self, action: Any, *, env_ids: Any) -> dict[str, Any]:
         """See `BaseEnv.env_step`: one step of each env in `env_ids`, its end latched."""
         described, batch = self._simulator.step(np.asarray(action)[:, None, :], env_ids)
-        return {**described, **self._signals(batch, 0)}
+        return {**described, **self._signals(batch)[0]}
 
     def env_close(self) -> None:
         """Ends the envs."""
@@ -113,6 +113,17 @@ class VLACLiberoEnv(BaseEnv):  # type: ignore[misc]
     def final_observations(self) -> list[dict[str, Any] | None]:
         """The terminal observations that auto-reset replaces; see `VerlVLASimulator`."""
         return self._simulator.final_observations()
+
+    def record_step_result(
+        self, step_result: dict[str, Any], actions: Any, env_ids: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """See `BaseEnv.record_step_result`; of an episode that lost its critic no frame is kept."""
+        if self.recorder is not None:
+            lost = np.isnan(np.asarray(step_result["next.reward"]))
+            for env_id in np.asarray(env_ids)[lost].tolist():
+                self.recorder.clear_episode(env_id)
+                self._recorder_episode_done[env_id] = True
+        super().record_step_result(step_result, actions, env_ids, *args, **kwargs)
 
     # Called by the env worker.
 
@@ -129,7 +140,7 @@ class VLACLiberoEnv(BaseEnv):  # type: ignore[misc]
         if not self._takes_whole_chunks():
             return super().step(action, **kwargs)
         described, batch = self._simulator.step(self._to_numpy(action), range(self.num_envs))
-        columns = [self._signals(batch, t) for t in range(batch.rewards.shape[1])]
+        columns = self._signals(batch)
         self._execution_merged_step_result = {**described, **columns[-1]}
         result, _ = self._finish_execution_slice([ExecutedStep(feedback=column) for column in columns])
         return result
@@ -144,13 +155,18 @@ class VLACLiberoEnv(BaseEnv):  # type: ignore[misc]
             and not execution.serial_smoothing.enable
         )
 
-    def _signals(self, batch: ChunkBatch, column: int) -> dict[str, torch.Tensor]:
-        return {
-            "next.reward": torch.from_numpy(batch.rewards[:, column].copy()),
-            "next.terminated": torch.from_numpy(batch.terminated[:, column].copy()),
-            "next.truncated": torch.from_numpy(batch.truncated[:, column].copy()),
-            "next.success": torch.from_numpy(self._simulator.success(batch)[:, column].copy()),
+    def _signals(self, batch: ChunkBatch) -> list[dict[str, torch.Tensor]]:
+        """What each step of a chunk said."""
+        signals = {
+            "next.reward": self._simulator.rewards(batch),
+            "next.terminated": batch.terminated,
+            "next.truncated": batch.truncated,
+            "next.success": self._simulator.success(batch),
         }
+        return [
+            {name: torch.from_numpy(rows[:, column].copy()) for name, rows in signals.items()}
+            for column in range(batch.rewards.shape[1])
+        ]
 
 
 def _executed_steps(execution: Any, chunk: int) -> int:

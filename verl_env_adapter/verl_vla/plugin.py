@@ -19,6 +19,7 @@ Proven against verl-vla 8a18e3f (v0.1.0, 2026-08-22) on verl 0.7.1. Works with e
 
 - a TD target bootstraps after truncation: ``truncate_as_terminal`` is true here unless the block says otherwise, so
   that the critic's value at the step limit is not counted twice;
+- an episode that is cut because its critic failed travels as NaN, and none of its transitions is kept (`unjudged`);
 - verl-vla replaces LIBERO's init-state loader when its own env module is imported; that module is never imported
   here, and if something imports it, LIBERO's loader is put back;
 - settling after a reset keeps the gripper open (-1), where verl-vla's own env sends 0;
@@ -36,6 +37,7 @@ from verl_env_adapter.common.libero_loader import preserved_init_state_loader
 from verl_env_adapter.common.policy_view import host_settings
 from verl_env_adapter.common.settings import AdapterSettings, to_plain
 from verl_env_adapter.common.sources import VERL_VLA
+from verl_env_adapter.verl_vla.unjudged import leave_out
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 
@@ -111,6 +113,7 @@ def install() -> None:
         "verl_vla.envs.libero.libero_env", "LiberoEnv", _env_class, around=preserved_init_state_loader
     )
     after_import("verl_vla.train_cluster.cluster", _overlap_stages)
+    after_import("verl_vla.trainer.sac.sac_ray_trainer", leave_out)
 
 
 def _env_class() -> type:

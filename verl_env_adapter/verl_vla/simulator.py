@@ -9,6 +9,7 @@ Proven against verl-vla 8a18e3f (v0.1.0, 2026-08-22, on verl 0.7.1). What it tra
   stays latched, nothing is stepped and no critic asked;
 - an episode that ends inside its first chunk is dropped as padding (`EpisodeBuffer`): `min_steps` is raised
   above the first chunk, see `first_chunk_safe`;
+- an episode that lost its critic has no reward: NaN at its last step, by which it is left out (`unjudged`);
 - auto-reset calls `env_reset` for single envs, without `reset`: the critic's history goes with each env's own
   reset; the terminal observation that auto-reset overwrites stays in `final_observations`;
 - training draws start states, evaluation takes each once, in the order of the trainer's own planner.
@@ -147,6 +148,13 @@ class VerlVLASimulator:
                 self._finals[i] = described["observation"][position]
         described["extra"] = [self._extra(i) for i in ids]
         return described, batch
+
+    def rewards(self, batch: ChunkBatch) -> NDArray[np.float32]:
+        """float32 (B, T): as paid; NaN at the step at which the critic failed, which ended the episode unpaid."""
+        rewards = batch.rewards.copy()
+        for row in np.flatnonzero(batch.critic_failed & (batch.executed_steps > 0)):
+            rewards[row, batch.executed_steps[row] - 1] = np.nan
+        return rewards
 
     def success(self, batch: ChunkBatch) -> NDArray[np.bool_]:
         """bool (B, T): the critic's done where the critic judges, else the simulator's success."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from verl_env_adapter.rlinf.starts import ResetStates
+
 SUPPORT = Path(__file__).parents[2] / "support"
 CHUNK = 4
 
@@ -24,6 +26,23 @@ def record(tmp_path) -> Callable[[], list[dict[str, Any]]]:
         return [json.loads(line) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()]
 
     return read
+
+
+@pytest.fixture
+def seed_with_tasks() -> Callable[..., int]:
+    """Finds a seed with which the stages' first episodes are of these tasks."""
+    trials = [(0, 50), (1, 50)]
+
+    def find(*tasks: int) -> int:
+        ranks = range(len(tasks))
+
+        def drawn(seed: int) -> tuple[Any, ...]:
+            states = [ResetStates(trials, rank=rank, num_ranks=len(tasks), seed=seed) for rank in ranks]
+            return tuple(state.next_groups(1)[0].task_id for state in states)
+
+        return next(seed for seed in range(100) if drawn(seed) == tasks)
+
+    return find
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from verl_env_adapter.rlinf.starts import ResetStates
-
 pytestmark = [
     pytest.mark.trainer,
     pytest.mark.timeout(420),
@@ -17,19 +15,6 @@ pytestmark = [
 ]
 
 pytest.importorskip("rlinf")
-
-TASKS = [(0, 50), (1, 50)]
-
-
-def seed_with_tasks(*tasks: int) -> int:
-    """A seed with which the stages' first episodes are of these tasks."""
-    ranks = range(len(tasks))
-
-    def drawn(seed: int) -> tuple[Any, ...]:
-        states = [ResetStates(TASKS, rank=rank, num_ranks=len(tasks), seed=seed) for rank in ranks]
-        return tuple(state.next_groups(1)[0].task_id for state in states)
-
-    return next(seed for seed in range(100) if drawn(seed) == tasks)
 
 
 def paid(record: list[dict[str, Any]], mode: str) -> list[float]:
@@ -47,7 +32,7 @@ def episodes(record: list[dict[str, Any]], mode: str) -> list[list[float]]:
 
 
 def test_rlinf_trains_on_what_the_wrapper_paid_and_evaluates_by_the_simulator(
-    play, make_config, critic, record, tmp_path
+    play, make_config, critic, record, seed_with_tasks, tmp_path
 ):
     outcome = play(make_config(critic.url, train={"seed": seed_with_tasks(1, 0)}))
     batch, metrics = outcome["batch"], outcome["metrics"]

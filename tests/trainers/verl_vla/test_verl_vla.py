@@ -253,15 +253,19 @@ def check_host_keys():
         VLACLiberoConfig(camera_widths=128)
 
 
-def test_recorder_films_what_the_env_said(worker_config, tmp_path):
-    config = worker_config(scripted_block(), num_envs=1, modes=["train"], auto_reset=False)
+def film(config, folder):
     recorder = config.env_worker.recorder
     for target, name, value in (
         (recorder, "enable", True),
         (recorder.lerobot, "enable", False),
-        (recorder.video, "root", str(tmp_path)),
+        (recorder.video, "root", str(folder)),
     ):
         object.__setattr__(target, name, value)
+
+
+def test_recorder_films_what_the_env_said(worker_config, tmp_path):
+    config = worker_config(scripted_block(), num_envs=1, modes=["train"], auto_reset=False)
+    film(config, tmp_path)
     env = in_process(config)
     try:
         assert not env._takes_whole_chunks()
@@ -274,6 +278,61 @@ def test_recorder_films_what_the_env_said(worker_config, tmp_path):
     finally:
         env.close()
     assert len(list(tmp_path.rglob("*.mp4"))) == 1
+
+
+def losing_block():
+    """The critic answers 5 times and then no more: one env loses it in the second chunk of 4 steps."""
+    return scripted_block(spec="own_critics:tiring?answers=5", on_error="truncate")
+
+
+def test_no_replay_pool_keeps_an_episode_that_lost_its_critic(worker_config, lerobot_names):
+    import torch
+    from verl import DataProto
+    from verl_vla.trainer.sac import sac_ray_trainer
+    from verl_vla.utils.replay_pool import SACReplayPool
+
+    env = in_process(worker_config(losing_block(), num_envs=1, modes=["train"], auto_reset=False))
+    try:
+        env.reset(options={"env_idx": [0], "mode": "train"})
+        chunks = [env.step(np.zeros((1, 4, 7), np.float32)) for _ in range(2)]
+    finally:
+        env.close()
+    names = ("next.reward", "next.terminated", "next.truncated", "next.success")
+    signals = {name: torch.stack(rows, dim=1) for name, rows in zip(names, list(zip(*chunks))[1:])}
+    assert torch.isnan(signals["next.reward"]).tolist() == [[[False] * 4, [False, True, False, False]]]
+    assert signals["next.truncated"].tolist() == [[[False] * 4, [False, True, True, True]]]
+
+    def pool_size(lost):
+        rewards = signals["next.reward"] if lost else signals["next.reward"].nan_to_num(0.0)
+        fields = {"obs.state": torch.zeros(1, 2, 8), "action.action": torch.zeros(1, 2, 4, 7)}
+        episode = DataProto.from_dict(
+            tensors={**fields, **signals, "next.reward": rewards},
+            non_tensors={"obs.task_id": np.zeros((1, 2), int)},
+        )
+        transitions = sac_ray_trainer.prepare_sac_actor_input(
+            episode, trainer_config=SimpleNamespace(step_penalty=0.0), global_steps=0
+        )
+        pool = SACReplayPool(8)
+        pool.add_batch(transitions, task_ids=transitions.non_tensor_batch["t0.obs.task_id"])
+        return len(pool)
+
+    assert pool_size(lost=False) == 2
+    assert pool_size(lost=True) == 0
+
+
+def test_no_recorder_keeps_an_episode_that_lost_its_critic(worker_config, tmp_path):
+    config = worker_config(losing_block(), num_envs=1, modes=["train"], auto_reset=False)
+    film(config, tmp_path)
+    env = in_process(config)
+    try:
+        env.reset(options={"env_idx": [0], "mode": "train"})
+        for _ in range(3):
+            truncated = env.step(np.zeros((1, 4, 7), np.float32))[3]
+        assert truncated.all()
+        env.finish_rollout()
+    finally:
+        env.close()
+    assert list(tmp_path.rglob("*.mp4")) == []
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,37 @@ def test_failed_critic_can_end_the_episode_unpaid_and_counted(start):
     assert infos[-1]["episode"]["critic_failed"].tolist() == [1.0, 1.0]
 
 
+def in_config_of(adv_type, options):
+    """The section as a part of RLinf's config, whose root OmegaConf's nodes know."""
+
+    class Section(dict):
+        def _get_root(self):
+            return {"algorithm": {"adv_type": adv_type}}
+
+    return Section(options)
+
+
+@pytest.mark.parametrize("chunk", [4, 2])
+def test_an_episode_without_judgement_carries_one_nan_to_rlinfs_mask(chunk):
+    # Step 1 asks about both envs, step 2 fails.
+    critic = ScriptedCritic(success_probs=[LOW, LOW, CriticConnectionError("gone")])
+    section = in_config_of("grpo", config(on_error="truncate"))
+    env = RolloutEnv(section, 2, 0, 1, critic=critic, processes="sync")
+    try:
+        env.reset()
+        _, rewards, terminations, truncations, infos = env.chunk_step(actions(length=chunk))
+        assert torch.isnan(rewards).tolist() == [[F, T, F, F][:chunk]] * 2
+        assert rewards.nansum() == 0
+        assert truncations.tolist() == [[F, T, T, T][:chunk]] * 2
+        assert not terminations.any()
+        assert infos[-1]["episode"]["return"].tolist() == [0.0, 0.0]
+        assert infos[-1]["episode"]["critic_failed"].tolist() == [1.0, 1.0]
+        _, rewards, _, _, _ = env.chunk_step(actions(length=chunk))
+        assert rewards.tolist() == [[0.0] * chunk] * 2  # it is over; RLinf masks these steps anyway
+    finally:
+        env.close()
+
+
 def test_group_shares_starts_episode_by_episode(start):
     env, _ = start([HIGH, LOW] + [LOW] * 3 + [HIGH] * 8, num_envs=2, group_size=2, auto_reset=True)
     assert env._episodes[0].start == env._episodes[1].start

@@ -26,11 +26,12 @@ class Config(dict):
 
 
 class Node(dict):
-    """A section that knows its own key, as OmegaConf's do."""
+    """A section that knows its own key, and the config around it, as OmegaConf's do."""
 
-    def __init__(self, content, key):
+    def __init__(self, content, key, **root):
         super().__init__(content)
         self._key = lambda: key
+        self._get_root = lambda: root
 
 
 def config(train=None, evaluation=None, **changes):
@@ -48,6 +49,26 @@ def test_limit_and_filter_of_rlinf_reach_the_env():
     assert options.settings.env.max_episode_steps == 240
     assert options.settings.env.tasks == (1, 2)
     assert (options.group_size, options.seed, options.mode, options.is_eval) == (4, 3, "train", False)
+
+
+@pytest.mark.parametrize(
+    ("key", "changes", "adv_type", "masks"),
+    [
+        ("train", {}, "gae", True),
+        ("train", {}, "GRPO", True),
+        ("train", {}, "embodied_sac", False),
+        ("train", {"auto_reset": True}, "gae", False),
+        ("eval", {"is_eval": True}, "gae", False),
+    ],
+)
+def test_the_algorithm_says_whether_rlinf_has_a_mask(key, changes, adv_type, masks):
+    node = Node(section(**changes), key, algorithm={"adv_type": adv_type})
+    assert read_options(node).masks_unjudged is masks
+
+
+def test_a_section_by_itself_has_no_algorithm():
+    assert read_options(section()).masks_unjudged is False
+    assert read_options(Node(section(), "train")).masks_unjudged is False
 
 
 def test_evaluation_is_the_simulators():

@@ -30,6 +30,7 @@ def modules(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("rlinf.envs", "rlinf.workers.env.env_worker"):
         found[name].get_env_cls = own_env
+    found["rlinf.workers.env.env_worker"].preprocess_embodied_batch = lambda batch, **options: batch
     found["rlinf.models"].built = built = {}
     found["rlinf.models"].register_model = lambda name, build, force: built.update({name: build})
     return found
@@ -79,4 +80,12 @@ def test_a_module_that_is_not_there_is_refused_on_the_driver(modules, environ):
 def test_another_rlinf_is_refused(modules):
     del modules["rlinf.workers.env.env_worker"].get_env_cls
     with pytest.raises(AdapterContractError, match=r"env_worker.get_env_cls as in rlinf 0\.3\.0"):
+        plugin.register()
+
+
+def test_an_rlinf_without_masks_is_refused(modules):
+    del modules["rlinf.workers.env.env_worker"].preprocess_embodied_batch
+    with pytest.raises(
+        AdapterContractError, match=r"env_worker.preprocess_embodied_batch as in rlinf 0\.3\.0"
+    ):
         plugin.register()

@@ -230,6 +230,17 @@ def test_failed_critic_truncates_on_demand_and_is_not_terminal(make_simulator, m
     assert batch.truncated.tolist() == [[True] * 4]
     assert not batch.terminated.any()
     assert not simulator.success(batch).any()
+    assert np.isnan(simulator.rewards(batch)).tolist() == [[True, False, False, False]]
+    _, after = simulator.step(actions(1), [0])
+    assert simulator.rewards(after).tolist() == [[0.0] * 4]
+
+
+def test_a_judged_episode_is_paid_as_it_was(make_simulator):
+    simulator = make_simulator(settings(truncate_as_terminal=True), num_envs=1)
+    simulator.reset([0])
+    for _ in range(2):
+        _, batch = simulator.step(actions(1), [0])
+        assert simulator.rewards(batch).tolist() == batch.rewards.tolist()
 
 
 def fail_critic(simulator, monkeypatch):

@@ -19,6 +19,10 @@ def wrong_shape():
     return lambda observation, info: [0.0] * 6
 
 
+def large():
+    raise AssertionError("A large model was loaded.")
+
+
 class Policies:
     @staticmethod
     def still():

@@ -36,6 +36,7 @@ from typing import Any, Literal, TypeVar
 from verl_env_adapter.common.env_settings import EnvSettings
 from verl_env_adapter.common.setting_checks import check_choice, check_int, is_number
 from vlac_gym.critic.failure_policy import CriticFailurePolicy, failure_policy
+from vlac_gym.critic.registry import check_critic
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 from vlac_gym.rule.reward import TrainingRule
@@ -88,6 +89,7 @@ class CriticSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.spec, str) or not self.spec.strip():
             raise ConfigError(f"Expected critic.spec such as 'http://host:8400', got {self.spec!r}.")
+        check_critic(self.spec)
         check_choice("critic.on_mismatch", self.on_mismatch, ("raise", "warn"))
         check_int("critic.max_attempts", self.max_attempts, minimum=1)
         for name in ("timeout_s", "deadline_s"):

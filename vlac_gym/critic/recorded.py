@@ -193,6 +193,11 @@ class ReplayedCritic(BaseCritic):
         path, options = read_argument(argument, {}, "recorded:PATH", given=options)
         return cls(path, **options)
 
+    @staticmethod
+    def check_spec(argument: str) -> None:
+        """Raises `ConfigError` unless a path follows `recorded:`, and nothing else; reads no file."""
+        read_argument(argument, {}, "recorded:PATH")
+
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """As recorded.
 

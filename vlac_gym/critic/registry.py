@@ -12,12 +12,13 @@ from typing import Any
 from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.errors import ConfigError
-from vlac_gym.specs.own_code import call_factory
+from vlac_gym.specs.own_code import bound_factory
 from vlac_gym.specs.registry import Registry
 
 
 def _adopt(module: str, argument: str, options: Mapping[str, Any]) -> Critic:
-    critic, _ = call_factory(module, argument, options)
+    make, _ = bound_factory(module, argument, options)
+    critic = make()
     check_critic(critic)
     if isinstance(critic, str):
         raise ConfigError(f"Expected a critic from {module}:{argument}, got the text {critic!r}.")
@@ -43,6 +44,19 @@ _CRITICS: Registry[Critic] = Registry(
         "https": "vlac_gym.service.client:RemoteCritic.from_https",
     },
     _adopt,
+    checks={
+        "oracle": "vlac_gym.critic.oracle:OracleCritic.from_spec",
+        "noisy_oracle": "vlac_gym.critic.oracle:NoisyOracleCritic.from_spec",
+        "random": "vlac_gym.critic.random:RandomCritic.from_spec",
+        "recorded": "vlac_gym.critic.recorded:ReplayedCritic.check_spec",
+        "scripted": "vlac_gym.critic.scripted:ScriptedCritic.from_spec",
+        "nano": "vlac_gym.critic.nano.factory:check_package",
+        "transformers": "vlac_gym.critic.vlac.factories:check_transformers",
+        "swift": "vlac_gym.critic.vlac.factories:check_swift",
+        "openai": "vlac_gym.critic.vlac.factories:check_openai",
+        "http": "vlac_gym.service.client_config:check_http",
+        "https": "vlac_gym.service.client_config:check_https",
+    },
 )
 
 _METHODS = ("success_prob", "progress", "value", "describe", "close")
@@ -54,18 +68,20 @@ def known_critics() -> dict[str, str]:
     return _CRITICS.known()
 
 
-def register_critic(name: str, target: str) -> None:
+def register_critic(name: str, target: str, check: str | None = None) -> None:
     """Adds a critic to the table that `make_critic` reads.
 
     Args:
         name: What a spec begins with: letters, digits and underscores.
         target: `module:callable`, imported on first use; called as `callable(argument, **options)` with the text
             after the name. `vlac_gym.specs.options.read_argument` takes that text apart.
+        check: `module:callable`, called as `callable(argument)` where a spec is given long before its critic is built,
+            such as to a wrapper: raises `ConfigError` for what the target would refuse, and builds nothing that costs.
 
     Raises:
-        ConfigError: The name is taken or malformed, or the target has no colon.
+        ConfigError: The name is taken or malformed, or the target or check has no colon.
     """
-    _CRITICS.register(name, target)
+    _CRITICS.register(name, target, check)
 
 
 def make_critic(spec: str, **options: Any) -> BaseCritic:
@@ -88,7 +104,8 @@ def check_critic(critic: object) -> None:
     """Refuses what can't be a critic, without building one from a spec.
 
     Args:
-        critic: An object with the methods of `Critic`, or a spec whose name is known.
+        critic: An object with the methods of `Critic`, or a spec whose name is known and whose options fit. What only
+            the model or its files can tell, such as a path or a device that is not there, is told when it is built.
 
     Raises:
         ConfigError: It is neither.

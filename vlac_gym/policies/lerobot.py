@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.hub import find_model
-from vlac_gym.policies.preset_policy import PresetPolicy, model_with_preset
+from vlac_gym.policies.preset_policy import PresetPolicy, preset_named
 from vlac_gym.policies.presets import get_preset
 from vlac_gym.specs.options import read_argument
 
@@ -86,9 +86,10 @@ def from_spec(argument: str) -> PresetPolicy:
     """
     kinds = {"device": str, "chunk_steps": int}
     path, options = read_argument(argument, kinds, "lerobot:PATH")
-    chunk_steps = options.pop("chunk_steps", None)
+    given = options.pop("chunk_steps", None)
+    preset = preset_named(_PRESET, given)
     model = LerobotModel(path, **options)
-    return model_with_preset(model, _PRESET, model.chunk_steps if chunk_steps is None else chunk_steps)
+    return PresetPolicy(model, preset if given is not None else preset_named(_PRESET, model.chunk_steps))
 
 
 def _check(config: Any, path: str) -> None:

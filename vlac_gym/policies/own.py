@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from vlac_gym.errors import ConfigError, PolicyError
 from vlac_gym.policies.base import Action, Policy
-from vlac_gym.policies.preset_policy import model_with_preset
-from vlac_gym.specs.own_code import call_factory
+from vlac_gym.policies.preset_policy import PresetPolicy, preset_named
+from vlac_gym.specs.own_code import bound_factory
 
 _RESERVED: dict[str, type] = {"preset": str, "chunk_steps": int}
 
@@ -77,14 +77,17 @@ def adopt_policy(module: str, argument: str, given: Mapping[str, Any] | None = N
     Raises:
         ConfigError: No such factory, its options do not fit, or it made neither.
     """
-    made, options = call_factory(module, argument, given, reserved=_RESERVED)
+    make, options = bound_factory(module, argument, given, reserved=_RESERVED)
     where = f"{module}:{argument}"
     if "preset" in options:
-        if not callable(made) and not hasattr(made, "infer") and not hasattr(made, "infer_batch"):
-            raise ConfigError(f"Expected a model with infer from {where}, got {made!r}.")
-        return model_with_preset(_CallableModel(made), options["preset"], options.get("chunk_steps"))
+        preset = preset_named(options["preset"], options.get("chunk_steps"))
+        model = make()
+        if not callable(model) and not hasattr(model, "infer") and not hasattr(model, "infer_batch"):
+            raise ConfigError(f"Expected a model with infer from {where}, got {model!r}.")
+        return PresetPolicy(_CallableModel(model), preset)
     if "chunk_steps" in options:
         raise ConfigError(f"Expected chunk_steps beside preset=… only, got {where}.")
+    made = make()
     if isinstance(made, Policy) and not isinstance(made, type):
         return made
     if callable(made) and not isinstance(made, type):

@@ -1,6 +1,6 @@
 """A model behind a preset as a policy: `PresetPolicy`, `Model`."""
 
-__all__ = ["Model", "PresetPolicy", "model_with_preset"]
+__all__ = ["Model", "PresetPolicy", "preset_named"]
 
 import dataclasses
 from collections import deque
@@ -78,18 +78,15 @@ class PresetPolicy:
         self._model.close()
 
 
-def model_with_preset(model: Model, preset: str, chunk_steps: int | None) -> PresetPolicy:
-    """A policy of this model, by the names that a spec gives.
+def preset_named(preset: str, chunk_steps: int | None = None) -> PolicyPreset:
+    """A preset by the names that a spec gives; to be found before a model is loaded.
 
     Args:
-        model: The model.
-        preset: Name of its preset.
+        preset: Its name.
         chunk_steps: Actions executed before the next look, 1 or more, or None for the preset's.
 
     Raises:
         ConfigError: No such preset, or no such number.
     """
     found = get_preset(preset)
-    if chunk_steps is not None:
-        found = dataclasses.replace(found, chunk_steps=chunk_steps)
-    return PresetPolicy(model, found)
+    return found if chunk_steps is None else dataclasses.replace(found, chunk_steps=chunk_steps)

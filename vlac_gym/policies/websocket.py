@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from vlac_gym.errors import ConfigError, PolicyError
 from vlac_gym.extras import needs
-from vlac_gym.policies.preset_policy import PresetPolicy, model_with_preset
+from vlac_gym.policies.preset_policy import PresetPolicy, preset_named
 from vlac_gym.specs.options import read_argument
 
 with needs(
@@ -139,5 +139,5 @@ def _from_url(scheme: str, argument: str) -> PresetPolicy:
     address, options = read_argument(argument, kinds, where)
     if not address.startswith("//") or len(address) < 3:
         raise ConfigError(f"Expected a policy server as {where}, got {scheme}:{address}.")
-    preset, chunk_steps = options.pop("preset", "openpi"), options.pop("chunk_steps", None)
-    return model_with_preset(PolicyServerModel(f"{scheme}:{address}", **options), preset, chunk_steps)
+    preset = preset_named(options.pop("preset", "openpi"), options.pop("chunk_steps", None))
+    return PresetPolicy(PolicyServerModel(f"{scheme}:{address}", **options), preset)

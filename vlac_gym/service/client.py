@@ -15,12 +15,11 @@ from typing import Any, Self, TypeVar, cast
 
 from vlac_gym.critic.base import BaseCritic
 from vlac_gym.errors import ConfigError, CriticError
-from vlac_gym.service.client_config import ClientConfig, read_url_spec
+from vlac_gym.service.client_config import ClientConfig, base_urls, read_url_spec
 from vlac_gym.service.exchange import Exchange, HttpCall, HttpReply, Pause, Steps
 from vlac_gym.service.question import progress_question, success_question, value_question
 from vlac_gym.service.served import describe_served
 from vlac_gym.service.transport import (
-    base_urls,
     body_chunks,
     check_deadline,
     httpx,

@@ -1,11 +1,12 @@
-"""How a client asks a critic server: `ClientConfig`, and `read_url_spec`, which finds it in a spec."""
+"""How a client asks a critic server: `ClientConfig`, and where: `base_urls`, `read_url_spec`. Loads no client."""
 
-__all__ = ["ENCODINGS", "ClientConfig", "Encoding", "read_url_spec"]
+__all__ = ["ENCODINGS", "ClientConfig", "Encoding", "base_urls", "check_http", "check_https", "read_url_spec"]
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.service.token_file import read_token
@@ -80,3 +81,40 @@ def read_url_spec(spec: str, given: Mapping[str, Any] | None = None) -> tuple[st
         ConfigError: An option is unknown, does not parse, or is given twice.
     """
     return read_argument(spec.strip(), _SPEC_OPTIONS, "http://HOST:PORT", given=given)
+
+
+def check_http(argument: str) -> None:
+    """Raises `ConfigError` for addresses or options after `http:` that do not fit; reads no token, asks no server."""
+    _check_url_spec(f"http:{argument}")
+
+
+def check_https(argument: str) -> None:
+    """The same after `https:`."""
+    _check_url_spec(f"https:{argument}")
+
+
+def _check_url_spec(spec: str) -> None:
+    urls, options = read_url_spec(spec)
+    base_urls(urls)
+    ClientConfig(**options)
+
+
+def base_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
+    """The servers' addresses without a slash at the end, from one text with commas or several.
+
+    Raises:
+        ConfigError: None, one twice, or one that is no address of a server.
+    """
+    items = urls.split(",") if isinstance(urls, str) else list(urls)
+    bases = tuple(item.strip().rstrip("/") for item in items)
+    for item, base in zip(items, bases, strict=True):
+        try:
+            parts = urlsplit(base)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            fits = False
+        if not fits or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {item!r}.")
+    if not bases or len(set(bases)) != len(bases):
+        raise ConfigError(f"Expected one URL or several distinct ones, got {urls!r}.")
+    return bases

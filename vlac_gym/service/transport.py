@@ -1,16 +1,14 @@
-"""Between an exchange and httpx: addresses, bodies in pieces, and every transport error as one of ours.
+"""Between an exchange and httpx: bodies in pieces, and every transport error as one of ours.
 
 `httpx` itself is exported too: imported here once, with the advice that its absence deserves.
 """
 
-__all__ = ["base_urls", "body_chunks", "check_deadline", "httpx", "mapped_error", "no_reply"]
+__all__ = ["body_chunks", "check_deadline", "httpx", "mapped_error", "no_reply"]
 
 import time
-from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
+from collections.abc import Iterator
 
 from vlac_gym.errors import (
-    ConfigError,
     CriticConnectionError,
     CriticError,
     CriticProtocolError,
@@ -52,19 +50,3 @@ def mapped_error(error: httpx.HTTPError, call: HttpCall) -> CriticError:
     if isinstance(error, httpx.DecodingError | httpx.TooManyRedirects):
         return CriticProtocolError(f"{call.url} answered what is no critic server's ({text})")
     return CriticConnectionError(f"No connection to the critic at {call.url} ({text})")
-
-
-def base_urls(urls: str | Sequence[str]) -> tuple[str, ...]:
-    items = urls.split(",") if isinstance(urls, str) else list(urls)
-    bases = tuple(item.strip().rstrip("/") for item in items)
-    for item, base in zip(items, bases, strict=True):
-        try:
-            parts = urlsplit(base)
-            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            fits = False
-        if not fits or parts.query or parts.fragment or "@" in parts.netloc:
-            raise ConfigError(f"Expected a critic's URL such as 'http://host:8400', got {item!r}.")
-    if not bases or len(set(bases)) != len(bases):
-        raise ConfigError(f"Expected one URL or several distinct ones, got {urls!r}.")
-    return bases

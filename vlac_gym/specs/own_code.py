@@ -1,11 +1,12 @@
-"""Factories of the user's own, ``module:factory?key=value``: `call_factory`, `names_module`."""
+"""Factories of the user's own, ``module:factory?key=value``: `bound_factory`, `names_module`."""
 
-__all__ = ["call_factory", "names_module"]
+__all__ = ["bound_factory", "names_module"]
 
 import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from vlac_gym.errors import ConfigError, unknown_name
@@ -25,14 +26,14 @@ def names_module(name: str, argument: str) -> bool:
         return False
 
 
-def call_factory(
+def bound_factory(
     name: str,
     argument: str,
     given: Mapping[str, Any] | None = None,
     *,
     reserved: Mapping[str, type] | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """Imports `name` and calls the factory that `argument` begins with, with the options that follow.
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Imports `name` and finds the factory that `argument` begins with, with the options that follow; calls nothing.
 
     An option is read as its parameter's annotation says (bool, int, float or str), else as its default's type, else as
     text.
@@ -44,7 +45,7 @@ def call_factory(
         reserved: Options that are the caller's, with their types, unless the factory has a parameter of that name.
 
     Returns:
-        What the factory made, and the reserved options that were given.
+        The factory with its options, to be called without any, and the reserved options that were given.
 
     Raises:
         ConfigError: No such factory, or its options do not fit.
@@ -61,7 +62,7 @@ def call_factory(
         inspect.signature(factory).bind(**arguments)
     except TypeError as e:
         raise ConfigError(f"Can't call {where} with {arguments or 'no options'}: {e}.") from e
-    return factory(**arguments), kept
+    return partial(factory, **arguments), kept
 
 
 def _find(name: str, path: str) -> Callable[..., Any]:

@@ -56,6 +56,8 @@ def test_empty_block_has_defaults():
         ({"placement": {"env_per_worker": 1}}, "Did you mean 'envs_per_worker'"),
         ({"mode": "trian"}, "Did you mean 'train'"),
         ({"critic": {"spec": "oracle", "on_error": "ignore"}}, r"Unknown critic\.on_error 'ignore'"),
+        ({"critic": {"spec": "noisy_oracle:tpr=2"}}, r"noisy_oracle tpr in \[0, 1\]"),
+        ({"critic": {"spec": "nona"}}, "Unknown critic 'nona'"),
         ({"critic": {"on_error": {"then": "ignore"}}}, "Unknown on_critic_error 'ignore'"),
         ({"critic": {"on_error": {"retry": 2}}}, r"key in critic\.on_error 'retry'.*Did you mean 'retries'"),
         ({"critic": {"on_error": {"retries": -1}}}, "retries as an int >= 0"),

@@ -16,6 +16,7 @@ from vlac_gym.errors import ConfigError
         ({"retries": True}, "retries as an int >= 0"),
         ({"fallbacks": "http://two:8400"}, "as a sequence of critics or specs"),
         ({"fallbacks": ["htp://two"]}, "Unknown critic 'htp'"),
+        ({"fallbacks": ["http://two:8400?max_attempts=0"]}, "max_attempts above 0"),
         ({"allow_other_critic": 1}, "allow_other_critic as True or False"),
         ({"failback_s": 0}, "failback_s above 0, got 0"),
         ({"max_consecutive_failed_episodes": 0}, "max_consecutive_failed_episodes as an int >= 1"),

@@ -52,6 +52,10 @@ def test_a_model_behind_a_preset_answers_with_chunks_in_the_envs_convention(kind
         ("own_policies:number?preset=openpi", "model with infer from own_policies:number"),
         ("own_policies:push?preset=pi", "Unknown policy preset 'pi'"),
         ("own_policies:push?chunk_steps=2", "chunk_steps beside preset=… only"),
+        ("own_policies:large?preset=opnpi", "Unknown policy preset 'opnpi'.*Did you mean 'openpi'"),
+        ("own_policies:large?preset=openpi,chunk_steps=0", "chunk_steps"),
+        ("own_policies:large?chunk_steps=2", "chunk_steps beside preset=… only"),
+        ("lerobot:absent?chunk_steps=0", "chunk_steps"),
     ],
 )
 def test_what_does_not_fit_is_refused(spec, message):

@@ -1,12 +1,12 @@
-"""The shipped nano critic: `from_package`, as `make_critic("nano")` calls it."""
+"""The shipped nano critic: `from_package`, as `make_critic("nano")` calls it, and `check_package`."""
 
-__all__ = ["CHECKPOINT", "DEFAULT_OPTIONS", "from_package"]
+__all__ = ["CHECKPOINT", "DEFAULT_OPTIONS", "check_package", "from_package"]
 
 from pathlib import Path
 from typing import Any
 
 from vlac_gym.critic.vlac.critic import VLACCritic
-from vlac_gym.critic.vlac.factories import from_transformers
+from vlac_gym.critic.vlac.factories import check_transformers, from_transformers
 from vlac_gym.errors import ConfigError
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -30,9 +30,19 @@ def from_package(argument: str, **options: Any) -> VLACCritic:
         ConfigError: Another argument, or an unknown option.
         DependencyNotInstalled: torch or transformers is missing.
     """
+    return from_transformers(_on_checkpoint(argument), DEFAULT_OPTIONS, name="nano", **options)
+
+
+def check_package(argument: str) -> None:
+    """Raises `ConfigError` for an argument of `from_package` that does not fit; loads no model."""
+    check_transformers(_on_checkpoint(argument))
+
+
+def _on_checkpoint(argument: str) -> str:
+    """The argument of `transformers` that means the same."""
     if argument and not argument.startswith("?"):
         raise ConfigError(
             f"The critic 'nano' takes options behind '?' only, got {argument!r}. "
             "Another checkpoint is transformers:PATH."
         )
-    return from_transformers(f"{CHECKPOINT}{argument}", DEFAULT_OPTIONS, name="nano", **options)
+    return f"{CHECKPOINT}{argument}"

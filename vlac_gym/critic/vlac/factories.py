@@ -1,4 +1,4 @@
-"""VLAC from a spec string: `from_transformers`, `from_swift`, `from_openai`, as `make_critic` calls them.
+"""VLAC from a spec string, as `make_critic` calls it: `from_transformers`, `from_swift`, `from_openai`, and checks.
 
 A spec is `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; the keys are the fields of `VLACConfig` and the engine's
 own parameters. A checkpoint is named by its folder or by its id on the Hugging Face Hub, `OWNER/NAME` or
@@ -6,7 +6,15 @@ own parameters. A checkpoint is named by its folder or by its id on the Hugging 
 torch, ms-swift or httpx.
 """
 
-__all__ = ["from_openai", "from_swift", "from_transformers", "spec_options"]
+__all__ = [
+    "check_openai",
+    "check_swift",
+    "check_transformers",
+    "from_openai",
+    "from_swift",
+    "from_transformers",
+    "spec_options",
+]
 
 import importlib
 import inspect
@@ -26,6 +34,11 @@ _NOT_IN_SPECS = ("path", "base_url", "model", "api_key", "allow_remote_code")
 logs and configs."""
 
 _CONFIG_FIELDS = frozenset(field.name for field in fields(VLACConfig))
+_TRANSFORMERS = ("vlac_gym.critic.engines.transformers:TransformersEngine", "transformers:PATH")
+_SWIFT = ("vlac_gym.critic.engines.swift:SwiftEngine", "swift:PATH")
+_OPENAI = ("vlac_gym.critic.engines.openai:OpenAIEngine", "openai:URL#MODEL")
+"""Where each engine is, and the form of its specs."""
+
 _PICTURE_OPTIONS = ("references", "goal_image")
 _CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name", "knows")
 
@@ -43,8 +56,7 @@ def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, 
         ConfigError: No path, an unknown option, a path that is not a checkpoint, or an id that the hub does not give.
         DependencyNotInstalled: torch or transformers is missing.
     """
-    engine_class = _load("vlac_gym.critic.engines.transformers:TransformersEngine", options)
-    target, options = _read(argument, engine_class, "transformers:PATH", options)
+    engine_class, target, options = _read(argument, *_TRANSFORMERS, options)
     return _build_on_checkpoint(engine_class, target, {**(defaults or {}), **options})
 
 
@@ -61,8 +73,7 @@ def from_swift(argument: str, **options: Any) -> VLACCritic:
         ConfigError: No path, an unknown option, a path that is not a checkpoint, or an id that the hub does not give.
         DependencyNotInstalled: ms-swift is missing.
     """
-    engine_class = _load("vlac_gym.critic.engines.swift:SwiftEngine", options)
-    target, options = _read(argument, engine_class, "swift:PATH", options)
+    engine_class, target, options = _read(argument, *_SWIFT, options)
     return _build_on_checkpoint(engine_class, target, options)
 
 
@@ -77,13 +88,8 @@ def from_openai(argument: str, **options: Any) -> VLACCritic:
         ConfigError: No URL or model, or an unknown option.
         DependencyNotInstalled: httpx is missing.
     """
-    engine_class = _load("vlac_gym.critic.engines.openai:OpenAIEngine", options)
-    target, options = _read(argument, engine_class, "openai:URL#MODEL", options)
-    url, _, model = target.rpartition("#")
-    if not url.startswith(("http://", "https://")) or not model:
-        raise ConfigError(
-            f"Expected a spec openai:URL#MODEL, e.g. openai:http://host:8000/v1#vlac-2b, got {argument!r}."
-        )
+    engine_class, target, options = _read(argument, *_OPENAI, options)
+    url, model = _url_and_model(target)
     config, rest = _sort(engine_class, 2, options)
     return _critic(engine_class(url, model, **rest), config, options)
 
@@ -93,18 +99,57 @@ def spec_options(engine_class: type) -> dict[str, type]:
     return option_types(VLACConfig) | option_types(engine_class, without=_NOT_IN_SPECS)
 
 
-def _load(target: str, options: Mapping[str, Any]) -> type:
-    """The class of an engine; what can be refused without it is."""
-    check_pictures(**_pictures(options))
-    module_name, _, class_name = target.partition(":")
+def check_transformers(argument: str) -> None:
+    """Raises `ConfigError` for options of `from_transformers` that do not fit; looks for no checkpoint."""
+    _check(argument, *_TRANSFORMERS)
+
+
+def check_swift(argument: str) -> None:
+    """The same for `from_swift`."""
+    _check(argument, *_SWIFT)
+
+
+def check_openai(argument: str) -> None:
+    """The same for `from_openai`, address and model's name included."""
+    _url_and_model(_check(argument, *_OPENAI))
+
+
+def _check(argument: str, engine: str, form: str) -> str:
+    """The target of a spec whose options fit.
+
+    Engines load torch: one is imported only for an option that is not the critic's own.
+    """
+    own = option_types(VLACConfig)
+    try:
+        target, options = read_argument(argument, own, form)
+    except ConfigError:
+        target, options = read_argument(argument, spec_options(_load(engine)), form)
+    VLACConfig(**{name: value for name, value in options.items() if name in own})
+    return target
+
+
+def _load(engine: str) -> type:
+    module_name, _, class_name = engine.partition(":")
     engine_class: type = getattr(importlib.import_module(module_name), class_name)
     return engine_class
 
 
 def _read(
-    argument: str, engine_class: type, form: str, given: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    return read_argument(argument, spec_options(engine_class), form, given=given)
+    argument: str, engine: str, form: str, given: Mapping[str, Any]
+) -> tuple[type, str, dict[str, Any]]:
+    """The class of an engine, which is loaded after what can be refused without it; target and options of a spec."""
+    check_pictures(**_pictures(given))
+    engine_class = _load(engine)
+    return engine_class, *read_argument(argument, spec_options(engine_class), form, given=given)
+
+
+def _url_and_model(target: str) -> tuple[str, str]:
+    url, _, model = target.rpartition("#")
+    if not url.startswith(("http://", "https://")) or not model:
+        raise ConfigError(
+            f"Expected a spec openai:URL#MODEL, e.g. openai:http://host:8000/v1#vlac-2b, got {target!r}."
+        )
+    return url, model
 
 
 def _build_on_checkpoint(engine_class: type, target: str, options: Mapping[str, Any]) -> VLACCritic:

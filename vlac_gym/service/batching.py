@@ -57,6 +57,7 @@ class Batcher:
             )
         self.state: BatcherState = "loading"
         self._critic: BaseCritic | None = None
+        self._is_half_way = False  # between asleep and awake: the last `sleep` or `wake` failed
         self._metrics = metrics
         self._max_batch, self._max_wait_s = max_batch, max_wait_s
         self._queue = FairQueue(max_queue)
@@ -100,7 +101,10 @@ class Batcher:
         self._thread.shutdown(wait=False)
 
     async def sleep(self) -> bool:
-        """Lets the critic free its accelerator's memory; questions wait. False if it has no such thing."""
+        """Lets the critic free its accelerator's memory; questions wait. False if it has no such thing.
+
+        If it fails, the critic counts as asleep, and the next call of this or of `wake` tries again.
+        """
         return await self._switch("sleep", "asleep")
 
     async def wake(self) -> bool:
@@ -231,11 +235,13 @@ class Batcher:
                 raise self.unavailable()
             assert self._critic is not None, "it is awake or asleep only after the critic was made"
             can_sleep = self._critic.can_sleep
-            if self.state != state:
+            if self.state != state or self._is_half_way:
                 if state == "asleep":
                     self._set_state(state)
                 if can_sleep:
+                    self._is_half_way = True
                     await self._ask_critic(self._critic.sleep if method == "sleep" else self._critic.wake)
+                    self._is_half_way = False
                 self._set_state(state)
                 self._news.set()
             return can_sleep

@@ -175,7 +175,20 @@ class Exchange:
             except VlacGymError as e:
                 errors.append(e)
         if errors:
-            raise errors[0]
+            raise self._switch_error(action, errors)
+
+    def _switch_error(self, action: str, errors: Sequence[VlacGymError]) -> VlacGymError:
+        """What is to be raised for the servers that did not `sleep` or `wake`, of the first one's class."""
+        first = errors[0]
+        if len(self._servers) == 1:
+            return first
+        text = (
+            f"Expected {len(self._servers)} critic servers to {action}, got {len(errors)} that did not: "
+            f"{'; '.join(map(str, errors))} Mend that and call {action}() again; it changes nothing for those that did."
+        )
+        if isinstance(first, CriticOverloadedError):
+            return CriticOverloadedError(text, first.retry_after_s)
+        return type(first)(text)
 
     def _post_switch(self, action: str, server: _Server, timeout_s: float) -> Steps[None]:
         yield from self._call(server, "POST", f"/v1/{action}", b"", timeout_s)

@@ -221,6 +221,32 @@ def test_a_critic_that_can_not_wake_stays_asleep(fakes, asgi):
     assert state == "asleep"
 
 
+@pytest.mark.parametrize("path", ["sleep", "wake"])
+def test_a_critic_that_fell_asleep_half_way_is_told_again(fakes, asgi, path):
+    critic = fakes.BrightnessCritic()
+    told = []
+
+    def sleep() -> None:
+        told.append("sleep")
+        if len(told) == 1:
+            raise MemoryError("no room on the host")
+
+    critic.sleep, critic.wake = sleep, lambda: told.append("wake")
+
+    async def scenario():
+        async with asgi.running(critic) as (client, service):
+            failed = await client.post("/v1/sleep", headers=asgi.HEADERS)
+            between = service.batcher.state
+            again = [(await client.post(f"/v1/{path}")).json()["state"] for _ in range(2)]
+            return failed, between, again
+
+    failed, between, again = asyncio.run(scenario())
+    assert asgi.reason_of(failed) == (500, "out_of_memory")
+    assert between == "asleep"
+    assert again == [{"sleep": "asleep", "wake": "awake"}[path]] * 2
+    assert told == ["sleep", path]
+
+
 def test_the_server_hashes_a_frame_once_however_often_it_is_asked_for(
     fakes, random_frames, asgi, monkeypatch
 ):

@@ -354,12 +354,37 @@ def test_a_look_waits_for_a_server_that_loads_and_for_no_lost_one():
     assert lost.pauses == []
 
 
+def awake(call):
+    return HttpReply(200, pack({"protocol": 1, "state": "awake", "has_sleep": True}))
+
+
 def test_a_server_that_cannot_sleep_is_named_and_keeps_no_other_awake():
     world = World((ONE, TWO), max_attempts=2)
     asleep = lambda call: HttpReply(200, pack({"protocol": 1, "state": "asleep", "has_sleep": True}))  # noqa: E731
-    with pytest.raises(CriticConnectionError, match=r"attempt 2 of 2; servers: http://one\)"):
+    message = (
+        r"^Expected 2 critic servers to sleep, got 1 that did not: gone \(attempt 2 of 2; servers: http://one\)\. .*"
+        r"Mend that and call sleep\(\) again; it changes nothing for those that did\.$"
+    )
+    with pytest.raises(CriticConnectionError, match=message):
         world.run(world.exchange.switch("sleep"), [CriticConnectionError("gone")] * 2 + [asleep])
     assert world.paths == [f"{ONE}/v1/sleep", f"{ONE}/v1/sleep", f"{TWO}/v1/sleep"]
+
+
+def test_a_wake_after_a_sleep_that_reached_one_of_two_names_each_that_failed():
+    world = World((ONE, TWO), max_attempts=1)
+    failed = [CriticConnectionError("one is gone"), refusal("asleep", 2.0)]
+    message = r"to wake, got 2 that did not: one is gone.*http://one.*; .*http://two"
+    with pytest.raises(CriticConnectionError, match=message):
+        world.run(world.exchange.switch("wake"), failed)
+    with pytest.raises(CriticOverloadedError, match=r"2 critic servers to wake, got 1") as raised:
+        world.run(world.exchange.switch("wake"), [refusal("asleep", 2.0), awake])
+    assert raised.value.retry_after_s == 2.0
+
+
+def test_the_error_of_a_lone_server_is_its_own():
+    world = World((ONE,), max_attempts=1)
+    with pytest.raises(CriticConnectionError, match=r"^gone \(attempt 1 of 1; servers: http://one\)"):
+        world.run(world.exchange.switch("wake"), [CriticConnectionError("gone")])
 
 
 def test_sleep_reaches_every_server():

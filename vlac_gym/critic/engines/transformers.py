@@ -251,10 +251,8 @@ class TransformersEngine:
             self._forget()
 
     def sleep(self) -> None:
-        """Moves the weights to the host and drops the caches, until `wake`."""
+        """Moves the weights to the host and drops the caches, until `wake`; what is there already stays."""
         with self._lock:
-            if self._is_asleep:
-                return
             self._is_asleep = True
             self._forget()
             self._features.encode = self._parts.vision

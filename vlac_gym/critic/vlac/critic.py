@@ -3,7 +3,7 @@
 __all__ = ["VLACConfig", "VLACCritic", "check_pictures"]
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
@@ -303,12 +303,40 @@ class VLACCritic(BaseCritic):
         return True
 
     def sleep(self) -> None:
-        """Frees accelerator memory until `wake`."""
-        self._engine.sleep()
+        """Frees accelerator memory until `wake`.
+
+        Raises:
+            CriticServerError: The host has no room for the weights; a second `sleep` goes on where this one ended.
+        """
+        self._switch(
+            self._engine.sleep,
+            "its weights on the host",
+            "It answers nothing, and holds memory of the device still. Free memory of the host and call sleep() again, "
+            "or wake() to go on without.",
+        )
 
     def wake(self) -> None:
-        """Undoes `sleep`."""
-        self._engine.wake()
+        """Undoes `sleep`, also one that failed half way.
+
+        Raises:
+            CriticServerError: The device has no room for the weights; a second `wake` goes on where this one ended.
+        """
+        self._switch(
+            self._engine.wake,
+            "its weights on the device",
+            "It stays asleep. Free memory of the device, which whoever shares it may hold, and call wake() again.",
+        )
+
+    def _switch(self, switch: Callable[[], None], expected: str, advice: str) -> None:
+        try:
+            switch()
+        except (RuntimeError, MemoryError) as e:  # torch tells of both memories by RuntimeErrors
+            info = self.describe()
+            got = str(e).partition("\n")[0].rstrip(".")
+            raise CriticServerError(
+                f"Expected the critic {info.name} ({info.model}, {info.device}) to have {expected}, got "
+                f"{type(e).__name__}: {got}. {advice}"
+            ) from e
 
     def close(self) -> None:
         """Closes the engine; safe to call twice."""

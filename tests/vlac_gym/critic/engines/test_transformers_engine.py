@@ -208,6 +208,28 @@ def test_a_sleeping_engine_refuses_and_wakes_with_the_same_answers(fresh_engine,
     assert fresh_engine.statistics().frames_encoded == 2 * encoded  # sleep dropped the features
 
 
+def test_a_sleep_that_failed_half_way_is_finished_or_undone(fresh_engine, mixed, monkeypatch):
+    before = fresh_engine.generate(mixed)
+    text, moves = fresh_engine._parts.text, []
+    full = True
+
+    def to(device):
+        if full:
+            raise RuntimeError("no room on the host")
+        moves.append(str(device))
+
+    monkeypatch.setattr(text, "to", to)
+    with pytest.raises(RuntimeError, match="no room"):
+        fresh_engine.sleep()
+    with pytest.raises(CriticOverloadedError, match="asleep"):
+        fresh_engine.generate(mixed)
+    full = False
+    fresh_engine.sleep()
+    fresh_engine.wake()
+    assert moves == ["cpu", "cpu"]  # the host, and then the engine's own device
+    assert fresh_engine.generate(mixed) == before
+
+
 def test_close_twice_is_safe(tiny_checkpoint):
     engine = TransformersEngine(tiny_checkpoint, device="cpu")
     engine.close()

@@ -289,6 +289,34 @@ def test_describe_close_sleep_and_wake_reach_the_engine():
     assert engine.is_closed
 
 
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "sleep",
+            r"Expected the critic scripted \(none, cpu\) to have its weights on the host, got RuntimeError: no room\. "
+            r"It answers nothing.* call sleep\(\) again, or wake\(\)",
+        ),
+        (
+            "wake",
+            r"Expected the critic scripted \(none, cpu\) to have its weights on the device, got RuntimeError: no room"
+            r"\. It stays asleep\. Free memory of the device.* call wake\(\) again",
+        ),
+    ],
+)
+def test_a_model_that_could_not_be_moved_says_where_it_is_and_what_to_do(method, message):
+    engine = ScriptedEngine([])
+    critic = VLACCritic(engine)
+
+    def fail():
+        raise RuntimeError("no room.\nIf reserved but unallocated memory is large try …")
+
+    setattr(engine, method, fail)
+    with pytest.raises(CriticServerError, match=message) as raised:
+        getattr(critic, method)()
+    assert isinstance(raised.value.__cause__, RuntimeError)
+
+
 def fingerprint(engine=None, config=None, **pictures):
     return VLACCritic(engine or ScriptedEngine([]), config, **pictures).describe().fingerprint
 

@@ -25,6 +25,10 @@ def check_post_hoc(done_threshold: float, interval_steps: int) -> None:
 class PostHocCritic:
     """Asks a critic after each episode whether the task was done in its frames.
 
+    `CriticFailurePolicy` is not for it: that says what becomes of an episode, and of a run, which lives by its critic.
+    Here the simulator's verdict stands without one, so that any `CriticError` leaves a blank in the record and neither
+    cuts an episode nor, by a breaker, stops the run. A critic server's own attempts come before that, as everywhere.
+
     Args:
         critic: Who is asked.
         done_threshold: From this success_prob on, [0, 1], a frame counts as done.

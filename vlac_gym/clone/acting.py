@@ -89,7 +89,7 @@ class ClonedPolicy:
         """
         for observation in observations:
             self._check_shapes({name: np.shape(value) for name, value in observation.items()}, PolicyError)
-        tasks = torch.tensor([self._task(info) for info in infos])
+        tasks = torch.tensor([self._policy.task_index(info, self._where) for info in infos])
         images = {
             camera: self._stacked([observation[f"{camera}_image"] for observation in observations])
             for camera in self.cameras
@@ -106,14 +106,6 @@ class ClonedPolicy:
 
     def _stacked(self, arrays: Sequence[Any]) -> torch.Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self._device)
-
-    def _task(self, info: Mapping[str, Any]) -> int:
-        name = f"{info.get('task_suite')}:{info.get('task_id')}"
-        if name not in self._policy.tasks:
-            raise PolicyError(
-                f"Expected a task that {self._where} was trained on ({', '.join(self._policy.tasks)}), got {name}."
-            )
-        return self._policy.tasks.index(name)
 
     def _check_shapes(self, shapes: Mapping[str, Any], error: type[ConfigError] | type[PolicyError]) -> None:
         if shapes.get("state") != (STATE_SIZE,):

@@ -13,7 +13,6 @@ from numpy.random import Generator
 from vlac_gym.clone.demonstrations import Demonstrations, small_picture
 from vlac_gym.clone.policy import ClonePolicy, save_policy
 from vlac_gym.clone.recipe import CloneRecipe
-from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_bytes
 from vlac_gym.types import FloatArray
@@ -98,11 +97,15 @@ class Imitator:
     def act(
         self, observations: Mapping[str, Any], infos: Sequence[Mapping[str, Any]], rngs: Sequence[Generator]
     ) -> FloatArray:
-        """Chunks float32 (K, T, 7) in [-1, 1] for K observations, with noise from the generator of each."""
+        """Chunks float32 (K, T, 7) in [-1, 1] for K observations, with noise from the generator of each.
+
+        Raises:
+            PolicyError: A task that the policy was not trained on.
+        """
         images = {c: torch.as_tensor(observations[f"{c}_image"], device=self._device) for c in self.cameras}
         states = torch.as_tensor(observations["state"], dtype=torch.float32, device=self._device)
         tasks = functional.one_hot(
-            torch.tensor([self._task(info) for info in infos]), len(self._policy.tasks)
+            torch.tensor([self._policy.task_index(info) for info in infos]), len(self._policy.tasks)
         )
         means, _, _ = self._policy(images, states, tasks.float().to(self._device))
         noise = np.stack([rng.normal(0.0, self._noise, means.shape[1:]) for rng in rngs])
@@ -122,7 +125,7 @@ class Imitator:
                     for camera in self.cameras
                 },
                 torch.from_numpy(np.stack([o["state"] for o in seen]).astype(np.float32)),
-                torch.full((len(chunks),), self._task(info)),
+                torch.full((len(chunks),), self._policy.task_index(info)),
                 torch.from_numpy(np.stack(chunks).astype(np.float32)),
             )
         )
@@ -161,12 +164,6 @@ class Imitator:
     def save_policy(self, folder: Path) -> None:
         """Writes the policy for `clone:FOLDER`."""
         save_policy(self._policy, folder)
-
-    def _task(self, info: Mapping[str, Any]) -> int:
-        name = f"{info.get('task_suite')}:{info.get('task_id')}"
-        if name not in self._policy.tasks:
-            raise ConfigError(f"Expected a task of {list(self._policy.tasks)}, got {name}.")
-        return self._policy.tasks.index(name)
 
 
 def _shifted(pictures: Tensor, rows: Tensor, shifts: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from vlac_gym.errors import ConfigError
+from vlac_gym.errors import ConfigError, PolicyError
 from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_bytes, write_json
 
@@ -91,6 +92,23 @@ class ClonePolicy(nn.Module):
             nn.init.zeros_(self.offset.weight)
             nn.init.zeros_(self.offset.bias)
         return self.offset
+
+    def task_index(self, info: Mapping[str, Any], where: str = "this policy") -> int:
+        """The place of an episode's task, as its `info` names it, in the one-hot.
+
+        Args:
+            info: With `task_suite` and `task_id`.
+            where: Where the policy is from, for the message.
+
+        Raises:
+            PolicyError: It was not trained on that task.
+        """
+        name = f"{info.get('task_suite')}:{info.get('task_id')}"
+        if name not in self.tasks:
+            raise PolicyError(
+                f"Expected a task that {where} was trained on ({', '.join(self.tasks)}), got {name}."
+            )
+        return self.tasks.index(name)
 
     def forward(
         self, images: Mapping[str, Tensor], state: Tensor, task: Tensor

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from vlac_gym.clone.imitation import Imitator  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, load_policy  # noqa: E402
 from vlac_gym.clone.recipe import CloneRecipe  # noqa: E402
-from vlac_gym.errors import ConfigError  # noqa: E402
+from vlac_gym.errors import PolicyError  # noqa: E402
 
 INFO = {"task_suite": "reach", "task_id": 0}
 RECIPE = CloneRecipe(batch_size=4, learning_rate=1e-2, max_shift_px=0)
@@ -39,7 +39,9 @@ def test_an_actions_noise_is_its_rows_own():
     np.testing.assert_allclose(both[1:], alone, atol=1e-6)
     means = without.act(seen(200), [INFO], [np.random.default_rng(1)])
     np.testing.assert_allclose(alone - means, np.random.default_rng(1).normal(0, 0.1, (1, 2, 7)), atol=1e-6)
-    with pytest.raises(ConfigError, match="got reach:2"):
+    with pytest.raises(
+        PolicyError, match=r"Expected a task that this policy was trained on \(.*\), got reach:2"
+    ):
         with_noise.act(seen(10), [{**INFO, "task_id": 2}], [np.random.default_rng(0)])
 
 

@@ -1,11 +1,12 @@
-"""Changes to a trainer's modules at the moment they are imported: `after_import`, `replace_class`.
+"""Changes to a trainer's modules at the moment they are imported: `after_import`, `replace_class`, `wrap_once`.
 
 A trainer's plugin runs long before the trainer's own modules exist, and importing those early would load
 simulators and CUDA into every process. Loads no trainer.
 """
 
-__all__ = ["after_import", "replace_class"]
+__all__ = ["after_import", "replace_class", "wrap_once"]
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -52,6 +53,22 @@ def replace_class(
         setattr(loaded, name, load())
     else:
         sys.modules[module] = _StandIn(module, {name: load}, around)
+
+
+def wrap_once(owner: Any, name: str, mark: str, wrapper: Callable[[Any], Any]) -> None:
+    """Puts a function around one of a trainer's, unless that was done before.
+
+    Args:
+        owner: The trainer's class or module.
+        name: Of a function in it.
+        mark: Attribute by which what is put there is known again.
+        wrapper: Makes it from the trainer's.
+    """
+    original = getattr(owner, name)
+    if not getattr(original, mark, False):
+        replacement = functools.wraps(original)(wrapper(original))
+        setattr(replacement, mark, True)
+        setattr(owner, name, replacement)
 
 
 class _StandIn(ModuleType):

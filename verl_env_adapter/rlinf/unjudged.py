@@ -14,12 +14,11 @@ critic's word on the rest of the group. What stands there is what leaves the gro
 
 __all__ = ["install", "mark", "masked", "split"]
 
-import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from verl_env_adapter.common.import_hooks import after_import
+from verl_env_adapter.common.import_hooks import after_import, wrap_once
 from verl_env_adapter.common.sources import RLINF
 from vlac_gym.errors import AdapterContractError
 from vlac_gym.extras import needs
@@ -115,21 +114,16 @@ def _prepare_env_worker(module: Any) -> None:
     _wrap(module, "preprocess_embodied_batch", _ENV_WORKERS, _masking_batch)
 
 
-def _wrap(owner: Any, name: str, where: str, wrapped: Callable[[Any], Any]) -> None:
-    original = getattr(owner, name, None)
-    if not callable(original):
+def _wrap(owner: Any, name: str, where: str, wrapper: Callable[[Any], Any]) -> None:
+    if not callable(getattr(owner, name, None)):
         raise AdapterContractError(
             f"Expected {where}.{name} as in rlinf 0.3.0, got none: episodes that lost their critic could not be "
             "masked. Install rlinf==0.3.0."
         )
-    if not hasattr(original, _MARK):
-        replacement = wrapped(original)
-        setattr(replacement, _MARK, True)
-        setattr(owner, name, replacement)
+    wrap_once(owner, name, _MARK, wrapper)
 
 
 def _masking_actor(process: Callable[[Any, Batch], Batch]) -> Callable[[Any, Batch], Batch]:
-    @functools.wraps(process)
     def process_judged(self: Any, rollout_batch: Batch) -> Batch:
         epochs, group_size = self.cfg.env.train.rollout_epoch, self.cfg.algorithm.get("group_size", 1)
         numbers, is_unjudged = split(rollout_batch, int(epochs), int(group_size))
@@ -139,7 +133,6 @@ def _masking_actor(process: Callable[[Any, Batch], Batch]) -> Callable[[Any, Bat
 
 
 def _masking_batch(preprocess: Callable[..., Batch]) -> Callable[..., Batch]:
-    @functools.wraps(preprocess)
     def preprocess_judged(batch: Batch, *, rollout_epoch: int, group_size: int, **options: Any) -> Batch:
         numbers, is_unjudged = split(batch, rollout_epoch, group_size)
         made = preprocess(numbers, rollout_epoch=rollout_epoch, group_size=group_size, **options)

@@ -9,14 +9,13 @@ stop the V1 trainer (`verl_env_adapter.verl.stopping`). This happens when verl's
 
 __all__ = ["AGENT_NAME", "current_phase", "install"]
 
-import functools
 import importlib
 import inspect
 import logging
 from contextvars import ContextVar
 from typing import Any
 
-from verl_env_adapter.common.import_hooks import after_import
+from verl_env_adapter.common.import_hooks import after_import, wrap_once
 from verl_env_adapter.common.settings import Phase
 from verl_env_adapter.verl.stopping import note_open
 from verl_env_adapter.verl.stopping import prepare as prepare_v1
@@ -53,15 +52,13 @@ def prepare(module: Any) -> None:
     module._agent_loop_registry.setdefault(AGENT_NAME, {"_target_": _TARGET})
     worker = module.AgentLoopWorker
     run = getattr(worker, "_run_agent_loop", None)
-    if getattr(run, _MARK, False):
-        return
     if run is None or not {"trajectory", "agent_name"} <= inspect.signature(run).parameters.keys():
         logger.warning(
             "vlac-gym was proven against verl 0.9.1; this verl's AgentLoopWorker._run_agent_loop differs, so that "
             "the trainer's phase is unknown. The dataset's extra_info.mode alone decides between train and eval."
         )
         return
-    worker._run_agent_loop = _with_phase(run)
+    wrap_once(worker, "_run_agent_loop", _MARK, _with_phase)
 
 
 def _add_trainer(module: Any) -> None:
@@ -70,7 +67,6 @@ def _add_trainer(module: Any) -> None:
 
 
 def _with_phase(run: Any) -> Any:
-    @functools.wraps(run)
     async def run_in_phase(self: Any, sampling_params: Any, trajectory: Any, **kwargs: Any) -> Any:
         token = _PHASE.set("validate" if trajectory["validate"] else "train")
         try:
@@ -81,5 +77,4 @@ def _with_phase(run: Any) -> Any:
         finally:
             _PHASE.reset(token)
 
-    setattr(run_in_phase, _MARK, True)
     return run_in_phase

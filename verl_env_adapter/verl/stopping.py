@@ -8,11 +8,11 @@ episode of that process has raised before.
 
 __all__ = ["check", "note_open", "prepare"]
 
-import functools
 import importlib
 import logging
 from typing import Any
 
+from verl_env_adapter.common.import_hooks import wrap_once
 from vlac_gym.errors import CircuitBreakerError
 
 _MARK = "_vlac_gym_stops"
@@ -38,26 +38,21 @@ def prepare(module: Any) -> None:
     """Has the worker of `verl.trainer.ppo.v1.agent_loop_tq` refuse new prompts then; warns of an unknown verl."""
     actor = getattr(module, "AgentLoopWorkerTQ", None)
     worker = getattr(getattr(actor, "__ray_metadata__", None), "modified_class", None)
-    generate = getattr(worker, "generate_sequences", None)
-    if getattr(generate, _MARK, False):
-        return
-    if worker is None or generate is None:
+    if not callable(getattr(worker, "generate_sequences", None)):
         logger.warning(
             "vlac-gym was proven against verl 0.9.1; this verl's AgentLoopWorkerTQ differs, so that a critic's open "
             "circuit breaker fails every episode but does not stop the V1 trainer."
         )
         return
-    worker.generate_sequences = _refusing(generate)
+    wrap_once(worker, "generate_sequences", _MARK, _refusing)
 
 
 def _refusing(generate: Any) -> Any:
     # Ray sends the actor's class, and this function in it, by value: what it reads must be the worker's own module.
     name = __name__
 
-    @functools.wraps(generate)
     async def generate_unless_open(self: Any, *args: Any, **kwargs: Any) -> Any:
         importlib.import_module(name).check()
         return await generate(self, *args, **kwargs)
 
-    setattr(generate_unless_open, _MARK, True)
     return generate_unless_open

@@ -8,8 +8,10 @@ __all__ = ["OverlappingEnvWorker", "overlap_stages"]
 
 import asyncio
 import functools
+from collections.abc import Callable
 from typing import Any
 
+from verl_env_adapter.common.import_hooks import wrap_once
 from verl_env_adapter.common.sources import VERL_VLA
 from vlac_gym.extras import needs
 
@@ -30,16 +32,14 @@ class OverlappingEnvWorker(EnvWorker):  # type: ignore[misc]
 
 def overlap_stages(cluster: Any) -> None:
     """Makes the module's `TrainCluster` start `OverlappingEnvWorker`s; safe to call twice."""
-    original = cluster.TrainCluster._role_worker_mapping
-    if getattr(original, _MARK, False):
-        return
+    wrap_once(cluster.TrainCluster, "_role_worker_mapping", _MARK, _with_overlap)
 
-    @functools.wraps(original)
-    def with_overlap(self: Any) -> dict[Any, type]:
+
+def _with_overlap(mapping: Callable[[Any], dict[Any, type]]) -> Callable[[Any], dict[Any, type]]:
+    def mapping_with_overlap(self: Any) -> dict[Any, type]:
         return {
             role: OverlappingEnvWorker if worker is EnvWorker else worker
-            for role, worker in original(self).items()
+            for role, worker in mapping(self).items()
         }
 
-    setattr(with_overlap, _MARK, True)
-    cluster.TrainCluster._role_worker_mapping = with_overlap
+    return mapping_with_overlap

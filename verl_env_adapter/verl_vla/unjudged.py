@@ -8,10 +8,11 @@ replay pool (``utils/replay_pool.py:67``). Recorders are the env's own matter: s
 
 __all__ = ["leave_out"]
 
-import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
+from verl_env_adapter.common.import_hooks import wrap_once
 from vlac_gym.errors import AdapterContractError
 
 _MARK = "_vlac_gym_leaves_out"
@@ -26,16 +27,15 @@ def leave_out(module: Any) -> None:
     Raises:
         AdapterContractError: It is not there.
     """
-    prepare = getattr(module, _NAME, None)
-    if not callable(prepare):
+    if not callable(getattr(module, _NAME, None)):
         raise AdapterContractError(
             f"Expected {_NAME} in {module.__name__} as in verl-vla 8a18e3f, got none: episodes that lost their critic "
             "could not be left out. Use that commit."
         )
-    if hasattr(prepare, _MARK):
-        return
+    wrap_once(module, _NAME, _MARK, _leaving_out)
 
-    @functools.wraps(prepare)
+
+def _leaving_out(prepare: Callable[..., Any]) -> Callable[..., Any]:
     def prepare_judged(episode: Any, **options: Any) -> Any:
         rewards = episode.batch["next.reward"]
         if not rewards.isnan().any():
@@ -47,5 +47,4 @@ def leave_out(module: Any) -> None:
         transitions.batch["info.valids"] = valids * 0.0
         return transitions
 
-    setattr(prepare_judged, _MARK, True)
-    setattr(module, _NAME, prepare_judged)
+    return prepare_judged

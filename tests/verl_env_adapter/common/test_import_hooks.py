@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from verl_env_adapter.common.import_hooks import after_import, replace_class
+from verl_env_adapter.common.import_hooks import after_import, replace_class, wrap_once
 
 
 @pytest.fixture
@@ -80,3 +80,20 @@ def test_second_replacement_wins(trainer):
     from fake_trainer.env import Env
 
     assert Env is Ours
+
+
+def test_a_function_is_wrapped_once_and_keeps_its_name():
+    class Worker:
+        def play(self, number):
+            """Plays."""
+            return number
+
+    def louder(play):
+        return lambda self, number: 10 * play(self, number)
+
+    for _ in range(2):
+        wrap_once(Worker, "play", "_test_mark", louder)
+    assert Worker().play(2) == 20
+    assert (Worker.play.__name__, Worker.play.__doc__) == ("play", "Plays.")
+    wrap_once(Worker, "play", "_another_mark", louder)
+    assert Worker().play(2) == 200

@@ -2,8 +2,8 @@
 
 __all__ = ["Combination", "EnsembleCritic"]
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -78,15 +78,9 @@ class EnsembleCritic(BaseCritic):
         combine: Combination = "min",
         combine_values: Combination | None = None,
     ) -> None:
-        combine_values = combine if combine_values is None else combine_values
-        for name, given in (("combine", combine), ("combine_values", combine_values)):
-            if given not in _COMBINATIONS:
-                raise unknown_name(name, str(given), _COMBINATIONS)
-        if isinstance(members, str) or len(members) < 2:
-            raise ConfigError(f"Expected two or more critics for an ensemble, got {members!r}.")
-        for member in members:
-            check_critic(member)
-        self.combine, self.combine_values = combine, combine_values
+        _check(members, combine, combine_values)
+        self.combine: Combination = combine
+        self.combine_values: Combination = combine if combine_values is None else combine_values
         self.members = _built(members)
         self.is_remote = any(member.is_remote for member in self.members)
 
@@ -99,6 +93,12 @@ class EnsembleCritic(BaseCritic):
             raise unknown_name("ensemble option", unknown[0], known)
         members, options = read_members(argument, known, where, given=options)
         return cls(members, **options)
+
+    @classmethod
+    def check_spec(cls, argument: str) -> None:
+        """Raises `ConfigError` for what `from_spec` would refuse, members' options included; builds none of them."""
+        members, options = read_members(argument, option_types(cls), "ensemble:SPEC|SPEC")
+        _check(members, **options)
 
     @property
     def can_sleep(self) -> bool:
@@ -282,25 +282,43 @@ class EnsembleCritic(BaseCritic):
         )
 
 
+def _check(members: Sequence[Critic | str], combine: str = "min", combine_values: str | None = None) -> None:
+    for name, given in (("combine", combine), ("combine_values", combine_values or combine)):
+        if given not in _COMBINATIONS:
+            raise unknown_name(name, str(given), _COMBINATIONS)
+    if isinstance(members, str) or len(members) < 2:
+        raise ConfigError(f"Expected two or more critics for an ensemble, got {members!r}.")
+    for place, member in enumerate(members):
+        with _named(member, place):
+            check_critic(member)
+
+
 def _built(members: Sequence[Critic | str]) -> tuple[BaseCritic, ...]:
     """All of them, or none of those that were given as specs."""
     with ExitStack() as undo:
         built = []
         for place, member in enumerate(members):
-            critic = _from_spec(member, place) if isinstance(member, str) else adapted(member)
             if isinstance(member, str):
+                with _named(member, place):
+                    critic = make_critic(member)
                 undo.callback(critic.close)
+            else:
+                critic = adapted(member)
             built.append(critic)
         undo.pop_all()
     return tuple(built)
 
 
-def _from_spec(spec: str, place: int) -> BaseCritic:
+@contextmanager
+def _named(member: Critic | str, place: int) -> Iterator[None]:
+    """What is wrong with a member's spec, with its place and where the ensemble's own options belong."""
     try:
-        return make_critic(spec)
+        yield
     except ConfigError as e:
+        if not isinstance(member, str):
+            raise
         raise ConfigError(
-            f"Member {place + 1} of the ensemble, {spec!r}: {e} The ensemble's own options stand behind a last '|', "
+            f"Member {place + 1} of the ensemble, {member!r}: {e} The ensemble's own options stand behind a last '|', "
             "as in 'ensemble:nano|oracle|?combine=mean'."
         ) from e
 

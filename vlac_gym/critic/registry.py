@@ -49,6 +49,7 @@ _CRITICS: Registry[Critic] = Registry(
         "noisy_oracle": "vlac_gym.critic.oracle:NoisyOracleCritic.from_spec",
         "random": "vlac_gym.critic.random:RandomCritic.from_spec",
         "recorded": "vlac_gym.critic.recorded:ReplayedCritic.check_spec",
+        "ensemble": "vlac_gym.critic.ensemble:EnsembleCritic.check_spec",
         "scripted": "vlac_gym.critic.scripted:ScriptedCritic.from_spec",
         "nano": "vlac_gym.critic.nano.factory:check_package",
         "transformers": "vlac_gym.critic.vlac.factories:check_transformers",

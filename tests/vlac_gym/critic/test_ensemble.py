@@ -462,5 +462,5 @@ def test_what_was_built_of_specs_is_closed_where_a_later_one_can_not_be_built(mo
     monkeypatch.setattr(own_critics, "closed", 0)
     given, log = declaring("given")
     with pytest.raises(ConfigError, match="Member 3 of the ensemble"):
-        EnsembleCritic(["own_critics:closing", *given, "noisy_oracle:tpr=2"])
+        EnsembleCritic(["own_critics:closing", *given, "recorded:absent.jsonl"])
     assert (own_critics.closed, log) == (1, [])

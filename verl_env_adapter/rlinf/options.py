@@ -93,18 +93,20 @@ def read_options(cfg: Any) -> RolloutOptions:
     group_size = int(plain.get("group_size") or 1) if plain.get("use_fixed_reset_state_ids", True) else 1
     fixed_id = plain.get("specific_reset_id")
     auto_reset = bool(plain.get("auto_reset", False))
+    ignore_terminations = bool(plain.get("ignore_terminations", False))
+    makes_mask = not (auto_reset or ignore_terminations) and _advantages(cfg) in MASKED_ADVANTAGES
     return RolloutOptions(
         settings=settings,
         mode=settings.mode_in(phase),
         is_eval=phase == "validate",
         auto_reset=auto_reset,
-        ignore_terminations=bool(plain.get("ignore_terminations", False)),
+        ignore_terminations=ignore_terminations,
         max_episode_steps=limit,
         group_size=group_size,
         seed=int(plain.get("seed") or 0),
         is_ordered=bool(plain.get("use_ordered_reset_state_ids", False)),
         fixed_id=None if fixed_id is None else int(fixed_id),
-        masks_unjudged=phase == "train" and not auto_reset and _advantages(cfg) in MASKED_ADVANTAGES,
+        masks_unjudged=phase == "train" and makes_mask,
     )
 
 

@@ -84,15 +84,12 @@ def masked(batch: Batch, is_unjudged: Tensor) -> Batch:
     """The batch, as RLinf made it from `split`'s, with a `loss_mask` that leaves those episodes out.
 
     Args:
-        batch: `rewards` (chunks, episodes, steps); `loss_mask` bool (chunks, episodes, steps or 1), if there is one.
+        batch: With `loss_mask` bool (chunks, episodes, steps or 1).
         is_unjudged: bool (episodes,).
     """
     if not is_unjudged.any():
         return batch
-    trained = ~is_unjudged.reshape(1, -1, 1)
-    mask = batch.get("loss_mask")
-    kept = trained.expand(len(batch["rewards"]), -1, -1) if mask is None else mask & trained
-    return {**batch, "loss_mask": kept}
+    return {**batch, "loss_mask": batch["loss_mask"] & ~is_unjudged.reshape(1, -1, 1)}
 
 
 def install() -> None:

@@ -130,7 +130,7 @@ def test_without_the_mask_it_would(actor):
     assert by_value[0, 1, :3].all()
 
 
-def test_a_real_env_worker_sends_it_to_the_mask(play, make_config, seed_with_tasks):
+def test_a_real_env_worker_sends_it_to_the_mask(play, make_config, record, seed_with_tasks):
     from rlinf.workers.actor.fsdp_actor_worker import EmbodiedFSDPActor
 
     # Stage 0 plays task 1, stage 1 task 0, "between the plate and the ramekin", whose critic is gone.

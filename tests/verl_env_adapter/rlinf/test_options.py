@@ -58,6 +58,7 @@ def test_limit_and_filter_of_rlinf_reach_the_env():
         ("train", {}, "GRPO", True),
         ("train", {}, "embodied_sac", False),
         ("train", {"auto_reset": True}, "gae", False),
+        ("train", {"ignore_terminations": True}, "grpo", False),
         ("eval", {"is_eval": True}, "gae", False),
     ],
 )

@@ -92,11 +92,6 @@ def test_the_mask_leaves_whole_episodes_out_and_keeps_the_divisor():
     assert mask[0, 1].tolist() == [True, True]
 
 
-def test_where_rlinf_makes_no_mask_there_is_one():
-    made = unjudged.masked({"rewards": torch.zeros((3, 2, 4))}, torch.tensor([True, False]))
-    assert made["loss_mask"].tolist() == [[[False], [True]]] * 3
-
-
 @pytest.fixture
 def modules(monkeypatch):
     """Stubs of both modules, whose functions keep what they were given."""

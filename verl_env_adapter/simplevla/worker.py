@@ -10,6 +10,7 @@ Proven against SimpleVLA-RL 7c51662 (2026-01-06). What it translates, and why:
 - the trainer waits 30 s for an action chunk and 120 s for the first picture: the critic's deadline stays below, and
   a failure is told at once instead of by that silence;
 - the trainer has no mask for a lost episode: `critic.on_error: truncate` is refused;
+- several servers in `critic.spec`: GPU worker R's trajectories ask the one at place R (modulo their number) first;
 - the process is forked from one that may hold CUDA: a critic that would load a model in it is refused;
 - validation renders every step for the trainer's video; training renders what policy and critic look at.
 """
@@ -17,7 +18,9 @@ Proven against SimpleVLA-RL 7c51662 (2026-01-06). What it translates, and why:
 __all__ = ["CHUNK_DEADLINE_S", "check_settings", "env_worker"]
 
 import logging
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +106,7 @@ def env_worker(
     """
     try:
         settings = check_settings(settings_from_environment())
-        settings = within_host_limit(settings, max_steps, "SimpleVLA-RL")
+        settings = _own_server_first(within_host_limit(settings, max_steps, "SimpleVLA-RL"), os.environ)
         trajectory = _Trajectory(settings, task_name, is_valid)
         try:
             trajectory.play(int(task_id), int(trial_id), input_queue, output_queue)
@@ -115,6 +118,18 @@ def env_worker(
         output_queue.put({"type": "error", "message": f"{type(e).__name__}: {e}"})
         raise
     output_queue.put({"type": "terminate"})
+
+
+def _own_server_first(settings: AdapterSettings, environ: Mapping[str, str]) -> AdapterSettings:
+    """The settings with the servers turned by the GPU worker's number: a client keeps the first that answers."""
+    spec = settings.critic.spec
+    if not settings.critic.is_remote:
+        return settings
+    urls, mark, options = spec.partition("?")
+    servers = urls.split(",")
+    start = int(environ.get("RANK", "0")) % len(servers)
+    turned = ",".join(servers[start:] + servers[:start]) + mark + options
+    return replace(settings, critic=replace(settings.critic, spec=turned))
 
 
 @dataclass

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.common.settings import SETTINGS_VARIABLE, parse_settings
-from verl_env_adapter.simplevla.worker import CHUNK_DEADLINE_S, check_settings, env_worker
+from verl_env_adapter.simplevla.worker import (
+    CHUNK_DEADLINE_S,
+    _own_server_first,
+    check_settings,
+    env_worker,
+)
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticResponseError
 
@@ -213,6 +218,22 @@ def test_critics_deadline_stays_below_the_trainers():
     block = parse_settings({"critic": {"spec": "http://critic:8400"}, "env": {"chunk": 8}})
     options = block.critic_options(CHUNK_DEADLINE_S)
     assert options["deadline_s"] == pytest.approx(24.0 / 9)
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"),
+    [
+        (None, "http://a:1,http://b:2,http://c:3?encoding=png"),
+        ("1", "http://b:2,http://c:3,http://a:1?encoding=png"),
+        ("5", "http://c:3,http://a:1,http://b:2?encoding=png"),
+    ],
+)
+def test_each_gpu_worker_asks_a_server_of_its_own_first(rank, expected):
+    settings = parse_settings({"critic": {"spec": "http://a:1,http://b:2,http://c:3?encoding=png"}})
+    environ = {} if rank is None else {"RANK": rank}
+    assert _own_server_first(settings, environ).critic.spec == expected
+    local = parse_settings({"critic": {"spec": "scripted:0.1,0.95"}})
+    assert _own_server_first(local, {"RANK": "1"}) == local
 
 
 def test_another_suite_than_the_settings_is_refused(tmp_path, monkeypatch):

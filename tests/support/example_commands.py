@@ -1,4 +1,4 @@
-"""What an example's command would run: `printed_config`."""
+"""What an example's command would run: `printed_config`, `given_overrides`."""
 
 import subprocess
 from collections.abc import Mapping
@@ -16,3 +16,24 @@ def printed_config(script: Path, environment: Mapping[str, str], cwd: Path | Non
         cwd=cwd,
     )
     return done.stdout
+
+
+def given_overrides(script: Path, environment: Mapping[str, str], folder: Path) -> list[str]:
+    """What a script's dry run hands to its Python after `--`; no trainer is needed.
+
+    Args:
+        script: Takes `--dry-run`, and the Python from `PYTHON`.
+        environment: Variables of the script.
+        folder: Empty folder for a stand-in of Python.
+    """
+    python = folder / "python"
+    python.write_text("#!/bin/bash\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(script), "--dry-run"],
+        env={**environment, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split("\n--\n")[1].splitlines()

@@ -11,7 +11,8 @@ PROGRAM = (
 import importlib
 for name in ("common.conversion", "common.env_pool", "common.env_report", "common.env_stack", "common.libero_loader",
              "common.ray_executor", "common.settings", "isaac.env", "rlinf.check", "rlinf.episodes", "rlinf.options",
-             "rlinf.plugin", "rlinf.starts", "verl.action_text", "verl.async_envs", "verl.dataset", "verl.episode",
+             "rlinf.plugin", "rlinf.starts", "simplevla.check", "simplevla.memory", "simplevla.recipe",
+             "verl.action_text", "verl.async_envs", "verl.dataset", "verl.episode",
              "verl.phase", "verl.plugin"):
     importlib.import_module(f"verl_env_adapter.{name}")
 print("light")

@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {
     "verl": ["run.sh", "eval.sh"],
     "verl_vla": ["run.sh", "eval.sh"],
-    "simplevla": ["run_openvla_oft_rl.sh", "eval_openvla_oft.sh"],
+    "simplevla": ["run_openvla_oft_rl.sh", "run_shared_cards.sh", "eval_openvla_oft.sh"],
     "experimental_vla": ["run.sh", "eval.sh"],
     "rlinf": ["run.sh", "eval.sh"],
 }
@@ -57,7 +57,7 @@ def test_verl_vla_block_fits_the_policy_and_the_first_chunk():
 def test_simplevla_block_is_one_that_the_trainer_can_keep():
     settings = check_settings(load_settings(EXAMPLES / "train_simplevla/config.yaml"))
     script = (EXAMPLES / "train_simplevla/run_openvla_oft_rl.sh").read_text()
-    assert f"actor_rollout_ref.model.action_chunks_len={settings.env.chunk} " in script
+    assert f"actor_rollout_ref.model.action_chunks_len={settings.env.chunk}\n" in script
     # One check and the value within four fifths of 30 s.
     assert settings.critic_options(30.0)["deadline_s"] == pytest.approx(12.0)
 

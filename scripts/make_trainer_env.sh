@@ -4,7 +4,8 @@
 #
 #   scripts/make_trainer_env.sh verl DIR      verl 0.9.1, mainline, both trainers (about 3.5 GB)
 #   scripts/make_trainer_env.sh rlinf DIR     RLinf 0.3 (about 5 GB)
-#   scripts/make_trainer_env.sh verl-vla DIR  verl 0.7.1, for checkouts of verl-vla and others (about 3 GB)
+#   scripts/make_trainer_env.sh verl-vla DIR  verl 0.7.1, for checkouts of verl-vla and experimental/vla (about 3 GB)
+#   scripts/make_trainer_env.sh simplevla DIR what a checkout of SimpleVLA-RL imports (about 5 GB)
 #
 # Versions are those of scripts/trainer_constraints/TRAINER.txt. Without a GPU, torch is the CPU build.
 set -euo pipefail
@@ -31,6 +32,12 @@ case "$trainer" in
     # What verl-vla imports beside its requirements; the checkouts themselves come by path.
     packages=("vlac-gym[client,libero,serve]" "verl==0.7.1" "fastapi" "uvicorn" "scipy" "imageio[ffmpeg]")
     check="import verl.protocol, verl.trainer.ppo.ray_trainer"
+    ;;
+  simplevla)
+    # verl 0.7.1 for what it depends on: the checkout has a verl of its own. timm as its model demands. flash-attn has no
+    # wheel for a CPU: the tests stand in for its names.
+    packages=("vlac-gym[client,libero,serve]" "verl==0.7.1" "imageio[ffmpeg]" "timm" "tensorflow-cpu" "json-numpy")
+    check="import timm, tensorflow, tensordict, ray"
     ;;
   *) echo "No recipe for $trainer." >&2; exit 2 ;;
 esac

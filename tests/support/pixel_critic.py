@@ -14,15 +14,25 @@ from vlac_gym.types import CriticInfo
 DONE_WORDS = "next to the ramekin"
 """A task with these words counts as done in every frame."""
 
+DONE_ONCE_WORDS = "from table center"
+"""A task with these words counts as done in the first frame that is asked about, and in no other."""
+
 
 class PixelCritic:
     """`success_prob` reads the task's words; `value` is the mean change of the pixels since the first frame."""
 
     def __init__(self, answers: Path) -> None:
         self._answers = answers
+        self._was_done = False
 
     def success_prob(self, frames, tasks):
-        return np.array([0.95 if DONE_WORDS in task else 0.1 for task in tasks], np.float32)
+        return np.array([0.95 if self._is_done(task) else 0.1 for task in tasks], np.float32)
+
+    def _is_done(self, task):
+        if DONE_ONCE_WORDS in task and not self._was_done:
+            self._was_done = True
+            return True
+        return DONE_WORDS in task
 
     def progress(self, before, after, tasks, references=None):
         return np.zeros(len(before), np.float32)

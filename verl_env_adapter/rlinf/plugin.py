@@ -33,7 +33,7 @@ What is translated (paths in the wheel):
   paid truncation a termination; with ``auto_reset`` it must be set.
 - Only the last of a chunk's observations is rendered; the others are None, which RLinf's `RecordVideo` skips.
 - An episode that is cut because its critic failed, or lost with its simulator, has no reward, and no place in a
-  trajectory says so: it travels as NaN and is masked where RLinf makes its `loss_mask`
+  trajectory says so: it travels as NaN and is masked where RLinf computes advantages
   (`verl_env_adapter.rlinf.unjudged`). With ``auto_reset`` there is no such mask, and RLinf bootstraps its truncation.
 - `success_once` in training would be the terminations, whoever caused them. Training reports `critic_done` and
   `sim_success`; evaluation reports `success_once`, the simulator's.

@@ -1,18 +1,19 @@
-"""Keeps RLinf from training on episodes that nobody judged: `mark`, `split`, `masked`, `install`. Needs torch.
+"""Keeps RLinf from training on episodes that nobody judged: `mark`, `leave_out`, `install`. Needs torch.
 
 An episode that is cut because its critic failed, or lost with its simulator, has no reward, and RLinf's trajectories no
-place to say so. `verl_env_adapter.rlinf.env` writes NaN at the step that ended it. Where RLinf makes its `loss_mask`
-from the ends of episodes, that NaN becomes a mask over the whole episode, as RLinf's own `filter_rewards` masks groups:
-`loss_mask_sum` stays, since it divides. Those places (rlinf 0.3.0):
+place to say so. `verl_env_adapter.rlinf.env` writes NaN at the step that ended it. `calculate_adv_and_returns`, by
+which RLinf's actors of PPO and GRPO, and its env worker where ``use_training_pipeline`` is on, turn rewards into
+advantages, gets rewards and `loss_mask` as the batch has them: around it, that NaN becomes a mask over the whole
+episode. As where RLinf's own `filter_rewards` masks groups, `loss_mask_sum` stays, since it divides.
 
-- ``workers/actor/fsdp_actor_worker.py:1159``, the actor of PPO and GRPO, of their asynchronous runner, too;
-- ``utils/utils.py:749``, called by the env worker where ``use_training_pipeline`` is on.
+GRPO's baseline reads no mask (``algorithms/advantages.py:109`` of rlinf 0.3.0), so that a 0 in its place would be taken
+for the critic's word on the rest of the group. What stands there is what leaves the group's mean as the others make it.
 
-GRPO's baseline reads no mask (``algorithms/advantages.py:107``), so that a 0 in its place would be taken for the
-critic's word on the rest of the group. What stands there is what leaves the group's mean as the others make it.
+The function is replaced by name in the modules that call it, not in a class: Ray copies the methods of an actor's class
+before RLinf calls `register` in the actor's process.
 """
 
-__all__ = ["install", "mark", "masked", "split"]
+__all__ = ["install", "leave_out", "mark"]
 
 import logging
 from collections.abc import Callable, Sequence
@@ -27,11 +28,15 @@ with needs("The RLinf adapter", get=RLINF):
     import torch
     from torch import Tensor
 
-_ACTORS = "rlinf.workers.actor.fsdp_actor_worker"
-_ENV_WORKERS = "rlinf.workers.env.env_worker"
-_MARK = "_vlac_gym_masks"
+_CALLERS = (
+    "rlinf.workers.env.env_worker",
+    "rlinf.workers.actor.fsdp_actor_worker",
+    "rlinf.workers.actor.async_ppo_fsdp_worker",
+)
+"""Modules that import the function by its name."""
 
-Batch = dict[str, Any]
+_NAME = "calculate_adv_and_returns"
+_MARK = "_vlac_gym_masks"
 
 logger = logging.getLogger(__name__)
 
@@ -49,90 +54,53 @@ def mark(rewards: Tensor, executed_steps: Sequence[int], unjudged: Sequence[bool
             rewards[i, max(executed - 1, 0)] = torch.nan
 
 
-def split(batch: Batch, num_epochs: int, group_size: int) -> tuple[Batch, Tensor]:
-    """The batch with numbers alone, and which of its episodes nobody judged.
+def leave_out(rewards: Tensor, loss_mask: Tensor, group_size: int) -> None:
+    """Takes episodes that nobody judged out of the loss, and their NaN out of the rewards, both in place.
 
     Args:
-        batch: RLinf's; `rewards` float (epochs * chunks, envs, steps), NaN somewhere in an episode without judgement.
-        num_epochs: ``rollout_epoch``.
-        group_size: Envs in a row that start alike. In their place in a group stands the mean of its other episodes'
-            returns; 0 where there are none.
-
-    Returns:
-        The batch with other `rewards`, and bool (epochs * envs,).
+        rewards: float (chunks, episodes, steps), NaN somewhere in an episode without judgement.
+        loss_mask: bool (chunks, episodes, steps or 1).
+        group_size: Episodes in a row that began alike. In the place of one without judgement stands the mean of the
+            others' returns; 0 where there are none.
     """
-    rewards = batch["rewards"]
-    episodes = rewards.reshape(num_epochs, -1, *rewards.shape[1:])
-    unknown = episodes.isnan()
-    is_unjudged = unknown.any(dim=3).any(dim=1)
+    unknown = rewards.isnan()
+    is_unjudged = unknown.any(dim=2).any(dim=0)
     if not is_unjudged.any():
-        return batch, is_unjudged.reshape(-1)
-    paid = torch.where(unknown, 0.0, episodes)
-    returns = paid.sum(dim=(1, 3))
-    size = group_size if returns.shape[1] % group_size == 0 else 1
-    weights = (~is_unjudged).to(returns.dtype).reshape(num_epochs, -1, size)
-    sums = (returns.reshape(weights.shape) * weights).sum(dim=2, keepdim=True)
-    means = (
-        (sums / weights.sum(dim=2, keepdim=True).clamp(min=1.0)).expand(weights.shape).reshape(returns.shape)
-    )
-    filled = torch.where(unknown, (means - returns)[:, None, :, None], paid)
-    logger.warning("%d of %d episodes have no judgement: masked", int(is_unjudged.sum()), is_unjudged.numel())
-    return {**batch, "rewards": filled.reshape(rewards.shape)}, is_unjudged.reshape(-1)
-
-
-def masked(batch: Batch, is_unjudged: Tensor) -> Batch:
-    """The batch, as RLinf made it from `split`'s, with a `loss_mask` that leaves those episodes out.
-
-    Args:
-        batch: With `loss_mask` bool (chunks, episodes, steps or 1).
-        is_unjudged: bool (episodes,).
-    """
-    if not is_unjudged.any():
-        return batch
-    return {**batch, "loss_mask": batch["loss_mask"] & ~is_unjudged.reshape(1, -1, 1)}
+        return
+    paid = torch.where(unknown, 0.0, rewards)
+    returns = paid.sum(dim=(0, 2))
+    size = group_size if len(returns) % group_size == 0 else 1
+    weights = (~is_unjudged).to(returns.dtype).reshape(-1, size)
+    sums = (returns.reshape(-1, size) * weights).sum(dim=1, keepdim=True)
+    means = (sums / weights.sum(dim=1, keepdim=True).clamp(min=1.0)).expand(-1, size).reshape(-1)
+    rewards.copy_(torch.where(unknown, (means - returns)[None, :, None], paid))
+    loss_mask.logical_and_(~is_unjudged[None, :, None])
+    logger.warning("%d of %d episodes have no judgement: masked", int(is_unjudged.sum()), len(is_unjudged))
 
 
 def install() -> None:
-    """Wraps both places, now or when RLinf's modules are imported; safe to call twice.
+    """Wraps the function in the modules that call it, now or when they are imported; safe to call twice.
 
     Raises:
         AdapterContractError: This RLinf has no such function there.
     """
-    after_import(_ACTORS, _prepare_actor)
-    after_import(_ENV_WORKERS, _prepare_env_worker)
+    for name in _CALLERS:
+        after_import(name, _prepare)
 
 
-def _prepare_actor(module: Any) -> None:
-    actor = getattr(module, "EmbodiedFSDPActor", None)
-    _wrap(actor, "_process_received_rollout_batch", f"{_ACTORS}.EmbodiedFSDPActor", _masking_actor)
-
-
-def _prepare_env_worker(module: Any) -> None:
-    _wrap(module, "preprocess_embodied_batch", _ENV_WORKERS, _masking_batch)
-
-
-def _wrap(owner: Any, name: str, where: str, wrapper: Callable[[Any], Any]) -> None:
-    if not callable(getattr(owner, name, None)):
+def _prepare(module: Any) -> None:
+    if not callable(getattr(module, _NAME, None)):
         raise AdapterContractError(
-            f"Expected {where}.{name} as in rlinf 0.3.0, got none: episodes that lost their critic could not be "
-            "masked. Install rlinf==0.3.0."
+            f"Expected {module.__name__}.{_NAME} as in rlinf 0.3.0, got none: episodes that lost their critic could "
+            "not be masked. Install rlinf==0.3.0."
         )
-    wrap_once(owner, name, _MARK, wrapper)
+    wrap_once(module, _NAME, _MARK, _leaving_out)
 
 
-def _masking_actor(process: Callable[[Any, Batch], Batch]) -> Callable[[Any, Batch], Batch]:
-    def process_judged(self: Any, rollout_batch: Batch) -> Batch:
-        epochs, group_size = self.cfg.env.train.rollout_epoch, self.cfg.algorithm.get("group_size", 1)
-        numbers, is_unjudged = split(rollout_batch, int(epochs), int(group_size))
-        return masked(process(self, numbers), is_unjudged)
+def _leaving_out(calculate: Callable[..., Any]) -> Callable[..., Any]:
+    def calculate_judged(**given: Any) -> Any:
+        if given.get("task_type") == "embodied" and given.get("loss_mask") is not None:
+            leave_out(given["rewards"], given["loss_mask"], int(given.get("group_size") or 1))
+        return calculate(**given)
 
-    return process_judged
-
-
-def _masking_batch(preprocess: Callable[..., Batch]) -> Callable[..., Batch]:
-    def preprocess_judged(batch: Batch, *, rollout_epoch: int, group_size: int, **options: Any) -> Batch:
-        numbers, is_unjudged = split(batch, rollout_epoch, group_size)
-        made = preprocess(numbers, rollout_epoch=rollout_epoch, group_size=group_size, **options)
-        return masked(made, is_unjudged)
-
-    return preprocess_judged
+    return calculate_judged

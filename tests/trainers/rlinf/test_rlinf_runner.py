@@ -120,3 +120,18 @@ def test_rlinf_updates_the_policy_on_the_critics_reward(train, tmp_path, name, o
     assert curves["eval/critic_mode"] == [0.0, 0.0]
     assert curves["eval/success_once"] == [0.0, 0.0]  # two chunks solve nothing
     assert paid_per_step(tmp_path / "record", "eval") == [0.0, 0.0]
+
+
+def test_rlinf_learns_nothing_from_episodes_that_lost_their_critic(train):
+    log = train(
+        "ppo",
+        "actor.optim.critic_warmup_steps=0",
+        "runner.max_epochs=1",
+        "runner.val_check_interval=-1",
+        "env.train.vlac_gym.critic.spec='own_critics:losing?words=between_the'",  # task 0, which both envs play
+        "env.train.vlac_gym.critic.on_error=truncate",
+    )
+    curves = scalars(log)
+    assert curves["env/critic_failed"] == [1.0]
+    for name in ("actor/policy_loss", "critic/value_loss", "actor/grad_norm"):
+        assert curves[f"train/{name}"] == [0.0]  # NaN where the actor's process masks nothing

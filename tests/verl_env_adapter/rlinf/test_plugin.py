@@ -30,7 +30,7 @@ def modules(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     for name in ("rlinf.envs", "rlinf.workers.env.env_worker"):
         found[name].get_env_cls = own_env
-    found["rlinf.workers.env.env_worker"].preprocess_embodied_batch = lambda batch, **options: batch
+    found["rlinf.workers.env.env_worker"].calculate_adv_and_returns = lambda **given: given
     found["rlinf.models"].built = built = {}
     found["rlinf.models"].register_model = lambda name, build, force: built.update({name: build})
     return found
@@ -84,8 +84,8 @@ def test_another_rlinf_is_refused(modules):
 
 
 def test_an_rlinf_without_masks_is_refused(modules):
-    del modules["rlinf.workers.env.env_worker"].preprocess_embodied_batch
+    del modules["rlinf.workers.env.env_worker"].calculate_adv_and_returns
     with pytest.raises(
-        AdapterContractError, match=r"env_worker.preprocess_embodied_batch as in rlinf 0\.3\.0"
+        AdapterContractError, match=r"env_worker.calculate_adv_and_returns as in rlinf 0\.3\.0"
     ):
         plugin.register()

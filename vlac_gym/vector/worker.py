@@ -17,7 +17,7 @@ from typing import Any
 import cloudpickle
 
 from vlac_gym.envs.gl import spread_rendering
-from vlac_gym.vector.commands import Command, Reply
+from vlac_gym.vector.commands import Command, Reply, StepCommand
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import view
 from vlac_gym.vector.slot import EnvSlot
@@ -60,7 +60,8 @@ def serve_slots(
 
     Args:
         pipe: Brings (ticket, {env index: command}) and takes (ticket, env index, reply) of each as soon as it is there,
-            after a first ticket that says it is ready.
+            after a first ticket that says it is ready. A reply of None says that the command is carried out but for
+            the pictures.
         env_fns: {env index: env factory}, shared.
         spaces: One env's spaces, shared.
         memory: Shared memory of all envs' observations.
@@ -88,7 +89,11 @@ def serve_slots(
 
 
 def _serve(pipe: Connection, slots: Mapping[int, EnvSlot]) -> None:
-    """Carries out commands until told to stop; while an env's pictures are drawn, the next env moves."""
+    """Carries out commands until told to stop; while an env's pictures are drawn, the next env moves.
+
+    No reply waits for another env's reset or call, which may build a simulator. One that waits for another env's step
+    is announced, so that each command has its own deadline on the other side.
+    """
     drawn: tuple[int, int, Callable[[], Reply]] | None = None  # the latest command, whose reply is to be sent
 
     def send_drawn() -> None:
@@ -107,6 +112,10 @@ def _serve(pipe: Connection, slots: Mapping[int, EnvSlot]) -> None:
         for i, command in commands.items():
             if drawn is not None and drawn[1] == i:
                 send_drawn()  # its picture is of the state before this command
+            elif not isinstance(command, StepCommand):
+                send_drawn()
+            elif drawn is not None:
+                pipe.send((drawn[0], drawn[1], None))
             reply = slots[i].start(command)
             send_drawn()
             drawn = ticket, i, reply
@@ -222,7 +231,7 @@ class Worker:
         if isinstance(message, str):
             return message
         ticket, i, reply = message
-        # An older ticket says that it is ready, or was given up by an interrupted wait.
+        # An older ticket says that it is ready, or was given up by an interrupted wait; None, that a reply is to come.
         return {i: reply} if reply is not None and ticket == self._tickets.get(i) else {}
 
     def restart(self) -> None:

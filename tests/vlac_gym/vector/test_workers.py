@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vector_envs import FaultyEnv, ShadedEnv, SingleEnvs, SlowEnv, as_singles
 
 from vlac_gym.errors import SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
-from vlac_gym.vector.commands import StepCommand
+from vlac_gym.vector.commands import CallCommand, Command, ResetCommand, StepCommand
 from vlac_gym.vector.worker import _serve
 
 WAIT_S = 60.0
@@ -84,34 +85,74 @@ class NotedSlot:
     def __init__(self, number: int, notes: list[str]) -> None:
         self.number, self.notes = number, notes
 
-    def start(self, command: str) -> Callable[[], str]:
+    def start(self, command: Command) -> Callable[[], str]:
         self.notes.append(f"{self.number} moved")
 
         def look() -> str:
             self.notes.append(f"{self.number} looked")
-            return command
+            return f"{type(command).__name__} of {self.number}"
 
         return look
 
 
-def test_an_env_moves_while_the_one_before_it_is_drawn():
+def received(pipe: Connection, count: int) -> list[Any]:
+    """The next messages."""
+    messages = []
+    for _ in range(count):
+        assert pipe.poll(WAIT_S), f"nothing came after {messages}"
+        messages.append(pipe.recv())
+    return messages
+
+
+@pytest.fixture
+def noted() -> Iterator[tuple[Connection, list[str]]]:
+    """The pipe to a worker of three slots, and their notes."""
     notes: list[str] = []
     here, there = multiprocessing.Pipe()
     serving = threading.Thread(target=_serve, args=(there, {i: NotedSlot(i, notes) for i in range(3)}))
     serving.start()
-    here.send((1, {0: "a", 1: "b", 2: "c"}))
-    assert [here.recv() for _ in range(3)] == [(1, 0, "a"), (1, 1, "b"), (1, 2, "c")]
-    assert notes == ["0 moved", "1 moved", "0 looked", "2 moved", "1 looked", "2 looked"]
-    here.send((2, {1: "d"}))  # alone, it waits for nobody
-    assert here.recv() == (2, 1, "d")
-    notes.clear()
-    here.send((3, {1: "e", 2: "f"}))
-    here.send((4, {2: "g"}))  # behind its own: it does not move before it was looked at
-    assert [here.recv()[2] for _ in range(3)] == ["e", "f", "g"]
-    assert notes.index("2 looked") < len(notes) - 1 - notes[::-1].index("2 moved")
+    yield here, notes
     here.send((0, None))
     serving.join(WAIT_S)
     assert not serving.is_alive()
+
+
+def test_an_env_moves_while_the_one_before_it_is_drawn(noted):
+    pipe, notes = noted
+    pipe.send((1, {i: StepCommand([]) for i in range(3)}))
+    replies = [(1, i, f"StepCommand of {i}") for i in range(3)]
+    # Each that waits behind the next env is announced, so that the deadline of that one begins.
+    announced = [(1, 0, None), (1, 1, None)]
+    assert received(pipe, 5) == [
+        announced[0],
+        replies[0],
+        announced[1],
+        replies[1],
+        replies[2],
+    ]
+    assert notes == ["0 moved", "1 moved", "0 looked", "2 moved", "1 looked", "2 looked"]
+    pipe.send((2, {1: StepCommand([])}))  # alone, it waits for nobody
+    assert received(pipe, 1) == [(2, 1, replies[1][2])]
+    notes.clear()
+    pipe.send((3, {1: StepCommand([]), 2: StepCommand([])}))
+    pipe.send((4, {2: StepCommand([])}))  # behind its own: it does not move before it was looked at
+    assert [message[:2] for message in received(pipe, 4)] == [(3, 1), (3, 1), (3, 2), (4, 2)]
+    assert notes.index("2 looked") < len(notes) - 1 - notes[::-1].index("2 moved")
+
+
+@pytest.mark.parametrize("other", [ResetCommand(), CallCommand("close")])
+def test_no_step_waits_for_another_envs_reset_or_call(noted, other):
+    pipe, notes = noted
+    pipe.send((1, {0: StepCommand([]), 1: other, 2: StepCommand([])}))
+    assert [i for _, i, _ in received(pipe, 4)] == [0, 1, 1, 2]
+    assert notes == ["0 moved", "0 looked", "1 moved", "2 moved", "1 looked", "2 looked"]
+
+
+def test_each_env_of_a_worker_has_the_deadline_of_a_step(build):
+    env = build([partial(SlowEnv, 4.0)] * 2, step_timeout_s=7.0, envs_per_worker=2)
+    env.reset(seed=0)
+    *_, infos = env.step(actions(2))
+    assert not infos["lost"].any()
 
 
 def test_killed_worker_loses_its_episode_and_no_other(build):
@@ -284,6 +325,7 @@ def test_forgotten_env_takes_its_workers_along():
 SCRIPT = """
 import signal, sys, time
 from functools import partial
+from multiprocessing.connection import Connection
 import numpy as np
 from vector_envs import SlowEnv
 from vlac_gym.vector import RolloutVectorEnv

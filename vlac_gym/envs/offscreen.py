@@ -4,8 +4,8 @@ OpenGL's objects belong to the context that was current when they were made, and
 thread at a time. So there is one context, every model's meshes and textures live in it, and a thread has it only
 while it draws or frees: pictures and `close` may come from any thread, in any order.
 
-Drawing and reading are two steps, because a GPU serves the processes that draw on it in turn: whoever reads waits for
-its turn, and pictures that were all drawn before the first is read take one turn together.
+Drawing and reading are two steps, for GPUs that several processes draw on: where such a GPU serves them in turn,
+whoever reads waits for its turn, and pictures that were all drawn before the first is read should take one together.
 """
 
 __all__ = ["OffscreenRenderer", "Picture"]
@@ -60,10 +60,11 @@ class OffscreenRenderer:
             The picture, to be read before `close`.
 
         Raises:
-            SimulatorError: OpenGL cannot be started, or this process was forked from one that had started it.
+            SimulatorError: OpenGL cannot be started, this process was forked from one that had started it, or OpenGL
+                cannot copy the picture, e.g. for lack of memory.
         """
         mujoco = self._mujoco
-        with _process_gl.current():
+        with _process_gl.current(), _gl_errors_named():
             self._prepare(model, size)
             self._camera.fixedcamid = model.camera(camera).id
             mujoco.mjv_updateScene(
@@ -116,9 +117,10 @@ class Picture:
             uint8 (size, size, 3), RGB, upright.
 
         Raises:
-            SimulatorError: All renderers were closed since it was drawn, or this process was forked since.
+            SimulatorError: All renderers were closed since it was drawn, this process was forked since, or OpenGL
+                cannot hand the picture over.
         """
-        with _process_gl.current():
+        with _process_gl.current(), _gl_errors_named():
             if self._buffers is not _process_gl.buffers:
                 raise SimulatorError("The renderer was closed before its picture was read. Read it first.")
             picture = self._buffers.take(self._buffer, self._size)
@@ -141,6 +143,7 @@ class _PixelBuffers:
     def fill(self, textures: Any, size: int) -> int:
         """Has the lower left corner of an upload's framebuffer copied to a buffer, as ``mjr_readPixels`` reads it."""
         gl = _library("OpenGL.GL")
+        gl.glGetError()  # PyOpenGL would raise one that MuJoCo's drawing left, which MuJoCo and its own readers ignore
         if textures.offSamples:
             gl.glBindFramebuffer(gl.GL_READ_FRAMEBUFFER, textures.offFBO)
             gl.glBindFramebuffer(gl.GL_DRAW_FRAMEBUFFER, textures.offFBO_r)
@@ -159,6 +162,7 @@ class _PixelBuffers:
     def take(self, buffer: int, size: int) -> NDArray[np.uint8]:
         """Waits for what was copied to a buffer, which is idle then: uint8 (size, size, 3), rows upwards."""
         gl = _library("OpenGL.GL")
+        gl.glGetError()  # as in `fill`
         pixels = np.empty((size, size, 3), dtype=np.uint8)
         gl.glBindBuffer(gl.GL_PIXEL_PACK_BUFFER, buffer)
         gl.glGetBufferSubData(gl.GL_PIXEL_PACK_BUFFER, 0, pixels.nbytes, pixels)
@@ -257,6 +261,20 @@ def _cannot_start(error: BaseException) -> SimulatorError:
         f"OpenGL cannot be started with MUJOCO_GL={os.environ.get('MUJOCO_GL')!r}: {error}. "
         "docs/libero.md, section OpenGL, lists what to install."
     )
+
+
+@contextmanager
+def _gl_errors_named() -> Iterator[None]:
+    """Raises OpenGL's errors as the package's."""
+    gl_error = _library("OpenGL.error").GLError
+    try:
+        yield
+    except gl_error as error:
+        raise SimulatorError(
+            f"OpenGL failed at a picture, with error {error.err:#x} of "
+            f"{getattr(error.baseOperation, '__name__', 'a function')}. Call reset; if it happens again, check the "
+            "GPU's memory (`nvidia-smi`) and its driver."
+        ) from error
 
 
 def _context_class() -> Any:

@@ -19,6 +19,7 @@ mujoco = pytest.importorskip("mujoco")
 # A textured floor and a mesh, seen from above: what OpenGL holds for a model.
 SCENE = """
 <mujoco>
+  <visual><quality offsamples="{offsamples}"/></visual>
   <asset>
     <texture name="floor" type="2d" builtin="checker" rgb1="{colour}" rgb2="1 1 1" width="64" height="64"/>
     <material name="floor" texture="floor" texrepeat="3 3"/>
@@ -37,8 +38,8 @@ SCENE = """
 class Scene:
     """A model, its state and its renderer."""
 
-    def __init__(self, colour):
-        self.model = mujoco.MjModel.from_xml_string(SCENE.format(colour=colour))
+    def __init__(self, colour, offsamples=4):
+        self.model = mujoco.MjModel.from_xml_string(SCENE.format(colour=colour, offsamples=offsamples))
         self.data = mujoco.MjData(self.model)
         mujoco.mj_forward(self.model, self.data)
         self.renderer = OffscreenRenderer(mujoco)
@@ -111,6 +112,48 @@ def test_pictures_given_up_leave_their_buffers_to_the_next(scenes):
         buffers.add(drawn._buffer)
         drawn.drop()
     assert len(buffers) == 1
+    np.testing.assert_array_equal(scenes[0].look(), picture)
+
+
+def test_pictures_are_those_that_mujoco_reads(scenes):
+    """Also without multisampling, larger than the framebuffer, and with one that was resized since they were drawn."""
+    single = Scene("1 1 0", offsamples=0)
+    for scene in (scenes[0], single):
+        drawn = [(size, scene.draw(size)) for size in (64, 700, 33)]  # the framebuffer begins with 640
+        for size, picture in drawn:
+            scene.draw(size).drop()
+            pixels = np.empty((size, size, 3), np.uint8)
+            with offscreen._process_gl.current():
+                mujoco.mjr_readPixels(
+                    pixels, None, mujoco.MjrRect(0, 0, size, size), scene.renderer._textures
+                )
+            np.testing.assert_array_equal(picture.read(), pixels[::-1])
+    assert single.renderer._textures.offSamples == 0
+    single.close()
+
+
+def test_an_error_that_drawing_left_in_opengl_spoils_no_picture(scenes, monkeypatch):
+    picture = scenes[0].look()
+    enable = pytest.importorskip("OpenGL.platform").PLATFORM.GL[
+        "glEnable"
+    ]  # unlike PyOpenGL's, it asks for no error
+    real = mujoco.mjr_render
+
+    def render(*args):
+        real(*args)
+        enable(0)
+
+    monkeypatch.setattr(mujoco, "mjr_render", render)
+    np.testing.assert_array_equal(scenes[0].look(), picture)
+
+
+def test_opengl_that_cannot_copy_a_picture_is_a_failure_of_the_simulator(scenes, monkeypatch):
+    picture = scenes[0].look()
+    gl = pytest.importorskip("OpenGL.GL")
+    with monkeypatch.context() as patched:
+        patched.setattr(gl, "GL_PIXEL_PACK_BUFFER", 0)
+        with pytest.raises(SimulatorError, match="0x500 of glBindBuffer"):
+            scenes[0].draw()
     np.testing.assert_array_equal(scenes[0].look(), picture)
 
 

@@ -219,8 +219,9 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
     def draw_ahead(self, cameras: Sequence[str] | None = None) -> None:
         """Has pictures of the present state drawn, so that `observe` and `render_camera` have less to wait for.
 
-        A GPU draws them while the program does something else, and all at once for a process, where processes that
-        share it would wait for their turn at each. Optional; pictures under another light are not drawn ahead.
+        A GPU draws them while the program does something else, and can draw them all at once for a process, where
+        processes that share it would otherwise wait for their turn at each. Optional; pictures under another light are
+        not drawn ahead.
 
         Args:
             cameras: Names as for `render_camera`; None for those of the observation.
@@ -324,7 +325,10 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         found = self._simulators.get(task.task_id)
         if found is None:
             while len(self._simulators) >= self._max_compiled_models:
-                self._simulators.popitem(last=False)[1].close()
+                evicted = self._simulators.popitem(last=False)[1]
+                if evicted is self._simulator:
+                    self._simulator = None  # building the next may fail
+                evicted.close()
             found = LiberoSimulator(
                 task,
                 image_size=self._image_size,

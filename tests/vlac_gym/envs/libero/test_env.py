@@ -100,6 +100,26 @@ def test_pictures_drawn_ahead_are_those_of_their_state_and_of_no_other(env, coun
         env.draw_ahead(["ceiling"])
 
 
+def test_a_build_that_fails_ends_an_episode_whose_simulator_made_room_for_it(libero_env, monkeypatch):
+    env = LiberoEnv(image_size=64, max_compiled_models=1)
+    expected, _ = env.reset(options={"init_state_id": 0})
+    env.step_unrendered(STILL)
+    env.draw_ahead()
+
+    def fail(*_args, **_options):
+        raise SimulatorError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vlac_gym.envs.libero.env.LiberoSimulator", fail)
+        with pytest.raises(SimulatorError, match="no memory"):
+            env.reset(options={"task_id": 1})
+    for use in (env.observe, env.render, lambda: env.step(STILL)):
+        with pytest.raises(SimulatorError, match="Call reset"):
+            use()
+    np.testing.assert_equal(env.reset(options={"init_state_id": 0})[0], expected)
+    env.close()
+
+
 def test_state_holds_position_rotation_and_fingers(env):
     state = env.reset(options={"init_state_id": 0})[0]["state"]
     scene = env.scene

@@ -40,13 +40,15 @@ class Pick:
 class SentPick:
     """A `Pick` on its way to the host, all of it behind one wait.
 
-    A wait for a GPU that other processes draw on is a wait for this process's turn among them, so four tensors read
-    one by one would take four turns. The waiting thread sleeps: a spinning one takes a core from those processes.
+    For a GPU that other processes draw on: where it serves them in turn, each wait is one for this process's turn, and
+    four tensors read one by one would take four. The waiting thread sleeps; a spinning one would take a core from those
+    processes. Only CUDA's copies are awaited this way; of other devices each copy waits for itself.
     """
 
     def __init__(self, pick: Pick) -> None:
         parts = (pick.tokens, pick.logprobs, pick.candidates, pick.candidate_logprobs)
-        self._copies = [part.to("cpu", non_blocking=True) for part in parts]
+        # Other devices, such as Apple's, give a tensor that is not filled yet, and nothing here would wait for it.
+        self._copies = [part.to("cpu", non_blocking=pick.tokens.is_cuda) for part in parts]
         self._arrival: torch.cuda.Event | None = None
         if pick.tokens.is_cuda:
             self._arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

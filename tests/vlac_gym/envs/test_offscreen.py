@@ -157,13 +157,16 @@ def test_opengl_that_cannot_copy_a_picture_is_a_failure_of_the_simulator(scenes,
     np.testing.assert_array_equal(scenes[0].look(), picture)
 
 
-def test_a_picture_of_a_closed_context_is_refused(scenes):
+def test_a_picture_of_a_closed_context_is_refused(scenes, monkeypatch):
+    # without what other tests keep open
+    monkeypatch.setattr(offscreen, "_process_gl", offscreen._ProcessGL())
     drawn = scenes[0].draw()
     scenes[0].close()
     with pytest.raises(SimulatorError, match="closed before its picture was read"):
         drawn.read()
     drawn.drop()
     scenes[0].look()
+    scenes[0].close()
 
 
 def test_threads_see_the_same_pictures_and_make_no_further_context(scenes):

@@ -11,9 +11,10 @@ old log-probabilities are computed with the critic awake, since one worker may s
 
 __all__ = ["install_sleep"]
 
-import functools
+from functools import partial
 from typing import Any
 
+from verl_env_adapter.common.import_hooks import wrap_once
 from verl_env_adapter.common.settings import AdapterSettings, settings_from_environment
 from verl_env_adapter.common.sources import SIMPLEVLA
 from verl_env_adapter.simplevla.plugin import install
@@ -48,12 +49,10 @@ def install_sleep(module: Any = fsdp_workers) -> None:
             "Expected RobActorRolloutRefWorker.update_actor in verl.workers.fsdp_workers, as in SimpleVLA-RL 7c51662; "
             "this checkout differs."
         )
-    if not getattr(worker.update_actor, _MARK, False):
-        worker.update_actor = _with_sleeping_critic(worker.update_actor, settings)
+    wrap_once(worker, "update_actor", _MARK, partial(_with_sleeping_critic, settings=settings))
 
 
 def _with_sleeping_critic(update: Any, settings: AdapterSettings) -> Any:
-    @functools.wraps(update)
     def update_while_it_sleeps(self: Any, data: Any) -> Any:
         _switch(self.rank, settings, "sleep")
         output = update(self, data)
@@ -61,7 +60,6 @@ def _with_sleeping_critic(update: Any, settings: AdapterSettings) -> Any:
         _switch(self.rank, settings, "wake")
         return output
 
-    setattr(update_while_it_sleeps, _MARK, True)
     return update_while_it_sleeps
 
 

@@ -110,12 +110,10 @@ def _serve(pipe: Connection, slots: Mapping[int, EnvSlot]) -> None:
         if commands is None:
             return
         for i, command in commands.items():
-            if drawn is not None and drawn[1] == i:
-                send_drawn()  # its picture is of the state before this command
-            elif not isinstance(command, StepCommand):
-                send_drawn()
-            elif drawn is not None:
+            if drawn is not None and drawn[1] != i and isinstance(command, StepCommand):
                 pipe.send((drawn[0], drawn[1], None))
+            else:  # of this env, whose picture is of the state before this command, or before what may take long
+                send_drawn()
             reply = slots[i].start(command)
             send_drawn()
             drawn = ticket, i, reply

@@ -3,8 +3,9 @@
     python benchmarks/gpu_recording.py --tasks 0 --out recording                # where vlac-gym[libero] is installed
     python benchmarks/gpu_simulation.py recording/libero_spatial_0 --worlds 64 256 1024 4096 --baseline PYTHON
     python benchmarks/gpu_simulation.py recording/libero_spatial_0 --check --replay --device cpu
+    python benchmarks/gpu_simulation.py recording/libero_spatial_* --expert PYTHON
 
-The second and third need `pip install mujoco-warp`, which brings a MuJoCo that the env refuses: an interpreter of its
+All but the first need `pip install mujoco-warp`, which brings a MuJoCo that the env refuses: an interpreter of its
 own. One env step is 25 physics steps of 2 ms with LIBERO's OSC_POSE controller in the loop, and the goal's verdict; on
 a GPU it is one captured graph. Worlds begin in the task's settled official states and get full-range random actions.
 
@@ -14,6 +15,8 @@ a GPU it is one captured graph. Worlds begin in the task's settled official stat
 - ``--pictures 128 256``: pictures per second of both cameras by mujoco-warp's renderer.
 - ``--check``: settled states, recorded torques with a grasp in them, and the controller, against the recording.
 - ``--replay``: the expert's recorded actions, open loop: does success hold?
+- ``--expert PYTHON``: the expert in closed loop, from the recorded starts, in processes of an interpreter with
+  vlac-gym[libero]: how many it solves, against the recording, with an interval of the difference.
 
 ``--distances half`` (the default) reports the distance of touching boxes as MuJoCo up to 3.3 did;
 docs/gpu_simulation.md says why.
@@ -26,12 +29,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from gpu_statistics import compare
 
 if TYPE_CHECKING:
     from gpu_worlds import Recording, Worlds
 
+Outcome: TypeAlias = tuple[list[bool], list[bool]]
+"""Whether each start was solved, here and in the recording."""
 CHECKS = ("controller", "settling", "torques")
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 DRAWN_GROUPS = [1, 2]
@@ -47,23 +55,39 @@ def main() -> None:
     from gpu_worlds import read_recording
 
     wp.config.log_level = wp.LOG_WARNING
+    outcomes: list[Outcome] = []
     with wp.ScopedDevice(args.device):
-        recording = read_recording(args.recording)
-        print(describe(args, recording), flush=True)
-        if args.check or args.replay:
-            check(args, recording)
-        bases = measure_baseline(args, recording) if args.baseline else {}
-        for count in args.worlds:
-            print(measure_rate(args, recording, count, bases), flush=True)
-            for pixels in args.pictures:
-                print(measure_pictures(args, recording, count, pixels), flush=True)
+        for folder in args.recordings:
+            measure(args, read_recording(folder), outcomes)
+    if len(outcomes) > 1:
+        print(compare("all tasks", *merged(outcomes)), flush=True)
+
+
+def measure(args: argparse.Namespace, recording: "Recording", outcomes: list[Outcome]) -> None:
+    """What was asked for, of one task; appends what the expert solved."""
+    print(describe(args, recording), flush=True)
+    if args.check or args.replay:
+        check(args, recording)
+    if args.expert:
+        outcomes.append(run_expert(args, recording))
+    bases = measure_baseline(args, recording) if args.baseline else {}
+    for count in args.worlds:
+        print(measure_rate(args, recording, count, bases), flush=True)
+        for pixels in args.pictures:
+            print(measure_pictures(args, recording, count, pixels), flush=True)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recording", type=Path, help="a task's folder, as gpu_recording.py writes it")
+    parser.add_argument(
+        "recordings",
+        type=Path,
+        nargs="+",
+        metavar="recording",
+        help="a task's folder, as gpu_recording.py writes it",
+    )
     parser.add_argument("--worlds", type=int, nargs="*", default=[])
     parser.add_argument("--device", default="cuda:0", help="cuda:0, or cpu")
     parser.add_argument("--steps", type=int, default=50, help="env steps per measurement")
@@ -80,6 +104,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--contacts", type=int, default=256, help="room per world")
     parser.add_argument("--constraints", type=int, default=768, help="room per world")
     parser.add_argument("--pictures", type=int, nargs="*", default=[], metavar="PIXELS")
+    parser.add_argument("--expert", metavar="PYTHON", help="an interpreter with vlac-gym[libero]")
+    parser.add_argument("--expert-path", default="", help="its PYTHONPATH")
+    parser.add_argument("--expert-processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--expert-steps", type=int, default=160, help="an episode's most steps, as recorded")
     parser.add_argument("--baseline", metavar="PYTHON", help="an interpreter with vlac-gym[libero]")
     parser.add_argument("--baseline-path", default="", help="its PYTHONPATH")
     parser.add_argument("--baseline-seconds", type=float, default=10.0)
@@ -88,16 +116,18 @@ def parse() -> argparse.Namespace:
     args.check = args.check if args.check or args.check is None else list(CHECKS)
     if bad := [
         number
-        for number in (*args.worlds, *args.pictures, args.steps, args.copies, args.episodes)
+        for number in (
+            *(*args.worlds, *args.pictures, args.steps, args.copies, args.episodes),
+            *(args.expert_processes, args.expert_steps),
+        )
         if number < 1
     ]:
         parser.error(f"expected numbers from 1 on, got {bad}")
-    if not (args.recording / "task.json").is_file():
-        parser.error(
-            f"{args.recording} has no task.json; write it: python benchmarks/gpu_recording.py --out …"
-        )
-    if not (args.worlds or args.check or args.replay):
-        parser.error("nothing to do: give --worlds, --check or --replay")
+    for folder in args.recordings:
+        if not (folder / "task.json").is_file():
+            parser.error(f"{folder} has no task.json; write it: python benchmarks/gpu_recording.py --out …")
+    if not (args.worlds or args.check or args.replay or args.expert):
+        parser.error("nothing to do: give --worlds, --check, --replay or --expert")
     return args
 
 
@@ -110,10 +140,14 @@ def describe(args: argparse.Namespace, recording: "Recording") -> str:
     device = wp.get_device()
     changed = ", ".join(f"{name} {apart:.0e}" for name, apart in recording.changed.items()) or "none"
     return (
-        f"{args.recording.name} recorded under mujoco {recording.task['mujoco']}; mujoco-warp {version}, mujoco "
+        f"{task_name(recording)} recorded under mujoco {recording.task['mujoco']}; mujoco-warp {version}, mujoco "
         f"{mujoco.__version__}, warp {wp.__version__}, {device.name}; box distances {args.distances}, test "
         f"{args.boxes}; numbers compiled otherwise and written back: {changed}"
     )
+
+
+def task_name(recording: "Recording") -> str:
+    return f"{recording.task['suite']}_{recording.task['task_id']}"
 
 
 def make_worlds(args: argparse.Namespace, recording: "Recording", count: int) -> "Worlds":
@@ -156,6 +190,33 @@ def begin(recording: "Recording", worlds: "Worlds") -> None:
 
     rows = [i % len(recording.starts["qpos"]) for i in range(worlds.num_worlds)]
     worlds.start({name: recording.starts[name][rows] for name in START_ARRAYS})
+
+
+def run_expert(args: argparse.Namespace, recording: "Recording") -> Outcome:
+    """What `--expert` asks for, of one task: whether each start was solved, here and in the recording."""
+    import numpy as np
+    from gpu_expert import Experts, solve
+    from gpu_worlds import START_ARRAYS
+
+    episodes = recording.episodes[:-1][: args.episodes]
+    worlds = make_worlds(args, recording, len(episodes))
+    starts = {name: np.stack([one[name][0] for one in episodes]) for name in START_ARRAYS}
+    began = time.perf_counter()
+    command = (args.expert, args.expert_path, recording.task, len(episodes), args.expert_processes)
+    with Experts(*command) as experts:
+        first = solve(worlds, starts, experts, args.expert_steps)
+    outcome = [bool(step >= 0) for step in first], [bool(one["success"][-1]) for one in episodes]
+    seconds, problems = time.perf_counter() - began, worlds.problems()
+    result = {"expert": task_name(recording), "first_success": first.tolist(), "recorded": outcome[1]}
+    append(args.json, {**result, "recorded_steps": [len(one["actions"]) for one in episodes], **problems})
+    text = ", ".join(f"{name} {value}" for name, value in problems.items())
+    print(f"{compare(task_name(recording), *outcome)}; {text}; {seconds:.0f} s", flush=True)
+    return outcome
+
+
+def merged(outcomes: list[Outcome]) -> Outcome:
+    solved, recorded = zip(*outcomes, strict=True)
+    return list(chain(*solved)), list(chain(*recorded))
 
 
 def measure_rate(

@@ -61,13 +61,13 @@ def test_a_folder_without_a_recording_is_named(tmp_path: Path) -> None:
 def test_nothing_to_do_is_an_error(recording: Path) -> None:
     done = run(recording)
     assert done.returncode == 2
-    assert "give --worlds, --check or --replay" in done.stderr
+    assert "give --worlds, --check, --replay or --expert" in done.stderr
 
 
 def test_numbers_below_one_are_refused(recording: Path) -> None:
-    done = run(recording, "--worlds", 64, 0, "--pictures", -1)
+    done = run(recording, "--worlds", 64, 0, "--pictures", -1, "--expert-steps", -2)
     assert done.returncode == 2
-    assert "expected numbers from 1 on, got [0, -1]" in done.stderr
+    assert "expected numbers from 1 on, got [0, -1, -2]" in done.stderr
 
 
 def test_a_scene_travels_with_its_meshes_and_without_textures(

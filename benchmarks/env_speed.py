@@ -8,6 +8,7 @@ Compared with (a) LIBERO's `OffScreenRenderEnv` as its evaluation uses it: two c
 `reset` that compiles the model anew; (b) LIBERO's `SubprocVectorEnv` of those; (c) lerobot's `LiberoEnv`. Each is
 measured in a process of its own, all of them in turn, `--rounds` times; the fastest round counts. Every
 number is given by the clock, and in processor time (of all threads and workers), which a busy machine disturbs less.
+`--out` is written after every part, so that one that fails loses nothing measured before it.
 """
 
 import argparse
@@ -22,6 +23,9 @@ from typing import Any
 from env_parts import CHUNK, PARTS
 
 ROOT = Path(__file__).parents[1]
+BUILD = "first env, to its first observation"
+BASES = {"first env": BUILD, "second env": BUILD, "reset": "reset", "step": "step"}
+"""How a measurement of ours begins -> LIBERO's that it stands beside; others stand alone."""
 
 
 def run_part(name: str, args: argparse.Namespace, num_workers: int = 0) -> dict[str, Any]:
@@ -50,38 +54,42 @@ def fastest(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    machine = describe_machine()
     plan = [(name, name, 0) for name in ("one_env", "libero")]
     plan += [("lerobot", "lerobot", 0)] if args.lerobot_python else []
     for count in args.workers:
         plan += [(f"{name}_{count}", name, count) for name in ("workers", "libero_workers")]
     rounds: dict[str, list[dict[str, Any]]] = {key: [] for key, _, _ in plan}
+    results: dict[str, dict[str, Any]] = {}
     for number in range(args.rounds):
         for key, name, count in plan:
             print(f"round {number + 1} of {args.rounds}: {key}", file=sys.stderr)
             rounds[key].append(run_part(name, args, count))
-    return {key: fastest(results) for key, results in rounds.items()}
+            results = {key: fastest(of_part) for key, of_part in rounds.items() if of_part}
+            if args.out:
+                args.out.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    return results
 
 
 def show(results: dict[str, dict[str, Any]], args: argparse.Namespace) -> None:
     ours, theirs = results["one_env"], results["libero"]
-    build, reset, step = (theirs[name] for name in ("first env, to its first observation", "reset", "step"))
-    bases = [build, build, reset, reset, step, step, step, step, None]
-    print(f"{'ms, by clock (and CPU)':40} {'ours':>20} {'LIBERO':>22} {'ratio':>16}")
-    for (name, value), base in zip(ours.items(), bases, strict=True):
-        print_row(name, value, base)
+    print(f"{'ms, by clock (and CPU)':44} {'ours':>20} {'LIBERO':>22} {'ratio':>16}")
+    for name, value in ours.items():
+        base = next((row for start, row in BASES.items() if name.startswith(start)), None)
+        print_row(name, value, theirs[base] if base else None)
     if "lerobot" in results:
         for name, value in results["lerobot"].items():
-            print(f"{'lerobot: ' + name:40} {'':20} {pair(value):>22}")
+            print(f"{'lerobot: ' + name:44} {'':20} {pair(value):>22}")
     for count in args.workers:
         ours, theirs = results[f"workers_{count}"], results[f"libero_workers_{count}"]
         for name in ("start and first reset of all", "step of one env"):
             print_row(f"{count} workers: {name}", ours[name], theirs[name])
         rate, base_rate = (1 / part["step of one env"]["clock_s"] for part in (ours, theirs))
         print(
-            f"{f'{count} workers: steps/s in all':40} {rate:20.1f} {base_rate:22.1f} {rate / base_rate:8.1f}"
+            f"{f'{count} workers: steps/s in all':44} {rate:20.1f} {base_rate:22.1f} {rate / base_rate:8.1f}"
         )
         name = "memory of a worker, MiB"
-        print(f"{f'{count} workers: {name}':40} {ours[name]:20.0f} {theirs[name]:22.0f}")
+        print(f"{f'{count} workers: {name}':44} {ours[name]:20.0f} {theirs[name]:22.0f}")
 
 
 def print_row(name: str, ours: dict[str, float], base: dict[str, float] | None) -> None:
@@ -89,7 +97,7 @@ def print_row(name: str, ours: dict[str, float], base: dict[str, float] | None) 
     if base is not None:
         clock, cpu = base["clock_s"] / ours["clock_s"], base["cpu_s"] / max(ours["cpu_s"], 1e-9)
         ratio = f"{clock:7.1f} ({cpu:.1f})"
-    print(f"{name:40} {pair(ours):>20} {pair(base) if base else '':>22} {ratio:>16}")
+    print(f"{name:44} {pair(ours):>20} {pair(base) if base else '':>22} {ratio:>16}")
 
 
 def pair(value: dict[str, float]) -> str:
@@ -119,7 +127,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", help="numbers of workers to measure; 2 by default")
     parser.add_argument("--gpu", action="store_true", help="EGL on a GPU; 16 and 32 workers by default")
     parser.add_argument("--lerobot-python", help="a Python that can import lerobot, LIBERO and vlac_gym")
-    parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
+    parser.add_argument("--out", type=Path, help="also write the numbers as JSON, after every part")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--num-workers", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -133,10 +141,7 @@ def main() -> None:
     if args.gpu:
         os.environ.update(MUJOCO_GL="egl", PYOPENGL_PLATFORM="egl")
     print(describe_machine())
-    results = measure(args)
-    show(results, args)
-    if args.out:
-        args.out.write_text(json.dumps({"machine": describe_machine(), "results": results}, indent=2))
+    show(measure(args), args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""What env_speed.py makes of its parts' numbers, with parts that measure nothing."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def both(seconds: float) -> dict[str, float]:
+    return {"clock_s": seconds, "cpu_s": seconds}
+
+
+PARTS = {
+    "one_env": {
+        "first env, to its first observation": both(2.0),
+        "reset to a new state": both(0.5),
+        "step, nothing rendered": both(0.02),
+        "step, nothing rendered, repeat_solves=False": both(0.01),
+        "one picture": both(0.004),
+    },
+    "libero": {"first env, to its first observation": both(3.0), "reset": both(1.0), "step": both(0.04)},
+    "workers": {
+        "start and first reset of all": both(4.0),
+        "step of one env": both(0.005),
+        "memory of a worker, MiB": 1000.0,
+    },
+    "libero_workers": {
+        "start and first reset of all": both(6.0),
+        "step of one env": both(0.02),
+        "memory of a worker, MiB": 1200.0,
+    },
+}
+
+
+@pytest.fixture
+def env_speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = importlib.util.spec_from_file_location("env_speed", BENCHMARKS / "env_speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "run_part", lambda name, args, count=0: PARTS[name])
+    return module
+
+
+def run(env_speed: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["env_speed.py", *map(str, arguments)])
+    env_speed.main()
+
+
+def test_each_measurement_stands_beside_liberos_or_alone(
+    env_speed: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(env_speed, monkeypatch, "--workers", 16)
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert rows[2:] == [
+        "first env, to its first observation 2000.00 (2000.00) 3000.00 (3000.00) 1.5 (1.5)",
+        "reset to a new state 500.00 (500.00) 1000.00 (1000.00) 2.0 (2.0)",
+        "step, nothing rendered 20.00 (20.00) 40.00 (40.00) 2.0 (2.0)",
+        "step, nothing rendered, repeat_solves=False 10.00 (10.00) 40.00 (40.00) 4.0 (4.0)",
+        "one picture 4.00 (4.00)",
+        "16 workers: start and first reset of all 4000.00 (4000.00) 6000.00 (6000.00) 1.5 (1.5)",
+        "16 workers: step of one env 5.00 (5.00) 20.00 (20.00) 4.0 (4.0)",
+        "16 workers: steps/s in all 200.0 50.0 4.0",
+        "16 workers: memory of a worker, MiB 1000 1200",
+    ]
+
+
+def test_a_part_that_fails_loses_nothing_measured_before_it(
+    env_speed: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_part(name: str, args: Any, count: int = 0) -> dict[str, Any]:
+        if name == "libero_workers":
+            sys.exit("libero_workers failed")
+        return PARTS[name]
+
+    monkeypatch.setattr(env_speed, "run_part", run_part)
+    out = tmp_path / "speed.json"
+    with pytest.raises(SystemExit, match="libero_workers failed"):
+        run(env_speed, monkeypatch, "--workers", 16, "--out", out)
+    results = json.loads(out.read_text())["results"]
+    assert results == {name: PARTS[part] for name, part in
+                       [("one_env", "one_env"), ("libero", "libero"), ("workers_16", "workers")]}  # fmt: skip
+
+
+def test_the_file_is_written_before_anything_is_shown(
+    env_speed: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "speed.json"
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(env_speed, "show", lambda results, args: seen.append(json.loads(out.read_text())))
+    run(env_speed, monkeypatch, "--workers", "--out", out)
+    assert list(seen[0]["results"]) == ["one_env", "libero"]

@@ -16,8 +16,9 @@ Critics: `none`, `scripted` (no time at all), `sleep` (waits as VLAC-2B's shapes
 A line per measurement says what part of the baseline is lost, and where: `busy` is the workers' processor time per
 second and worker, `ms/step` their processor time per env step, each beside the baseline's; their product is the
 ratio. `main` is this process's processor time per second (it shares the cores), `critic` the share of time in which a
-call was under way, `batch` frames and pairs per call. Each measurement takes `--seconds`; what `--limit-s` leaves no
-time for is skipped and named.
+call was under way, `batch` frames and pairs per call. `--render-processes 0 1` plays everything with pictures that the
+workers draw, and again with pictures that one process draws for all; `drawing` is its processor time per second. Each
+measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
 """
 
 import argparse
@@ -274,10 +275,11 @@ def measure(
     pids = tuple(pid for env in envs for pid in env.unwrapped.worker_pids)
     if critic is not None:
         critic.busy_s, critic.num_calls, critic.num_frames = 0.0, 0, 0
-    everything, main, steps, rounds = Stopwatch(pids), Stopwatch(), 0, 0
+    render_pids = tuple(pid for env in envs for pid in env.unwrapped.render_pids)
+    everything, main, drawing, steps, rounds = Stopwatch(pids), Stopwatch(), Stopwatch(render_pids), 0, 0
     while (read := main.read())["clock_s"] < args.seconds:
         steps, rounds = steps + next(playing), rounds + 1
-    read, both = main.read(), everything.read()
+    read, both, drawn = main.read(), everything.read(), drawing.read()
     playing.close()  # type: ignore[attr-defined]
     worker_cpu_s = both["cpu_s"] - read["cpu_s"]
     result = {
@@ -287,6 +289,8 @@ def measure(
         "main": read["cpu_s"] / read["clock_s"],
         "rows_per_round": steps / max(1, rounds),
     }
+    if render_pids:
+        result["drawing"] = (drawn["cpu_s"] - read["cpu_s"]) / read["clock_s"]
     if critic is not None:
         result |= {
             "critic": critic.busy_s / read["clock_s"],
@@ -297,14 +301,15 @@ def measure(
 
 
 def make_vector_envs(
-    args: argparse.Namespace, cameras: int, num_envs: int, groups: int
+    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, render_processes: int
 ) -> list[RolloutVectorEnv]:
-    """As many groups, which share the envs and the workers."""
+    """As many groups, which share the envs and the workers; each group has its own processes that draw."""
     count = num_envs // groups
     options: dict[str, Any] = {
         "autoreset_mode": "SameStep",
         "envs_per_worker": max(1, num_envs // args.cores),
         "pin_workers": args.pin,
+        "render_processes": render_processes,
     }
     return [
         RolloutVectorEnv([partial(make_env, args, cameras, g * count + i) for i in range(count)], **options)
@@ -354,6 +359,8 @@ class Run:
             line["lost_slower_steps"] = round(1 - base["cpu_ms_per_step"] / result["cpu_ms_per_step"], 4)
             text += f" ratio {line['ratio']:.2f} | busy {result['busy']:.2f} of {base['busy']:.2f}"
             text += f", ms/step {result['cpu_ms_per_step']:.1f} of {base['cpu_ms_per_step']:.1f}"
+            if "drawing" in result:
+                text += f", drawing {result['drawing']:.2f} in {what['render_processes']} per group"
             text += f", main {result['main']:.2f}, steps/round {result['rows_per_round']:.0f}"
             if "critic" in result:
                 text += f", critic {result['critic']:.2f} ({result['critic_ms']:.1f} ms"
@@ -387,12 +394,14 @@ class Run:
             alone.close()
 
         measure_baseline()
-        for ways in (("sync", "ready"), ("pipelined",)):
+        groups_of_ways = (("sync", "ready"), ("pipelined",))
+        for ways, render_processes in itertools.product(groups_of_ways, args.render_processes):
             ways = tuple(way for way in ways if way in args.ways)
-            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras"
+            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras, {render_processes} that draw"
             if not ways or not self.has_time(name):
                 continue
-            envs = make_vector_envs(args, cameras, num_envs, groups=2 if "pipelined" in ways else 1)
+            groups = 2 if "pipelined" in ways else 1
+            envs = make_vector_envs(args, cameras, num_envs, groups, render_processes)
             for chunk, (critic_name, critic), way in itertools.product(args.chunks, critics.items(), ways):
                 if self.has_time(f"{name}, chunk {chunk}, {critic_name}, {way}"):
                     result = self._one(way, envs, chunk, critic)
@@ -402,6 +411,7 @@ class Run:
                         "cameras": cameras,
                         "chunk": chunk,
                         "critic_name": critic_name,
+                        "render_processes": render_processes,
                     }
                     self.show(bases[chunk][0], result, **what)
             for env in envs:
@@ -443,6 +453,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--policy-ms", type=float, default=0.0)
     parser.add_argument(
         "--pin", action="store_true", help="pin_workers, and the baseline's processes likewise"
+    )
+    parser.add_argument(
+        "--render-processes", type=int, nargs="+", default=[0], help="processes that draw for the workers"
     )
     parser.add_argument("--suite", default="libero_spatial")
     parser.add_argument("--task", type=int, default=0)

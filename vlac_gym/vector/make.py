@@ -29,8 +29,8 @@ def make_vec(
         task_suite: A name from `vlac_gym.envs.list_suites`.
         task_ids: A task, several, or None for all of the suite.
         num_envs: Number of envs.
-        **options: Keyword arguments of `RolloutVectorEnv` (`mode`, `group_size`, `autoreset_mode`, …) and of
-            `LiberoEnv` (`cameras`, `image_size`, `max_episode_steps`, …).
+        **options: Keyword arguments of `RolloutVectorEnv` (`mode`, `group_size`, `autoreset_mode`, `render_processes`,
+            …) and of `LiberoEnv` (`cameras`, `image_size`, `max_episode_steps`, …).
 
     Raises:
         ConfigError: An argument does not fit; no process was started.

@@ -9,12 +9,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Literal
 
 from vlac_gym.envs.gl import check_devices
+from vlac_gym.envs.render_client import RenderLine
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
+from vlac_gym.vector.render_process import RenderProcess
 from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.worker import Worker, core_of, share
-from vlac_gym.vector.worker_executor import WorkerExecutor
+from vlac_gym.vector.worker_executor import CLOSE_S, WorkerExecutor
 
 
 class ProcessExecutor(WorkerExecutor[Worker]):
@@ -27,6 +29,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         context: How processes start; OpenGL does not survive a plain fork.
         render_devices: EGL devices that the processes render on in turn; None for every visible GPU.
         pin_workers: Keep each process on one core.
+        render_processes: Processes that draw for the workers, which they share out; 0 to have workers draw themselves.
         start_timeout_s: See `WorkerExecutor`.
         step_timeout_s: See there.
         max_restarts: See there.
@@ -44,6 +47,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         context: Literal["spawn", "forkserver"],
         render_devices: Sequence[int] | None,
         pin_workers: bool = False,
+        render_processes: int = 0,
         start_timeout_s: float,
         step_timeout_s: float,
         max_restarts: int,
@@ -60,11 +64,18 @@ class ProcessExecutor(WorkerExecutor[Worker]):
             max_restarts=max_restarts,
         )
         shared = share(processes, spaces)
+        firsts = range(0, count, envs_per_worker)
+        self._render_processes: list[RenderProcess] = []
         try:
-            for number, first in enumerate(range(0, count, envs_per_worker)):
+            for number in range(min(render_processes, len(firsts))):
+                self._render_processes.append(RenderProcess(processes, number, render_devices))
+            for number, first in enumerate(firsts):
                 fns = {i: env_fns[i] for i in range(first, min(first + envs_per_worker, count))}
                 core = core_of(number) if pin_workers else None
-                self.add_worker(Worker(processes, fns, shared, memory, count, number, render_devices, core))
+                line = self._line_of(number)
+                self.add_worker(
+                    Worker(processes, fns, shared, memory, count, number, render_devices, core, line)
+                )
             self._check_start(self._workers[0])
         except BaseException:
             self.close()
@@ -75,6 +86,20 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         """Process ids of the workers."""
         return tuple(worker.pid for worker in self._workers)
 
+    @property
+    def render_pids(self) -> tuple[int, ...]:
+        """Process ids of those that draw for the workers."""
+        return tuple(process.pid for process in self._render_processes)
+
+    def close(self) -> None:
+        """See `WorkerExecutor`; what draws for the workers ends after them."""
+        super().close()
+        for process in self._render_processes:
+            process.ask_to_stop()
+        deadline_s = time.monotonic() + CLOSE_S
+        while self._render_processes:
+            self._render_processes.pop().stop(deadline_s)
+
     def wait_for_any(self, until_s: float, wake: Connection) -> Collection[Worker]:
         """See `WorkerExecutor`."""
         owner = {handle: worker for worker in self._out for handle in worker.handles}
@@ -82,6 +107,11 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         ready = {owner[handle] for handle in wait([*owner, wake], left_s) if handle is not wake}
         now_s = time.monotonic()
         return [w for w in self._out if w in ready or self._deadlines[w] <= now_s]
+
+    def _line_of(self, number: int) -> RenderLine | None:
+        """Where a worker's pictures are drawn."""
+        count = len(self._render_processes)
+        return self._render_processes[number % count].line if count else None
 
     def _check_start(self, worker: Worker) -> None:
         """Waits for one worker; those that can't start in this program all can't."""

@@ -74,6 +74,9 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         render_devices: EGL devices that workers render on in turn, by MuJoCo's numbers, e.g. ``(1, 3)``; None for every
             visible GPU (those of `CUDA_VISIBLE_DEVICES`). A `MUJOCO_EGL_DEVICE_ID` that is set holds for all workers.
         pin_workers: Keep each worker on one of the cores that this process may use, in turn.
+        render_processes: Processes that draw LIBERO's pictures for the workers, in turn on the devices of
+            `render_devices`, and are shared out among them; 0 has every worker draw its own. Pictures are the same to
+            the bit. For many workers on a GPU, see docs/vector.md. Needs worker processes on Linux.
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 
@@ -182,6 +185,11 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers; empty in ``mode="sync"``."""
         return self._executor.pids
+
+    @property
+    def render_pids(self) -> tuple[int, ...]:
+        """Process ids of the `render_processes`."""
+        return self._executor.render_pids
 
     # What `loop` asks of the envs; see `Envs`.
 
@@ -304,6 +312,7 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
             context=config.context,
             render_devices=config.render_devices,
             pin_workers=config.pin_workers,
+            render_processes=config.render_processes,
         )
         make: ExecutorFactory = config.mode if callable(config.mode) else processes
         return make(

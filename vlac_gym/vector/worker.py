@@ -17,6 +17,8 @@ from typing import Any
 import cloudpickle
 
 from vlac_gym.envs.gl import spread_rendering
+from vlac_gym.envs.render_client import RenderLine
+from vlac_gym.envs.renderer import draw_through
 from vlac_gym.vector.commands import Command, Reply, StepCommand
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import view
@@ -55,6 +57,7 @@ def serve_slots(
     number: int = 0,
     render_devices: Sequence[int] | None = None,
     core: int | None = None,
+    render_line: RenderLine | None = None,
 ) -> None:
     """Carries out commands until told to stop, or until the other side is gone.
 
@@ -69,12 +72,15 @@ def serve_slots(
         number: Position of this process among the workers.
         render_devices: See `spread_rendering`.
         core: Where to run; None for anywhere.
+        render_line: To the process that draws; None to draw here.
     """
     # Ctrl-C reaches every process of the terminal; the one in front decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if core is not None:
         os.sched_setaffinity(0, {core})
     spread_rendering(number, render_devices)
+    if render_line is not None:
+        draw_through(render_line)
     env_spaces = pickle.loads(spaces.raw)
     batch = view(env_spaces.observation, num_envs, memory, is_shared=True)
     slots = {i: EnvSlot(fn, env_spaces, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
@@ -153,6 +159,7 @@ class Worker:
         number: Position of this process among the workers.
         render_devices: See `spread_rendering`.
         core: Where the process runs; None for anywhere.
+        render_line: To the process that draws; None to have each worker draw.
     """
 
     def __init__(
@@ -165,6 +172,7 @@ class Worker:
         number: int = 0,
         render_devices: Sequence[int] | None = None,
         core: int | None = None,
+        render_line: RenderLine | None = None,
     ) -> None:
         self.indices = tuple(env_fns)
         self._context = context
@@ -176,6 +184,7 @@ class Worker:
             number,
             render_devices,
             core,
+            render_line,
         )
         self._ticket = _READY
         self._tickets: dict[int, int] = {}  # by env, of its latest command

@@ -24,7 +24,7 @@ def test_each_worker_gets_its_number_and_the_devices(monkeypatch):
     started = []
 
     class Recorded:
-        def __init__(self, context, env_fns, space, memory, count, number, devices, core):
+        def __init__(self, context, env_fns, space, memory, count, number, devices, core, line):
             self.indices = tuple(env_fns)
             started.append((self.indices, number, devices))
             if number == 2:

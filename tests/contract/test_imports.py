@@ -35,6 +35,8 @@ HOMES = {
     "libero": ("vlac_gym/envs/",),
     "robosuite": ("vlac_gym/envs/",),
     "mujoco": ("vlac_gym/envs/",),
+    "mujoco_warp": ("vlac_gym/envs/warp/",),
+    "warp": ("vlac_gym/envs/warp/",),
     "ray": ("vlac_gym/service/ray_serve.py", "vlac_gym/curriculum", "verl_env_adapter/"),
     "verl": ("verl_env_adapter/",),
     "rlinf": ("verl_env_adapter/",),

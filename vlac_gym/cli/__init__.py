@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vlac_gym.cli.report_card",
         "Measure how far a critic can be trusted; recommend thresholds.",
     ),
+    "export-scenes": (
+        "vlac_gym.cli.export_scenes",
+        "Write LIBERO tasks down for a GPU's simulator, make_vec(backend='warp').",
+    ),
     "export": ("vlac_gym.cli.export", "Turn recorded episodes into fine-tuning or behaviour-cloning data."),
 }
 """Command -> (module, one line of help). A module has `Args` (a dataclass) and `run(args) -> int`."""

@@ -2,24 +2,33 @@
 
 __all__ = ["make_vec"]
 
+import os
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.envs.libero.tasks import get_task, list_tasks
-from vlac_gym.errors import ConfigError
-from vlac_gym.vector.config import VectorConfig, split_options
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.vector.config import VectorConfig, VectorOptions, split_options
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
+from vlac_gym.vector.warp_executor import warp_envs
 
 
 def make_vec(
     task_suite: str = "libero_spatial",
     task_ids: int | Sequence[int] | None = None,
     num_envs: int = 1,
+    *,
+    backend: Literal["mujoco", "warp"] = "mujoco",
+    scenes: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> RolloutVectorEnv:
     """Makes `num_envs` LIBERO envs that step at once, in worker processes that start their simulator once.
+
+    With ``backend="warp"`` the envs are worlds on a GPU, in this process; docs/gpu_simulation.md says what they share
+    with LIBERO and what not. They take the options of `warp_envs` instead of `LiberoEnv`'s, and nothing of workers.
 
     Tasks are dealt out in turn, one per group: with ``task_ids=(0, 3), num_envs=8, group_size=2`` envs 0 and
     1 play task 0, 2 and 3 task 3, 4 and 5 task 0, 6 and 7 task 3. ``reset(options={"task_id": [...]})``
@@ -29,6 +38,8 @@ def make_vec(
         task_suite: A name from `vlac_gym.envs.list_suites`.
         task_ids: A task, several, or None for all of the suite.
         num_envs: Number of envs.
+        backend: What simulates and draws: MuJoCo as LIBERO has it, or mujoco-warp.
+        scenes: For ``"warp"``, the folder that `vlac-gym export-scenes` wrote.
         **options: Keyword arguments of `RolloutVectorEnv` (`mode`, `group_size`, `autoreset_mode`, `render_processes`,
             …) and of `LiberoEnv` (`cameras`, `image_size`, `max_episode_steps`, …).
 
@@ -37,22 +48,58 @@ def make_vec(
         DependencyNotInstalled: LIBERO is not installed.
     """
     own, env_options = split_options(options)
+    if backend not in ("mujoco", "warp"):
+        raise unknown_name("backend", str(backend), ("mujoco", "warp"))
+    if (backend == "warp") != (scenes is not None):
+        raise ConfigError(
+            f"Expected scenes with backend='warp' and only there, got {backend!r} and {scenes!r}."
+        )
     if "task_id" in env_options:
         raise ConfigError(
             f"Expected task_ids, which a vector env's envs share out, got task_id={env_options['task_id']!r}."
         )
+    if scenes is not None:
+        ids = [task_ids] if isinstance(task_ids, int) else task_ids
+        return _on_gpu(Path(scenes), task_suite, ids, num_envs, own, env_options)
     if task_ids is None:
         chosen: tuple[int, ...] = tuple(range(len(list_tasks(task_suite))))
     else:
         chosen = (task_ids,) if isinstance(task_ids, int) else tuple(task_ids)
     if not chosen or num_envs < 1:
         raise ConfigError(f"Expected at least one task and one env, got {len(chosen)} and {num_envs}.")
-    group_size = VectorConfig(**own).group_size
-    if group_size < 1 or num_envs % group_size:
-        raise ConfigError(f"Expected group_size to divide num_envs {num_envs}, got {group_size}.")
+    group_size = _group_size(own, num_envs)
     tasks = [get_task(task_suite, task_id).task_id for task_id in chosen]
     env_fns = [
         partial(LiberoEnv, task_suite, tasks[i // group_size % len(tasks)], **env_options)
         for i in range(num_envs)
     ]
     return RolloutVectorEnv(env_fns, **own)
+
+
+def _group_size(own: VectorOptions, num_envs: int) -> int:
+    group_size = VectorConfig(**own).group_size
+    if num_envs < 1 or group_size < 1 or num_envs % group_size:
+        raise ConfigError(f"Expected group_size to divide num_envs {num_envs}, got {group_size}.")
+    return group_size
+
+
+_OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps")
+_OF_WORKERS = ("mode", "envs_per_worker", "context", "max_restarts", "render_devices", "pin_workers")
+
+
+def _on_gpu(
+    scenes: Path,
+    task_suite: str,
+    task_ids: Sequence[int] | None,
+    num_envs: int,
+    own: VectorOptions,
+    env_options: dict[str, Any],
+) -> RolloutVectorEnv:
+    if refused := sorted(set(own) & set(_OF_WORKERS)):
+        raise ConfigError(f"Expected no options of workers with backend='warp', got {', '.join(refused)}.")
+    for name in env_options:
+        if name not in _OF_WORLDS:
+            raise unknown_name("option with backend='warp'", name, _OF_WORLDS)
+    group_size = _group_size(own, num_envs)
+    fns, own["mode"] = warp_envs(scenes, task_suite, task_ids, num_envs, group_size=group_size, **env_options)
+    return RolloutVectorEnv(fns, **own)

@@ -10,15 +10,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
 from vlac_gym.envs.gl import renderer_name
 from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero.lighting import split_view
 from vlac_gym.envs.libero.simulator import CONTROL_HZ, LiberoSimulator
+from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space
 from vlac_gym.envs.libero.start_cache import open_start_cache, start_cache_folder
-from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask, check_init_state, get_task
+from vlac_gym.envs.libero.tasks import LiberoTask, check_init_state, get_task
 from vlac_gym.envs.mujoco_version import check_mujoco
 from vlac_gym.envs.renderer import Picture
 from vlac_gym.envs.scene import LiberoScene
@@ -117,7 +117,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._fixed_init_state_id = (
             None if init_state_id is None else check_init_state(self._task, init_state_id)
         )
-        self.cameras = _checked_cameras(cameras)
+        self.cameras = checked_cameras(cameras)
         self._image_size = _in_range("image_size", image_size, 16, 2048)
         self._step_limit = _one_limit(max_episode_steps, step_limit)
         self._settle_steps = _in_range("settle_steps", settle_steps, 0, 1000)
@@ -130,8 +130,8 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._start_timeout_s = start_timeout_s
         self._repeat_solves = repeat_solves
         self._start_cache = start_cache_folder(start_cache)
-        self.observation_space = _observation_space(self.cameras, self._image_size)
-        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self.observation_space = observation_space(self.cameras, self._image_size)
+        self.action_space = action_space()
         self._simulators: OrderedDict[int, LiberoSimulator] = OrderedDict()
         self._simulator: LiberoSimulator | None = None
         self._init_state_id = -1
@@ -349,18 +349,6 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         return self._simulator
 
 
-def _observation_space(cameras: tuple[str, ...], image_size: int) -> spaces.Dict[Any]:
-    picture = (image_size, image_size, 3)
-    # The arm reaches 0.855 m from its base, which stands within 1 m of the origin; 4 m leaves room.
-    bound = np.array([4.0] * 3 + [2 * math.pi] * 3 + [0.1] * 2, dtype=np.float32)
-    return spaces.Dict(
-        {
-            **{f"{camera}_image": spaces.Box(0, 255, picture, np.uint8) for camera in cameras},
-            "state": spaces.Box(-bound, bound, dtype=np.float32),
-        }
-    )
-
-
 def _one_limit(max_episode_steps: int | None, step_limit: int | None) -> int | None:
     if max_episode_steps is not None and step_limit is not None:
         raise ConfigError(
@@ -387,18 +375,6 @@ def _checked_action(action: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(command).all():
         raise ConfigError(f"Expected a finite action, got {command.tolist()}. The env has not moved.")
     return np.clip(command, -1.0, 1.0)
-
-
-def _checked_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
-    names = (cameras,) if isinstance(cameras, str) else tuple(cameras)
-    for name in names:
-        if name not in CAMERAS:
-            raise unknown_name("camera", str(name), CAMERAS)
-    if not names or len(set(names)) != len(names):
-        raise ConfigError(
-            f"Expected one or two different cameras of {', '.join(CAMERAS)}, got {list(names)}."
-        )
-    return names
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> int:

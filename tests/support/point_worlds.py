@@ -1,0 +1,111 @@
+"""A point that moves along a line, as worlds that move together and as an env of its own: the same task twice."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vlac_gym.envs.libero.spaces import action_space, observation_space
+
+SIZE = 16
+GOAL = 0.5
+STARTS = (0.0, 0.1, 0.2)
+TASK = {
+    "task": "push the point",
+    "suite": "points",
+    "task_id": 7,
+    "max_episode_steps": 6,
+    "num_starts": len(STARTS),
+}
+CAMERA_LEVELS = {"agentview": 0, "robot0_eye_in_hand": 100}
+BREAKS = 0.99
+"""An action whose second number is larger breaks the simulation."""
+
+
+def moved(place: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    return (place + 0.25 * np.clip(actions[..., 0], -1, 1)).astype(np.float32)
+
+
+def picture(place: np.ndarray, level: int) -> np.ndarray:
+    shade = (level + np.round(100 * place)).astype(np.uint8)
+    return np.broadcast_to(shade[..., None, None, None], (*shade.shape, SIZE, SIZE, 3)).copy()
+
+
+def state(place: np.ndarray) -> np.ndarray:
+    return np.repeat(place[..., None], 8, axis=-1).astype(np.float32)
+
+
+class PointWorlds:
+    """N points; see `vlac_gym.vector.world_envs.Worlds`. `num_draws` counts the pictures asked for, by camera."""
+
+    def __init__(self, num_worlds: int) -> None:
+        self.num_worlds = num_worlds
+        self.num_draws = dict.fromkeys(CAMERA_LEVELS, 0)
+        self.num_steps = 0
+        self._place = np.full(num_worlds, np.nan, np.float32)
+        self._failed = np.zeros(num_worlds, bool)
+
+    def start(self, rows: np.ndarray) -> None:
+        chosen = rows >= 0
+        self._place[chosen] = np.array(STARTS, np.float32)[rows[chosen]]
+        self._failed[chosen] = False
+
+    def step(self, actions: np.ndarray, active: np.ndarray) -> None:
+        breaks = active & (actions[:, 1] > BREAKS)
+        moves = active & ~breaks
+        self.num_steps += 1
+        self._failed |= breaks
+        self._place[moves] = moved(self._place, actions)[moves]
+
+    def success(self) -> np.ndarray:
+        return self._place >= GOAL
+
+    def failed(self) -> np.ndarray:
+        return self._failed.copy()
+
+    def proprioception(self) -> np.ndarray:
+        return state(self._place)
+
+    def pictures(self, cameras: Sequence[str]) -> list[np.ndarray]:
+        for camera in cameras:
+            self.num_draws[camera] += 1
+        return [picture(self._place, CAMERA_LEVELS[camera]) for camera in cameras]
+
+
+class PointEnv(gym.Env):
+    """One point, by Gymnasium's interface."""
+
+    metadata = {"render_modes": [], "render_fps": 20, "renderer": "mujoco-warp"}
+
+    def __init__(self, cameras: Sequence[str] = ("agentview", "wrist"), limit: int = 6) -> None:
+        self.cameras, self.limit = cameras, limit
+        self.observation_space, self.action_space = observation_space(cameras, SIZE), action_space()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        chosen = (options or {}).get("init_state_id")
+        self.start = int(self.np_random.integers(len(STARTS))) if chosen is None else chosen
+        self.place, self.elapsed = np.float32(STARTS[self.start]), 0
+        return self._observation(), self._info()
+
+    def step(self, action: np.ndarray) -> Any:
+        self.place, self.elapsed = moved(self.place, np.asarray(action, np.float32)), self.elapsed + 1
+        success = bool(self.place >= GOAL)
+        return self._observation(), float(success), success, self.elapsed >= self.limit, self._info()
+
+    def _observation(self) -> dict[str, np.ndarray]:
+        levels = dict(zip(("agentview", "wrist"), CAMERA_LEVELS.values(), strict=True))
+        place = np.asarray(self.place)
+        seen = {f"{camera}_image": picture(place, levels[camera]) for camera in self.cameras}
+        return seen | {"state": state(place)}
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "task": TASK["task"],
+            "task_suite": TASK["suite"],
+            "task_id": TASK["task_id"],
+            "init_state_id": self.start,
+            "success": bool(self.place >= GOAL),
+            "elapsed_steps": self.elapsed,
+        }

@@ -1,0 +1,165 @@
+"""Envs that are worlds of one simulator equal envs of their own: steps, chunks, masks, resets, the critic's rule."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from point_worlds import SIZE, TASK, PointEnv, PointWorlds
+from vector_envs import as_singles
+
+from vlac_gym.critic import make_critic
+from vlac_gym.errors import ConfigError
+from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.step_result import ChunkResult
+from vlac_gym.vector.warp_executor import WarpExecutor, WarpSeat
+from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
+
+CAMERAS = ("agentview", "wrist")
+AUTORESETS = ["NextStep", "SameStep", "Disabled"]
+
+
+def build(count: int = 4, *, tasks: Any = None, made: list | None = None, **options: Any) -> RolloutVectorEnv:
+    """Points as worlds; `made` gets what simulates them."""
+
+    def make(task: dict[str, Any], num_worlds: int) -> Any:
+        worlds = PointWorlds(num_worlds)
+        if made is not None:
+            made.append(worlds)
+        return task, worlds
+
+    tasks = ["points"] * count if tasks is None else tasks
+    makers = {name: partial(make, TASK | {"task": f"push the {name}"}) for name in set(tasks)}
+    if set(tasks) == {"points"}:
+        makers = {"points": partial(make, TASK)}
+
+    def executor(fns: Any, spaces: Any, **_: Any) -> WarpExecutor:
+        return WarpExecutor(tasks, makers, spaces, cameras=CAMERAS)
+
+    return RolloutVectorEnv([partial(WarpSeat, CAMERAS, SIZE)] * len(tasks), mode=executor, **options)
+
+
+def separate(count: int = 4, **options: Any) -> RolloutVectorEnv:
+    return RolloutVectorEnv([PointEnv] * count, mode="sync", **options)
+
+
+def same(ours: Any, theirs: Any) -> None:
+    """Raises unless two nests of arrays are equal."""
+    if isinstance(ours, dict):
+        assert set(ours) == set(theirs)
+        for key in ours:
+            same(ours[key], theirs[key])
+    elif isinstance(ours, np.ndarray) and ours.dtype == object:
+        for mine, other in zip(ours, theirs, strict=True):
+            same(mine, other)
+    else:
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs)), (ours, theirs)
+
+
+def random_actions(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    actions = rng.uniform(-0.5, 1.0, (*shape, 7)).astype(np.float32)
+    actions[..., 1] = 0.0
+    return actions
+
+
+@pytest.mark.parametrize("autoreset", AUTORESETS)
+def test_steps_equal_those_of_separate_envs(autoreset):
+    worlds, envs = build(autoreset_mode=autoreset), separate(autoreset_mode=autoreset)
+    rng = np.random.default_rng(0)
+    for ours, theirs in zip(worlds.reset(seed=3), envs.reset(seed=3), strict=True):
+        same(ours, theirs)
+    for _ in range(15):
+        actions = random_actions(rng, 4)
+        ours, theirs = worlds.step(actions), envs.step(actions)
+        over = ours[2] | ours[3]
+        assert as_singles(ours, [False] * 4) == as_singles(theirs, [False] * 4)
+        if autoreset == "Disabled" and over.any():
+            options = {"reset_mask": over}
+            for mine, other in zip(worlds.reset(options=options), envs.reset(options=options), strict=True):
+                same(mine, other)
+
+
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_chunks_and_masks_equal_those_of_separate_envs(length):
+    worlds, envs = (build(autoreset_mode="SameStep"), separate(autoreset_mode="SameStep"))
+    worlds.reset(seed=3)
+    envs.reset(seed=3)
+    rng = np.random.default_rng(length)
+    for _ in range(8):
+        actions, mask = random_actions(rng, 4, length), rng.random(4) < 0.7
+        ours, theirs = worlds.step_chunk(actions, mask), envs.step_chunk(actions, mask)
+        assert isinstance(ours, ChunkResult)
+        for name in ("observations", "rewards", "terminations", "truncations", "infos"):
+            same(getattr(ours, name), getattr(theirs, name))
+
+
+@pytest.mark.parametrize("critic", ["scripted:0", "oracle"])
+def test_the_rule_pays_what_it_pays_for_separate_envs(critic):
+    def judged(env: RolloutVectorEnv) -> ActionChunk:
+        options = {"done_interval": 2, "max_episode_steps": 6}
+        return ActionChunk(VLACRewardWrapper(env, make_critic(critic), **options), 4)
+
+    worlds, envs = judged(build(autoreset_mode="SameStep")), judged(separate(autoreset_mode="SameStep"))
+    worlds.reset(seed=1)
+    envs.reset(seed=1)
+    rng = np.random.default_rng(1)
+    paid = 0.0
+    for _ in range(10):
+        actions = random_actions(rng, 4, 4)
+        ours, theirs = worlds.step(actions), envs.step(actions)
+        for mine, other in zip(ours[:4], theirs[:4], strict=True):
+            same(mine, other)
+        paid += float(ours[1].sum())
+    assert paid > 0
+
+
+def test_a_chunk_is_looked_at_once_and_the_critic_gets_one_camera():
+    made: list[PointWorlds] = []
+    env = VLACRewardWrapper(build(made=made), make_critic("scripted:0"), done_interval=4, max_episode_steps=6)
+    chunked = ActionChunk(env, 4)
+    chunked.reset(seed=0)
+    before = dict(made[0].num_draws)
+    chunked.step(np.zeros((4, 4, 7), np.float32))
+    assert made[0].num_steps == 4
+    assert made[0].num_draws["robot0_eye_in_hand"] == before["robot0_eye_in_hand"] + 1
+
+
+def test_a_world_that_breaks_is_lost_alone_and_starts_anew():
+    env = build(autoreset_mode="Disabled")
+    env.reset(seed=0)
+    actions = np.zeros((4, 7), np.float32)
+    actions[2, 1] = 1.0
+    result = env.step(actions)
+    assert result[3].tolist() == [False, False, True, False]
+    assert result[4]["lost"].tolist() == [False, False, True, False]
+    env.reset(options={"reset_mask": np.array([False, False, True, False])})
+    assert not env.step(np.zeros((4, 7), np.float32))[3].any()
+
+
+def test_tasks_have_worlds_of_their_own():
+    made: list[PointWorlds] = []
+    env = build(tasks=["cup", "cup", "pen", "cup"], made=made)
+    _, infos = env.reset(seed=0)
+    assert sorted(worlds.num_worlds for worlds in made) == [1, 3]
+    assert list(infos["task"]) == ["push the cup", "push the cup", "push the pen", "push the cup"]
+    actions = np.zeros((4, 7), np.float32)
+    actions[2, 0] = 1.0
+    before = env.step(np.zeros((4, 7), np.float32))[0]["state"][:, 0]
+    after = env.step(actions)[0]["state"][:, 0]
+    assert (after - before).round(3).tolist() == [0.0, 0.0, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"init_state_id": 9}, "0 to 2"), ({"init_state_id": "a"}, "0 to 2"), ({"task_id": 1}, "task_id")],
+)
+def test_a_bad_start_is_refused(options, text):
+    with pytest.raises(ConfigError, match=text):
+        build().reset(options=options)
+
+
+def test_attributes_that_worlds_lack_are_refused():
+    env = build()
+    assert env.get_attr("max_episode_steps") == (6,) * 4
+    with pytest.raises(ConfigError, match="scene"):
+        env.get_attr("scene")

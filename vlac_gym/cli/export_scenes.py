@@ -1,0 +1,50 @@
+"""`vlac-gym export-scenes`: writes LIBERO tasks down for `make_vec(backend="warp")` on a machine with a GPU."""
+
+__all__ = ["Args", "run"]
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlac_gym.envs.libero.tasks import list_tasks
+from vlac_gym.envs.warp.export import export_scene
+from vlac_gym.errors import ConfigError
+from vlac_gym.files.output_folder import claim_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Which tasks to write, and where."""
+
+    out: Path
+    """Folder that gets a folder per task; tasks that are there already stay."""
+    task_suite: str = "libero_spatial"
+    """Suite of the tasks."""
+    task_ids: tuple[int, ...] | None = None
+    """Tasks of the suite; default: all."""
+    num_starts: int | None = None
+    """Settled initial states 0 to N-1 of each task; default: all."""
+    texture_size: int = 1024
+    """Longest side of a texture in pixels; larger ones are shrunk."""
+
+
+def run(args: Args) -> int:
+    """Runs the command; see `vlac-gym export-scenes --help`."""
+    tasks = list_tasks(args.task_suite)
+    chosen = tuple(range(len(tasks))) if args.task_ids is None else args.task_ids
+    for task_id in chosen:
+        if not 0 <= task_id < len(tasks):
+            raise ConfigError(f"Expected tasks 0 to {len(tasks) - 1} of {args.task_suite}, got {task_id}.")
+    for name, value in (("--num-starts", args.num_starts), ("--texture-size", args.texture_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"Expected {name} >= 1, got {value}.")
+    with claim_folder(args.out, resume=True, ours=("*_[0-9]*",)) as out:
+        for task_id in chosen:
+            folder = out / f"{args.task_suite}_{task_id}"
+            if (folder / "task.json").exists():
+                print(f"{folder} was there before")
+                continue
+            export_scene(
+                args.task_suite, task_id, folder, num_starts=args.num_starts, texture_size=args.texture_size
+            )
+            print(f"{folder}: {tasks[task_id].language}", flush=True)
+    return 0

@@ -1,0 +1,101 @@
+"""A LIBERO task in files, for machines without LIBERO: `SceneFiles`, `read_scene_files`, `list_scene_folders`."""
+
+__all__ = ["START_ARRAYS", "SceneFiles", "list_scene_folders", "read_scene_files"]
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
+
+FORMAT = 1
+"""Of the files; another one is refused."""
+
+START_ARRAYS = ("qpos", "qvel", "qacc_warmstart", "goal_position", "goal_rotation", "grip")
+"""What an env step follows from: the state, where the contact solver begins, and the controller's goal and grip."""
+
+_MESH_PLACES = ("geom_aabb", "geom_pos", "geom_quat", "geom_rbound", "geom_size")
+
+
+@dataclass(frozen=True)
+class SceneFiles:
+    """A folder that `vlac_gym.envs.warp.export` wrote, read.
+
+    Attributes:
+        task: `task.json`: names, ids in the model, the controller's constants, the goal.
+        model: The scene, compiled by the installed MuJoCo, with the exported numbers written into it.
+        changed: Arrays that the installed MuJoCo had compiled to other numbers, with the largest difference.
+        starts: Settled starts, float64 (num_init_states, …), by the names of `START_ARRAYS`.
+    """
+
+    task: dict[str, Any]
+    model: Any
+    changed: dict[str, float]
+    starts: dict[str, NDArray[np.float64]]
+
+
+def list_scene_folders(root: Path) -> dict[tuple[str, int], Path]:
+    """(suite, task id) -> folder, of all tasks below a folder.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    tasks = {path.parent: json.loads(path.read_text()) for path in sorted(root.glob("*/task.json"))}
+    if not tasks:
+        raise ConfigError(
+            f"Expected exported tasks in {root}, found none. Where vlac-gym[libero] is installed, run: "
+            f"vlac-gym export-scenes --out {root}"
+        )
+    return {(task["suite"], int(task["task_id"])): folder for folder, task in tasks.items()}
+
+
+def read_scene_files(folder: Path) -> SceneFiles:
+    """Reads a task's folder and compiles its scene.
+
+    Raises:
+        ConfigError: The folder is of another format, or the installed MuJoCo compiles the scene to other sizes.
+        DependencyNotInstalled: MuJoCo is missing.
+    """
+    with needs("Simulating on a GPU", "warp"):
+        import mujoco
+    task = json.loads((folder / "task.json").read_text())
+    if task.get("format") != FORMAT:
+        raise ConfigError(
+            f"Expected files of format {FORMAT} in {folder}, got {task.get('format')}. Export the task anew."
+        )
+    model = mujoco.MjModel.from_xml_path(str(folder / "scene.xml"))
+    sizes = {name: int(getattr(model, name)) for name in task["sizes"]}
+    if sizes != task["sizes"]:
+        raise ConfigError(
+            f"Expected {folder} to compile to {task['sizes']}, got {sizes} by MuJoCo {mujoco.__version__}. "
+            'Run: pip install "vlac-gym[warp]"'
+        )
+    with np.load(folder / "model.npz") as arrays:
+        changed = _write_numbers(mujoco, model, dict(arrays))
+    with np.load(folder / "starts.npz") as arrays:
+        starts = {name: arrays[name] for name in START_ARRAYS}
+    return SceneFiles(task, model, changed, starts)
+
+
+def _write_numbers(mujoco: Any, model: Any, arrays: dict[str, NDArray[Any]]) -> dict[str, float]:
+    """Writes exported floating-point numbers into a model; returns which arrays differed by more than rounding.
+
+    Where a mesh's geom lies and how large it is goes with the mesh's vertices: versions turn both to axes of their own.
+    """
+    meshes = model.geom_type == int(mujoco.mjtGeom.mjGEOM_MESH)
+    changed = {}
+    for name, value in arrays.items():
+        here = getattr(model, name, None)
+        if not isinstance(here, np.ndarray) or here.dtype.kind != "f" or here.shape != value.shape:
+            continue
+        rows = ~meshes if name in _MESH_PLACES else slice(None)
+        apart = float(np.abs(here[rows] - value[rows]).max(initial=0.0))
+        if apart > 1e-7:
+            changed[name] = apart
+        here[rows] = value[rows]
+    return changed

@@ -1,0 +1,317 @@
+"""N copies of one LIBERO task on a GPU, driven by LIBERO's controller: `WarpWorlds`, `Room`."""
+
+__all__ = ["PHYSICS_STEPS", "Room", "WarpWorlds"]
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlac_gym.envs.rotations import axis_angle_of
+from vlac_gym.envs.warp.scene_files import START_ARRAYS, SceneFiles
+from vlac_gym.errors import unknown_name
+from vlac_gym.extras import needs
+
+with needs("Simulating on a GPU", "warp"):
+    import mujoco
+    import mujoco_warp as mjw
+    import warp as wp
+
+from vlac_gym.envs.warp import kernels
+from vlac_gym.envs.warp.pictures import WarpCameras
+
+PHYSICS_STEPS = 25
+"""Of 2 ms each, per env step of 50 ms."""
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _on_device(
+    method: Callable[Concatenate["WarpWorlds", _P], _R],
+) -> Callable[Concatenate["WarpWorlds", _P], _R]:
+    """Makes the worlds' device warp's current one during a call: mujoco-warp launches its kernels there."""
+
+    @wraps(method)
+    def call(self: "WarpWorlds", *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with wp.ScopedDevice(self.device):
+            return method(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many contacts, constraints and convex pairs a world may have on average; more are dropped."""
+
+    contacts: int = 256
+    constraints: int = 768
+    convex: int = 256
+
+
+class WarpWorlds:
+    """N worlds of one task on one device; all move together, and each may be held or restarted.
+
+    Contacts between boxes are tested by mujoco-warp's primitive test, and the distance of a box's face is halved: up to
+    MuJoCo 3.3 it was reported so, and LIBERO's recorded scenes rest on it (docs/gpu_simulation.md). Sums of contacts
+    run in no fixed order, so that the same actions do not give the same bits twice.
+
+    Args:
+        scene: The task.
+        num_worlds: N.
+        cameras: Names in the model of the cameras that `pictures` will be asked for.
+        image_size: Side of the pictures in pixels.
+        room: See `Room`.
+        half_distances: Halve the distances of boxes' faces.
+        primitive_boxes: Use the primitive test.
+        device: Warp's name of it: ``"cuda:0"``, or ``"cpu"``, which takes 0.1 s for an env step of one world.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+
+    def __init__(
+        self,
+        scene: SceneFiles,
+        num_worlds: int,
+        *,
+        cameras: Sequence[str] = (),
+        image_size: int = 256,
+        room: Room = Room(),
+        half_distances: bool = True,
+        primitive_boxes: bool = True,
+        device: str = "cuda:0",
+    ) -> None:
+        self.scene, self.num_worlds, self.device = scene, num_worlds, _known_device(device)
+        with wp.ScopedDevice(device):
+            self._make(cameras, image_size, room, half_distances, primitive_boxes)
+
+    def _make(
+        self, cameras: Sequence[str], image_size: int, room: Room, half_distances: bool, primitive_boxes: bool
+    ) -> None:
+        scene, num_worlds = self.scene, self.num_worlds
+        mj_model = scene.model
+        if primitive_boxes:
+            mj_model = copy.copy(mj_model)
+            mj_model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD
+        self.model = mjw.put_model(mj_model)
+        self.data = mjw.make_data(
+            mj_model, nworld=num_worlds, nconmax=room.contacts, njmax=room.constraints, nccdmax=room.convex
+        )
+        if half_distances:
+            self.model.callback.contactfilter = _halve_distances
+        self.actions = wp.zeros((num_worlds, 7), dtype=float)
+        self._active = wp.full(num_worlds, 1, dtype=int)
+        self._failed = wp.zeros(num_worlds, dtype=int)
+        self._finger_change = wp.zeros(num_worlds, dtype=wp.vec2)
+        self._arm = _arm_of(mj_model, scene.task)
+        self._address = wp.array(_inertia_addresses(mj_model, scene.task["arm_dofs"]), dtype=int)
+        self._starts = _moment(scene.starts)
+        blank = {name: np.zeros((num_worlds, *scene.starts[name].shape[1:])) for name in START_ARRAYS}
+        self._kept = _moment(blank)
+        self._now = _moment(blank)
+        self._now.qpos, self._now.qvel = self.data.qpos, self.data.qvel
+        self._now.qacc_warmstart = self.data.qacc_warmstart
+        self._goal = _Goal(mj_model, scene.task, num_worlds)
+        self._cameras = WarpCameras(scene.model, num_worlds, cameras, image_size) if cameras else None
+        self._graph: Any = None
+        self._is_settled = False
+
+    @_on_device
+    def start(self, rows: NDArray[np.int32]) -> None:
+        """Puts worlds into settled starts.
+
+        Args:
+            rows: int32 (N,), each world's initial state; -1 leaves a world as it is.
+        """
+        sources = wp.array(rows.astype(np.int32), dtype=int)
+        given = [sources, self._starts, self._now, self._kept, self._failed]
+        wp.launch(kernels.start_worlds, self.num_worlds, given)
+        mjw.step1(self.model, self.data)
+        self._is_settled = True
+
+    @_on_device
+    def start_from(self, states: Mapping[str, NDArray[Any]]) -> None:
+        """Puts every world into a state of its own: arrays of N rows, of the names in `START_ARRAYS`."""
+        given = [_moment(states), self._now, self._kept, self._failed]
+        rows = wp.array(np.arange(self.num_worlds, dtype=np.int32), dtype=int)
+        wp.launch(kernels.start_worlds, self.num_worlds, [rows, *given])
+        mjw.step1(self.model, self.data)
+        self._is_settled = True
+
+    @_on_device
+    def step(self, actions: NDArray[Any] | None = None, active: NDArray[np.bool_] | None = None) -> None:
+        """One env step; from the second on a captured graph, where the device has them.
+
+        A world whose numbers stop being finite is put back to where it was before, and counts as failed until it is
+        started anew.
+
+        Args:
+            actions: (N, 7), in [-1, 1], or None for what is in `actions`.
+            active: bool (N,), the worlds that move, all others are held; None for all.
+        """
+        if actions is not None:
+            self.actions.assign(actions.astype(np.float32))
+        chosen = np.ones(self.num_worlds, np.int32) if active is None else active.astype(np.int32)
+        self._active.assign(chosen)
+        if not wp.get_device().is_cuda:
+            self._step()
+        elif self._graph is None:
+            self._step()  # loads the kernels
+            with wp.ScopedCapture() as capture:
+                self._step()
+            self._graph = capture.graph
+        else:
+            wp.capture_launch(self._graph)
+        self._is_settled = bool(chosen.all())
+
+    def _step(self) -> None:
+        d, n, now = self.data, self.num_worlds, self._now
+        goals = (now.goal_position, now.goal_rotation, self._finger_change)
+        fixed = [self._arm, self._address, d.qpos, d.qvel, d.M, d.qfrc_bias, d.cdof, d.subtree_com]
+        fixed += [d.site_xpos, d.site_xmat]
+        wp.launch(kernels.set_goal, n, [self._arm, self.actions, d.site_xpos, d.site_xmat, *goals])
+        for _ in range(PHYSICS_STEPS):
+            wp.launch(kernels.control, n, [*fixed, *goals, now.grip, d.ctrl])
+            self.advance()
+        self._goal.judge(d)
+        wp.launch(kernels.keep_or_restore, n, [self._active, now, self._kept, self._failed])
+
+    @_on_device
+    def advance(self) -> None:
+        """One physics step with the controls in `data.ctrl`; afterwards `data` describes the reached state."""
+        mjw.step2(self.model, self.data)
+        mjw.step1(self.model, self.data)
+
+    @_on_device
+    def success(self) -> NDArray[np.bool_]:
+        """bool (N,): whether the goal held after the last step, of the worlds that moved."""
+        verdicts: NDArray[np.bool_] = self._goal.success.numpy().astype(bool)
+        return verdicts
+
+    @_on_device
+    def failed(self) -> NDArray[np.bool_]:
+        """bool (N,): whose numbers stopped being finite since their start."""
+        failed: NDArray[np.bool_] = self._failed.numpy().astype(bool)
+        return failed
+
+    @_on_device
+    def proprioception(self) -> NDArray[np.float32]:
+        """float32 (N, 8): end-effector position m (3), axis-angle rad (3), gripper joints m (2), as `LiberoEnv`'s."""
+        self._settle()
+        task, d = self.scene.task, self.data
+        places = d.site_xpos.numpy()[:, task["site"]]
+        turns = np.array([axis_angle_of(q) for q in d.xquat.numpy()[:, task["eef_body"]].astype(np.float64)])
+        fingers = d.qpos.numpy()[:, task["finger_qpos"]]
+        return np.concatenate([places, turns, fingers], axis=1).astype(np.float32)
+
+    @_on_device
+    def pictures(self, cameras: Sequence[str]) -> list[NDArray[np.uint8]]:
+        """uint8 (N, image_size, image_size, 3) of each camera, RGB, upright; valid until the next call."""
+        assert self._cameras is not None
+        self._settle()
+        return self._cameras.draw(self.model, self.data, cameras)
+
+    @_on_device
+    def physics_state(self) -> dict[str, NDArray[np.float32]]:
+        """`qpos` and `qvel` of all worlds, float32 (N, …)."""
+        return {"qpos": self.data.qpos.numpy(), "qvel": self.data.qvel.numpy()}
+
+    @_on_device
+    def problems(self) -> dict[str, int]:
+        """Failed worlds, worlds in which contacts or constraints found no room, and how much of it was needed."""
+        return {
+            "failed": int(self.failed().sum()),
+            "overflow": int((self.data.overflow.numpy() != 0).sum()),
+            "contacts": int(self.data.nacon.numpy()[0]),
+            "most constraints": int(self.data.nefc.numpy().max()),
+        }
+
+    def _settle(self) -> None:
+        """Computes what follows from the positions, of worlds that were held too."""
+        if not self._is_settled:
+            mjw.step1(self.model, self.data)
+            self._is_settled = True
+
+
+class _Goal:
+    """The task's goal, judged on the device.
+
+    Attributes:
+        success: int (N,), 1 where it held.
+    """
+
+    def __init__(self, model: Any, task: Mapping[str, Any], num_worlds: int) -> None:
+        self.success = wp.zeros(num_worlds, dtype=int)
+        self._task, self._num_worlds = task, num_worlds
+        side = np.zeros(model.ngeom, np.int32)
+        for number, geoms in enumerate(task["goal_geoms"]):
+            side[geoms] = number + 1
+        self._side = wp.array(side, dtype=int)
+        self._touching = wp.zeros(num_worlds, dtype=int)
+
+    def judge(self, d: Any) -> None:
+        """LIBERO's verdict on the present states."""
+        task, n = self._task, self._num_worlds
+        if task["goal"] == "in":
+            size = wp.vec3(*task["goal_size"])
+            given = [task["goal_bodies"][0], task["goal_site"], size, d.xpos, d.site_xpos, d.site_xmat]
+            wp.launch(kernels.judge_in, n, [*given, self.success])
+            return
+        found = [d.nacon, self._side, d.contact.geom, d.contact.worldid, self._touching]
+        wp.launch(kernels.find_touching, d.naconmax, found)
+        wp.launch(kernels.judge_on, n, [*task["goal_bodies"], d.xpos, self._touching, self.success])
+
+
+def _known_device(name: str) -> str:
+    known = [str(device) for device in wp.get_devices()]
+    if name not in known:
+        raise unknown_name("device of warp", name, known)
+    return name
+
+
+def _halve_distances(model: Any, data: Any) -> None:
+    contact = data.contact
+    geoms = (model.geom_type, int(mjw.GeomType.BOX), data.geom_xmat)
+    found = (contact.geom, contact.worldid, contact.frame, contact.dist)
+    wp.launch(kernels.halve_face_distances, data.naconmax, [data.nacon, *geoms, *found])
+
+
+def _moment(states: Mapping[str, NDArray[Any]]) -> Any:
+    moment = kernels.Moment()
+    types = {"goal_position": wp.vec3, "goal_rotation": wp.mat33, "grip": wp.vec2}
+    for name in START_ARRAYS:
+        rows = np.ascontiguousarray(states[name], dtype=np.float32)
+        setattr(moment, name, wp.array(rows, dtype=types.get(name, float)))
+    return moment
+
+
+def _arm_of(model: Any, task: Mapping[str, Any]) -> Any:
+    arm = kernels.Arm()
+    arm.site = task["site"]
+    arm.root = int(model.body_rootid[model.site_bodyid[task["site"]]])
+    arm.first_qpos, arm.first_dof = task["arm_qpos"][0], task["arm_dofs"][0]
+    arm.first_actuator, arm.first_finger = task["arm_actuators"][0], task["gripper_actuators"][0]
+    for name in ("kp", "kd", "action_scale"):
+        setattr(arm, name, kernels.vec6(*task[name]))
+    arm.initial_joint = kernels.vec7(*task["initial_joint"])
+    arm.torque_low, arm.torque_high = (kernels.vec7(*limit) for limit in task["torque_limits"])
+    arm.finger_bias, arm.finger_weight = wp.vec2(*task["gripper_bias"]), wp.vec2(*task["gripper_weight"])
+    arm.finger_speed = wp.vec2(*task["gripper_speed"])
+    return arm
+
+
+def _inertia_addresses(model: Any, dofs: Sequence[int]) -> NDArray[np.int32]:
+    """Where the arm's inertia is in the sparse matrix: int32 (7, 7), its lower half."""
+    addresses = np.zeros((len(dofs), len(dofs)), np.int32)
+    for i, row in enumerate(dofs):
+        begin, count = model.M_rowadr[row], model.M_rownnz[row]
+        columns = list(model.M_colind[begin : begin + count])
+        for j, column in enumerate(dofs[: i + 1]):
+            addresses[i, j] = begin + columns.index(column)
+    return addresses

@@ -1,0 +1,180 @@
+"""A vector env's envs as worlds on a GPU: `WarpExecutor`, `WarpSeat`, `warp_envs`."""
+
+__all__ = ["WarpExecutor", "WarpSeat", "warp_envs"]
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space
+from vlac_gym.envs.libero.tasks import CAMERAS
+from vlac_gym.envs.warp.scene_files import list_scene_folders, read_scene_files
+from vlac_gym.errors import ConfigError
+from vlac_gym.vector.commands import Command, Reply
+from vlac_gym.vector.executor import EnvFactory
+from vlac_gym.vector.observations import allocate, view
+from vlac_gym.vector.slot import EnvSpaces
+from vlac_gym.vector.world_envs import TaskEnvs, Worlds
+
+
+class WarpSeat(gym.Env[Any, Any]):
+    """Stands for one of the envs where only spaces and metadata are asked for; it cannot be played alone.
+
+    Args:
+        cameras: Which pictures the observation holds: ``"agentview"``, ``"wrist"`` or both.
+        image_size: Side of the pictures in pixels.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "render_fps": 20, "renderer": "mujoco-warp"}  # noqa: RUF012
+
+    def __init__(self, cameras: Sequence[str], image_size: int) -> None:
+        self.observation_space: spaces.Dict[Any] = observation_space(cameras, image_size)
+        self.action_space = action_space()
+
+
+class WarpExecutor:
+    """Carries commands out on worlds, in this process; all envs of a task move at once.
+
+    Args:
+        tasks: Of each env, in its order: the key of its task in `make_worlds`.
+        make_worlds: Task -> (`SceneFiles.task`, makes as many worlds as it is told).
+        spaces: One env's spaces.
+        cameras: Of the observation.
+        step_limit: Env steps at which an episode is truncated; None for the task's own.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Any],
+        make_worlds: Mapping[Any, Callable[[int], tuple[Mapping[str, Any], Worlds]]],
+        spaces: EnvSpaces,
+        *,
+        cameras: Sequence[str],
+        step_limit: int | None = None,
+    ) -> None:
+        memory = allocate(spaces.observation, len(tasks), None)
+        self.batch = view(spaces.observation, len(tasks), memory, is_shared=False)
+        self._commands: dict[int, Command] = {}
+        self._homes: dict[int, tuple[TaskEnvs, int]] = {}
+        for key in dict.fromkeys(tasks):
+            envs = np.flatnonzero([each == key for each in tasks])
+            task, worlds = make_worlds[key](len(envs))
+            limit = task["max_episode_steps"] if step_limit is None else step_limit
+            home = TaskEnvs(task, worlds, limit, cameras, partial(self._observe, envs))
+            self._homes |= {int(env): (home, row) for row, env in enumerate(envs)}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Empty: there are no workers."""
+        return ()
+
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """Remembers the commands; they are carried out when they are collected."""
+        self._commands |= commands
+
+    def collect(self) -> dict[int, Reply]:
+        """Carries the commands out."""
+        commands, self._commands = self._commands, {}
+        by_task: dict[TaskEnvs, dict[int, int]] = {}
+        for env in commands:
+            home, row = self._homes[env]
+            by_task.setdefault(home, {})[row] = env
+        replies: dict[int, Reply] = {}
+        for home, envs in by_task.items():
+            done = home.run({row: commands[env] for row, env in envs.items()})
+            replies |= {envs[row]: reply for row, reply in done.items()}
+        return dict(sorted(replies.items()))
+
+    def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:
+        """Carries all commands out, since worlds move together; waits for `wake` if there are none."""
+        if not self._commands:
+            wait([wake], timeout_s)
+            return {}
+        return self.collect()
+
+    def abandon(self) -> None:
+        """Drops the commands."""
+        self._commands = {}
+
+    def close(self) -> None:
+        """Lets go of the worlds; safe to call twice."""
+        self._commands, self._homes = {}, {}
+
+    def _observe(
+        self, envs: NDArray[np.intp], key: str, rows: NDArray[np.intp], values: NDArray[Any]
+    ) -> None:
+        self.batch[key][envs[rows]] = values[rows]
+
+
+def warp_envs(
+    scenes: Path,
+    task_suite: str,
+    task_ids: Sequence[int] | None,
+    num_envs: int,
+    *,
+    group_size: int = 1,
+    cameras: Sequence[str] = ("agentview", "wrist"),
+    image_size: int = 256,
+    max_episode_steps: int | None = None,
+    device: str = "cuda:0",
+) -> tuple[list[EnvFactory], Callable[..., WarpExecutor]]:
+    """What `RolloutVectorEnv` takes for envs on a GPU: factories of its envs, and of its executor (`mode`).
+
+    Args:
+        scenes: Where `vlac-gym export-scenes` wrote the tasks.
+        task_suite: Their suite.
+        task_ids: Tasks, dealt out in turn, one per group; None for all that were exported.
+        num_envs: N.
+        group_size: Neighbours that play the same start.
+        cameras: Which pictures the observation holds.
+        image_size: Side of the pictures in pixels.
+        max_episode_steps: Step limit, or None for the suite's.
+        device: Warp's name of the device; ``"cpu"`` works, for tests.
+
+    Raises:
+        ConfigError: An argument does not fit, or a task was not exported.
+        DependencyNotInstalled: mujoco-warp is missing.
+    """
+    folders = {
+        task_id: folder
+        for (suite, task_id), folder in list_scene_folders(scenes).items()
+        if suite == task_suite
+    }
+    chosen = sorted(folders) if task_ids is None else list(task_ids)
+    if missing := [task_id for task_id in chosen if task_id not in folders]:
+        raise ConfigError(
+            f"Expected tasks of {sorted(folders)} of {task_suite}, exported to {scenes}, got {missing}. Export them: "
+            f"vlac-gym export-scenes --task-suite {task_suite} --task-ids {missing[0]} --out {scenes}"
+        )
+    if not chosen:
+        raise ConfigError(f"Expected tasks of {task_suite} in {scenes}, found none.")
+    cameras = checked_cameras(cameras)
+    tasks = [chosen[i // group_size % len(chosen)] for i in range(num_envs)]
+    makers = {
+        task_id: partial(_make_worlds, folders[task_id], cameras, image_size, device)
+        for task_id in set(tasks)
+    }
+
+    def executor(fns: Sequence[EnvFactory], spaces: EnvSpaces, **_deadlines: Any) -> WarpExecutor:
+        return WarpExecutor(tasks, makers, spaces, cameras=cameras, step_limit=max_episode_steps)
+
+    seats: list[EnvFactory] = [partial(WarpSeat, cameras, image_size)] * num_envs
+    return seats, executor
+
+
+def _make_worlds(
+    folder: Path, cameras: Sequence[str], image_size: int, device: str, num_worlds: int
+) -> tuple[Mapping[str, Any], Worlds]:
+    from vlac_gym.envs.warp.worlds import WarpWorlds
+
+    scene = read_scene_files(folder)
+    names = [CAMERAS[camera] for camera in cameras]
+    worlds = WarpWorlds(scene, num_worlds, cameras=names, image_size=image_size, device=device)
+    return scene.task | {"num_starts": len(scene.starts["qpos"])}, worlds

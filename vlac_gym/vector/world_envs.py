@@ -1,0 +1,236 @@
+"""The envs of one task as worlds that move together: `TaskEnvs`, `Worlds`."""
+
+__all__ = ["TaskEnvs", "Worlds"]
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.utils import seeding
+from numpy.typing import NDArray
+
+from vlac_gym.envs.libero.tasks import CAMERAS
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.vector.commands import (
+    CallCommand,
+    CallReply,
+    Command,
+    Failure,
+    Lost,
+    Reply,
+    ResetCommand,
+    ResetReply,
+    StepCommand,
+    StepReply,
+)
+
+_OPTIONS = ("init_state_id",)
+
+
+class Worlds(Protocol):
+    """What simulates the envs of one task; see `vlac_gym.envs.warp.worlds.WarpWorlds`."""
+
+    num_worlds: int
+
+    def start(self, rows: NDArray[np.int32]) -> None: ...
+
+    def step(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> None: ...
+
+    def success(self) -> NDArray[np.bool_]: ...
+
+    def failed(self) -> NDArray[np.bool_]: ...
+
+    def proprioception(self) -> NDArray[np.float32]: ...
+
+    def pictures(self, cameras: Sequence[str]) -> list[NDArray[np.uint8]]: ...
+
+
+@dataclass
+class _Episode:
+    """An env's episode.
+
+    Attributes:
+        init_state_id: Its start; -1 before the first.
+        elapsed_steps: Env steps since.
+        success: Whether the goal holds.
+        is_running: False before the first reset and after its world failed.
+    """
+
+    init_state_id: int = -1
+    elapsed_steps: int = 0
+    success: bool = False
+    is_running: bool = False
+
+
+@dataclass
+class _Progress:
+    """What a step command has come to."""
+
+    command: StepCommand
+    rewards: list[float] = field(default_factory=list)
+    successes: list[bool | None] = field(default_factory=list)
+    terminated: bool = False
+    truncated: bool = False
+    is_lost: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has no action left, or stops early."""
+        command = self.command
+        stops = (command.stops_at_terminated and self.terminated) or (
+            command.stops_at_truncated and self.truncated
+        )
+        return bool(stops) or self.is_lost or len(self.rewards) >= len(command.actions)
+
+
+class TaskEnvs:
+    """The envs of one task, by their row among its worlds.
+
+    Args:
+        task: `SceneFiles.task`.
+        worlds: One per env.
+        step_limit: Env steps at which an episode is truncated.
+        cameras: Of the observation.
+        observed: The envs' rows of the vector env's observations: called with a key, rows and values.
+    """
+
+    def __init__(
+        self,
+        task: Mapping[str, Any],
+        worlds: Worlds,
+        step_limit: int,
+        cameras: Sequence[str],
+        observed: Callable[[str, NDArray[np.intp], NDArray[Any]], None],
+    ) -> None:
+        self.task, self.step_limit = task, step_limit
+        self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
+        self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
+        self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
+
+    def run(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
+        """Carries out one command per row."""
+        replies: dict[int, Reply] = {}
+        steps = {row: command for row, command in commands.items() if isinstance(command, StepCommand)}
+        resets = {row: command for row, command in commands.items() if isinstance(command, ResetCommand)}
+        if resets:
+            replies |= self._reset(resets)
+        if steps:
+            replies |= self._step(steps)
+        for row, command in commands.items():
+            if isinstance(command, CallCommand):
+                replies[row] = self._call(command)
+        return replies
+
+    def _reset(self, commands: Mapping[int, ResetCommand]) -> dict[int, Reply]:
+        replies: dict[int, Reply] = {}
+        rows = np.full(self._worlds.num_worlds, -1, np.int32)
+        for row, command in commands.items():
+            try:
+                rows[row] = self._chosen_start(row, command)
+            except ConfigError as e:
+                replies[row] = Failure.of(e)
+        chosen = np.flatnonzero(rows >= 0)
+        if chosen.size:
+            self._worlds.start(rows)
+            self._look(chosen, None)
+        for row in chosen.tolist():
+            self._episodes[row] = _Episode(int(rows[row]), is_running=True)
+            replies[row] = ResetReply(self._info(row))
+        return replies
+
+    def _chosen_start(self, row: int, command: ResetCommand) -> int:
+        options = command.options or {}
+        for name in options:
+            if name not in _OPTIONS:
+                raise unknown_name("reset option", str(name), _OPTIONS)
+        if command.seed is not None:
+            self._rngs[row] = seeding.np_random(command.seed)[0]
+        count = self.task["num_starts"]
+        chosen = options.get("init_state_id")
+        if chosen is None:
+            return int(self._rngs[row].integers(count))
+        if not isinstance(chosen, int | np.integer) or not 0 <= chosen < count:
+            raise ConfigError(
+                f"Expected an initial state of 0 to {count - 1} of {self.task['suite']} {self.task['task_id']}, got "
+                f"{chosen!r}. Export more starts of the task or choose another."
+            )
+        return int(chosen)
+
+    def _step(self, commands: Mapping[int, StepCommand]) -> dict[int, Reply]:
+        under_way = {
+            row: _Progress(command) for row, command in commands.items() if self._episodes[row].is_running
+        }
+        moving = dict(under_way)
+        while moving := {row: progress for row, progress in moving.items() if not progress.is_over}:
+            self._step_once(moving)
+        self._look_after(under_way)
+        lost = Lost("its world's numbers stopped being finite, or it had no episode")
+        return {
+            row: self._reply(row, under_way[row]) if row in under_way and not under_way[row].is_lost else lost
+            for row in commands
+        }
+
+    def _step_once(self, moving: Mapping[int, _Progress]) -> None:
+        """One env step of the worlds whose commands are not over."""
+        count = self._worlds.num_worlds
+        actions, active = np.zeros((count, 7), np.float32), np.zeros(count, np.bool_)
+        for row, progress in moving.items():
+            actions[row] = progress.command.actions[len(progress.rewards)]
+            active[row] = True
+        self._worlds.step(actions, active)
+        success, failed = self._worlds.success(), self._worlds.failed()
+        for row, progress in moving.items():
+            episode = self._episodes[row]
+            if failed[row]:
+                progress.is_lost, episode.is_running = True, False
+                continue
+            episode.elapsed_steps += 1
+            episode.success = bool(success[row])
+            progress.rewards.append(float(episode.success))
+            progress.successes.append(episode.success)
+            progress.terminated = episode.success
+            progress.truncated = episode.elapsed_steps >= self.step_limit
+
+    def _look_after(self, under_way: Mapping[int, _Progress]) -> None:
+        """Has the envs looked at: all of an observation, or one picture where no more is wanted."""
+        kept = {row: progress for row, progress in under_way.items() if not progress.is_lost}
+        by_key: dict[str | None, list[int]] = {}
+        for row, progress in kept.items():
+            is_cut = len(progress.rewards) < len(progress.command.actions)
+            by_key.setdefault(None if is_cut else progress.command.key, []).append(row)
+        if None in by_key:  # then everything is drawn anyway
+            self._look(np.array(sorted(kept), np.intp), None)
+            return
+        for key, rows in by_key.items():
+            self._look(np.array(sorted(rows), np.intp), key)
+
+    def _look(self, rows: NDArray[np.intp], key: str | None) -> None:
+        keys = [f"{camera}_image" for camera in self._cameras] if key is None else [key]
+        names = [CAMERAS[each.removesuffix("_image")] for each in keys]
+        for each, pictures in zip(keys, self._worlds.pictures(names), strict=True):
+            self._observed(each, rows, pictures)
+        if key is None:
+            self._observed("state", rows, self._worlds.proprioception())
+
+    def _reply(self, row: int, progress: _Progress) -> StepReply:
+        rewards = np.array(progress.rewards, np.float64)
+        info = self._info(row) if progress.rewards else {}
+        return StepReply(rewards, tuple(progress.successes), progress.terminated, progress.truncated, info)
+
+    def _info(self, row: int) -> dict[str, Any]:
+        episode = self._episodes[row]
+        return {
+            "task": self.task["task"],
+            "task_suite": self.task["suite"],
+            "task_id": self.task["task_id"],
+            "init_state_id": episode.init_state_id,
+            "success": episode.success,
+            "elapsed_steps": episode.elapsed_steps,
+        }
+
+    def _call(self, command: CallCommand) -> Reply:
+        known: dict[str, Any] = {"max_episode_steps": self.step_limit}
+        if command.name in known:
+            return CallReply(known[command.name])
+        return Failure.of(unknown_name("attribute of an env on the GPU", command.name, tuple(known)))

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from vlac_gym.rollout.starts import draw_states, success_rates
 from vlac_gym.specs.ids import parse_ids
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.vector.finished import reward_wrapper_of
+from vlac_gym.vector.warp_executor import warp_envs
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 
 with needs("This example", "vlac"):
@@ -44,6 +45,7 @@ with needs("This example", "cli"):
 
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy
 
+SHOWN = ("env/success_rate", "rollout/reward_mean", "critic/wrong_stops_per_100", "eval/success_rate")
 states_of = partial(parse_ids, count=None, what="initial states")
 
 
@@ -67,6 +69,9 @@ class Args:
     envs_per_worker: int = 4  # envs of a worker process, best all of one task: it divides num_envs / tasks
     episodes_per_env: int = 1  # episodes that each env plays in an iteration
     in_process: bool = False  # step the envs in this process, for tiny runs
+    scenes: Path | None = (
+        None  # simulate on the GPU what `vlac-gym export-scenes` wrote there (vlac-gym[warp])
+    )
     repeat_solves: bool = False  # LIBERO's physics to the bit instead of to the solver's tolerance; slower
     min_ready: int | None = None  # envs to wait for (default: all); rounding depends on timing if fewer
 
@@ -141,17 +146,18 @@ class Args:
 
 
 def make_envs(args: Args, chunk_size: int) -> ActionChunk:
-    """The stack: envs in worker processes, the critic as their referee, chunks of actions around both."""
-
-    def make(suite: str, task_id: int) -> Callable[[], Any]:
-        options = {"image_size": args.image_size, "max_episode_steps": args.step_limit}
-        if suite == "reach":
-            return partial(ReachEnv, task_id, **options)
-        return partial(LiberoEnv, suite, task_id, repeat_solves=args.repeat_solves, **options)
-
-    fns = [make(*args.task_list[i // args.envs_per_task]) for i in range(args.num_envs)]
-    where = {"mode": "sync"} if args.in_process else {"envs_per_worker": args.envs_per_worker}
-    env = RolloutVectorEnv(fns, autoreset_mode="Disabled", **where)
+    """The stack: envs in worker processes or on the GPU, the critic as their referee, chunks of actions around both."""
+    options: dict[str, Any] = {"image_size": args.image_size, "max_episode_steps": args.step_limit}
+    tasks = [args.task_list[i // args.envs_per_task] for i in range(args.num_envs)]
+    libero = partial(LiberoEnv, repeat_solves=args.repeat_solves, **options)
+    reach = partial(ReachEnv, **options)
+    fns: list[Any] = [
+        partial(reach, n) if suite == "reach" else partial(libero, suite, n) for suite, n in tasks
+    ]
+    mode: Any = "sync" if args.in_process else "async"
+    if args.scenes is not None:
+        fns, mode = warp_envs(args.scenes, tasks, **options)
+    env = RolloutVectorEnv(fns, mode=mode, envs_per_worker=args.envs_per_worker, autoreset_mode="Disabled")
     names = ("calibration", "value_stride", "done_threshold", "done_patience", "min_steps", "done_interval")
     rule = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.calibration is None:
@@ -476,7 +482,10 @@ def train(args: Args) -> None:
                 slowest = max(slowest, time.monotonic() - before)
                 writer.write(run.env_steps, metrics | {"time/iteration": time.monotonic() - before})
                 run.save()
-                print(line_of(run, metrics), flush=True)
+                values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if metrics.get(name) is not None]
+                print(
+                    f"iteration {run.iteration}", f"{run.env_steps} env steps", *values, sep=" | ", flush=True
+                )
                 if (alarm := run.audit.alarm_text()) is not None:
                     print(f"ALARM: {alarm}", flush=True)
                     if args.stop_on_alarm:
@@ -487,12 +496,6 @@ def train(args: Args) -> None:
         print(f"See {write_training_report(args.out)}")
     except DependencyNotInstalled as e:
         print(f"No picture of the run: {e}")
-
-
-def line_of(run: Run, metrics: dict[str, float | None]) -> str:
-    names = ("env/success_rate", "rollout/reward_mean", "critic/wrong_stops_per_100", "eval/success_rate")
-    shown = [f"{name} {metrics[name]:.3f}" for name in names if metrics.get(name) is not None]
-    return " | ".join([f"iteration {run.iteration}", f"{run.env_steps} env steps", *shown])
 
 
 if __name__ == "__main__":

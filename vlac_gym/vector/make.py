@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.envs.libero.tasks import get_task, list_tasks
+from vlac_gym.envs.warp.scene_files import list_scene_folders
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.vector.config import VectorConfig, VectorOptions, split_options
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
@@ -58,29 +59,26 @@ def make_vec(
         raise ConfigError(
             f"Expected task_ids, which a vector env's envs share out, got task_id={env_options['task_id']!r}."
         )
-    if scenes is not None:
-        ids = [task_ids] if isinstance(task_ids, int) else task_ids
-        return _on_gpu(Path(scenes), task_suite, ids, num_envs, own, env_options)
-    if task_ids is None:
-        chosen: tuple[int, ...] = tuple(range(len(list_tasks(task_suite))))
-    else:
+    chosen: tuple[int, ...]
+    if task_ids is not None:
         chosen = (task_ids,) if isinstance(task_ids, int) else tuple(task_ids)
+    elif scenes is not None:
+        chosen = tuple(
+            sorted(number for suite, number in list_scene_folders(Path(scenes)) if suite == task_suite)
+        )
+    else:
+        chosen = tuple(range(len(list_tasks(task_suite))))
     if not chosen or num_envs < 1:
         raise ConfigError(f"Expected at least one task and one env, got {len(chosen)} and {num_envs}.")
-    group_size = _group_size(own, num_envs)
-    tasks = [get_task(task_suite, task_id).task_id for task_id in chosen]
-    env_fns = [
-        partial(LiberoEnv, task_suite, tasks[i // group_size % len(tasks)], **env_options)
-        for i in range(num_envs)
-    ]
-    return RolloutVectorEnv(env_fns, **own)
-
-
-def _group_size(own: VectorOptions, num_envs: int) -> int:
     group_size = VectorConfig(**own).group_size
-    if num_envs < 1 or group_size < 1 or num_envs % group_size:
+    if group_size < 1 or num_envs % group_size:
         raise ConfigError(f"Expected group_size to divide num_envs {num_envs}, got {group_size}.")
-    return group_size
+    dealt = [chosen[i // group_size % len(chosen)] for i in range(num_envs)]
+    if scenes is not None:
+        return _on_gpu(Path(scenes), [(task_suite, task_id) for task_id in dealt], own, env_options)
+    tasks = {task_id: get_task(task_suite, task_id).task_id for task_id in chosen}
+    env_fns = [partial(LiberoEnv, task_suite, tasks[task_id], **env_options) for task_id in dealt]
+    return RolloutVectorEnv(env_fns, **own)
 
 
 _OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps")
@@ -88,18 +86,12 @@ _OF_WORKERS = ("mode", "envs_per_worker", "context", "max_restarts", "render_dev
 
 
 def _on_gpu(
-    scenes: Path,
-    task_suite: str,
-    task_ids: Sequence[int] | None,
-    num_envs: int,
-    own: VectorOptions,
-    env_options: dict[str, Any],
+    scenes: Path, tasks: Sequence[tuple[str, int]], own: VectorOptions, env_options: dict[str, Any]
 ) -> RolloutVectorEnv:
     if refused := sorted(set(own) & set(_OF_WORKERS)):
         raise ConfigError(f"Expected no options of workers with backend='warp', got {', '.join(refused)}.")
     for name in env_options:
         if name not in _OF_WORLDS:
             raise unknown_name("option with backend='warp'", name, _OF_WORLDS)
-    group_size = _group_size(own, num_envs)
-    fns, own["mode"] = warp_envs(scenes, task_suite, task_ids, num_envs, group_size=group_size, **env_options)
+    fns, own["mode"] = warp_envs(scenes, tasks, **env_options)
     return RolloutVectorEnv(fns, **own)

@@ -18,7 +18,7 @@ from vlac_gym.envs.libero.tasks import CAMERAS
 from vlac_gym.envs.warp.scene_files import list_scene_folders, read_scene_files
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector.commands import Command, Reply
-from vlac_gym.vector.executor import EnvFactory
+from vlac_gym.vector.executor import EnvFactory, ExecutorFactory
 from vlac_gym.vector.observations import allocate, view
 from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.world_envs import TaskEnvs, Worlds
@@ -108,65 +108,53 @@ class WarpExecutor:
         self._commands, self._homes = {}, {}
 
     def _observe(
-        self, envs: NDArray[np.intp], key: str, rows: NDArray[np.intp], values: NDArray[Any]
+        self, envs: NDArray[np.intp], key: str, rows: NDArray[np.intp], values: Sequence[NDArray[Any]]
     ) -> None:
-        self.batch[key][envs[rows]] = values[rows]
+        for row, value in zip(rows, values, strict=True):
+            self.batch[key][envs[row]] = value
 
 
 def warp_envs(
     scenes: Path,
-    task_suite: str,
-    task_ids: Sequence[int] | None,
-    num_envs: int,
+    tasks: Sequence[tuple[str, int]],
     *,
-    group_size: int = 1,
     cameras: Sequence[str] = ("agentview", "wrist"),
     image_size: int = 256,
     max_episode_steps: int | None = None,
     device: str = "cuda:0",
-) -> tuple[list[EnvFactory], Callable[..., WarpExecutor]]:
-    """What `RolloutVectorEnv` takes for envs on a GPU: factories of its envs, and of its executor (`mode`).
+) -> tuple[list[EnvFactory], ExecutorFactory]:
+    """What `RolloutVectorEnv` takes for envs on a GPU: factories of its envs, and what runs them (`mode`).
 
     Args:
         scenes: Where `vlac-gym export-scenes` wrote the tasks.
-        task_suite: Their suite.
-        task_ids: Tasks, dealt out in turn, one per group; None for all that were exported.
-        num_envs: N.
-        group_size: Neighbours that play the same start.
+        tasks: Each env's (suite, task id). Envs of one task move together, wherever they stand in the list.
         cameras: Which pictures the observation holds.
         image_size: Side of the pictures in pixels.
-        max_episode_steps: Step limit, or None for the suite's.
+        max_episode_steps: Step limit, or None for the suites'.
         device: Warp's name of the device; ``"cpu"`` works, for tests.
 
     Raises:
         ConfigError: An argument does not fit, or a task was not exported.
         DependencyNotInstalled: mujoco-warp is missing.
     """
-    folders = {
-        task_id: folder
-        for (suite, task_id), folder in list_scene_folders(scenes).items()
-        if suite == task_suite
-    }
-    chosen = sorted(folders) if task_ids is None else list(task_ids)
-    if missing := [task_id for task_id in chosen if task_id not in folders]:
-        raise ConfigError(
-            f"Expected tasks of {sorted(folders)} of {task_suite}, exported to {scenes}, got {missing}. Export them: "
-            f"vlac-gym export-scenes --task-suite {task_suite} --task-ids {missing[0]} --out {scenes}"
-        )
-    if not chosen:
-        raise ConfigError(f"Expected tasks of {task_suite} in {scenes}, found none.")
+    folders = list_scene_folders(scenes)
+    for suite, task_id in tasks:
+        if (suite, task_id) not in folders:
+            known = ", ".join(f"{suite} {task_id}" for suite, task_id in sorted(folders))
+            raise ConfigError(
+                f"Expected tasks that were exported to {scenes} ({known}), got {suite} {task_id}. Run where LIBERO is "
+                f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes}"
+            )
     cameras = checked_cameras(cameras)
-    tasks = [chosen[i // group_size % len(chosen)] for i in range(num_envs)]
     makers = {
-        task_id: partial(_make_worlds, folders[task_id], cameras, image_size, device)
-        for task_id in set(tasks)
+        task: partial(_make_worlds, folders[task], cameras, image_size, device)
+        for task in dict.fromkeys(tasks)
     }
 
-    def executor(fns: Sequence[EnvFactory], spaces: EnvSpaces, **_deadlines: Any) -> WarpExecutor:
+    def executor(fns: Sequence[EnvFactory], spaces: EnvSpaces, /, **_deadlines: Any) -> WarpExecutor:
         return WarpExecutor(tasks, makers, spaces, cameras=cameras, step_limit=max_episode_steps)
 
-    seats: list[EnvFactory] = [partial(WarpSeat, cameras, image_size)] * num_envs
-    return seats, executor
+    return [partial(WarpSeat, cameras, image_size)] * len(tasks), executor
 
 
 def _make_worlds(

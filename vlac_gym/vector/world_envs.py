@@ -92,7 +92,7 @@ class TaskEnvs:
         worlds: One per env.
         step_limit: Env steps at which an episode is truncated.
         cameras: Of the observation.
-        observed: The envs' rows of the vector env's observations: called with a key, rows and values.
+        observed: Takes what was seen: called with a key of the observation, rows, and a value for each.
     """
 
     def __init__(
@@ -101,11 +101,12 @@ class TaskEnvs:
         worlds: Worlds,
         step_limit: int,
         cameras: Sequence[str],
-        observed: Callable[[str, NDArray[np.intp], NDArray[Any]], None],
+        observed: Callable[[str, NDArray[np.intp], Sequence[NDArray[Any]]], None],
     ) -> None:
         self.task, self.step_limit = task, step_limit
         self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
         self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
+        self._starts: dict[int, dict[str, NDArray[Any]]] = {}  # what is seen of each initial state
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
 
     def run(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
@@ -133,7 +134,7 @@ class TaskEnvs:
         chosen = np.flatnonzero(rows >= 0)
         if chosen.size:
             self._worlds.start(rows)
-            self._look(chosen, None)
+            self._look_at_starts(chosen, rows[chosen].tolist())
         for row in chosen.tolist():
             self._episodes[row] = _Episode(int(rows[row]), is_running=True)
             replies[row] = ResetReply(self._info(row))
@@ -206,12 +207,24 @@ class TaskEnvs:
             self._look(np.array(sorted(rows), np.intp), key)
 
     def _look(self, rows: NDArray[np.intp], key: str | None) -> None:
+        for each, values in self._seen(key).items():
+            self._observed(each, rows, [values[row] for row in rows])
+
+    def _look_at_starts(self, rows: NDArray[np.intp], starts: Sequence[int]) -> None:
+        """As `_look`, of worlds that were just started: a start that was seen before is not drawn again."""
+        if not self._starts.keys() >= set(starts):
+            for key, values in self._seen(None).items():
+                for row, start in zip(rows, starts, strict=True):
+                    self._starts.setdefault(start, {}).setdefault(key, values[row].copy())
+        for key in self._starts[starts[0]]:
+            self._observed(key, rows, [self._starts[start][key] for start in starts])
+
+    def _seen(self, key: str | None) -> dict[str, NDArray[Any]]:
+        """The present observations of all worlds, or one picture: arrays (N, …), pictures valid until the next call."""
         keys = [f"{camera}_image" for camera in self._cameras] if key is None else [key]
         names = [CAMERAS[each.removesuffix("_image")] for each in keys]
-        for each, pictures in zip(keys, self._worlds.pictures(names), strict=True):
-            self._observed(each, rows, pictures)
-        if key is None:
-            self._observed("state", rows, self._worlds.proprioception())
+        seen: dict[str, NDArray[Any]] = dict(zip(keys, self._worlds.pictures(names), strict=True))
+        return seen if key is not None else seen | {"state": self._worlds.proprioception()}
 
     def _reply(self, row: int, progress: _Progress) -> StepReply:
         rewards = np.array(progress.rewards, np.float64)

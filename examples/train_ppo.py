@@ -150,11 +150,8 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
     options: dict[str, Any] = {"image_size": args.image_size, "max_episode_steps": args.step_limit}
     tasks = [args.task_list[i // args.envs_per_task] for i in range(args.num_envs)]
     libero = partial(LiberoEnv, repeat_solves=args.repeat_solves, **options)
-    reach = partial(ReachEnv, **options)
-    fns: list[Any] = [
-        partial(reach, n) if suite == "reach" else partial(libero, suite, n) for suite, n in tasks
-    ]
-    mode: Any = "sync" if args.in_process else "async"
+    fns = [partial(ReachEnv, n, **options) if s == "reach" else partial(libero, s, n) for s, n in tasks]
+    mode = "sync" if args.in_process else "async"
     if args.scenes is not None:
         fns, mode = warp_envs(args.scenes, tasks, **options)
     env = RolloutVectorEnv(fns, mode=mode, envs_per_worker=args.envs_per_worker, autoreset_mode="Disabled")

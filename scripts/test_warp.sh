@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Tests LIBERO's tasks in mujoco-warp on warp's CPU device: exports two tasks where LIBERO is installed (.venv, or
+# LIBERO_PYTHON), then tests in an environment with vlac-gym[warp]. The first run compiles kernels for some minutes.
+# usage: scripts/test_warp.sh [pytest options …]      WARP_ENV=DIR chooses the environment's folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir="${WARP_ENV:-.venv-warp}"
+libero="${LIBERO_PYTHON:-${VENV:-.venv}/bin/python}"
+if [[ ! "$dir/.installed" -nt pyproject.toml ]]; then
+  [[ -x "$dir/bin/python" ]] || "${PYTHON:-python3.11}" -m venv "$dir"
+  "$dir/bin/python" -m pip --disable-pip-version-check install --quiet -e ".[warp]" pytest pytest-timeout
+  touch "$dir/.installed"
+fi
+VLAC_GYM_TEST_SCENES="$(mktemp -d)"
+export VLAC_GYM_TEST_SCENES MUJOCO_GL="${MUJOCO_GL:-egl}"
+trap 'rm -rf "$VLAC_GYM_TEST_SCENES"' EXIT
+for suite in libero_spatial libero_object; do
+  "$libero" -m vlac_gym.cli export-scenes --task-suite "$suite" --task-ids 0 --num-starts 2 --out "$VLAC_GYM_TEST_SCENES"
+done
+PYTHONPATH=. "$libero" tests/support/record_expert.py "$VLAC_GYM_TEST_SCENES"
+"$dir/bin/python" -m pytest -m warp tests/vlac_gym/envs/warp/test_worlds.py "$@"

@@ -1,0 +1,77 @@
+"""A LIBERO task written down and read again, with the MuJoCo that LIBERO needs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlac_gym.cli import main
+from vlac_gym.envs.warp.export import export_scene
+from vlac_gym.envs.warp.scene_files import START_ARRAYS, list_scene_folders, read_scene_files
+from vlac_gym.errors import ConfigError
+from vlac_gym.vector.warp_executor import warp_envs
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    export_scene("libero_spatial", 0, root / "libero_spatial_0", num_starts=2, texture_size=16)
+    return root
+
+
+def test_the_scene_compiles_to_the_envs_numbers(scenes, libero_env):
+    scene = read_scene_files(scenes / "libero_spatial_0")
+    libero_env.reset(options={"init_state_id": 0})
+    theirs = libero_env.unwrapped._simulator._model
+    for name in ("body_pos", "body_mass", "geom_pos", "geom_rgba", "jnt_range", "light_pos", "actuator_gainprm"):
+        assert np.allclose(getattr(scene.model, name), getattr(theirs, name), atol=1e-6), name
+    # LIBERO moves the fixtures after compiling; no other array may need more than rounding under this MuJoCo.
+    assert {"body_pos", "body_quat"} <= set(scene.changed)
+    assert scene.task["task"] == libero_env.unwrapped.task.language
+
+
+def test_starts_are_the_envs_settled_states(scenes, libero_env):
+    starts = read_scene_files(scenes / "libero_spatial_0").starts
+    assert set(starts) == set(START_ARRAYS)
+    assert [len(starts[name]) for name in START_ARRAYS] == [2] * len(START_ARRAYS)
+    for state in range(2):
+        libero_env.reset(options={"init_state_id": state})
+        physics = libero_env.unwrapped.physics_state()
+        assert np.array_equal(np.concatenate([starts["qpos"][state], starts["qvel"][state]]), physics[1:])
+
+
+def test_a_region_is_a_goal_and_a_drawer_is_not(tmp_path):
+    export_scene("libero_object", 0, tmp_path / "basket", num_starts=1, texture_size=16)
+    task = read_scene_files(tmp_path / "basket").task
+    assert task["goal"] == "in"
+    assert len(task["goal_size"]) == 3
+    with pytest.raises(ConfigError, match="one object on another or in a region"):
+        export_scene("libero_goal", 0, tmp_path / "drawer", num_starts=1, texture_size=16)
+    assert not (tmp_path / "drawer").exists()
+
+
+def test_files_of_another_format_are_refused(scenes, tmp_path):
+    task = json.loads((scenes / "libero_spatial_0" / "task.json").read_text())
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "task.json").write_text(json.dumps(task | {"format": 0}))
+    (tmp_path / "old" / "scene.xml").write_text("<mujoco/>")
+    with pytest.raises(ConfigError, match="format 1"):
+        read_scene_files(tmp_path / "old")
+
+
+def test_tasks_that_were_not_exported_are_named(scenes, tmp_path):
+    assert set(list_scene_folders(scenes)) == {("libero_spatial", 0)}
+    with pytest.raises(ConfigError, match="export-scenes --task-suite libero_goal --task-ids 3"):
+        warp_envs(scenes, [("libero_spatial", 0), ("libero_goal", 3)])
+    with pytest.raises(ConfigError, match="found none"):
+        list_scene_folders(tmp_path)
+
+
+def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):
+    before = (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns
+    assert main(["export-scenes", "--out", str(scenes), "--task-ids", "0"]) == 0
+    assert "was there before" in capsys.readouterr().out
+    assert (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns == before
+    assert main(["export-scenes", "--out", str(scenes), "--task-ids", "99"]) == 2
+    assert "tasks 0 to 9" in capsys.readouterr().err

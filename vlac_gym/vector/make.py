@@ -82,7 +82,15 @@ def make_vec(
 
 
 _OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps")
-_OF_WORKERS = ("mode", "envs_per_worker", "context", "max_restarts", "render_devices", "pin_workers")
+_OF_WORKERS = (
+    "mode",
+    "envs_per_worker",
+    "context",
+    "max_restarts",
+    "render_devices",
+    "render_processes",
+    "pin_workers",
+)
 
 
 def _on_gpu(

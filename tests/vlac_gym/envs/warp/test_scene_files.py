@@ -24,7 +24,15 @@ def test_the_scene_compiles_to_the_envs_numbers(scenes, libero_env):
     scene = read_scene_files(scenes / "libero_spatial_0")
     libero_env.reset(options={"init_state_id": 0})
     theirs = libero_env.unwrapped._simulator._model
-    for name in ("body_pos", "body_mass", "geom_pos", "geom_rgba", "jnt_range", "light_pos", "actuator_gainprm"):
+    for name in (
+        "body_pos",
+        "body_mass",
+        "geom_pos",
+        "geom_rgba",
+        "jnt_range",
+        "light_pos",
+        "actuator_gainprm",
+    ):
         assert np.allclose(getattr(scene.model, name), getattr(theirs, name), atol=1e-6), name
     # LIBERO moves the fixtures after compiling; no other array may need more than rounding under this MuJoCo.
     assert {"body_pos", "body_quat"} <= set(scene.changed)

@@ -94,7 +94,14 @@ def test_the_vector_env_runs_the_rule_and_shows_the_scene(scenes):
     with np.load(scenes / "libero_spatial_0" / "expert.npz") as arrays:
         recorded = dict(arrays)
     env = make_vec(
-        "libero_spatial", 0, 2, backend="warp", scenes=scenes, device="cpu", image_size=64, max_episode_steps=16
+        "libero_spatial",
+        0,
+        2,
+        backend="warp",
+        scenes=scenes,
+        device="cpu",
+        image_size=64,
+        max_episode_steps=16,
     )
     judged = VLACRewardWrapper(env, make_critic("scripted:0"), done_interval=8, max_episode_steps=16)
     chunked = ActionChunk(judged, 8)

@@ -140,8 +140,8 @@ class RenderClient:
             yield
         except GONE as error:
             raise SimulatorError(
-                f"The {self._line.name} is gone, which drew this worker's pictures. Make a new vector env; if it "
-                "happens again, check the machine's and the GPU's memory, or let workers draw: render_processes=0."
+                f"The {self._line.name} is gone, which drew this worker's pictures. Call reset, which starts another. "
+                "If it happens again, check the machine's and the GPU's memory, or use render_processes=0."
             ) from error
 
 

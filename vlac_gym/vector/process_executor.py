@@ -2,21 +2,25 @@
 
 __all__ = ["ProcessExecutor"]
 
+import logging
 import multiprocessing
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Literal
 
 from vlac_gym.envs.gl import check_devices
 from vlac_gym.envs.render_client import RenderLine
 from vlac_gym.errors import ConfigError
+from vlac_gym.vector.commands import Command
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
 from vlac_gym.vector.render_process import RenderProcess
 from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.worker import Worker, core_of, share
 from vlac_gym.vector.worker_executor import CLOSE_S, WorkerExecutor
+
+logger = logging.getLogger(__name__)
 
 
 class ProcessExecutor(WorkerExecutor[Worker]):
@@ -90,6 +94,16 @@ class ProcessExecutor(WorkerExecutor[Worker]):
     def render_pids(self) -> tuple[int, ...]:
         """Process ids of those that draw for the workers."""
         return tuple(process.pid for process in self._render_processes)
+
+    def submit(self, commands: Mapping[int, Command]) -> None:
+        """See `WorkerExecutor`; before that, a render process that is gone is replaced, and its workers with it."""
+        for number, process in enumerate(self._render_processes):
+            if process.is_gone:
+                logger.warning("the %s is gone; its workers start anew", process.line.name)
+                process.restart()
+                for worker in self._workers[number :: len(self._render_processes)]:
+                    worker.move_to(process.line)
+        super().submit(commands)
 
     def close(self) -> None:
         """See `WorkerExecutor`; what draws for the workers ends after them."""

@@ -24,28 +24,31 @@ class RenderProcess:
         render_devices: See `spread_rendering`.
 
     Attributes:
-        line: What workers are given.
+        line: What workers are given; another one after `restart`.
     """
 
     def __init__(
         self, context: BaseContext, number: int, render_devices: Sequence[int] | None = None
     ) -> None:
-        lobby, theirs = context.Pipe()
-        self._process = context.Process(  # type: ignore[attr-defined]
-            target=serve_pictures,
-            args=(theirs, number, render_devices),
-            daemon=True,
-            name=f"vlac-gym-render-{number}",
-        )
-        self._process.start()
-        theirs.close()  # else nobody would notice the end of the process
-        self.line = RenderLine(lobby, f"render process {number} (process id {self.pid})")
+        self._context = context
+        self._arguments = (number, render_devices)
+        self._start()
 
     @property
     def pid(self) -> int:
         """The process id."""
         pid: int = self._process.pid
         return pid
+
+    @property
+    def is_gone(self) -> bool:
+        """The process has ended, or is about to: it serves nobody any more."""
+        return self.line.lobby.poll()  # it sends nothing, so this is the end of its pipes
+
+    def restart(self) -> None:
+        """Starts a successor, which knows no worker yet."""
+        self._discard()
+        self._start()
 
     def ask_to_stop(self) -> None:
         """Asks the process to end by itself, whoever else has its lobby; `stop` must follow."""
@@ -58,8 +61,24 @@ class RenderProcess:
     def stop(self, deadline_s: float) -> None:
         """Waits for the process to end by itself until the deadline, then kills it."""
         self._process.join(max(0.0, deadline_s - time.monotonic()))
+        self._discard()
+
+    def _start(self) -> None:
+        number, render_devices = self._arguments
+        lobby, theirs = self._context.Pipe()
+        self._process = self._context.Process(  # type: ignore[attr-defined]
+            target=serve_pictures,
+            args=(theirs, number, render_devices),
+            daemon=True,
+            name=f"vlac-gym-render-{number}",
+        )
+        self._process.start()
+        theirs.close()  # else nobody would notice the end of the process
+        self.line = RenderLine(lobby, f"render process {number} (process id {self.pid})")
+
+    def _discard(self) -> None:
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+        self._process.join()
         self._process.close()
         self.line.lobby.close()

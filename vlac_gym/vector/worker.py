@@ -246,6 +246,11 @@ class Worker:
         self._discard()
         self._start()
 
+    def move_to(self, render_line: RenderLine) -> None:
+        """Ends the process, whose successor has its pictures drawn there; `restart` must follow."""
+        self._arguments = (*self._arguments[:-1], render_line)
+        self._process.kill()
+
     def ask_to_stop(self) -> None:
         """Asks the process to end by itself; `stop` must follow."""
         with contextlib.suppress(*_GONE):

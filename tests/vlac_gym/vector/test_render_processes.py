@@ -14,7 +14,7 @@ from drawn_scene import DrawnEnv, DrawnScene
 from vector_envs import ShadedEnv
 
 from vlac_gym.envs.offscreen import OffscreenRenderer
-from vlac_gym.errors import ConfigError, SimulatorError
+from vlac_gym.errors import ConfigError
 from vlac_gym.vector import RolloutVectorEnv, config, make_vec, process_executor
 
 mujoco = pytest.importorskip("mujoco")
@@ -154,16 +154,33 @@ def test_a_worker_that_dies_leaves_the_others_their_pictures_and_its_successor_d
     env.close()
 
 
-def test_the_end_of_a_render_process_loses_the_episodes_of_its_workers_alone():
+def test_a_render_process_that_dies_is_replaced_and_only_its_workers_episodes_are_lost():
     env = RolloutVectorEnv([DrawnEnv] * 3, render_processes=2, autoreset_mode="Disabled")
     env.reset(seed=0)
-    os.kill(env.render_pids[1], signal.SIGKILL)
-    observations, _, _, truncations, infos = env.step(moves(0.1, 0.1, 0.2))
+    render_pids, worker_pids = env.render_pids, env.worker_pids
+    os.kill(render_pids[1], signal.SIGSTOP)
+    env.step_async(moves(0.1, 0.1, 0.2))
+    os.kill(render_pids[1], signal.SIGKILL)
+    observations, _, _, truncations, infos = env.step_wait()
     assert infos["lost"].tolist() == truncations.tolist() == [False, True, False]
-    assert f"render process 1 (process id {env.render_pids[1]}) is gone" in infos["lost_reason"][1]
+    assert f"render process 1 (process id {render_pids[1]}) is gone" in infos["lost_reason"][1]
     np.testing.assert_array_equal(observations["image"][[0, 2]], pictures_at(0.1, 0.2))
-    with pytest.raises(SimulatorError, match=r"render process 1 .* is gone.*Make a new vector env"):
-        env.reset(options={"reset_mask": np.array([False, True, False])})
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    np.testing.assert_array_equal(env.step(moves(0.1, 0.3, 0.0))[0]["image"], pictures_at(0.2, 0.3, 0.2))
+    assert [old == new for old, new in zip(render_pids, env.render_pids)] == [True, False]
+    assert [old == new for old, new in zip(worker_pids, env.worker_pids)] == [True, False, True]
+    env.close()
+
+
+def test_a_render_process_that_is_found_dead_is_replaced_before_the_next_command():
+    env = RolloutVectorEnv([DrawnEnv] * 2, render_processes=1, autoreset_mode="SameStep")
+    env.reset(seed=0)
+    os.kill(env.render_pids[0], signal.SIGKILL)
+    wait_until_gone(env.render_pids)
+    observations, _, _, truncations, infos = env.step(moves(0.1, 0.1))
+    assert infos["lost"].tolist() == truncations.tolist() == [True, True]
+    np.testing.assert_array_equal(observations["image"], pictures_at(0.0, 0.0))
+    np.testing.assert_array_equal(env.step(moves(0.1, 0.2))[0]["image"], pictures_at(0.1, 0.2))
     env.close()
 
 

@@ -75,6 +75,11 @@ class WarpExecutor:
         """Empty: there are no workers."""
         return ()
 
+    @property
+    def render_pids(self) -> tuple[int, ...]:
+        """Empty: no other process draws."""
+        return ()
+
     def submit(self, commands: Mapping[int, Command]) -> None:
         """Remembers the commands; they are carried out when they are collected."""
         self._commands |= commands

@@ -1,7 +1,7 @@
 """What a picture is drawn from, and the picture, in memory that two processes share: `DrawnState`, `PictureMemory`.
 
 MuJoCo composes a scene from arrays of the state (where everything is) and of the model (how it looks). Those that may
-differ between two pictures of one XML have some 100 kB in LIBERO; meshes and textures stay as they are.
+differ between two pictures of one XML have some 60 kB in LIBERO; meshes and textures stay as they are.
 """
 
 __all__ = ["DrawnState", "PictureMemory"]
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 _OF_DATA = (
     "cam_xmat", "cam_xpos", "flexvert_xpos", "geom_xmat", "geom_xpos", "light_xdir", "light_xpos", "sensordata",
-    "site_xmat", "site_xpos", "subtree_com", "ten_length", "ten_wrapadr", "ten_wrapnum", "wrap_obj", "wrap_xpos",
-    "ximat", "xipos", "xmat", "xpos", "xquat",
+    "site_xmat", "site_xpos", "ten_length", "ten_wrapadr", "ten_wrapnum", "wrap_obj", "wrap_xpos", "xpos", "xquat",
 )  # fmt: skip
 """What ``mjv_updateScene`` reads of the state with the options of `OffscreenRenderer`; no contacts, no forces."""
 

@@ -13,6 +13,7 @@ import pytest
 from drawn_scene import DrawnEnv, DrawnScene
 from vector_envs import ShadedEnv
 
+from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.envs.offscreen import OffscreenRenderer
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector import RolloutVectorEnv, config, make_vec, process_executor
@@ -239,10 +240,11 @@ def test_nothing_is_left_behind():
     assert what_is_open() == before
 
 
-def test_libero_looks_the_same_through_a_render_process():
-    options = {"num_envs": 2, "image_size": 32, "autoreset_mode": "SameStep", "max_episode_steps": 2}
+def assert_libero_looks_the_same(own, image_size):
+    """Plays two tasks in envs that draw themselves and through a render process."""
+    options = {"num_envs": 2, "image_size": image_size, "autoreset_mode": "SameStep", "max_episode_steps": 2}
     seen = []
-    for how in ({"mode": "sync"}, {"render_processes": 1}):
+    for how in (own, {"render_processes": 1}):
         env = make_vec("libero_spatial", (0, 3), **options, **how)
         rng = np.random.default_rng(0)
         observations = [env.reset(seed=0, options={"init_state_id": [1, 2]})[0]]
@@ -252,3 +254,15 @@ def test_libero_looks_the_same_through_a_render_process():
     for alone, through in zip(*seen):
         for key in ("agentview_image", "wrist_image", "state"):
             np.testing.assert_array_equal(through[key], alone[key])
+
+
+def test_libero_looks_the_same_through_a_render_process():
+    assert_libero_looks_the_same({"mode": "sync"}, image_size=32)
+
+
+@pytest.mark.gpu
+def test_libero_looks_the_same_through_a_render_process_on_a_gpu():
+    assert not renders_in_software(), (
+        "Mesa's software device renders; unset MUJOCO_EGL_DEVICE_ID or mend the driver"
+    )
+    assert_libero_looks_the_same({"render_processes": 0}, image_size=256)

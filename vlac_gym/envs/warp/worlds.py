@@ -120,7 +120,7 @@ class WarpWorlds:
         self._goal = _Goal(mj_model, scene.task, num_worlds)
         self._cameras = WarpCameras(scene.model, num_worlds, cameras, image_size) if cameras else None
         self._graph: Any = None
-        self._is_settled = False
+        self._is_stale = np.ones(num_worlds, np.bool_)  # whose positions alone are what they should be
 
     @_on_device
     def start(self, rows: NDArray[np.int32]) -> None:
@@ -133,7 +133,7 @@ class WarpWorlds:
         given = [sources, self._starts, self._now, self._kept, self._failed]
         wp.launch(kernels.start_worlds, self.num_worlds, given)
         mjw.step1(self.model, self.data)
-        self._is_settled = True
+        self._is_stale[:] = False
 
     @_on_device
     def start_from(self, states: Mapping[str, NDArray[Any]]) -> None:
@@ -142,7 +142,7 @@ class WarpWorlds:
         rows = wp.array(np.arange(self.num_worlds, dtype=np.int32), dtype=int)
         wp.launch(kernels.start_worlds, self.num_worlds, [rows, *given])
         mjw.step1(self.model, self.data)
-        self._is_settled = True
+        self._is_stale[:] = False
 
     @_on_device
     def step(self, actions: NDArray[Any] | None = None, active: NDArray[np.bool_] | None = None) -> None:
@@ -157,8 +157,10 @@ class WarpWorlds:
         """
         if actions is not None:
             self.actions.assign(actions.astype(np.float32))
-        chosen = np.ones(self.num_worlds, np.int32) if active is None else active.astype(np.int32)
-        self._active.assign(chosen)
+        chosen = np.ones(self.num_worlds, np.bool_) if active is None else active
+        if (chosen & self._is_stale).any():
+            self._settle()
+        self._active.assign(chosen.astype(np.int32))
         if not wp.get_device().is_cuda:
             self._step()
         elif self._graph is None:
@@ -168,7 +170,7 @@ class WarpWorlds:
             self._graph = capture.graph
         else:
             wp.capture_launch(self._graph)
-        self._is_settled = bool(chosen.all())
+        self._is_stale = ~chosen | self.failed()
 
     def _step(self) -> None:
         d, n, now = self.data, self.num_worlds, self._now
@@ -233,10 +235,10 @@ class WarpWorlds:
         }
 
     def _settle(self) -> None:
-        """Computes what follows from the positions, of worlds that were held too."""
-        if not self._is_settled:
+        """Computes what follows from the positions, of worlds that were held or put back too."""
+        if self._is_stale.any():
             mjw.step1(self.model, self.data)
-            self._is_settled = True
+            self._is_stale[:] = False
 
 
 class _Goal:

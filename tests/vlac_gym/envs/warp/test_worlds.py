@@ -62,6 +62,37 @@ def test_the_arm_follows_the_recording_and_a_held_world_does_not_move(played):
     assert np.abs(worlds.proprioception()[1] - recorded["states_1"][1]).max() < 1e-4
 
 
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_held_world_goes_on_from_where_it_was_held_if_nobody_looks_meanwhile(played, breaks):
+    worlds, recorded = played
+    actions = np.zeros((3, 2, 7))
+    actions[:, 1] = recorded["actions_1"][:3]
+
+    def last_places(*, is_held: bool) -> np.ndarray:
+        starts = {name: worlds.scene.starts[name][:2].copy() for name in START_ARRAYS}
+        starts["qvel"][0, :7] = 1e30 if breaks else 0.0
+        worlds.start_from(starts)
+        for step in range(3):
+            worlds.step(actions[step])
+            if is_held:
+                worlds.step(actions[step], np.array([True, False]))
+        assert worlds.failed().tolist() == [breaks, False]
+        return worlds.physics_state()["qpos"][1].copy()
+
+    assert np.abs(last_places(is_held=True) - last_places(is_held=False)).max() < 1e-5
+
+
+def test_what_follows_from_the_positions_is_of_the_positions_that_a_broken_world_was_put_back_to(played):
+    worlds, _ = played
+    starts = {name: worlds.scene.starts[name][:2].copy() for name in START_ARRAYS}
+    starts["qvel"][1, :7] = 1e30
+    worlds.start_from(starts)
+    before = worlds.proprioception()[1]
+    worlds.step(np.array([STILL, STILL]))
+    assert worlds.failed().tolist() == [False, True]
+    assert np.abs(worlds.proprioception()[1] - before).max() < 1e-6
+
+
 def test_the_experts_actions_solve_the_task(played):
     worlds, recorded = played
     worlds.start(np.array([0, 1], np.int32))

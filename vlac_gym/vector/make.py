@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.envs.libero.tasks import get_task, list_tasks
 from vlac_gym.envs.warp.scene_files import list_scene_folders
@@ -61,11 +63,9 @@ def make_vec(
         )
     chosen: tuple[int, ...]
     if task_ids is not None:
-        chosen = (task_ids,) if isinstance(task_ids, int) else tuple(task_ids)
+        chosen = (task_ids,) if isinstance(task_ids, int | np.integer) else tuple(task_ids)
     elif scenes is not None:
-        chosen = tuple(
-            sorted(number for suite, number in list_scene_folders(Path(scenes)) if suite == task_suite)
-        )
+        chosen = _exported(task_suite, Path(scenes))
     else:
         chosen = tuple(range(len(list_tasks(task_suite))))
     if not chosen or num_envs < 1:
@@ -81,12 +81,22 @@ def make_vec(
     return RolloutVectorEnv(env_fns, **own)
 
 
+def _exported(task_suite: str, scenes: Path) -> tuple[int, ...]:
+    folders = list_scene_folders(scenes)
+    task_ids = sorted(task_id for suite, task_id in folders if suite == task_suite)
+    if not task_ids:
+        raise unknown_name(f"task suite in {scenes}", task_suite, sorted({suite for suite, _ in folders}))
+    return tuple(task_ids)
+
+
 _OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps")
 _OF_WORKERS = (
     "mode",
     "envs_per_worker",
     "context",
     "max_restarts",
+    "start_timeout_s",
+    "step_timeout_s",
     "render_devices",
     "render_processes",
     "pin_workers",

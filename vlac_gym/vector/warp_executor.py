@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space
+from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space, whole_number
 from vlac_gym.envs.libero.tasks import CAMERAS
 from vlac_gym.envs.warp.scene_files import list_scene_folders, read_scene_files
 from vlac_gym.errors import ConfigError
@@ -134,14 +134,17 @@ def warp_envs(
         scenes: Where `vlac-gym export-scenes` wrote the tasks.
         tasks: Each env's (suite, task id). Envs of one task move together, wherever they stand in the list.
         cameras: Which pictures the observation holds.
-        image_size: Side of the pictures in pixels.
-        max_episode_steps: Step limit, or None for the suites'.
+        image_size: Side of the pictures in pixels, 16..2048.
+        max_episode_steps: Step limit, 1..1,000,000, or None for the suites'.
         device: Warp's name of the device; ``"cpu"`` works, for tests.
 
     Raises:
         ConfigError: An argument does not fit, or a task was not exported.
         DependencyNotInstalled: mujoco-warp is missing.
     """
+    cameras, image_size = checked_cameras(cameras), whole_number("image_size", image_size, 16, 2048)
+    if max_episode_steps is not None:
+        max_episode_steps = whole_number("max_episode_steps", max_episode_steps, 1, 1_000_000)
     folders = list_scene_folders(scenes)
     for suite, task_id in tasks:
         if (suite, task_id) not in folders:
@@ -150,7 +153,6 @@ def warp_envs(
                 f"Expected tasks that were exported to {scenes} ({known}), got {suite} {task_id}. Run where LIBERO is "
                 f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes}"
             )
-    cameras = checked_cameras(cameras)
     makers = {
         task: partial(_make_worlds, folders[task], cameras, image_size, device)
         for task in dict.fromkeys(tasks)

@@ -90,6 +90,8 @@ def test_tasks_are_dealt_to_groups_in_turn_without_starting_anything():
     ]
     everything = vlac_gym.make_vec("libero_spatial", None, 12, mode="sync", image_size=16)
     assert [env_fn.args[1] for env_fn in everything.env_fns] == [*range(10), 0, 1]
+    numpys = vlac_gym.make_vec("libero_spatial", np.int64(3), 1, mode="sync", image_size=16)
+    assert [env_fn.args[1] for env_fn in numpys.env_fns] == [3]
 
 
 @pytest.mark.parametrize(

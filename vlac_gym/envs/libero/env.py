@@ -16,7 +16,7 @@ from vlac_gym.envs.gl import renderer_name
 from vlac_gym.envs.goal_progress import goal_progress
 from vlac_gym.envs.libero.lighting import split_view
 from vlac_gym.envs.libero.simulator import CONTROL_HZ, LiberoSimulator
-from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space
+from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space, whole_number
 from vlac_gym.envs.libero.start_cache import open_start_cache, start_cache_folder
 from vlac_gym.envs.libero.tasks import LiberoTask, check_init_state, get_task
 from vlac_gym.envs.mujoco_version import check_mujoco
@@ -118,10 +118,10 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
             None if init_state_id is None else check_init_state(self._task, init_state_id)
         )
         self.cameras = checked_cameras(cameras)
-        self._image_size = _in_range("image_size", image_size, 16, 2048)
+        self._image_size = whole_number("image_size", image_size, 16, 2048)
         self._step_limit = _one_limit(max_episode_steps, step_limit)
-        self._settle_steps = _in_range("settle_steps", settle_steps, 0, 1000)
-        self._max_compiled_models = _in_range("max_compiled_models", max_compiled_models, 1, 1000)
+        self._settle_steps = whole_number("settle_steps", settle_steps, 0, 1000)
+        self._max_compiled_models = whole_number("max_compiled_models", max_compiled_models, 1, 1000)
         if not (math.isfinite(start_timeout_s) and start_timeout_s > 0):
             raise ConfigError(f"Expected start_timeout_s above 0, got {start_timeout_s}.")
         if render_mode not in (None, "rgb_array"):
@@ -355,9 +355,9 @@ def _one_limit(max_episode_steps: int | None, step_limit: int | None) -> int | N
             f"Expected max_episode_steps or step_limit, got both ({max_episode_steps}, {step_limit}). Drop one."
         )
     if step_limit is not None:
-        return _in_range("step_limit", step_limit, 1, 1_000_000)
+        return whole_number("step_limit", step_limit, 1, 1_000_000)
     if max_episode_steps is not None:
-        return _in_range("max_episode_steps", max_episode_steps, 1, 1_000_000)
+        return whole_number("max_episode_steps", max_episode_steps, 1, 1_000_000)
     return None
 
 
@@ -375,9 +375,3 @@ def _checked_action(action: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(command).all():
         raise ConfigError(f"Expected a finite action, got {command.tolist()}. The env has not moved.")
     return np.clip(command, -1.0, 1.0)
-
-
-def _in_range(name: str, value: int, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise ConfigError(f"Expected {name} to be a whole number in {low}..{high}, got {value!r}.")
-    return int(value)

@@ -1,6 +1,6 @@
-"""What LIBERO's envs observe and take: `observation_space`, `action_space`, `checked_cameras`."""
+"""What LIBERO's envs observe and take: `observation_space`, `action_space`, `checked_cameras`, `whole_number`."""
 
-__all__ = ["action_space", "checked_cameras", "observation_space"]
+__all__ = ["action_space", "checked_cameras", "observation_space", "whole_number"]
 
 import math
 from collections.abc import Sequence
@@ -46,3 +46,14 @@ def checked_cameras(cameras: Sequence[str]) -> tuple[str, ...]:
             f"Expected one or two different cameras of {', '.join(CAMERAS)}, got {list(names)}."
         )
     return names
+
+
+def whole_number(name: str, value: int, low: int, high: int) -> int:
+    """An argument as an int.
+
+    Raises:
+        ConfigError: It is none, or not in low..high.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ConfigError(f"Expected {name} to be a whole number in {low}..{high}, got {value!r}.")
+    return int(value)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlac_gym import make_vec
 from vlac_gym.cli import main
 from vlac_gym.envs.warp.export import export_scene
 from vlac_gym.envs.warp.scene_files import START_ARRAYS, list_scene_folders, read_scene_files
@@ -72,8 +73,24 @@ def test_tasks_that_were_not_exported_are_named(scenes, tmp_path):
     assert set(list_scene_folders(scenes)) == {("libero_spatial", 0)}
     with pytest.raises(ConfigError, match="export-scenes --task-suite libero_goal --task-ids 3"):
         warp_envs(scenes, [("libero_spatial", 0), ("libero_goal", 3)])
+    with pytest.raises(ConfigError, match=r"suite in .* 'libero_spacial'\. .*Did you mean 'libero_spatial'"):
+        make_vec("libero_spacial", None, 1, backend="warp", scenes=scenes)
     with pytest.raises(ConfigError, match="found none"):
         list_scene_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_episode_steps": 0}, "max_episode_steps to be a whole number in 1"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps to be a whole number in 1"),
+        ({"image_size": 15}, "image_size to be a whole number in 16"),
+        ({"step_timeout_s": 5.0}, "no options of workers .* step_timeout_s"),
+    ],
+)
+def test_options_of_worlds_are_checked_before_there_are_any(scenes, options, message):
+    with pytest.raises(ConfigError, match=message):
+        make_vec("libero_spatial", 0, 1, backend="warp", scenes=scenes, **options)
 
 
 def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlac_gym.envs.libero.tasks import list_tasks
 from vlac_gym.envs.warp.export import export_scene
+from vlac_gym.envs.warp.scene_files import count_starts
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.output_folder import claim_folder
 
@@ -37,11 +38,15 @@ def run(args: Args) -> int:
     for name, value in (("--num-starts", args.num_starts), ("--texture-size", args.texture_size)):
         if value is not None and value < 1:
             raise ConfigError(f"Expected {name} >= 1, got {value}.")
+    for task_id in chosen:
+        if args.num_starts is not None and args.num_starts > (most := tasks[task_id].num_init_states):
+            raise ConfigError(f"Expected --num-starts <= {most} for task {task_id}, got {args.num_starts}.")
     with claim_folder(args.out, resume=True, ours=("*_[0-9]*",)) as out:
         for task_id in chosen:
             folder = out / f"{args.task_suite}_{task_id}"
             if (folder / "task.json").exists():
-                print(f"{folder} was there before")
+                held = count_starts(folder)
+                print(f"{folder} was there before, with {held} initial states; delete it to write it anew")
                 continue
             export_scene(
                 args.task_suite, task_id, folder, num_starts=args.num_starts, texture_size=args.texture_size

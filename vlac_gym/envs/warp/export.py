@@ -8,7 +8,6 @@ another version compiles it to others), and `starts.npz` (the official initial s
 __all__ = ["export_scene"]
 
 import importlib.metadata
-import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from vlac_gym.envs.libero.simulator import LiberoSimulator
 from vlac_gym.envs.warp.scene_files import FORMAT
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.files.atomic import write_json
 
 with needs("Writing scenes", "video"):
     from PIL import Image
@@ -66,11 +66,12 @@ def export_scene(
         assert simulator is not None
         described = _describe(env, simulator)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "task.json").unlink(missing_ok=True)  # written last: a folder that has it is whole
         _write_scene(simulator.domain.model.get_xml(), folder, texture_size)
         _save(folder / "model.npz", _model_arrays(simulator._model))
         count = env.task.num_init_states if num_starts is None else num_starts
         _save(folder / "starts.npz", _settled_starts(env, count))
-        (folder / "task.json").write_text(json.dumps(described, indent=1))
+        write_json(folder / "task.json", described)
     finally:
         env.close()
 

@@ -1,6 +1,9 @@
-"""A LIBERO task in files, for machines without LIBERO: `SceneFiles`, `read_scene_files`, `list_scene_folders`."""
+"""A LIBERO task in files, for machines without LIBERO.
 
-__all__ = ["START_ARRAYS", "SceneFiles", "list_scene_folders", "read_scene_files"]
+`SceneFiles`, `read_scene_files`, `list_scene_folders`, `count_starts`.
+"""
+
+__all__ = ["START_ARRAYS", "SceneFiles", "count_starts", "list_scene_folders", "read_scene_files"]
 
 import json
 from dataclasses import dataclass
@@ -52,6 +55,12 @@ def list_scene_folders(root: Path) -> dict[tuple[str, int], Path]:
             f"vlac-gym export-scenes --out {root}"
         )
     return {(task["suite"], int(task["task_id"])): folder for folder, task in tasks.items()}
+
+
+def count_starts(folder: Path) -> int:
+    """Settled initial states in a task's folder."""
+    with np.load(folder / "starts.npz") as arrays:
+        return len(arrays["qpos"])
 
 
 def read_scene_files(folder: Path) -> SceneFiles:

@@ -1,6 +1,7 @@
 """A LIBERO task written down and read again, with the MuJoCo that LIBERO needs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,23 @@ def test_options_of_worlds_are_checked_before_there_are_any(scenes, options, mes
 def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):
     before = (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns
     assert main(["export-scenes", "--out", str(scenes), "--task-ids", "0"]) == 0
-    assert "was there before" in capsys.readouterr().out
+    assert "was there before, with 2 initial states" in capsys.readouterr().out
     assert (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns == before
     assert main(["export-scenes", "--out", str(scenes), "--task-ids", "99"]) == 2
     assert "tasks 0 to 9" in capsys.readouterr().err
+    assert main(["export-scenes", "--out", str(scenes), "--task-ids", "1", "--num-starts", "51"]) == 2
+    assert "--num-starts <= 50 for task 1" in capsys.readouterr().err
+
+
+def test_a_task_that_was_cut_short_is_not_taken_for_whole(scenes, tmp_path, monkeypatch):
+    folder = tmp_path / "libero_spatial_0"
+    shutil.copytree(scenes / "libero_spatial_0", folder)
+
+    def is_killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlac_gym.envs.warp.export._settled_starts", is_killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_scene("libero_spatial", 0, folder, num_starts=2, texture_size=16)
+    with pytest.raises(ConfigError, match="found none"):
+        list_scene_folders(tmp_path)

@@ -4,6 +4,7 @@
     python benchmarks/gpu_simulation.py recording/libero_spatial_0 --worlds 64 256 1024 4096 --baseline PYTHON
     python benchmarks/gpu_simulation.py recording/libero_spatial_0 --check --replay --device cpu
     python benchmarks/gpu_simulation.py recording/libero_spatial_* --expert PYTHON
+    python benchmarks/gpu_simulation.py recording/libero_spatial_0 --verdicts PYTHON --device cpu  # --textures 1024
 
 All but the first need `pip install mujoco-warp`, which brings a MuJoCo that the env refuses: an interpreter of its
 own. One env step is 25 physics steps of 2 ms with LIBERO's OSC_POSE controller in the loop, and the goal's verdict; on
@@ -12,7 +13,10 @@ a GPU it is one captured graph. Worlds begin in the task's settled official stat
 - Rates (``--worlds``): all worlds' env steps per second, memory, and whether contacts or constraints found no room.
 - ``--baseline PYTHON``: the same task in an interpreter with vlac-gym[libero], one env per core without pictures, by
   vector_scaling.py, independent processes and `make_vec`; each rate is then printed as a ratio, too.
-- ``--pictures 128 256``: pictures per second of both cameras by mujoco-warp's renderer.
+- ``--pictures 128 256``: pictures per second of both cameras, by each of ``--renderers``: gpu_pictures.py, which draws
+  as MuJoCo's OpenGL does, and mujoco-warp's own.
+- ``--verdicts PYTHON``: states of four episodes drawn by the env in an interpreter with vlac-gym[libero] and by each of
+  ``--renderers``: levels apart, verdicts of a critic (``--critic``) on both, actions of a clone (``--policy``) on both.
 - ``--check``: settled states, recorded torques with a grasp in them, and the controller, against the recording.
 - ``--replay``: the expert's recorded actions, open loop: does success hold?
 - ``--expert PYTHON``: the expert in closed loop, from the recorded starts, in processes of an interpreter with
@@ -29,7 +33,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -42,8 +46,8 @@ Outcome: TypeAlias = tuple[list[bool], list[bool]]
 """Whether each start was solved, here and in the recording."""
 CHECKS = ("controller", "settling", "torques")
 CAMERAS = ("agentview", "robot0_eye_in_hand")
-DRAWN_GROUPS = [1, 2]
-"""Of geoms: robosuite's group 0 are collision shapes, which LIBERO doesn't draw."""
+RENDERERS = ("opengl", "plain")
+VERDICT_PIXELS = 256
 BASELINE_LIMIT = 200
 """Env steps per episode of the baseline, which looks once per episode."""
 
@@ -70,11 +74,13 @@ def measure(args: argparse.Namespace, recording: "Recording", outcomes: list[Out
         check(args, recording)
     if args.expert:
         outcomes.append(run_expert(args, recording))
+    if args.verdicts:
+        ask_verdicts(args, recording)
     bases = measure_baseline(args, recording) if args.baseline else {}
     for count in args.worlds:
         print(measure_rate(args, recording, count, bases), flush=True)
-        for pixels in args.pictures:
-            print(measure_pictures(args, recording, count, pixels), flush=True)
+        for pixels, renderer in product(args.pictures, args.renderers if args.pictures else ()):
+            print(measure_pictures(args, recording, count, pixels, renderer), flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -104,6 +110,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--contacts", type=int, default=256, help="room per world")
     parser.add_argument("--constraints", type=int, default=768, help="room per world")
     parser.add_argument("--pictures", type=int, nargs="*", default=[], metavar="PIXELS")
+    parser.add_argument("--renderers", nargs="+", choices=RENDERERS, default=list(RENDERERS))
+    parser.add_argument("--verdicts", metavar="PYTHON", help="an interpreter with vlac-gym[libero]")
+    parser.add_argument("--verdicts-path", default="", help="its PYTHONPATH")
+    parser.add_argument("--verdicts-folder", type=Path, default=Path("verdicts"), help="for states and PNGs")
+    parser.add_argument("--critic", default="nano", help="of --verdicts")
+    parser.add_argument("--policy", type=Path, help="of --verdicts: a folder of vlac-gym clone's, e.g.")
     parser.add_argument("--expert", metavar="PYTHON", help="an interpreter with vlac-gym[libero]")
     parser.add_argument("--expert-path", default="", help="its PYTHONPATH")
     parser.add_argument("--expert-processes", type=int, default=len(os.sched_getaffinity(0)))
@@ -126,8 +138,8 @@ def parse() -> argparse.Namespace:
     for folder in args.recordings:
         if not (folder / "task.json").is_file():
             parser.error(f"{folder} has no task.json; write it: python benchmarks/gpu_recording.py --out …")
-    if not (args.worlds or args.check or args.replay or args.expert):
-        parser.error("nothing to do: give --worlds, --check, --replay or --expert")
+    if not (args.worlds or args.check or args.replay or args.expert or args.verdicts):
+        parser.error("nothing to do: give --worlds, --check, --replay, --expert or --verdicts")
     return args
 
 
@@ -262,19 +274,19 @@ def memory_gib() -> float:
     return wp.get_mempool_used_mem_high(device) / 2**30 if device.is_cuda else 0.0
 
 
-def measure_pictures(args: argparse.Namespace, recording: "Recording", count: int, pixels: int) -> str:
+def measure_pictures(
+    args: argparse.Namespace, recording: "Recording", count: int, pixels: int, renderer: str
+) -> str:
     """Pictures per second of both cameras of `count` worlds at their start, bounds of moved geoms included."""
-    import mujoco_warp as mjw
     import warp as wp
+    from gpu_pictures import RENDERERS
 
     worlds = make_worlds(args, recording, count)
     begin(recording, worlds)
-    options: dict[str, Any] = {"cam_active": list(CAMERAS), "enabled_geom_groups": DRAWN_GROUPS}
-    context = mjw.create_render_context(recording.model, count, (pixels, pixels), True, **options)
+    pictures = RENDERERS[renderer](recording.model, count, pixels, CAMERAS)
 
     def look() -> None:
-        mjw.refit_bvh(worlds.model, worlds.data, context)
-        mjw.render(worlds.model, worlds.data, context)
+        pictures.draw(worlds.model, worlds.data)
 
     look()
     wp.synchronize()
@@ -284,11 +296,52 @@ def measure_pictures(args: argparse.Namespace, recording: "Recording", count: in
     wp.synchronize()
     seconds = time.perf_counter() - began
     rate = repeats * count * len(CAMERAS) / seconds
-    append(args.json, {"worlds": count, "pixels": pixels, "pictures_per_s": round(rate, 1)})
-    text = (
-        f"{count:5} worlds: {rate:8.0f} pictures/s of {pixels} px, {1e3 * seconds / repeats:.1f} ms for all"
-    )
-    return f"{text}; {memory_gib():.1f} GiB"
+    result = {"worlds": count, "pixels": pixels, "renderer": renderer, "pictures_per_s": round(rate, 1)}
+    append(args.json, result)
+    text = f"{count:5} worlds: {rate:8.0f} pictures/s of {pixels} px ({renderer})"
+    return f"{text}, {1e3 * seconds / repeats:.1f} ms for all; {memory_gib():.1f} GiB"
+
+
+def ask_verdicts(args: argparse.Namespace, recording: "Recording") -> None:
+    """What `--verdicts` asks for, of one task: gpu_verdicts.py plays, the renderers draw, gpu_verdicts.py judges."""
+    import numpy as np
+    from gpu_pictures import draw_places
+
+    if not recording.model.ntex:
+        raise SystemExit(
+            f"Expected a recording with textures, got {task_name(recording)} without any. Write it again: "
+            "python benchmarks/gpu_recording.py --textures 1024 …"
+        )
+    folder, task = args.verdicts_folder / task_name(recording), recording.task
+    options = [
+        "--suite",
+        task["suite"],
+        "--task",
+        task["task_id"],
+        "--folder",
+        folder,
+        "--critic",
+        args.critic,
+    ]
+    options += ["--pixels", VERDICT_PIXELS, *(["--policy", args.policy] if args.policy else [])]
+    environment = dict(os.environ, PYTHONPATH=args.verdicts_path)
+    environment.setdefault("MUJOCO_GL", "egl")
+    command = [args.verdicts, Path(__file__).with_name("gpu_verdicts.py")]
+    run_or_exit([*command, "play", *options], environment)
+    with np.load(folder / "states.npz") as states:
+        places = states["qpos"]
+    drawn = {
+        name: draw_places(recording.model, places, VERDICT_PIXELS, CAMERAS, name) for name in args.renderers
+    }
+    np.savez(folder / "pictures.npz", **drawn)
+    run_or_exit([*command, "judge", *options], environment)
+
+
+def run_or_exit(command: list[Any], environment: dict[str, str]) -> None:
+    """Runs a command to its end, whose failure is this one's."""
+    words = [str(word) for word in command]
+    if code := subprocess.run(words, env=environment).returncode:
+        raise SystemExit(f"Ended with {code}, see above: {' '.join(words)}")
 
 
 def measure_baseline(args: argparse.Namespace, recording: "Recording") -> dict[str, float]:

@@ -61,7 +61,7 @@ def test_a_folder_without_a_recording_is_named(tmp_path: Path) -> None:
 def test_nothing_to_do_is_an_error(recording: Path) -> None:
     done = run(recording)
     assert done.returncode == 2
-    assert "give --worlds, --check, --replay or --expert" in done.stderr
+    assert "give --worlds, --check, --replay, --expert or --verdicts" in done.stderr
 
 
 def test_numbers_below_one_are_refused(recording: Path) -> None:

@@ -43,6 +43,7 @@ class PointWorlds:
         self.num_worlds = num_worlds
         self.num_draws = dict.fromkeys(CAMERA_LEVELS, 0)
         self.num_steps = 0
+        self.num_crowded = 0
         self._place = np.full(num_worlds, np.nan, np.float32)
         self._failed = np.zeros(num_worlds, bool)
 
@@ -63,6 +64,9 @@ class PointWorlds:
 
     def failed(self) -> np.ndarray:
         return self._failed.copy()
+
+    def crowded(self) -> np.ndarray:
+        return np.arange(self.num_worlds) < self.num_crowded
 
     def proprioception(self) -> np.ndarray:
         return state(self._place)

@@ -2,6 +2,7 @@
 
 __all__ = ["TaskEnvs", "Worlds"]
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ from vlac_gym.vector.commands import (
     StepReply,
 )
 
+logger = logging.getLogger(__name__)
+
 _OPTIONS = ("init_state_id",)
 
 
@@ -40,6 +43,8 @@ class Worlds(Protocol):
     def success(self) -> NDArray[np.bool_]: ...
 
     def failed(self) -> NDArray[np.bool_]: ...
+
+    def crowded(self) -> NDArray[np.bool_]: ...
 
     def proprioception(self) -> NDArray[np.float32]: ...
 
@@ -107,6 +112,7 @@ class TaskEnvs:
         self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
         self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
         self._starts: dict[int, dict[str, NDArray[Any]]] = {}  # what is seen of each initial state
+        self._has_warned = False
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
 
     def run(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
@@ -165,6 +171,7 @@ class TaskEnvs:
         moving = dict(under_way)
         while moving := {row: progress for row, progress in moving.items() if not progress.is_over}:
             self._step_once(moving)
+        self._warn_of_crowds()
         self._look_after(under_way)
         lost = Lost("its world's numbers stopped being finite, or it had no episode")
         return {
@@ -192,6 +199,20 @@ class TaskEnvs:
             progress.successes.append(episode.success)
             progress.terminated = episode.success
             progress.truncated = episode.elapsed_steps >= self.step_limit
+
+    def _warn_of_crowds(self) -> None:
+        """Says once that objects may pass through each other."""
+        if self._has_warned or not (crowded := self._worlds.crowded()).any():
+            return
+        self._has_warned = True
+        logger.warning(
+            "More contacts or constraints than there is room for were dropped in %d of %d worlds of %s %s: objects may "
+            "pass through each other there. This is said once; docs/gpu_simulation.md has the room.",
+            int(crowded.sum()),
+            len(crowded),
+            self.task["suite"],
+            self.task["task_id"],
+        )
 
     def _look_after(self, under_way: Mapping[int, _Progress]) -> None:
         """Has the envs looked at: all of an observation, or one picture where no more is wanted."""

@@ -163,3 +163,15 @@ def test_attributes_that_worlds_lack_are_refused():
     assert env.get_attr("max_episode_steps") == (6,) * 4
     with pytest.raises(ConfigError, match="scene"):
         env.get_attr("scene")
+
+
+def test_worlds_that_dropped_contacts_are_told_of_once(caplog):
+    made: list[PointWorlds] = []
+    env = build(made=made)
+    env.reset(seed=0)
+    env.step(np.zeros((4, 7), np.float32))
+    assert not caplog.records
+    made[0].num_crowded = 3
+    for _ in range(2):
+        env.step(np.zeros((4, 7), np.float32))
+    assert ["3 of 4 worlds of points 7" in record.getMessage() for record in caplog.records] == [True]

@@ -27,6 +27,13 @@ from vlac_gym.envs.warp.pictures import WarpCameras
 PHYSICS_STEPS = 25
 """Of 2 ms each, per env step of 50 ms."""
 
+_NO_ROOM = int(
+    mjw.OverflowType.NEFC
+    | mjw.OverflowType.NJMAX_NNZ
+    | mjw.OverflowType.BROADPHASE
+    | mjw.OverflowType.NARROWPHASE
+    | mjw.OverflowType.CCD
+)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -203,6 +210,12 @@ class WarpWorlds:
         return failed
 
     @_on_device
+    def crowded(self) -> NDArray[np.bool_]:
+        """bool (N,): in which contacts or constraints found no `Room`, ever."""
+        crowded: NDArray[np.bool_] = (self.data.overflow.numpy() & _NO_ROOM) != 0
+        return crowded
+
+    @_on_device
     def proprioception(self) -> NDArray[np.float32]:
         """float32 (N, 8): end-effector position m (3), axis-angle rad (3), gripper joints m (2), as `LiberoEnv`'s."""
         self._settle()
@@ -229,7 +242,7 @@ class WarpWorlds:
         """Failed worlds, worlds in which contacts or constraints found no room, and how much of it was needed."""
         return {
             "failed": int(self.failed().sum()),
-            "overflow": int((self.data.overflow.numpy() != 0).sum()),
+            "overflow": int(self.crowded().sum()),
             "contacts": int(self.data.nacon.numpy()[0]),
             "most constraints": int(self.data.nefc.numpy().max()),
         }

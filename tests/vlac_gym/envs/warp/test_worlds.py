@@ -121,6 +121,17 @@ def test_a_world_whose_numbers_explode_fails_alone_and_can_be_started_again(play
     assert not worlds.failed().any()
 
 
+def test_worlds_whose_contacts_found_no_room_say_so(played):
+    from vlac_gym.envs.warp.worlds import Room, WarpWorlds
+
+    worlds = WarpWorlds(played[0].scene, 2, room=Room(contacts=8, convex=8), device="cpu")
+    worlds.start(np.array([0, 1], np.int32))
+    assert worlds.crowded().tolist() == [False, False]
+    worlds.step(np.array([STILL, STILL]))
+    assert worlds.crowded().tolist() == [True, True]
+    assert worlds.problems()["overflow"] == 2
+
+
 def test_the_vector_env_runs_the_rule_and_shows_the_scene(scenes):
     with np.load(scenes / "libero_spatial_0" / "expert.npz") as arrays:
         recorded = dict(arrays)

@@ -50,6 +50,16 @@ def check_mujoco() -> None:
     problem = mujoco_problem(version)
     if problem is not None:
         raise DependencyNotInstalled(
-            f'LIBERO needs "{MUJOCO_REQUIREMENT}", found {version}: {problem}. '
-            f'Run: pip install "{MUJOCO_REQUIREMENT}"'
+            f'LIBERO needs "{MUJOCO_REQUIREMENT}", found {version}: {problem}. {_how_to_get_it()}'
         )
+
+
+def _how_to_get_it() -> str:
+    try:
+        importlib.metadata.version("mujoco-warp")
+    except importlib.metadata.PackageNotFoundError:
+        return f'Run: pip install "{MUJOCO_REQUIREMENT}"'
+    return (
+        "mujoco-warp, which is installed here, needs this one: use make_vec(backend='warp'), or, in another "
+        'environment, run: pip install "vlac-gym[libero]"'
+    )

@@ -57,6 +57,17 @@ def test_scenes_rest_and_look_as_recorded(suite, task_id):
         env.close()
 
 
+def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    """Has these packages looked for as if they and no others were installed."""
+
+    def version(name: str) -> str:
+        if (key := name.replace("-", "_")) not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[key]
+
+    monkeypatch.setattr(mujoco_version.importlib.metadata, "version", version)
+
+
 @pytest.mark.parametrize("version", ["3.2.7", "3.3.0", "3.3.1", "3.3.2"])
 def test_versions_that_keep_the_scenes_are_right(version):
     assert mujoco_problem(version) is None
@@ -74,18 +85,21 @@ def test_versions_that_keep_the_scenes_are_right(version):
     ],
 )
 def test_an_env_on_a_version_that_spoils_them_is_refused(monkeypatch, version, since):
-    monkeypatch.setattr(mujoco_version.importlib.metadata, "version", lambda name: version)
+    installed(monkeypatch, mujoco=version)
     with pytest.raises(DependencyNotInstalled) as refusal:
         LiberoEnv()
     assert f'LIBERO needs "mujoco>=3.3,<3.3.3", found {version}: since MuJoCo {since} ' in str(refusal.value)
     assert 'pip install "mujoco>=3.3,<3.3.3"' in str(refusal.value)
 
 
-def test_without_mujoco_nothing_is_said(monkeypatch):
-    def version(name):
-        raise importlib.metadata.PackageNotFoundError(name)
+def test_beside_mujoco_warp_nobody_is_told_to_take_its_mujoco_away(monkeypatch):
+    installed(monkeypatch, mujoco="3.13.0", mujoco_warp="3.13.0")
+    with pytest.raises(DependencyNotInstalled, match="mujoco-warp, which is installed here, needs this one"):
+        check_mujoco()
 
-    monkeypatch.setattr(mujoco_version.importlib.metadata, "version", version)
+
+def test_without_mujoco_nothing_is_said(monkeypatch):
+    installed(monkeypatch)
     check_mujoco()
 
 

@@ -9,9 +9,10 @@ by Cholesky factors instead of pseudo-inverses. J is the hand's Jacobian of the 
 The last two terms are the null-space part: M a, less what of it the hand would notice.
 """
 
+from vlac_gym.envs.warp.scene_files import GET_WARP
 from vlac_gym.extras import needs
 
-with needs("Simulating on a GPU", "warp"):
+with needs("Simulating on a GPU", get=GET_WARP):
     import warp as wp
 
 wp.set_module_options({"enable_backward": False})

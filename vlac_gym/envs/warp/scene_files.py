@@ -3,7 +3,7 @@
 `SceneFiles`, `read_scene_files`, `list_scene_folders`, `count_starts`.
 """
 
-__all__ = ["START_ARRAYS", "SceneFiles", "count_starts", "list_scene_folders", "read_scene_files"]
+__all__ = ["GET_WARP", "START_ARRAYS", "SceneFiles", "count_starts", "list_scene_folders", "read_scene_files"]
 
 import json
 from dataclasses import dataclass
@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+
+GET_WARP = (
+    'In an environment of its own, since LIBERO needs another MuJoCo, run: pip install "vlac-gym[warp]"'
+)
+"""How to get what worlds on a GPU need: installed beside LIBERO, it would replace the MuJoCo of LIBERO."""
 
 FORMAT = 1
 """Of the files; another one is refused."""
@@ -70,7 +75,7 @@ def read_scene_files(folder: Path) -> SceneFiles:
         ConfigError: The folder is of another format, or the installed MuJoCo compiles the scene to other sizes.
         DependencyNotInstalled: MuJoCo is missing.
     """
-    with needs("Simulating on a GPU", "warp"):
+    with needs("Simulating on a GPU", get=GET_WARP):
         import mujoco
     task = json.loads((folder / "task.json").read_text())
     if task.get("format") != FORMAT:
@@ -81,8 +86,7 @@ def read_scene_files(folder: Path) -> SceneFiles:
     sizes = {name: int(getattr(model, name)) for name in task["sizes"]}
     if sizes != task["sizes"]:
         raise ConfigError(
-            f"Expected {folder} to compile to {task['sizes']}, got {sizes} by MuJoCo {mujoco.__version__}. "
-            'Run: pip install "vlac-gym[warp]"'
+            f"Expected {folder} to compile to {task['sizes']}, got {sizes} by MuJoCo {mujoco.__version__}. {GET_WARP}"
         )
     with np.load(folder / "model.npz") as arrays:
         changed = _write_numbers(mujoco, model, dict(arrays))

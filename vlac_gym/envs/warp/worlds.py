@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.envs.rotations import axis_angle_of
-from vlac_gym.envs.warp.scene_files import START_ARRAYS, SceneFiles
+from vlac_gym.envs.warp.scene_files import GET_WARP, START_ARRAYS, SceneFiles
 from vlac_gym.errors import unknown_name
 from vlac_gym.extras import needs
 
-with needs("Simulating on a GPU", "warp"):
+with needs("Simulating on a GPU", get=GET_WARP):
     import mujoco
     import mujoco_warp as mjw
     import warp as wp

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from vlac_gym import make_vec
 from vlac_gym.cli import main
 from vlac_gym.envs.warp.export import export_scene
 from vlac_gym.envs.warp.scene_files import START_ARRAYS, list_scene_folders, read_scene_files
-from vlac_gym.errors import ConfigError
+from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.vector.warp_executor import warp_envs
 
 
@@ -92,6 +93,15 @@ def test_tasks_that_were_not_exported_are_named(scenes, tmp_path):
 def test_options_of_worlds_are_checked_before_there_are_any(scenes, options, message):
     with pytest.raises(ConfigError, match=message):
         make_vec("libero_spatial", 0, 1, backend="warp", scenes=scenes, **options)
+
+
+def test_mujoco_warp_is_to_be_installed_away_from_libero(scenes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    for name in ("kernels", "pictures", "worlds"):
+        monkeypatch.delitem(sys.modules, f"vlac_gym.envs.warp.{name}", raising=False)
+    message = r'needs mujoco_warp\. In an environment of its own.*"vlac-gym\[warp\]"'
+    with pytest.raises(DependencyNotInstalled, match=message):
+        make_vec("libero_spatial", 0, 1, backend="warp", scenes=scenes)
 
 
 def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):

@@ -114,6 +114,7 @@ class TaskEnvs:
         self._starts: dict[int, dict[str, NDArray[Any]]] = {}  # what is seen of each initial state
         self._has_warned = False
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
+        self._seeds = [-1] * worlds.num_worlds
 
     def run(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
         """Carries out one command per row."""
@@ -126,7 +127,7 @@ class TaskEnvs:
             replies |= self._step(steps)
         for row, command in commands.items():
             if isinstance(command, CallCommand):
-                replies[row] = self._call(command)
+                replies[row] = self._call(row, command)
         return replies
 
     def _reset(self, commands: Mapping[int, ResetCommand]) -> dict[int, Reply]:
@@ -152,7 +153,7 @@ class TaskEnvs:
             if name not in _OPTIONS:
                 raise unknown_name("reset option", str(name), _OPTIONS)
         if command.seed is not None:
-            self._rngs[row] = seeding.np_random(command.seed)[0]
+            self._rngs[row], self._seeds[row] = seeding.np_random(command.seed)
         count = self.task["num_starts"]
         chosen = options.get("init_state_id")
         if chosen is None:
@@ -263,8 +264,16 @@ class TaskEnvs:
             "elapsed_steps": episode.elapsed_steps,
         }
 
-    def _call(self, command: CallCommand) -> Reply:
-        known: dict[str, Any] = {"max_episode_steps": self.step_limit}
+    def _call(self, row: int, command: CallCommand) -> Reply:
+        known: dict[str, Any] = {
+            "max_episode_steps": self.step_limit,
+            "np_random": self._rngs[row],
+            "np_random_seed": self._seeds[row],
+        }
         if command.name in known:
             return CallReply(known[command.name])
+        if command.name == "set_wrapper_attr":
+            return Failure.of(
+                ConfigError(f"Expected no attribute to be set in worlds on a GPU, got {command.args[0]!r}.")
+            )
         return Failure.of(unknown_name("attribute of an env on the GPU", command.name, tuple(known)))

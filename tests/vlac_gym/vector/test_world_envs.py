@@ -163,6 +163,19 @@ def test_attributes_that_worlds_lack_are_refused():
     assert env.get_attr("max_episode_steps") == (6,) * 4
     with pytest.raises(ConfigError, match="scene"):
         env.get_attr("scene")
+    with pytest.raises(
+        ConfigError, match="no attribute to be set in worlds on a GPU, got 'max_episode_steps'"
+    ):
+        env.set_attr("max_episode_steps", 3)
+
+
+def test_generators_are_those_of_separate_envs():
+    worlds, envs = build(), separate()
+    for env in (worlds, envs):
+        env.reset(seed=5)
+    assert worlds.np_random_seed == envs.np_random_seed == (5, 6, 7, 8)
+    draws = [[rng.random() for rng in env.np_random] for env in (worlds, envs)]
+    assert draws[0] == draws[1]
 
 
 def test_worlds_that_dropped_contacts_are_told_of_once(caplog):

@@ -51,15 +51,29 @@ def list_scene_folders(root: Path) -> dict[tuple[str, int], Path]:
     """(suite, task id) -> folder, of all tasks below a folder.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There are none, or a `task.json` is another's.
     """
-    tasks = {path.parent: json.loads(path.read_text()) for path in sorted(root.glob("*/task.json"))}
+    tasks = {_task_of(path): path.parent for path in sorted(root.glob("*/task.json"))}
     if not tasks:
+        if (root / "task.json").exists():
+            raise ConfigError(
+                f"Expected the folder of the tasks' folders, got a task's: {root}. Pass {root.parent}."
+            )
         raise ConfigError(
             f"Expected exported tasks in {root}, found none. Where vlac-gym[libero] is installed, run: "
             f"vlac-gym export-scenes --out {root}"
         )
-    return {(task["suite"], int(task["task_id"])): folder for folder, task in tasks.items()}
+    return tasks
+
+
+def _task_of(path: Path) -> tuple[str, int]:
+    try:
+        task = json.loads(path.read_text())
+        return task["suite"], int(task["task_id"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(
+            f"Expected {path} as vlac-gym export-scenes writes it, got {e!r} there. Delete its folder and export anew."
+        ) from e
 
 
 def count_starts(folder: Path) -> int:

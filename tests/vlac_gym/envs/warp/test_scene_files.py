@@ -79,6 +79,16 @@ def test_tasks_that_were_not_exported_are_named(scenes, tmp_path):
         make_vec("libero_spacial", None, 1, backend="warp", scenes=scenes)
     with pytest.raises(ConfigError, match="found none"):
         list_scene_folders(tmp_path)
+    with pytest.raises(ConfigError, match=f"got a task's: .* Pass {scenes}"):
+        list_scene_folders(scenes / "libero_spatial_0")
+
+
+@pytest.mark.parametrize("text", ['{"suite": "libero_spatial"}', "[]", "{"])
+def test_a_task_file_of_somebody_else_is_named(tmp_path, text):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "task.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"Expected .*other/task\.json as vlac-gym export-scenes writes it"):
+        list_scene_folders(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """N copies of a recorded LIBERO task in mujoco-warp, driven by LIBERO's controller: `Worlds`, and what it is made from.
 
-Needs mujoco-warp and the MuJoCo that it goes with, and a folder of gpu_recording.py; neither LIBERO nor this package.
+Needs mujoco-warp and the MuJoCo that it goes with, and a folder of gpu_recording.py; this package, but not LIBERO.
 """
 
 import copy
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gpu_kernels as kernels
 import mujoco
 import mujoco_warp as mjw
 import numpy as np
 import warp as wp
+
+from vlac_gym.envs.warp import kernels
 
 PHYSICS_STEPS = 25
 """Of 2 ms each, per env step of 50 ms."""

@@ -364,21 +364,3 @@ def keep_or_restore(active: wp.array(dtype=int), now: Moment, kept: Moment, fail
         copy_moment(now, world, kept, world)
     else:
         copy_moment(kept, world, now, world)
-
-
-@wp.kernel
-def unpack_pictures(
-    packed: wp.array2d(dtype=wp.uint32),
-    address: wp.array(dtype=int),
-    camera: int,
-    width: int,
-    pictures: wp.array4d(dtype=wp.uint8),
-):
-    """A camera's pixels as uint8 (N, H, W, 3)."""
-    world, pixel = wp.tid()
-    value = packed[world, address[camera] + pixel]
-    row = pixel // width
-    column = pixel % width
-    pictures[world, row, column, 0] = wp.uint8((value >> wp.uint32(16)) & wp.uint32(0xFF))
-    pictures[world, row, column, 1] = wp.uint8((value >> wp.uint32(8)) & wp.uint32(0xFF))
-    pictures[world, row, column, 2] = wp.uint8(value & wp.uint32(0xFF))

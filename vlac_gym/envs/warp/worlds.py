@@ -22,7 +22,7 @@ with needs("Simulating on a GPU", get=GET_WARP):
     import warp as wp
 
 from vlac_gym.envs.warp import kernels
-from vlac_gym.envs.warp.pictures import WarpCameras
+from vlac_gym.envs.warp.pictures import Pictures
 
 PHYSICS_STEPS = 25
 """Of 2 ms each, per env step of 50 ms."""
@@ -125,7 +125,7 @@ class WarpWorlds:
         self._now.qpos, self._now.qvel = self.data.qpos, self.data.qvel
         self._now.qacc_warmstart = self.data.qacc_warmstart
         self._goal = _Goal(mj_model, scene.task, num_worlds)
-        self._cameras = WarpCameras(scene.model, num_worlds, cameras, image_size) if cameras else None
+        self._pictures = Pictures(scene.model, num_worlds, image_size, cameras) if cameras else None
         self._graph: Any = None
         self._is_stale = np.ones(num_worlds, np.bool_)  # whose positions alone are what they should be
 
@@ -228,9 +228,10 @@ class WarpWorlds:
     @_on_device
     def pictures(self, cameras: Sequence[str]) -> list[NDArray[np.uint8]]:
         """uint8 (N, image_size, image_size, 3) of each camera, RGB, upright; valid until the next call."""
-        assert self._cameras is not None
+        assert self._pictures is not None
         self._settle()
-        return self._cameras.draw(self.model, self.data, cameras)
+        pictures = self._pictures.read(self.model, self.data, cameras)
+        return [pictures[:, k] for k in range(len(cameras))]
 
     @_on_device
     def physics_state(self) -> dict[str, NDArray[np.float32]]:

@@ -1,9 +1,13 @@
-"""The kernel of gpu_pictures.py, one thread per pixel: `make_kernel`, and `Rays`, which it reads."""
+"""The kernel of `pictures`, one thread per pixel: `make_kernel`, and `Rays`, which it reads."""
 
 from typing import Any
 
-import gpu_shading as shading
-import warp as wp
+from vlac_gym.extras import needs
+
+with needs("Drawing on a GPU", "warp"):
+    import warp as wp
+
+from vlac_gym.envs.warp import shading
 
 FAR, BESIDE = wp.constant(1.0e10), wp.constant(1.0e-5)
 

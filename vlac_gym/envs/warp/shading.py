@@ -1,9 +1,12 @@
-"""Device code of gpu_drawing.py: the colour of what a ray hits, `shade`, as OpenGL's fixed-function pipeline has it.
+"""Device code of `drawing`: the colour of what a ray hits, `shade`, as OpenGL's fixed-function pipeline has it.
 
 `Scene` is what it reads of a model, and `Places` of a state.
 """
 
-import warp as wp
+from vlac_gym.extras import needs
+
+with needs("Drawing on a GPU", "warp"):
+    import warp as wp
 
 UNTEXTURED, COORDINATES, PLANAR, CUBE, CUBE_STRIP = 0, 1, 2, 3, 4
 """How a geom's texture is laid on: not at all, by a mesh's coordinates, along z, as a cube of one picture or of six."""

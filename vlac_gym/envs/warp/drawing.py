@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from vlac_gym.envs.warp.scene_files import GET_WARP
 from vlac_gym.extras import needs
 
-with needs("Drawing on a GPU", "warp"):
+with needs("Drawing on a GPU", get=GET_WARP):
     import warp as wp
 
 from vlac_gym.envs.warp import shading

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlac_gym.envs.warp.scene_files import GET_WARP
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 
-with needs("Drawing on a GPU", "warp"):
+with needs("Drawing on a GPU", get=GET_WARP):
     import mujoco
     import mujoco_warp as mjw
     import warp as wp

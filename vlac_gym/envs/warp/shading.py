@@ -3,9 +3,10 @@
 `Scene` is what it reads of a model, and `Places` of a state.
 """
 
+from vlac_gym.envs.warp.scene_files import GET_WARP
 from vlac_gym.extras import needs
 
-with needs("Drawing on a GPU", "warp"):
+with needs("Drawing on a GPU", get=GET_WARP):
     import warp as wp
 
 UNTEXTURED, COORDINATES, PLANAR, CUBE, CUBE_STRIP = 0, 1, 2, 3, 4

@@ -97,6 +97,8 @@ class WarpWorlds:
         self.scene, self.num_worlds, self.device = scene, num_worlds, _known_device(device)
         with wp.ScopedDevice(device):
             self._make(cameras, image_size, room, half_distances, primitive_boxes)
+        # Whoever is not started yet is simulated with the others, and must not lie in a heap meanwhile.
+        self.start(np.zeros(num_worlds, np.int32))
 
     def _make(
         self, cameras: Sequence[str], image_size: int, room: Room, half_distances: bool, primitive_boxes: bool
@@ -107,6 +109,7 @@ class WarpWorlds:
             mj_model = copy.copy(mj_model)
             mj_model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD
         self.model = mjw.put_model(mj_model)
+        self.model.opt.warn_overflow = 0  # printed by every thread at every step; `crowded` tells instead
         self.data = mjw.make_data(
             mj_model, nworld=num_worlds, nconmax=room.contacts, njmax=room.constraints, nccdmax=room.convex
         )

@@ -132,6 +132,20 @@ def test_worlds_whose_contacts_found_no_room_say_so(played):
     assert worlds.problems()["overflow"] == 2
 
 
+def test_a_world_that_was_never_started_does_not_crowd_the_others(scenes):
+    from vlac_gym.envs.warp.worlds import WarpWorlds
+
+    worlds = WarpWorlds(read_scene_files(scenes / "libero_object_0"), 3, device="cpu")
+    worlds.start(np.array([1, -1, -1], np.int32))
+    alone = WarpWorlds(read_scene_files(scenes / "libero_object_0"), 1, device="cpu")
+    alone.start(np.array([1], np.int32))
+    for _ in range(2):
+        worlds.step(np.array([STILL] * 3), np.array([True, False, False]))
+        alone.step(np.array([STILL]))
+    assert worlds.problems()["contacts"] < 4 * alone.problems()["contacts"]
+    assert not worlds.crowded().any()
+
+
 def test_the_vector_env_runs_the_rule_and_shows_the_scene(scenes):
     with np.load(scenes / "libero_spatial_0" / "expert.npz") as arrays:
         recorded = dict(arrays)

@@ -9,14 +9,17 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from gpu_worlds import PHYSICS_STEPS, START_ARRAYS, Recording, Worlds
+from gpu_recorded import Recording
+
+from vlac_gym.envs.warp.scene_files import START_ARRAYS
+from vlac_gym.envs.warp.worlds import PHYSICS_STEPS, WarpWorlds
 
 SETTLE_STEPS = 10
 SETTLING_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 STEPS_AFTERWARDS = 10
 """Without motion, gripper open, after an episode's recorded actions: a success may come some steps later."""
 
-MakeWorlds = Callable[[int], Worlds]
+MakeWorlds = Callable[[int], WarpWorlds]
 
 
 class ReferenceWorld:
@@ -24,7 +27,7 @@ class ReferenceWorld:
 
     Args:
         recording: The task.
-        half_distances: As of `Worlds`.
+        half_distances: As of `WarpWorlds`.
     """
 
     def __init__(self, recording: Recording, *, half_distances: bool) -> None:
@@ -70,14 +73,14 @@ class ReferenceWorld:
 def check_settling(recording: Recording, make_worlds: MakeWorlds, count: int) -> str:
     """Settles official initial states as the env does, and says how far from its places the objects lie then."""
     starts, model = recording.starts, recording.model
-    count = min(count, len(starts["official"]))
+    count = min(count, len(recording.official))
     worlds = make_worlds(count)
-    official = starts["official"][:count]
+    official = recording.official[:count]
     states = {name: starts[name][:count] for name in START_ARRAYS}
     states |= {"qpos": official[:, 1 : 1 + model.nq], "qvel": official[:, 1 + model.nq :]}
     states["qacc_warmstart"] = np.zeros_like(states["qvel"])
     states["grip"] = np.zeros_like(states["grip"])
-    worlds.start(states)
+    worlds.start_from(states)
     for _ in range(SETTLE_STEPS):
         worlds.step(np.tile(SETTLING_ACTION, (count, 1)))
     apart, speed = _object_distances(
@@ -111,7 +114,7 @@ def check_controller(recording: Recording, make_worlds: MakeWorlds) -> str:
     """Plays the episode of random actions with the batched controller: how far from the recording it ends."""
     episode = recording.episodes[-1]
     worlds = make_worlds(1)
-    worlds.start(_first_state(episode))
+    worlds.start_from(_first_state(episode))
     worst = 0.0
     for step, action in enumerate(episode["actions"], start=1):
         worlds.step(action[None])
@@ -128,7 +131,7 @@ def replay(recording: Recording, make_worlds: MakeWorlds, most: int, copies: int
     states = {
         name: np.repeat([episode[name][0] for episode in episodes], copies, axis=0) for name in START_ARRAYS
     }
-    worlds.start(states)
+    worlds.start_from(states)
     longest = max(len(episode["actions"]) for episode in episodes) + STEPS_AFTERWARDS
     actions = np.tile(np.array(SETTLING_ACTION), (len(episodes), longest, 1))
     for row, episode in zip(actions, episodes, strict=True):
@@ -152,7 +155,7 @@ def replay(recording: Recording, make_worlds: MakeWorlds, most: int, copies: int
     )
 
 
-def _judge_in_c(recording: Recording, worlds: Worlds) -> np.ndarray:
+def _judge_in_c(recording: Recording, worlds: WarpWorlds) -> np.ndarray:
     """LIBERO's verdict on states copied back, by C MuJoCo's contacts: bool (N,)."""
     model, task = recording.model, recording.task
     data = mujoco.MjData(model)
@@ -169,8 +172,8 @@ def _judge_in_c(recording: Recording, worlds: Worlds) -> np.ndarray:
     return np.array(verdicts)
 
 
-def _warp_states(episode: dict[str, np.ndarray], worlds: Worlds) -> np.ndarray:
-    worlds.start(_first_state(episode))
+def _warp_states(episode: dict[str, np.ndarray], worlds: WarpWorlds) -> np.ndarray:
+    worlds.start_from(_first_state(episode))
     states = [episode["qpos"][0]]
     for controls in episode["controls"]:
         for control in controls[:PHYSICS_STEPS]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from gpu_worlds import Worlds
+    from vlac_gym.envs.warp.worlds import WarpWorlds
 
 SERVER = Path(__file__).with_name("gpu_expert_server.py")
 ACTION_SIZE = 7
@@ -83,9 +83,9 @@ def _pipe(pipe: Any) -> Any:
     return pipe
 
 
-def solve(worlds: "Worlds", starts: dict[str, np.ndarray], experts: Experts, limit: int) -> np.ndarray:
+def solve(worlds: "WarpWorlds", starts: dict[str, np.ndarray], experts: Experts, limit: int) -> np.ndarray:
     """Env steps after which each world's goal held first, -1 where it did not within `limit`: (N,)."""
-    worlds.start(starts)
+    worlds.start_from(starts)
     first = np.full(worlds.num_worlds, -1)
     for step in range(1, limit + 1):
         states = np.concatenate([worlds.data.qpos.numpy(), worlds.data.qvel.numpy()], axis=1)

@@ -40,7 +40,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from gpu_statistics import compare
 
 if TYPE_CHECKING:
-    from gpu_worlds import Recording, Worlds
+    from gpu_recorded import Recording
+
+    from vlac_gym.envs.warp.worlds import WarpWorlds
 
 Outcome: TypeAlias = tuple[list[bool], list[bool]]
 """Whether each start was solved, here and in the recording."""
@@ -56,7 +58,7 @@ def main() -> None:
     """Measures what was asked for and prints a line each."""
     args = parse()
     import warp as wp
-    from gpu_worlds import read_recording
+    from gpu_recorded import read_recording
 
     wp.config.log_level = wp.LOG_WARNING
     outcomes: list[Outcome] = []
@@ -162,15 +164,16 @@ def task_name(recording: "Recording") -> str:
     return f"{recording.task['suite']}_{recording.task['task_id']}"
 
 
-def make_worlds(args: argparse.Namespace, recording: "Recording", count: int) -> "Worlds":
-    from gpu_worlds import Room, Worlds
+def make_worlds(args: argparse.Namespace, recording: "Recording", count: int) -> "WarpWorlds":
+    from vlac_gym.envs.warp.worlds import Room, WarpWorlds
 
-    return Worlds(
+    return WarpWorlds(
         recording,
         count,
         half_distances=args.distances == "half",
         primitive_boxes=args.boxes == "primitive",
         room=Room(args.contacts, args.constraints, args.contacts),
+        device=args.device,
     )
 
 
@@ -178,7 +181,7 @@ def check(args: argparse.Namespace, recording: "Recording") -> None:
     """What `--check` and `--replay` ask for."""
     import gpu_checks
 
-    def make(count: int) -> "Worlds":
+    def make(count: int) -> "WarpWorlds":
         return make_worlds(args, recording, count)
 
     wanted = args.check or ()
@@ -196,19 +199,19 @@ def check(args: argparse.Namespace, recording: "Recording") -> None:
             print(line, flush=True)
 
 
-def begin(recording: "Recording", worlds: "Worlds") -> None:
+def begin(recording: "Recording", worlds: "WarpWorlds") -> None:
     """Puts the worlds into the settled official states, in turn."""
-    from gpu_worlds import START_ARRAYS
+    import numpy as np
 
-    rows = [i % len(recording.starts["qpos"]) for i in range(worlds.num_worlds)]
-    worlds.start({name: recording.starts[name][rows] for name in START_ARRAYS})
+    worlds.start(np.arange(worlds.num_worlds, dtype=np.int32) % len(recording.starts["qpos"]))
 
 
 def run_expert(args: argparse.Namespace, recording: "Recording") -> Outcome:
     """What `--expert` asks for, of one task: whether each start was solved, here and in the recording."""
     import numpy as np
     from gpu_expert import Experts, solve
-    from gpu_worlds import START_ARRAYS
+
+    from vlac_gym.envs.warp.scene_files import START_ARRAYS
 
     episodes = recording.episodes[:-1][: args.episodes]
     worlds = make_worlds(args, recording, len(episodes))

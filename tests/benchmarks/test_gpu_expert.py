@@ -42,7 +42,7 @@ class StillWorlds:
         zeros = type("Array", (), {"numpy": lambda self: np.zeros((2, 3))})()
         self.data = type("Data", (), {"qpos": zeros, "qvel": zeros})()
 
-    def start(self, states: dict[str, np.ndarray]) -> None:
+    def start_from(self, states: dict[str, np.ndarray]) -> None:
         self.actions.clear()
 
     def step(self, actions: np.ndarray) -> None:

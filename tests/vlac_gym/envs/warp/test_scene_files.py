@@ -3,10 +3,12 @@
 import json
 import shutil
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vlac_gym import make_vec
 from vlac_gym.cli import main
@@ -50,6 +52,17 @@ def test_starts_are_the_envs_settled_states(scenes, libero_env):
         libero_env.reset(options={"init_state_id": state})
         physics = libero_env.unwrapped.physics_state()
         assert np.array_equal(np.concatenate([starts["qpos"][state], starts["qvel"][state]]), physics[1:])
+
+
+def test_the_scene_travels_with_its_files_and_shrunk_textures(scenes):
+    folder = scenes / "libero_spatial_0"
+    files = [entry for entry in ET.parse(folder / "scene.xml").iter() if "file" in entry.attrib]
+    assert {entry.tag for entry in files} == {"mesh", "texture"}
+    assert all((folder / entry.attrib["file"]).is_file() for entry in files)
+    for entry in files:
+        if entry.tag == "texture":
+            with Image.open(folder / entry.attrib["file"]) as picture:
+                assert max(picture.size) <= 16
 
 
 def test_a_region_is_a_goal_and_a_drawer_is_not(tmp_path):

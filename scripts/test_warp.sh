@@ -15,7 +15,8 @@ VLAC_GYM_TEST_SCENES="$(mktemp -d)"
 export VLAC_GYM_TEST_SCENES MUJOCO_GL="${MUJOCO_GL:-egl}"
 trap 'rm -rf "$VLAC_GYM_TEST_SCENES"' EXIT
 for suite in libero_spatial libero_object; do
-  "$libero" -m vlac_gym.cli export-scenes --task-suite "$suite" --task-ids 0 --num-starts 2 --out "$VLAC_GYM_TEST_SCENES"
+  "$libero" -m vlac_gym.cli export-scenes --task-suite "$suite" --task-ids 0 --num-starts 2 --resume \
+    --out "$VLAC_GYM_TEST_SCENES"
 done
 PYTHONPATH=. "$libero" tests/support/record_expert.py "$VLAC_GYM_TEST_SCENES"
 "$dir/bin/python" -m pytest -m warp tests/vlac_gym/envs/warp/test_worlds.py "$@"

@@ -17,7 +17,9 @@ class Args:
     """Which tasks to write, and where."""
 
     out: Path
-    """Folder that gets a folder per task; tasks that are there already stay."""
+    """Folder that gets a folder per task; new or empty, but for --resume."""
+    resume: bool = False
+    """Add tasks to a folder of exported tasks; those that are there already stay."""
     task_suite: str = "libero_spatial"
     """Suite of the tasks."""
     task_ids: tuple[int, ...] | None = None
@@ -41,7 +43,7 @@ def run(args: Args) -> int:
     for task_id in chosen:
         if args.num_starts is not None and args.num_starts > (most := tasks[task_id].num_init_states):
             raise ConfigError(f"Expected --num-starts <= {most} for task {task_id}, got {args.num_starts}.")
-    with claim_folder(args.out, resume=True, ours=("*_[0-9]*",)) as out:
+    with claim_folder(args.out, resume=args.resume, ours=("*_[0-9]*",)) as out:
         for task_id in chosen:
             folder = out / f"{args.task_suite}_{task_id}"
             if (folder / "task.json").exists():

@@ -151,7 +151,7 @@ def warp_envs(
             known = ", ".join(f"{suite} {task_id}" for suite, task_id in sorted(folders))
             raise ConfigError(
                 f"Expected tasks that were exported to {scenes} ({known}), got {suite} {task_id}. Run where LIBERO is "
-                f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes}"
+                f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes} --resume"
             )
     makers = {
         task: partial(_make_worlds, folders[task], cameras, image_size, device)

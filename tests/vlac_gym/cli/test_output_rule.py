@@ -33,6 +33,7 @@ WRITERS = {
     "collect": ["--task-ids", "0", "--episodes", "1"],
     "report-card": ["--critic", "nano", "--episodes", "INPUT/bank"],
     "export": ["--format", "ms-swift", "--episodes", "INPUT/bank", "--mismatch-share", "0"],
+    "export-scenes": ["--task-ids", "0", "--num-starts", "1"],
     "train-critic": ["--data", "INPUT/bank", "--recipe.val-init-states", "1"],
     "clone": [
         *(
@@ -106,6 +107,13 @@ BAD = {
         ["--mismatch-share", "2"],
         ["--episodes", "absent"],
         ["--format", "ms-swit"],
+    ],
+    "export-scenes": [
+        ["--task-suite", "libero_spacial"],
+        ["--task-ids", "99"],
+        ["--num-starts", "0"],
+        ["--num-starts", "51"],
+        ["--texture-size", "0"],
     ],
     "train-critic": [
         ["--data", "absent"],

@@ -129,7 +129,7 @@ def test_mujoco_warp_is_to_be_installed_away_from_libero(scenes, monkeypatch):
 
 def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):
     before = (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns
-    assert main(["export-scenes", "--out", str(scenes), "--task-ids", "0"]) == 0
+    assert main(["export-scenes", "--out", str(scenes), "--task-ids", "0", "--resume"]) == 0
     assert "was there before, with 2 initial states" in capsys.readouterr().out
     assert (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns == before
     assert main(["export-scenes", "--out", str(scenes), "--task-ids", "99"]) == 2

@@ -9,6 +9,8 @@ by Cholesky factors instead of pseudo-inverses. J is the hand's Jacobian of the 
 The last two terms are the null-space part: M a, less what of it the hand would notice.
 """
 
+from typing import Any
+
 from vlac_gym.envs.warp.scene_files import GET_WARP
 from vlac_gym.extras import needs
 
@@ -49,26 +51,10 @@ class Arm:
 
 
 @wp.func
-def cholesky7(a: mat77):
-    """Lower factor L of a = L L'."""
-    low = mat77()
-    for i in range(7):
-        for j in range(i + 1):
-            rest = a[i, j]
-            for k in range(j):
-                rest -= low[i, k] * low[j, k]
-            if i == j:
-                low[i, i] = wp.sqrt(rest)
-            else:
-                low[i, j] = rest / low[j, j]
-    return low
-
-
-@wp.func
-def cholesky6(a: mat66):
-    """Lower factor L of a = L L'."""
-    low = mat66()
-    for i in range(6):
+def cholesky(a: Any):
+    """Lower factor L of a square matrix a = L L'."""
+    low = a - a
+    for i in range(len(a)):
         for j in range(i + 1):
             rest = a[i, j]
             for k in range(j):
@@ -167,7 +153,7 @@ def control(
         pull[i] = JOINT_KP * (arm.initial_joint[i] - qpos[world, arm.first_qpos + i]) - JOINT_KV * joint_speed
 
     # lambda^-1 = J M^-1 J' = Y' Y with L Y = J'
-    low = cholesky7(mass)
+    low = cholesky(mass)
     half = mat67()
     for row in range(6):
         for i in range(7):
@@ -199,7 +185,7 @@ def control(
     force = wp.inverse(mobility_position) @ pushed
     torque = wp.inverse(mobility_rotation) @ turned
 
-    noticed = solve6(cholesky6(mobility), jacobian @ pull)
+    noticed = solve6(cholesky(mobility), jacobian @ pull)
     wrench = vec6()
     for k in range(3):
         wrench[k] = force[k] - noticed[k]

@@ -1,6 +1,9 @@
-"""Who carries a vector env's commands out: `Executor`, and `InlineExecutor`, which does it in this process."""
+"""Who carries a vector env's commands out: `Executor`, and `InlineExecutor`, which does it in this process.
 
-__all__ = ["Executor", "ExecutorFactory", "EnvFactory", "InlineExecutor"]
+`LocalExecutor` is what all have in common that do it in this process.
+"""
+
+__all__ = ["Executor", "ExecutorFactory", "EnvFactory", "InlineExecutor", "LocalExecutor"]
 
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -77,18 +80,17 @@ class ExecutorFactory(Protocol):
         ...
 
 
-class InlineExecutor:
-    """Runs every env in this process, one after the other.
+class LocalExecutor:
+    """What executors without workers share: memory of their own, and commands that wait until they are collected.
 
     Args:
-        env_fns: Build the envs, on their first command.
         spaces: One env's spaces.
+        num_envs: Number of envs.
     """
 
-    def __init__(self, env_fns: Sequence[EnvFactory], spaces: EnvSpaces) -> None:
-        memory = allocate(spaces.observation, len(env_fns), None)
-        self.batch = view(spaces.observation, len(env_fns), memory, is_shared=False)
-        self._slots = [EnvSlot(fn, spaces, self.batch, i) for i, fn in enumerate(env_fns)]
+    def __init__(self, spaces: EnvSpaces, num_envs: int) -> None:
+        memory = allocate(spaces.observation, num_envs, None)
+        self.batch = view(spaces.observation, num_envs, memory, is_shared=False)
         self._commands: dict[int, Command] = {}
 
     @property
@@ -105,6 +107,23 @@ class InlineExecutor:
         """Remembers the commands; they are carried out when they are collected."""
         self._commands |= commands
 
+    def abandon(self) -> None:
+        """Drops the commands."""
+        self._commands = {}
+
+
+class InlineExecutor(LocalExecutor):
+    """Runs every env in this process, one after the other.
+
+    Args:
+        env_fns: Build the envs, on their first command.
+        spaces: One env's spaces.
+    """
+
+    def __init__(self, env_fns: Sequence[EnvFactory], spaces: EnvSpaces) -> None:
+        super().__init__(spaces, len(env_fns))
+        self._slots = [EnvSlot(fn, spaces, self.batch, i) for i, fn in enumerate(env_fns)]
+
     def collect(self) -> dict[int, Reply]:
         """Carries the commands out; pictures are drawn meanwhile, and read last."""
         commands, self._commands = self._commands, {}
@@ -118,10 +137,6 @@ class InlineExecutor:
             return {}
         i = next(iter(self._commands))
         return {i: self._slots[i].run(self._commands.pop(i))}
-
-    def abandon(self) -> None:
-        """Drops the commands."""
-        self._commands = {}
 
     def close(self) -> None:
         """Closes every env."""

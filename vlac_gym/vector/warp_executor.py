@@ -17,9 +17,8 @@ from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observati
 from vlac_gym.envs.libero.tasks import CAMERAS
 from vlac_gym.envs.warp.scene_files import list_scene_folders, read_scene_files
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.commands import Command, Reply
-from vlac_gym.vector.executor import EnvFactory, ExecutorFactory
-from vlac_gym.vector.observations import allocate, view
+from vlac_gym.vector.commands import Reply
+from vlac_gym.vector.executor import EnvFactory, ExecutorFactory, LocalExecutor
 from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.world_envs import TaskEnvs, Worlds
 
@@ -39,7 +38,7 @@ class WarpSeat(gym.Env[Any, Any]):
         self.action_space = action_space()
 
 
-class WarpExecutor:
+class WarpExecutor(LocalExecutor):
     """Carries commands out on worlds, in this process; all envs of a task move at once.
 
     Args:
@@ -59,9 +58,7 @@ class WarpExecutor:
         cameras: Sequence[str],
         step_limit: int | None = None,
     ) -> None:
-        memory = allocate(spaces.observation, len(tasks), None)
-        self.batch = view(spaces.observation, len(tasks), memory, is_shared=False)
-        self._commands: dict[int, Command] = {}
+        super().__init__(spaces, len(tasks))
         self._homes: dict[int, tuple[TaskEnvs, int]] = {}
         for key in dict.fromkeys(tasks):
             envs = np.flatnonzero([each == key for each in tasks])
@@ -69,20 +66,6 @@ class WarpExecutor:
             limit = task["max_episode_steps"] if step_limit is None else step_limit
             home = TaskEnvs(task, worlds, limit, cameras, partial(self._observe, envs))
             self._homes |= {int(env): (home, row) for row, env in enumerate(envs)}
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Empty: there are no workers."""
-        return ()
-
-    @property
-    def render_pids(self) -> tuple[int, ...]:
-        """Empty: no other process draws."""
-        return ()
-
-    def submit(self, commands: Mapping[int, Command]) -> None:
-        """Remembers the commands; they are carried out when they are collected."""
-        self._commands |= commands
 
     def collect(self) -> dict[int, Reply]:
         """Carries the commands out."""
@@ -103,10 +86,6 @@ class WarpExecutor:
             wait([wake], timeout_s)
             return {}
         return self.collect()
-
-    def abandon(self) -> None:
-        """Drops the commands."""
-        self._commands = {}
 
     def close(self) -> None:
         """Lets go of the worlds; safe to call twice."""

@@ -15,10 +15,9 @@ every Ray worker; importing is the installation, and loads no part of verl. Prov
 
 __all__ = ["episode_rewards", "install", "prepare_loop", "prepare_trainer"]
 
-import functools
 from typing import Any
 
-from verl_env_adapter.common.import_hooks import after_import, replace_class
+from verl_env_adapter.common.import_hooks import after_import, replace_class, wrap_once
 from verl_env_adapter.common.libero_loader import preserved_init_state_loader
 from verl_env_adapter.common.settings import Phase
 from verl_env_adapter.common.sources import EXPERIMENTAL_VLA
@@ -45,8 +44,7 @@ def prepare_loop(module: Any) -> None:
         AdapterContractError: This verl has no such loop.
     """
     loop = _class(module, "EnvLoop", "_collate_trajectories")
-    if not getattr(loop._collate_trajectories, _MARK, False):
-        loop._collate_trajectories = _keeping_rewards(loop._collate_trajectories)
+    wrap_once(loop, "_collate_trajectories", _MARK, _keeping_rewards)
 
 
 def prepare_trainer(module: Any) -> None:
@@ -56,11 +54,9 @@ def prepare_trainer(module: Any) -> None:
         AdapterContractError: This verl has no such trainer.
     """
     trainer = _class(module, "RobRayPPOTrainer", "_validate", "_reset_envs")
-    if getattr(trainer._reset_envs, _MARK, False):
-        return
-    trainer.__init__ = _learning_from_envs(trainer.__init__)
-    trainer._validate = _in_validation(trainer._validate)
-    trainer._reset_envs = _telling_the_phase(trainer._reset_envs)
+    wrap_once(trainer, "__init__", _MARK, _learning_from_envs)
+    wrap_once(trainer, "_validate", _MARK, _in_validation)
+    wrap_once(trainer, "_reset_envs", _MARK, _telling_the_phase)
 
 
 def episode_rewards(data: Any, return_dict: bool = False) -> Any:
@@ -96,7 +92,6 @@ def _class(module: Any, name: str, *methods: str) -> Any:
 
 
 def _keeping_rewards(collate: Any) -> Any:
-    @functools.wraps(collate)
     def with_rewards(self: Any, trajectories: Any, *args: Any, **kwargs: Any) -> Any:
         with needs("The experimental/vla adapter", get=EXPERIMENTAL_VLA):
             import torch
@@ -108,12 +103,10 @@ def _keeping_rewards(collate: Any) -> Any:
         output.batch[REWARD_KEY] = torch.stack(rewards, dim=1).float()
         return output
 
-    setattr(with_rewards, _MARK, True)
     return with_rewards
 
 
 def _learning_from_envs(init: Any) -> Any:
-    @functools.wraps(init)
     def init_with_rewards(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         self.reward_fn = episode_rewards
@@ -122,7 +115,6 @@ def _learning_from_envs(init: Any) -> Any:
 
 
 def _in_validation(validate: Any) -> Any:
-    @functools.wraps(validate)
     def validate_on_simulator(self: Any, *args: Any, **kwargs: Any) -> Any:
         self._vlac_gym_phase = "validate"
         try:
@@ -134,7 +126,6 @@ def _in_validation(validate: Any) -> Any:
 
 
 def _telling_the_phase(reset_envs: Any) -> Any:
-    @functools.wraps(reset_envs)
     def reset_in_phase(self: Any, gen_batch: Any) -> Any:
         from verl_env_adapter.experimental_vla.env import tagged
 
@@ -147,7 +138,6 @@ def _telling_the_phase(reset_envs: Any) -> Any:
         finally:
             gen_batch.non_tensor_batch = own
 
-    setattr(reset_in_phase, _MARK, True)
     return reset_in_phase
 
 

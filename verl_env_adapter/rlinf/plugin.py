@@ -44,13 +44,13 @@ What is translated (paths in the wheel):
 
 __all__ = ["get_env_class", "register", "register_named"]
 
-import functools
 import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from verl_env_adapter.common.import_hooks import wrap_once
 from verl_env_adapter.common.sources import RLINF
 from verl_env_adapter.rlinf.options import BLOCK, EXTENSION_ADVICE, EXTENSION_VARIABLE, SUITE
 from vlac_gym.errors import AdapterContractError, ConfigError
@@ -78,13 +78,11 @@ def register() -> None:
     for name in _MODULES:
         with needs("The RLinf adapter", get=RLINF):
             module = importlib.import_module(name)
-        find = getattr(module, "get_env_cls", None)
-        if not callable(find):
+        if not callable(getattr(module, "get_env_cls", None)):
             raise AdapterContractError(
                 f"Expected {name}.get_env_cls as in rlinf 0.3.0, got none. Install rlinf==0.3.0."
             )
-        if not hasattr(find, _MARK):
-            module.get_env_cls = get_env_class(find)  # type: ignore[attr-defined]
+        wrap_once(module, "get_env_cls", _MARK, get_env_class)
     _register_policy()
     importlib.import_module("verl_env_adapter.rlinf.unjudged").install()
     if os.environ.get(CPU_VARIABLE) == "1":
@@ -132,7 +130,6 @@ def get_env_class(find: Callable[..., Any]) -> Callable[..., Any]:
         find: RLinf's own.
     """
 
-    @functools.wraps(find)
     def choose(env_type: str, env_cfg: Any = None) -> Any:
         block = env_cfg.get(BLOCK) if env_cfg is not None else None
         if block is not None:
@@ -141,5 +138,4 @@ def get_env_class(find: Callable[..., Any]) -> Callable[..., Any]:
             raise ConfigError(f"Expected a block {BLOCK} beside task_suite_name: {SUITE}, got none.")
         return find(env_type, env_cfg)
 
-    setattr(choose, _MARK, True)
     return choose

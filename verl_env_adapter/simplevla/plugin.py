@@ -15,9 +15,9 @@ success would drop.
 
 __all__ = ["install"]
 
-import functools
 from typing import Any
 
+from verl_env_adapter.common.import_hooks import wrap_once
 from verl_env_adapter.common.settings import settings_from_environment
 from verl_env_adapter.common.sources import SIMPLEVLA
 from verl_env_adapter.simplevla.worker import check_settings, env_worker
@@ -45,12 +45,10 @@ def install(module: Any = rob_rollout) -> None:
             "SimpleVLA-RL 7c51662; this checkout differs."
         )
     module.env_worker = env_worker
-    if not getattr(rollout._prepare_output_batch, _MARK, False):
-        rollout._prepare_output_batch = _with_rewards(rollout._prepare_output_batch)
+    wrap_once(rollout, "_prepare_output_batch", _MARK, _with_rewards)
 
 
 def _with_rewards(prepare: Any) -> Any:
-    @functools.wraps(prepare)
     def prepare_with_rewards(self: Any, vla_history: Any, task_records: Any, batch_size: int) -> Any:
         with needs("The SimpleVLA-RL adapter", get=SIMPLEVLA):
             import torch
@@ -61,7 +59,6 @@ def _with_rewards(prepare: Any) -> Any:
         output.batch["complete"] = torch.tensor(paid, dtype=torch.float32, device=device)
         return output
 
-    setattr(prepare_with_rewards, _MARK, True)
     return prepare_with_rewards
 
 

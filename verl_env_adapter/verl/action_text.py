@@ -2,7 +2,6 @@
 
 __all__ = ["ActionTokenizer", "DecodedChunk", "IntegerActionText", "make_action_tokenizer"]
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.specs.targets import load_target
 
 _INTEGER = re.compile(r"-?\d+")
 
@@ -133,11 +133,10 @@ def make_action_tokenizer(name: str, options: Mapping[str, Any]) -> ActionTokeni
     """
     factory: Any = IntegerActionText
     if name != "integers":
-        module_name, colon, attribute = name.partition(":")
-        if not colon:
+        if ":" not in name:
             raise ConfigError(f"Expected action_tokenizer 'integers' or 'module:Class', got {name!r}.")
         try:
-            factory = getattr(importlib.import_module(module_name), attribute)
+            factory = load_target(name)
         except (ImportError, AttributeError) as e:
             raise ConfigError(f"Can't load action_tokenizer {name!r}: {e}.") from e
     try:

@@ -2,7 +2,6 @@
 
 __all__ = ["Registry"]
 
-import importlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, unknown_name
 from vlac_gym.specs.options import split_spec
 from vlac_gym.specs.own_code import names_module
+from vlac_gym.specs.targets import load_target
 
 Made = TypeVar("Made")
 
@@ -82,7 +82,7 @@ class Registry(Generic[Made]):
         name, argument = self._parts(spec)
         if name in self._checks:
             with suppress(DependencyNotInstalled):
-                _load(self._checks[name])(argument)
+                load_target(self._checks[name])(argument)
 
     def make(self, spec: str, **options: Any) -> Made:
         """Makes what a spec names.
@@ -94,7 +94,7 @@ class Registry(Generic[Made]):
         name, argument = self._parts(spec)
         if name not in self._factories:
             return self._adopt(name, argument, options)
-        made: Made = _load(self._factories[name])(argument, **options)
+        made: Made = load_target(self._factories[name])(argument, **options)
         return made
 
     def _parts(self, spec: object) -> tuple[str, str]:
@@ -108,13 +108,3 @@ class Registry(Generic[Made]):
                 f"{unknown} One of your own is written module:factory, and Python must find the module."
             )
         return name, argument
-
-
-def _load(target: str) -> Callable[..., Any]:
-    """What `module:callable` names."""
-    module_name, _, path = target.partition(":")
-    found: Any = importlib.import_module(module_name)
-    for part in path.split("."):
-        found = getattr(found, part)
-    loaded: Callable[..., Any] = found
-    return loaded

@@ -16,7 +16,6 @@ __all__ = [
     "spec_options",
 ]
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
@@ -28,6 +27,7 @@ from vlac_gym.critic.vlac.checkpoints import find_checkpoint
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.specs.options import option_types, read_argument
+from vlac_gym.specs.targets import load_target
 
 _NOT_IN_SPECS = ("path", "base_url", "model", "api_key", "allow_remote_code")
 """Parameters of engines that no spec's options give: its target does, or only a keyword may, since specs end up in
@@ -123,15 +123,9 @@ def _check(argument: str, engine: str, form: str) -> str:
     try:
         target, options = read_argument(argument, own, form)
     except ConfigError:
-        target, options = read_argument(argument, spec_options(_load(engine)), form)
+        target, options = read_argument(argument, spec_options(load_target(engine)), form)
     VLACConfig(**{name: value for name, value in options.items() if name in own})
     return target
-
-
-def _load(engine: str) -> type:
-    module_name, _, class_name = engine.partition(":")
-    engine_class: type = getattr(importlib.import_module(module_name), class_name)
-    return engine_class
 
 
 def _read(
@@ -139,7 +133,7 @@ def _read(
 ) -> tuple[type, str, dict[str, Any]]:
     """The class of an engine, which is loaded after what can be refused without it; target and options of a spec."""
     check_pictures(**_pictures(given))
-    engine_class = _load(engine)
+    engine_class = load_target(engine)
     return engine_class, *read_argument(argument, spec_options(engine_class), form, given=given)
 
 

@@ -30,14 +30,13 @@ import argparse
 import json
 import os
 import subprocess
-import sys
-import tempfile
 import time
 from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gpu_statistics import compare
+from process_baseline import measure_baseline
 
 if TYPE_CHECKING:
     from gpu_recorded import Recording
@@ -78,7 +77,7 @@ def measure(args: argparse.Namespace, recording: "Recording", outcomes: list[Out
         outcomes.append(run_expert(args, recording))
     if args.verdicts:
         ask_verdicts(args, recording)
-    bases = measure_baseline(args, recording) if args.baseline else {}
+    bases = baseline_rates(args, recording) if args.baseline else {}
     for count in args.worlds:
         print(measure_rate(args, recording, count, bases), flush=True)
         for pixels, renderer in product(args.pictures, args.renderers if args.pictures else ()):
@@ -347,44 +346,17 @@ def run_or_exit(command: list[Any], environment: dict[str, str]) -> None:
         raise SystemExit(f"Ended with {code}, see above: {' '.join(words)}")
 
 
-def measure_baseline(args: argparse.Namespace, recording: "Recording") -> dict[str, float]:
+def baseline_rates(args: argparse.Namespace, recording: "Recording") -> dict[str, float]:
     """Env steps per second of all cores of this machine, by way, without pictures but one per episode."""
-    script = Path(__file__).with_name("vector_scaling.py")
-    environment = dict(os.environ, PYTHONPATH=args.baseline_path, OMP_NUM_THREADS="1")
-    environment.setdefault("MUJOCO_GL", "egl")
-    with tempfile.TemporaryDirectory() as folder:
-        lines = Path(folder) / "lines"
-        command = [args.baseline, str(script), "--suite", recording.task["suite"], "--task"]
-        command += [
-            str(recording.task["task_id"]),
-            "--cameras",
-            "1",
-            "--chunks",
-            str(BASELINE_LIMIT),
-            "--limits",
-        ]
-        command += [
-            str(BASELINE_LIMIT),
-            "--critics",
-            "none",
-            "--ways",
-            "ready",
-            "--image-size",
-            "64",
-            "--envs",
-        ]
-        command += [
-            str(len(os.sched_getaffinity(0))),
-            "--seconds",
-            str(args.baseline_seconds),
-            "--json",
-            str(lines),
-        ]
-        if subprocess.run(command, env=environment).returncode:
-            print(f"The baseline failed, so there are no ratios: {' '.join(command)}", file=sys.stderr)
-            return {}
-        rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    return {row["way"]: row["steps_per_s"] for row in rows}
+    once = {"cameras": 1, "chunks": BASELINE_LIMIT, "limits": BASELINE_LIMIT, "image_size": 64}
+    return measure_baseline(
+        args.baseline,
+        args.baseline_path,
+        recording.task,
+        **once,
+        ways="ready",
+        seconds=args.baseline_seconds,
+    )
 
 
 def append(path: Path | None, result: dict[str, Any]) -> None:

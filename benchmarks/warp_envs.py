@@ -14,9 +14,6 @@ process's Python (the rule, copies). On warp's CPU device (`--device cpu`) it on
 
 import argparse
 import json
-import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from process_baseline import measure_baseline
 
 from vlac_gym import make_vec
 from vlac_gym.critic import make_critic
@@ -84,7 +82,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="append a line per measurement")
     args = parser.parse_args()
     task = json.loads((args.scene / "task.json").read_text())
-    base = measure_baseline(args, task) if args.baseline else None
+    base = baseline_rate(args, task) if args.baseline else None
     for count in args.envs:
         for spec in args.critics:
             result = measure(args, task, count, spec)
@@ -125,39 +123,17 @@ def measure(args: argparse.Namespace, task: dict[str, Any], count: int, spec: st
     return {"steps_per_s": round(steps / seconds, 1), **shares, "rest": round(1 - sum(shares.values()), 3)}
 
 
-def measure_baseline(args: argparse.Namespace, task: dict[str, Any]) -> float:
-    """Env steps per second of independent processes on this machine's cores."""
-    script = Path(__file__).with_name("vector_scaling.py")
-    cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        lines = Path(folder) / "lines"
-        command = [args.baseline, str(script), "--suite", task["suite"], "--task", str(task["task_id"])]
-        command += [
-            "--cores",
-            str(cores),
-            "--envs",
-            str(cores),
-            "--cameras",
-            "2",
-            "--chunks",
-            str(args.chunk),
-        ]
-        command += ["--limits", str(args.step_limit), "--critics", "none", "--ways", "sync", "--limit-s", "1"]
-        command += [
-            "--image-size",
-            str(args.image_size),
-            "--seconds",
-            str(args.seconds),
-            "--json",
-            str(lines),
-        ]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment |= {"OMP_NUM_THREADS": "1", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
-        if args.baseline_path:
-            environment["PYTHONPATH"] = args.baseline_path
-        subprocess.run(command, env=environment, check=True)
-        rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    return next(row["steps_per_s"] for row in rows if row["way"] == "independent")
+def baseline_rate(args: argparse.Namespace, task: dict[str, Any]) -> float | None:
+    """Env steps per second of independent processes on this machine's cores; None if that failed."""
+    like_worlds = {
+        "cameras": 2,
+        "chunks": args.chunk,
+        "limits": args.step_limit,
+        "image_size": args.image_size,
+    }
+    alone = {"ways": "sync", "limit_s": 1, "seconds": args.seconds}
+    rates = measure_baseline(args.baseline, args.baseline_path, task, **like_worlds, **alone)
+    return rates.get("independent")
 
 
 def show(args: argparse.Namespace, count: int, spec: str, result: dict[str, float]) -> None:

@@ -112,6 +112,22 @@ class CriticSettings:
         """Is the critic a server?"""
         return is_url(self.spec)
 
+    def require_server(self, sleeper: str, instead: str) -> None:
+        """Refuses a critic that is no server, where one is put to sleep.
+
+        Args:
+            sleeper: What does that, as a user names it.
+            instead: What a user takes in its place for a critic that is no server.
+
+        Raises:
+            ConfigError: The critic is no server.
+        """
+        if not self.is_remote:
+            raise ConfigError(
+                f"{sleeper} puts a critic server to sleep, but critic.spec is {self.spec!r}. Use {instead}, or give a "
+                "server's URL."
+            )
+
     @property
     def specs(self) -> tuple[str, ...]:
         """The critic's spec, and those of its fallbacks."""

@@ -4,7 +4,7 @@ What the trainer would find out after its first rollout, or never. Proven agains
 whose lines the comments name.
 """
 
-__all__ = ["EXTERNAL_LIBS", "HOST_MAX_STEPS", "SLEEPING", "StepSizes", "check_recipe"]
+__all__ = ["EXTERNAL_LIBS", "HOST_MAX_STEPS", "SLEEPING", "StepSizes", "check_recipe", "check_sleeping"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ from vlac_gym.errors import ConfigError
 SLEEPING = "verl_env_adapter.simplevla.sleeping"
 """The external_lib for a critic on the policy's cards."""
 
-EXTERNAL_LIBS = ("verl_env_adapter.simplevla.plugin", SLEEPING)
+_PLUGIN = "verl_env_adapter.simplevla.plugin"
+
+EXTERNAL_LIBS = (_PLUGIN, SLEEPING)
 """Values of ``actor_rollout_ref.model.external_lib`` that bring this package's env."""
 
 HOST_MAX_STEPS = 512
@@ -71,6 +73,16 @@ def check_recipe(
     return _check_sizes(config)
 
 
+def check_sleeping(settings: AdapterSettings) -> AdapterSettings:
+    """The settings, if they name what `SLEEPING` puts to sleep.
+
+    Raises:
+        ConfigError: The critic is no server.
+    """
+    settings.critic.require_server(f"external_lib {SLEEPING}", instead=_PLUGIN)
+    return settings
+
+
 def _check_env(config: Mapping[str, Any], settings: AdapterSettings, environ: Mapping[str, str]) -> None:
     library = config["actor_rollout_ref"]["model"]["external_lib"]
     if library not in EXTERNAL_LIBS:
@@ -78,10 +90,8 @@ def _check_env(config: Mapping[str, Any], settings: AdapterSettings, environ: Ma
             f"Expected actor_rollout_ref.model.external_lib {' or '.join(EXTERNAL_LIBS)}, got {library!r}: the "
             "trainer would pay the simulator's reward."
         )
-    if library == SLEEPING and not settings.critic.is_remote:
-        raise ConfigError(
-            f"{SLEEPING} puts a critic server to sleep, but critic.spec is {settings.critic.spec!r}. Give a URL."
-        )
+    if library == SLEEPING:
+        check_sleeping(settings)
     suites = {
         "data.task_suite_name": config["data"]["task_suite_name"],
         "actor_rollout_ref.rollout.task_suite_name": config["actor_rollout_ref"]["rollout"][

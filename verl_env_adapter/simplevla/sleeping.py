@@ -18,9 +18,10 @@ from verl_env_adapter.common.import_hooks import wrap_once
 from verl_env_adapter.common.settings import AdapterSettings, settings_from_environment
 from verl_env_adapter.common.sources import SIMPLEVLA
 from verl_env_adapter.simplevla.plugin import install
+from verl_env_adapter.simplevla.recipe import check_sleeping
 from verl_env_adapter.simplevla.worker import check_settings
 from vlac_gym.critic.registry import make_critic
-from vlac_gym.errors import AdapterContractError, ConfigError
+from vlac_gym.errors import AdapterContractError
 from vlac_gym.extras import needs
 
 with needs("verl_env_adapter.simplevla.sleeping", get=SIMPLEVLA):
@@ -37,12 +38,7 @@ def install_sleep(module: Any = fsdp_workers) -> None:
         ConfigError: The settings are missing, do not fit this trainer, or name no critic server.
         AdapterContractError: This SimpleVLA-RL has not what is wrapped.
     """
-    settings = check_settings(settings_from_environment())
-    if not settings.critic.is_remote:
-        raise ConfigError(
-            "external_lib verl_env_adapter.simplevla.sleeping puts a critic server to sleep, but critic.spec is "
-            f"{settings.critic.spec!r}. Use verl_env_adapter.simplevla.plugin, or give a server's URL."
-        )
+    settings = check_sleeping(check_settings(settings_from_environment()))
     worker: Any = getattr(module, "RobActorRolloutRefWorker", None)
     if not hasattr(worker, "update_actor"):
         raise AdapterContractError(

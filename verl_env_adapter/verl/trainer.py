@@ -55,11 +55,7 @@ class SleepingCriticTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _critic_server(self) -> Any:
         if self._remote_critic is None:
             settings = find_settings(self.config)
-            if not settings.critic.is_remote:
-                raise ConfigError(
-                    f"trainer_mode {TRAINER_MODE} puts a critic server to sleep, but critic.spec is "
-                    f"{settings.critic.spec!r}. Use trainer_mode sync, or give a server's URL."
-                )
+            settings.critic.require_server(f"trainer_mode {TRAINER_MODE}", instead="trainer_mode sync")
             self._remote_critic = make_critic(settings.critic.spec, **settings.critic_options())
         return self._remote_critic
 

@@ -20,6 +20,13 @@ class Rollout:
         return SimpleNamespace(batch={"responses": torch.zeros(batch_size, 8), "complete": complete})
 
 
+class Worker:
+    """`RobActorRolloutRefWorker`, as far as its update matters."""
+
+    def update_actor(self, data):
+        return data
+
+
 @pytest.fixture
 def settings_file(tmp_path, monkeypatch):
     """Writes what `VLAC_GYM_SETTINGS` names."""
@@ -34,24 +41,40 @@ def settings_file(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def rob_rollout(monkeypatch):
-    """The trainer's rollout module."""
-    module = ModuleType("verl.workers.rollout.rob_rollout")
-    module.env_worker = lambda *arguments: None
-    module.RobHFRollout = type("RobHFRollout", (Rollout,), dict(vars(Rollout)))
+def trainer(monkeypatch):
+    """The trainer's modules: its rollout and its GPU workers."""
+    rollout = SimpleNamespace(env_worker=lambda *arguments: None, RobHFRollout=copied(Rollout))
+    workers = SimpleNamespace(RobActorRolloutRefWorker=copied(Worker))
     for name in ("verl", "verl.workers", "verl.workers.rollout"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    sys.modules["verl.workers.rollout"].rob_rollout = module
-    return module
+    sys.modules["verl.workers"].fsdp_workers = workers
+    sys.modules["verl.workers.rollout"].rob_rollout = rollout
+    return SimpleNamespace(rob_rollout=rollout, fsdp_workers=workers)
+
+
+def copied(kind):
+    return type(kind.__name__, (), dict(vars(kind)))
 
 
 @pytest.fixture
-def plugin(settings_file, rob_rollout, monkeypatch):
-    """The plugin as the trainer imports it: anew, and installed by that."""
-    name = "verl_env_adapter.simplevla.plugin"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module(name)
-    sys.modules.pop(name)
+def external_lib(trainer, settings_file, monkeypatch):
+    """Imports one as the trainer does: anew, and installed by that."""
+    names = ["verl_env_adapter.simplevla.plugin", "verl_env_adapter.simplevla.sleeping"]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def plugin(external_lib):
+    return external_lib("verl_env_adapter.simplevla.plugin")
+
+
+@pytest.fixture
+def rob_rollout(trainer):
+    return trainer.rob_rollout
 
 
 def test_rewards_reach_the_trainer_as_they_were_paid(plugin, rob_rollout):
@@ -78,3 +101,14 @@ def test_settings_are_demanded(plugin, rob_rollout, monkeypatch):
     monkeypatch.delenv("VLAC_GYM_SETTINGS")
     with pytest.raises(ConfigError, match="name a settings file in VLAC_GYM_SETTINGS"):
         plugin.install(rob_rollout)
+
+
+def test_a_critic_that_is_no_server_can_not_sleep(external_lib, settings_file):
+    sleeping = external_lib("verl_env_adapter.simplevla.sleeping")
+    settings_file("oracle")
+    message = (
+        r"external_lib verl_env_adapter\.simplevla\.sleeping puts a critic server to sleep, but critic\.spec is "
+        r"'oracle'\. Use verl_env_adapter\.simplevla\.plugin, or give a server's URL"
+    )
+    with pytest.raises(ConfigError, match=message):
+        sleeping.install_sleep()

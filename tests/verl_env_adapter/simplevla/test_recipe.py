@@ -138,7 +138,9 @@ def test_workers_need_the_robots_name(command):
 
 def test_critic_without_a_server_can_not_sleep(command):
     config = command(f"actor_rollout_ref.model.external_lib={SLEEPING}")
-    with pytest.raises(ConfigError, match=r"puts a critic server to sleep, but critic\.spec is 'oracle'"):
+    with pytest.raises(
+        ConfigError, match=r"sleeping puts a critic server to sleep, but critic\.spec is 'oracle'\. Use verl"
+    ):
         check_recipe(
             config, parse_settings({"env": {"suite": "libero_10"}, "critic": {"spec": "oracle"}}), WORKERS
         )

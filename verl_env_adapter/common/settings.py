@@ -20,6 +20,7 @@ __all__ = [
     "is_url",
     "load_settings",
     "parse_settings",
+    "serving_advice",
     "settings_from_environment",
     "to_plain",
 ]
@@ -28,6 +29,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +107,7 @@ class CriticSettings:
             if given:
                 raise ConfigError(
                     f"critic.{given[0]} is for critic servers, but critic.spec is {self.spec!r}. Drop it."
+                    f"{serving_advice(self.spec)}"
                 )
 
     @property
@@ -125,7 +128,7 @@ class CriticSettings:
         if not self.is_remote:
             raise ConfigError(
                 f"{sleeper} puts a critic server to sleep, but critic.spec is {self.spec!r}. Use {instead}, or give a "
-                "server's URL."
+                f"server's URL.{serving_advice(self.spec)}"
             )
 
     @property
@@ -137,6 +140,13 @@ class CriticSettings:
 def is_url(spec: str) -> bool:
     """Does the spec name a critic server?"""
     return split_spec(spec)[0] in ("http", "https")
+
+
+def serving_advice(spec: str) -> str:
+    """A sentence, after a blank, for those who name an ensemble where a server's URL must be; else empty."""
+    if split_spec(spec)[0] != "ensemble":
+        return ""
+    return f" Serve the ensemble and give that server's URL: vlac-gym serve --critic {shlex.quote(spec)}"
 
 
 def _check_beside(spec: str) -> None:

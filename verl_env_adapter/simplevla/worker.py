@@ -35,7 +35,12 @@ from verl_env_adapter.common.policy_view import (
     refuse_env_resource,
     within_host_limit,
 )
-from verl_env_adapter.common.settings import SETTINGS_VARIABLE, AdapterSettings, settings_from_environment
+from verl_env_adapter.common.settings import (
+    SETTINGS_VARIABLE,
+    AdapterSettings,
+    serving_advice,
+    settings_from_environment,
+)
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.convention import ImageConvention, convert_image
 from vlac_gym.policies.gripper import GripperConvention, convert_gripper
@@ -76,6 +81,7 @@ def check_settings(settings: AdapterSettings | None) -> AdapterSettings:
         raise ConfigError(
             f"Expected a critic server's URL, got critic.spec {unsafe[0]!r}: every trajectory is a process "
             "forked from a GPU worker, in which no model can be loaded. Start `vlac-gym serve`."
+            f"{serving_advice(unsafe[0])}"
         )
     return settings
 

@@ -194,3 +194,14 @@ def test_a_servers_spec_may_carry_options_that_have_no_place_beside_it():
         parse_settings({"critic": {"spec": "http://h:8400?max_attempts=2"}})
     with pytest.raises(ConfigError, match="Unknown http://HOST:PORT option 'retries'"):
         parse_settings({"critic": {"spec": "http://h:8400?retries=2"}})
+
+
+def test_an_ensemble_of_servers_is_to_be_served_where_a_server_is_asked_for():
+    critic = {"spec": "ensemble:http://one:8400|http://two:8400"}
+    advice = r"Serve the ensemble .*: vlac-gym serve --critic 'ensemble:http://one:8400\|http://two:8400'$"
+    with pytest.raises(ConfigError, match=rf"critic\.timeout_s is for critic servers.*{advice}"):
+        parse_settings({"critic": critic | {"timeout_s": 5}})
+    with pytest.raises(ConfigError, match=rf"The sleeper puts a critic server to sleep.*{advice}"):
+        parse_settings({"critic": critic}).critic.require_server("The sleeper", instead="another")
+    with pytest.raises(ConfigError, match=r"or give a server's URL\.$"):
+        parse_settings({}).critic.require_server("The sleeper", instead="another")

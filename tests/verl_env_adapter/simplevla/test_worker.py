@@ -203,6 +203,10 @@ def test_trainers_step_limit_is_used_and_not_exceeded(play):
     [
         ({"critic": {"on_error": "truncate"}}, "can't mask a lost episode"),
         ({"critic": {"spec": "transformers:/models/vlac"}}, "no model can be loaded"),
+        (
+            {"critic": {"spec": "ensemble:http://one:8400|http://two:8400"}},
+            r"serve --critic 'ensemble:http://one:8400\|http://two:8400'",
+        ),
         ({"critic": {"on_error": {"fallbacks": ["nano"]}}}, "got critic.spec 'nano'"),
         ({"truncate_as_terminal": True}, "for trainers that bootstrap"),
         ({"placement": {"env_resource": "sim"}}, "beside the trainer's own workers"),

@@ -1,6 +1,6 @@
 """A point that moves along a line, as worlds that move together and as an env of its own: the same task twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -37,12 +37,16 @@ def state(place: np.ndarray) -> np.ndarray:
 
 
 class PointWorlds:
-    """N points; see `vlac_gym.vector.world_envs.Worlds`. `num_draws` counts the pictures asked for, by camera."""
+    """N points; see `vlac_gym.vector.world_envs.Worlds`. `num_draws` counts the pictures asked for, by camera.
+
+    `before_read` is called before it is told how a step ended.
+    """
 
     def __init__(self, num_worlds: int) -> None:
         self.num_worlds = num_worlds
         self.num_draws = dict.fromkeys(CAMERA_LEVELS, 0)
         self.num_steps = 0
+        self.before_read: Callable[[], None] = lambda: None
         self.num_crowded = 0
         self._place = np.full(num_worlds, np.nan, np.float32)
         self._failed = np.zeros(num_worlds, bool)
@@ -60,6 +64,7 @@ class PointWorlds:
         self._place[moves] = moved(self._place, actions)[moves]
 
     def success(self) -> np.ndarray:
+        self.before_read()
         return self._place >= GOAL
 
     def failed(self) -> np.ndarray:

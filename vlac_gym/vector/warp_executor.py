@@ -39,7 +39,7 @@ class WarpSeat(gym.Env[Any, Any]):
 
 
 class WarpExecutor(LocalExecutor):
-    """Carries commands out on worlds, in this process; all envs of a task move at once.
+    """Carries commands out on worlds, in this process; all envs of a task move at once, and all tasks side by side.
 
     Args:
         tasks: Of each env, in its order: the key of its task in `make_worlds`.
@@ -74,10 +74,18 @@ class WarpExecutor(LocalExecutor):
         for env in commands:
             home, row = self._homes[env]
             by_task.setdefault(home, {})[row] = env
+        runs = {
+            home: home.run({row: commands[env] for row, env in envs.items()})
+            for home, envs in by_task.items()
+        }
         replies: dict[int, Reply] = {}
-        for home, envs in by_task.items():
-            done = home.run({row: commands[env] for row, env in envs.items()})
-            replies |= {envs[row]: reply for row, reply in done.items()}
+        while runs:
+            for home, run in list(runs.items()):
+                try:
+                    next(run)
+                except StopIteration as end:
+                    replies |= {by_task[home][row]: reply for row, reply in end.value.items()}
+                    del runs[home]
         return dict(sorted(replies.items()))
 
     def collect_ready(self, timeout_s: float | None, wake: Connection) -> dict[int, Reply]:

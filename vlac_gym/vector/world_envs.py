@@ -3,7 +3,7 @@
 __all__ = ["TaskEnvs", "Worlds"]
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,7 +32,10 @@ _OPTIONS = ("init_state_id",)
 
 
 class Worlds(Protocol):
-    """What simulates the envs of one task; see `vlac_gym.envs.warp.worlds.WarpWorlds`."""
+    """What simulates the envs of one task; see `vlac_gym.envs.warp.worlds.WarpWorlds`.
+
+    `step` may return before the step is done; all that reads waits for it.
+    """
 
     num_worlds: int
 
@@ -112,19 +115,20 @@ class TaskEnvs:
         self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
         self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
         self._starts: dict[int, dict[str, NDArray[Any]]] = {}  # what is seen of each initial state
+        self._drawn: dict[str, NDArray[Any]] = {}  # pictures of the present states
         self._has_warned = False
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
         self._seeds = [-1] * worlds.num_worlds
 
-    def run(self, commands: Mapping[int, Command]) -> dict[int, Reply]:
-        """Carries out one command per row."""
+    def run(self, commands: Mapping[int, Command]) -> Generator[None, None, dict[int, Reply]]:
+        """Carries out one command per row, and returns the replies by row; yields while an env step is under way."""
         replies: dict[int, Reply] = {}
         steps = {row: command for row, command in commands.items() if isinstance(command, StepCommand)}
         resets = {row: command for row, command in commands.items() if isinstance(command, ResetCommand)}
         if resets:
             replies |= self._reset(resets)
         if steps:
-            replies |= self._step(steps)
+            replies |= yield from self._step(steps)
         for row, command in commands.items():
             if isinstance(command, CallCommand):
                 replies[row] = self._call(row, command)
@@ -141,6 +145,7 @@ class TaskEnvs:
         chosen = np.flatnonzero(rows >= 0)
         if chosen.size:
             self._worlds.start(rows)
+            self._drawn = {}
             self._look_at_starts(chosen, rows[chosen].tolist())
         for row in chosen.tolist():
             self._episodes[row] = _Episode(int(rows[row]), is_running=True)
@@ -165,13 +170,15 @@ class TaskEnvs:
             )
         return int(chosen)
 
-    def _step(self, commands: Mapping[int, StepCommand]) -> dict[int, Reply]:
+    def _step(self, commands: Mapping[int, StepCommand]) -> Generator[None, None, dict[int, Reply]]:
         under_way = {
             row: _Progress(command) for row, command in commands.items() if self._episodes[row].is_running
         }
         moving = dict(under_way)
         while moving := {row: progress for row, progress in moving.items() if not progress.is_over}:
-            self._step_once(moving)
+            self._begin_step(moving)
+            yield
+            self._end_step(moving)
         self._warn_of_crowds()
         self._look_after(under_way)
         lost = Lost("its world's numbers stopped being finite, or it had no episode")
@@ -180,14 +187,18 @@ class TaskEnvs:
             for row in commands
         }
 
-    def _step_once(self, moving: Mapping[int, _Progress]) -> None:
-        """One env step of the worlds whose commands are not over."""
+    def _begin_step(self, moving: Mapping[int, _Progress]) -> None:
+        """Begins one env step of the worlds whose commands are not over."""
         count = self._worlds.num_worlds
         actions, active = np.zeros((count, 7), np.float32), np.zeros(count, np.bool_)
         for row, progress in moving.items():
             actions[row] = progress.command.actions[len(progress.rewards)]
             active[row] = True
         self._worlds.step(actions, active)
+        self._drawn = {}
+
+    def _end_step(self, moving: Mapping[int, _Progress]) -> None:
+        """Waits for it, and notes what came of it."""
         success, failed = self._worlds.success(), self._worlds.failed()
         for row, progress in moving.items():
             episode = self._episodes[row]
@@ -242,10 +253,12 @@ class TaskEnvs:
             self._observed(key, rows, [self._starts[start][key] for start in starts])
 
     def _seen(self, key: str | None) -> dict[str, NDArray[Any]]:
-        """The present observations of all worlds, or one picture: arrays (N, …), pictures valid until the next call."""
+        """The present observations of all worlds, or one picture: arrays (N, …), valid until the next step or start."""
         keys = [f"{camera}_image" for camera in self._cameras] if key is None else [key]
-        names = [CAMERAS[each.removesuffix("_image")] for each in keys]
-        seen: dict[str, NDArray[Any]] = dict(zip(keys, self._worlds.pictures(names), strict=True))
+        if missing := [each for each in keys if each not in self._drawn]:
+            names = [CAMERAS[each.removesuffix("_image")] for each in missing]
+            self._drawn |= zip(missing, self._worlds.pictures(names), strict=True)
+        seen = {each: self._drawn[each] for each in keys}
         return seen if key is not None else seen | {"state": self._worlds.proprioception()}
 
     def _reply(self, row: int, progress: _Progress) -> StepReply:

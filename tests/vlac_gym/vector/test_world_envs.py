@@ -113,7 +113,7 @@ def test_the_rule_pays_what_it_pays_for_separate_envs(critic):
     assert paid > 0
 
 
-def test_a_chunk_is_looked_at_once_and_the_critic_gets_one_camera():
+def test_a_chunk_is_drawn_once_for_critic_and_policy():
     made: list[PointWorlds] = []
     env = VLACRewardWrapper(build(made=made), make_critic("scripted:0"), done_interval=4, max_episode_steps=6)
     chunked = ActionChunk(env, 4)
@@ -121,7 +121,7 @@ def test_a_chunk_is_looked_at_once_and_the_critic_gets_one_camera():
     before = dict(made[0].num_draws)
     chunked.step(np.zeros((4, 4, 7), np.float32))
     assert made[0].num_steps == 4
-    assert made[0].num_draws["robot0_eye_in_hand"] == before["robot0_eye_in_hand"] + 1
+    assert made[0].num_draws == {camera: count + 1 for camera, count in before.items()}
 
 
 def test_a_world_that_breaks_is_lost_alone_and_starts_anew():
@@ -147,6 +147,18 @@ def test_tasks_have_worlds_of_their_own():
     before = env.step(np.zeros((4, 7), np.float32))[0]["state"][:, 0]
     after = env.step(actions)[0]["state"][:, 0]
     assert (after - before).round(3).tolist() == [0.0, 0.0, 0.25, 0.0]
+
+
+def test_all_tasks_have_begun_a_step_before_one_is_waited_for():
+    made: list[PointWorlds] = []
+    env = build(tasks=["cup", "pen", "cup"], made=made)
+    env.reset(seed=0)
+    waits: list[list[int]] = []
+    for worlds in made:
+        worlds.before_read = lambda: waits.append([each.num_steps for each in made])
+    env.step_chunk(np.zeros((3, 4, 7), np.float32))
+    assert all(max(steps) - min(steps) <= 1 for steps in waits)
+    assert waits[0] == [1, 1]
 
 
 @pytest.mark.parametrize(

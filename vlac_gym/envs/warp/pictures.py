@@ -99,7 +99,7 @@ class Pictures:
         self._camera_ids = {name: model.camera(name).id for name in cameras}
         self._kernel = drawing.make_kernel(_make_cast_ray(self._context.geom_ray_types))
         self._num_worlds, self._pixels = num_worlds, pixels
-        self._buffers: dict[int, tuple[Any, Any]] = {}
+        self._buffers: dict[tuple[str, ...], tuple[Any, Any]] = {}
 
     def draw(self, model: Any, data: Any, cameras: Sequence[str]) -> Any:
         """Draws the worlds as `data` describes them, positions of lights and cameras included.
@@ -111,7 +111,7 @@ class Pictures:
 
         Returns:
             A warp array on the device, uint8 (N, cameras, pixels * pixels, 3), RGB, rows from the top; the next call
-            with as many cameras overwrites it.
+            with the same cameras overwrites it.
         """
         mjw.refit_bvh(model, data, self._context)
         places, rays = shading.Places(), drawing.Rays()
@@ -121,7 +121,7 @@ class Pictures:
         for source, names in ((model, _MODEL_RAYS), (data, _DATA_RAYS), (self._context, context_rays)):
             for name in names:
                 setattr(rays, name, getattr(source, name))
-        rgb, _ = self._buffers_for(len(cameras))
+        rgb, _ = self._buffers_for(cameras)
         ids = wp.array([self._camera_ids[name] for name in cameras], dtype=int)
         picture = (model.cam_fovy, ids, self._pixels, self._samples, rgb)
         size = (rgb.shape[0], rgb.shape[1] * rgb.shape[2])
@@ -132,23 +132,24 @@ class Pictures:
         """As `draw`, in this process's memory.
 
         Returns:
-            uint8 (N, cameras, pixels, pixels, 3); the next call with as many cameras overwrites it.
+            uint8 (N, cameras, pixels, pixels, 3); the next call with the same cameras overwrites it.
         """
         rgb = self.draw(model, data, cameras)
-        _, host = self._buffers_for(len(cameras))
+        _, host = self._buffers_for(cameras)
         wp.copy(host, rgb)
-        wp.synchronize_device()
+        wp.synchronize_stream()
         side = self._pixels
         pictures: NDArray[np.uint8] = host.numpy().reshape(self._num_worlds, len(cameras), side, side, 3)
         return pictures
 
-    def _buffers_for(self, count: int) -> tuple[Any, Any]:
-        """Room for the pictures of so many cameras on the device and in this process's memory."""
-        if count not in self._buffers:
-            shape = (self._num_worlds, count, self._pixels * self._pixels, 3)
+    def _buffers_for(self, cameras: Sequence[str]) -> tuple[Any, Any]:
+        """Room for the pictures of these cameras on the device and in this process's memory."""
+        key = tuple(cameras)
+        if key not in self._buffers:
+            shape = (self._num_worlds, len(key), self._pixels * self._pixels, 3)
             host = wp.zeros(shape, dtype=wp.uint8, device="cpu", pinned=wp.get_device().is_cuda)
-            self._buffers[count] = (wp.zeros(shape, dtype=wp.uint8), host)
-        return self._buffers[count]
+            self._buffers[key] = (wp.zeros(shape, dtype=wp.uint8), host)
+        return self._buffers[key]
 
 
 def _by_geom(model: Any, name: str, default: Any) -> NDArray[Any]:

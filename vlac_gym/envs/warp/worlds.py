@@ -42,11 +42,11 @@ _R = TypeVar("_R")
 def _on_device(
     method: Callable[Concatenate["WarpWorlds", _P], _R],
 ) -> Callable[Concatenate["WarpWorlds", _P], _R]:
-    """Makes the worlds' device warp's current one during a call: mujoco-warp launches its kernels there."""
+    """Makes the worlds' device and stream warp's current ones during a call: mujoco-warp launches its kernels there."""
 
     @wraps(method)
     def call(self: "WarpWorlds", *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with wp.ScopedDevice(self.device):
+        with wp.ScopedDevice(self.device), wp.ScopedStream(self._stream, sync_enter=False):
             return method(self, *args, **kwargs)
 
     return call  # type: ignore[return-value]
@@ -63,6 +63,8 @@ class Room:
 
 class WarpWorlds:
     """N worlds of one task on one device; all move together, and each may be held or restarted.
+
+    On a GPU they have a stream of their own: worlds of several tasks move at the same time.
 
     Contacts between boxes are tested by mujoco-warp's primitive test, and the distance of a box's face is halved: up to
     MuJoCo 3.3 it was reported so, and LIBERO's recorded scenes rest on it (docs/gpu_simulation.md). Sums of contacts
@@ -95,7 +97,8 @@ class WarpWorlds:
         device: str = "cuda:0",
     ) -> None:
         self.scene, self.num_worlds, self.device = scene, num_worlds, _known_device(device)
-        with wp.ScopedDevice(device):
+        self._stream = wp.Stream(device) if wp.get_device(device).is_cuda else None
+        with wp.ScopedDevice(device), wp.ScopedStream(self._stream):
             self._make(cameras, image_size, room, half_distances, primitive_boxes)
         # Whoever is not started yet is simulated with the others, and must not lie in a heap meanwhile.
         self.start(np.zeros(num_worlds, np.int32))
@@ -156,7 +159,7 @@ class WarpWorlds:
 
     @_on_device
     def step(self, actions: NDArray[Any] | None = None, active: NDArray[np.bool_] | None = None) -> None:
-        """One env step; from the second on a captured graph, where the device has them.
+        """Begins one env step, from the second on a captured graph, where the device has them; all that reads waits.
 
         A world whose numbers stop being finite is put back to where it was before, and counts as failed until it is
         started anew.
@@ -180,7 +183,7 @@ class WarpWorlds:
             self._graph = capture.graph
         else:
             wp.capture_launch(self._graph)
-        self._is_stale = ~chosen | self.failed()
+        self._is_stale = ~chosen
 
     def _step(self) -> None:
         d, n, now = self.data, self.num_worlds, self._now
@@ -203,19 +206,19 @@ class WarpWorlds:
     @_on_device
     def success(self) -> NDArray[np.bool_]:
         """bool (N,): whether the goal held after the last step, of the worlds that moved."""
-        verdicts: NDArray[np.bool_] = self._goal.success.numpy().astype(bool)
+        verdicts: NDArray[np.bool_] = _read(self._goal.success).astype(bool)
         return verdicts
 
     @_on_device
     def failed(self) -> NDArray[np.bool_]:
         """bool (N,): whose numbers stopped being finite since their start."""
-        failed: NDArray[np.bool_] = self._failed.numpy().astype(bool)
+        failed: NDArray[np.bool_] = _read(self._failed).astype(bool)
         return failed
 
     @_on_device
     def crowded(self) -> NDArray[np.bool_]:
         """bool (N,): in which contacts or constraints found no `Room`, ever."""
-        crowded: NDArray[np.bool_] = (self.data.overflow.numpy() & _NO_ROOM) != 0
+        crowded: NDArray[np.bool_] = (_read(self.data.overflow) & _NO_ROOM) != 0
         return crowded
 
     @_on_device
@@ -223,14 +226,14 @@ class WarpWorlds:
         """float32 (N, 8): end-effector position m (3), axis-angle rad (3), gripper joints m (2), as `LiberoEnv`'s."""
         self._settle()
         task, d = self.scene.task, self.data
-        places = d.site_xpos.numpy()[:, task["site"]]
-        turns = np.array([axis_angle_of(q) for q in d.xquat.numpy()[:, task["eef_body"]].astype(np.float64)])
-        fingers = d.qpos.numpy()[:, task["finger_qpos"]]
+        places = _read(d.site_xpos)[:, task["site"]]
+        turns = np.array([axis_angle_of(q) for q in _read(d.xquat)[:, task["eef_body"]].astype(np.float64)])
+        fingers = _read(d.qpos)[:, task["finger_qpos"]]
         return np.concatenate([places, turns, fingers], axis=1).astype(np.float32)
 
     @_on_device
     def pictures(self, cameras: Sequence[str]) -> list[NDArray[np.uint8]]:
-        """uint8 (N, image_size, image_size, 3) of each camera, RGB, upright; valid until the next call."""
+        """uint8 (N, image_size, image_size, 3) of each camera, RGB, upright; the same cameras' next call overwrites."""
         assert self._pictures is not None
         self._settle()
         pictures = self._pictures.read(self.model, self.data, cameras)
@@ -239,7 +242,7 @@ class WarpWorlds:
     @_on_device
     def physics_state(self) -> dict[str, NDArray[np.float32]]:
         """`qpos` and `qvel` of all worlds, float32 (N, …)."""
-        return {"qpos": self.data.qpos.numpy(), "qvel": self.data.qvel.numpy()}
+        return {"qpos": _read(self.data.qpos), "qvel": _read(self.data.qvel)}
 
     @_on_device
     def problems(self) -> dict[str, int]:
@@ -247,13 +250,13 @@ class WarpWorlds:
         return {
             "failed": int(self.failed().sum()),
             "overflow": int(self.crowded().sum()),
-            "contacts": int(self.data.nacon.numpy()[0]),
-            "most constraints": int(self.data.nefc.numpy().max()),
+            "contacts": int(_read(self.data.nacon)[0]),
+            "most constraints": int(_read(self.data.nefc).max()),
         }
 
     def _settle(self) -> None:
         """Computes what follows from the positions, of worlds that were held or put back too."""
-        if self._is_stale.any():
+        if self._is_stale.any() or self.failed().any():
             mjw.step1(self.model, self.data)
             self._is_stale[:] = False
 
@@ -285,6 +288,14 @@ class _Goal:
         found = [d.nacon, self._side, d.contact.geom, d.contact.worldid, self._touching]
         wp.launch(kernels.find_touching, d.naconmax, found)
         wp.launch(kernels.judge_on, n, [*task["goal_bodies"], d.xpos, self._touching, self.success])
+
+
+def _read(array: Any) -> NDArray[Any]:
+    """On the host, once the current stream is done; `array.numpy()` would wait for all streams."""
+    host = array.to("cpu")
+    wp.synchronize_stream()
+    values: NDArray[Any] = host.numpy()
+    return values
 
 
 def _known_device(name: str) -> str:

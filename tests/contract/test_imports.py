@@ -51,7 +51,7 @@ HOMES = {
     "tyro": ("vlac_gym/cli/",),
 }  # fmt: skip
 
-FREE = {"", "errors", "types", "extras"}
+FREE = {"", "checks", "errors", "types", "extras"}
 FACTS = {"LIBERO_ENV_ID", "__version__"}
 """What any module may take from the package itself."""
 

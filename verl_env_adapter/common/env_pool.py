@@ -18,6 +18,7 @@ from verl_env_adapter.common.env_stack import (
     make_vector_env,
 )
 from verl_env_adapter.common.settings import AdapterSettings
+from vlac_gym.checks import check_int
 from vlac_gym.errors import AdapterContractError, ConfigError, SimulatorError, VlacGymError, unknown_name
 from vlac_gym.types import Mode
 from vlac_gym.vector.infos import unstack_infos
@@ -56,8 +57,7 @@ class EnvPool:
         host_deadline_s: float | None = None,
         isolated: bool = False,
     ) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-            raise ConfigError(f"Expected num_envs as an int >= 1, got {num_envs!r}.")
+        check_int("num_envs", num_envs, minimum=1)
         if settings.env.init_states is not None:
             raise ConfigError(
                 "env.init_states is for RLinf, whose env chooses its starts. Here the trainer names them: drop it, "

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from verl_env_adapter.common.setting_checks import check_choice, check_int
 from vlac_gym import LIBERO_ENV_ID
+from vlac_gym.checks import check_choice, check_int
 from vlac_gym.errors import ConfigError
 from vlac_gym.specs.ids import parse_ids
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from verl_env_adapter.common.env_settings import EnvSettings
-from verl_env_adapter.common.setting_checks import check_choice, check_int, is_number
+from vlac_gym.checks import check_choice, check_int, is_number
 from vlac_gym.critic.failure_policy import CriticFailurePolicy, failure_policy
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.errors import ConfigError, unknown_name
@@ -96,9 +96,9 @@ class CriticSettings:
         check_int("critic.max_attempts", self.max_attempts, minimum=1)
         for name in ("timeout_s", "deadline_s"):
             value = getattr(self, name)
-            if value is not None and not (is_number(value) and math.isfinite(value) and value > 0):
+            if value is not None and not (is_number(value) and value > 0):
                 raise ConfigError(f"Expected critic.{name} above 0 or null, got {value!r}.")
-        if not (is_number(self.ask_window_s) and 0 <= self.ask_window_s < math.inf):
+        if not (is_number(self.ask_window_s) and self.ask_window_s >= 0):
             raise ConfigError(f"Expected critic.ask_window_s >= 0, got {self.ask_window_s!r}.")
         for spec in self.specs:
             _check_beside(spec)
@@ -204,7 +204,7 @@ class PlacementSettings:
         check_int("placement.envs_per_worker", self.envs_per_worker, minimum=1)
         for name in ("start_timeout_s", "step_timeout_s"):
             value = getattr(self, name)
-            if not (is_number(value) and math.isfinite(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 raise ConfigError(f"Expected placement.{name} above 0, got {value!r}.")
 
 

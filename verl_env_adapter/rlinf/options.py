@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from verl_env_adapter.common.settings import AdapterSettings, Phase, parse_settings, to_plain
+from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
 
@@ -86,8 +87,7 @@ def read_options(cfg: Any) -> RolloutOptions:
             "knows, a missing extension would train on the simulator's reward."
         )
     limit = plain.get("max_episode_steps")
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigError(f"Expected {where}.max_episode_steps as an int >= 1, got {limit!r}.")
+    check_int(f"{where}.max_episode_steps", limit, minimum=1)
     settings = _merged(parse_settings(plain.get(BLOCK) or {}), plain, limit, where)
     # Groups only make sense where RLinf says which start comes next.
     group_size = int(plain.get("group_size") or 1) if plain.get("use_fixed_reset_state_ids", True) else 1

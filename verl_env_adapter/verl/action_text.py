@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
 from vlac_gym.specs.targets import load_target
 
@@ -83,8 +84,7 @@ class IntegerActionText:
                 f"Expected low < high everywhere, got {self._low.tolist()}, {self._high.tolist()}."
             )
         for name, value in (("chunk", chunk), ("bins", bins)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"Expected {name} as an int >= 1, got {value!r}.")
+            check_int(name, value, minimum=1)
         self._chunk, self._bins = chunk, bins
         self._gripper = float(self._low[-1])
 

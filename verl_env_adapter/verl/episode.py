@@ -20,6 +20,7 @@ from verl_env_adapter.common.env_report import EnvReport
 from verl_env_adapter.common.settings import AdapterSettings, Phase
 from verl_env_adapter.verl.action_text import ActionTokenizer
 from verl_env_adapter.verl.async_envs import AsyncEnv
+from vlac_gym.checks import check_choice
 from vlac_gym.errors import AdapterContractError, ConfigError, unknown_name
 from vlac_gym.frames.convention import ImageConvention
 from vlac_gym.metrics.critic_counters import CRITIC_FAILOVERS, CRITIC_RETRIES
@@ -67,11 +68,9 @@ def parse_policy(block: Mapping[str, Any]) -> PolicySettings:
         values["images"] = tuple(values["images"])
     conventions = [item.value for item in ImageConvention]
     convention = str(values.get("image_convention", ImageConvention.UPRIGHT))
-    if convention not in conventions:
-        raise unknown_name("policy.image_convention", convention, conventions)
+    check_choice("policy.image_convention", convention, conventions)
     values["image_convention"] = ImageConvention(convention)
-    if values.get("layout", "auto") not in ("auto", "rows", "conversation"):
-        raise unknown_name("policy.layout", str(values["layout"]), ("auto", "rows", "conversation"))
+    check_choice("policy.layout", values.get("layout", "auto"), ("auto", "rows", "conversation"))
     policy = PolicySettings(**values)
     try:
         policy.prompt.format(instructions="", task="", state="")

@@ -2,14 +2,14 @@
 
 __all__ = ["CriticFailurePolicy", "OnCriticError", "failure_policy"]
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vlac_gym.checks import check_choice, check_int, is_number
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.registry import check_critic
-from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +51,7 @@ class CriticFailurePolicy:
     max_silence_s: float | None = 600.0
 
     def __post_init__(self) -> None:
-        if self.then not in ("raise", "truncate"):
-            raise unknown_name("on_critic_error", str(self.then), ("raise", "truncate"))
+        check_choice("on_critic_error", self.then, ("raise", "truncate"))
         if isinstance(self.fallbacks, str) or not isinstance(self.fallbacks, Sequence):
             raise ConfigError(
                 f"Expected fallbacks as a sequence of critics or specs, got {self.fallbacks!r}."
@@ -64,15 +63,15 @@ class CriticFailurePolicy:
             raise ConfigError(
                 f"Expected allow_other_critic as True or False, got {self.allow_other_critic!r}."
             )
-        _check_count("retries", self.retries, low=0)
-        _check_count("window_episodes", self.window_episodes, low=1)
+        check_int("retries", self.retries, minimum=0)
+        check_int("window_episodes", self.window_episodes, minimum=1)
         if self.max_consecutive_failed_episodes is not None:
-            _check_count("max_consecutive_failed_episodes", self.max_consecutive_failed_episodes, low=1)
+            check_int("max_consecutive_failed_episodes", self.max_consecutive_failed_episodes, minimum=1)
         _check_seconds("failback_s", self.failback_s)
         if self.max_silence_s is not None:
             _check_seconds("max_silence_s", self.max_silence_s)
         share = self.max_failed_share
-        if share is not None and not (_is_number(share) and 0 <= share < 1):
+        if share is not None and not (is_number(share) and 0 <= share < 1):
             raise ConfigError(f"Expected max_failed_share in [0, 1) or None, got {share!r}.")
 
 
@@ -92,20 +91,10 @@ def failure_policy(given: OnCriticError, name: str = "on_critic_error") -> Criti
     """
     if isinstance(given, CriticFailurePolicy):
         return given
-    if given not in ("raise", "truncate"):
-        raise unknown_name(name, str(given), ("raise", "truncate"))
+    check_choice(name, given, ("raise", "truncate"))
     return CriticFailurePolicy(then=given)
 
 
-def _check_count(name: str, value: object, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigError(f"Expected {name} as an int >= {low}, got {value!r}.")
-
-
 def _check_seconds(name: str, value: object) -> None:
-    if not (_is_number(value) and value > 0):  # type: ignore[operator]
+    if not (is_number(value) and value > 0):
         raise ConfigError(f"Expected {name} above 0, got {value!r}.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from vlac_gym.checks import check_unit
 from vlac_gym.critic.base import BaseCritic, check_same_length, check_tasks
 from vlac_gym.critic.signals import EpisodeSignals, FrameSignals, signals_of
 from vlac_gym.errors import ConfigError
@@ -106,8 +107,7 @@ class NoisyOracleCritic(OracleCritic):
         seed: int = 0,
     ) -> None:
         for name, rate in (("tpr", tpr), ("fpr", fpr)):
-            if not 0.0 <= rate <= 1.0:
-                raise ConfigError(f"Expected noisy_oracle {name} in [0, 1], got {rate!r}.")
+            check_unit(f"noisy_oracle {name}", rate)
         if delay < 0 or seed < 0:
             raise ConfigError(f"Expected noisy_oracle delay and seed >= 0, got {delay!r} and {seed!r}.")
         if not 0.0 <= autocorrelation < 1.0:

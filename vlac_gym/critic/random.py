@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vlac_gym.checks import check_unit
 from vlac_gym.critic.base import BaseCritic, check_frames, check_same_length, check_tasks, frame_digest
 from vlac_gym.errors import ConfigError
 from vlac_gym.specs.options import option_types, read_argument
@@ -33,8 +34,7 @@ class RandomCritic(BaseCritic):
     """
 
     def __init__(self, done_rate: float = 0.02, seed: int = 0) -> None:
-        if not 0.0 <= done_rate <= 1.0:
-            raise ConfigError(f"Expected random done_rate in [0, 1], got {done_rate!r}.")
+        check_unit("random done_rate", done_rate)
         if seed < 0:
             raise ConfigError(f"Expected random seed >= 0, got {seed!r}.")
         self._done_rate, self._seed = done_rate, seed

@@ -24,8 +24,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlac_gym.checks import check_choice, check_int, check_unit
 from vlac_gym.curriculum.files import read_state, write_state
-from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.errors import ConfigError
 
 ResultSource = Literal["critic", "simulator"]
 
@@ -71,18 +72,14 @@ class CurriculumConfig:
 
     def __post_init__(self) -> None:
         for name, low in (("group_size", 1), ("max_outstanding", self.group_size), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"Expected {name} as an int >= {low}, got {value!r}.")
+            check_int(name, getattr(self, name), low)
         if not 0.0 < self.alpha <= 1.0:
             raise ConfigError(f"Expected alpha in (0, 1], got {self.alpha!r}.")
         if not 0.0 < self.temperature < float("inf"):
             raise ConfigError(f"Expected a finite temperature above 0, got {self.temperature!r}.")
         for name in ("floor", "prior"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"Expected {name} in [0, 1], got {getattr(self, name)!r}.")
-        if self.source not in ("critic", "simulator"):
-            raise unknown_name("result source", str(self.source), ("critic", "simulator"))
+            check_unit(name, getattr(self, name))
+        check_choice("result source", self.source, ("critic", "simulator"))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from vlac_gym.checks import check_unit
 from vlac_gym.data.episodes import Episode
 from vlac_gym.data.plans import EpisodePlan
 from vlac_gym.data.recorder import EpisodeRecorder
@@ -60,8 +61,7 @@ class RecordSettings:
             raise unknown_name("frame encoding", self.encoding, FRAME_ENCODINGS)
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"Expected quality from 1 to 100, got {self.quality}.")
-        if not 0.0 <= self.action_noise <= 1.0:
-            raise ConfigError(f"Expected action_noise in [0, 1], got {self.action_noise}.")
+        check_unit("action_noise", self.action_noise)
 
     def check_match(self, episode: Episode) -> None:
         """Raises `ConfigError` unless `episode` was recorded with these settings."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
 
 AUDIT_METRIC_NAMES: dict[str, str] = {
@@ -69,8 +70,7 @@ class CriticAudit:
     """
 
     def __init__(self, window: int = 200, alarm_z: float = 2.0) -> None:
-        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-            raise ConfigError(f"Expected the audit's window as an int >= 1, got {window!r}.")
+        check_int("the audit's window", window, minimum=1)
         if not (math.isfinite(alarm_z) and alarm_z > 0):
             raise ConfigError(f"Expected alarm_z above 0, got {alarm_z!r}.")
         self.window = window

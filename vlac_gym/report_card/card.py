@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlac_gym import __version__
+from vlac_gym.checks import check_unit
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.engines.cuda_memory import reset_cuda_memory_peak
 from vlac_gym.critic.knowledge import OnMismatch
@@ -78,8 +79,7 @@ class CardConfig:
 
     def __post_init__(self) -> None:
         for name in ("done_threshold", "false_stop_budget"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"Expected {name} in [0, 1], got {getattr(self, name)!r}.")
+            check_unit(name, getattr(self, name))
         for name in ("done_patience", "check_interval", "value_stride", "batch_size", "resamples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)!r}.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlac_gym.checks import check_int, check_unit
 from vlac_gym.errors import ConfigError
 
 CALIBRATION_VERSION = 2
@@ -65,12 +66,10 @@ class Calibration:
         for name in ("done_threshold", "false_stop_budget", "false_positive_rate", "miss_rate"):
             value = getattr(self, name)
             optional = name != "done_threshold"
-            if not (optional and value is None) and not _is_number_in_unit(value):
-                raise ConfigError(f"Expected calibration {name} in [0, 1], got {value!r}.")
+            if not (optional and value is None):
+                check_unit(f"calibration {name}", value)
         for name, minimum in (("done_patience", 1), ("done_interval", 1), ("min_steps", 0), ("episodes", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                raise ConfigError(f"Expected calibration {name} as an int >= {minimum}, got {value!r}.")
+            check_int(f"calibration {name}", getattr(self, name), minimum)
 
     def rule_options(self) -> dict[str, Any]:
         """The fields that `vlac_gym.rule.reward.training_rule` takes."""
@@ -134,7 +133,3 @@ def _parse(fields: Any, file: Path) -> Calibration:
         raise ConfigError(f"{file} has unknown calibration fields {unknown}; known are {sorted(known)}.")
     values = {name: value for name, value in fields.items() if name != "version"}
     return Calibration(**{**values, "task_suites": tuple(values.get("task_suites", ()))})
-
-
-def _is_number_in_unit(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0

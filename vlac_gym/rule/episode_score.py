@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vlac_gym.checks import check_unit
 from vlac_gym.critic.base import Critic, check_frames
 from vlac_gym.critic.knowledge import OnMismatch, find_mismatches, settle_mismatches
 from vlac_gym.critic.wrapper import adapted
@@ -156,8 +157,7 @@ def check_score_options(*, value_stride: int, check_stride: int, done_threshold:
     for name, stride in (("value_stride", value_stride), ("check_stride", check_stride)):
         if stride < 1:
             raise ConfigError(f"Expected {name} >= 1, got {stride!r}.")
-    if not 0.0 <= done_threshold <= 1.0:
-        raise ConfigError(f"Expected done_threshold in [0, 1], got {done_threshold!r}.")
+    check_unit("done_threshold", done_threshold)
 
 
 def _every(count: int, stride: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ __all__ = [
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict, get_args
 
+from vlac_gym.checks import check_choice, check_int, check_unit, is_number
 from vlac_gym.errors import ConfigError, unknown_name
 
 RewardKind = Literal["terminal", "sparse", "dense", "pbrs", "milestone"]
@@ -67,20 +68,19 @@ class TrainingRule:
     truncate_as_terminal: bool = False
 
     def __post_init__(self) -> None:
-        if self.reward not in get_args(RewardKind):
-            raise unknown_name("reward kind", str(self.reward), get_args(RewardKind))
+        check_choice("reward kind", self.reward, get_args(RewardKind))
         for name in ("done_patience", "done_interval", "value_stride", "milestone_interval"):
-            _check_int(name, getattr(self, name), minimum=1)
-        _check_int("min_steps", self.min_steps, minimum=0)
+            check_int(name, getattr(self, name), minimum=1)
+        check_int("min_steps", self.min_steps, minimum=0)
         for name in ("done_threshold", "value_threshold"):
-            _check_unit(name, getattr(self, name))
+            check_unit(name, getattr(self, name))
         if self.min_value is not None:
-            _check_unit("min_value", self.min_value)
+            check_unit("min_value", self.min_value)
         if not isinstance(self.truncate_as_terminal, bool):
             raise ConfigError(
                 f"Expected truncate_as_terminal as True or False, got {self.truncate_as_terminal!r}."
             )
-        if not _is_number(self.gamma) or not 0.0 < self.gamma <= 1.0:
+        if not is_number(self.gamma) or not 0.0 < self.gamma <= 1.0:
             raise ConfigError(f"Expected gamma in (0, 1], got {self.gamma!r}.")
         if self.reward == "milestone" and self.milestone_interval % self.done_interval:
             raise ConfigError(
@@ -140,20 +140,6 @@ def potential_reward(before: float, after: float, gamma: float, *, terminated: b
     episode has not reached one.
     """
     return (0.0 if terminated else gamma * after) - before
-
-
-def _check_int(name: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ConfigError(f"Expected {name} as an int >= {minimum}, got {value!r}.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_unit(name: str, value: object) -> None:
-    if not _is_number(value) or not 0.0 <= value <= 1.0:  # type: ignore[operator]
-        raise ConfigError(f"Expected {name} in [0, 1], got {value!r}.")
 
 
 PRESETS: dict[str, TrainingRule] = {

@@ -4,6 +4,7 @@ __all__ = ["NANO_NUMBER_LIMIT", "NANO_SIZES", "TrainRecipe"]
 
 from dataclasses import dataclass
 
+from vlac_gym.checks import check_unit
 from vlac_gym.critic.vlac.tiny_checkpoint import ModelSizes
 from vlac_gym.errors import ConfigError
 
@@ -96,8 +97,7 @@ class TrainRecipe:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"Expected {name} in [0, 1), got {getattr(self, name)}.")
         for name in ("reword_share", "max_relight"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"Expected {name} in [0, 1], got {getattr(self, name)}.")
+            check_unit(name, getattr(self, name))
         if self.learning_rate <= 0 or self.number_sigma <= 0:
             raise ConfigError("Expected learning_rate and number_sigma above 0.")
         if not self.val_init_states:

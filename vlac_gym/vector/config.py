@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from gymnasium.vector import AutoresetMode
 
+from vlac_gym.checks import check_choice
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.vector.executor import ExecutorFactory
 from vlac_gym.vector.reset_commands import EpisodeOptions
@@ -62,10 +63,9 @@ class VectorConfig:
         for name in ("start_timeout_s", "step_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"Expected {name} above 0, got {getattr(self, name)}.")
-        if not callable(self.mode) and self.mode not in ("async", "sync"):
-            raise unknown_name("mode", str(self.mode), ("async", "sync"))
-        if self.context not in ("spawn", "forkserver"):
-            raise unknown_name("context", str(self.context), ("spawn", "forkserver"))
+        if not callable(self.mode):
+            check_choice("mode", self.mode, ("async", "sync"))
+        check_choice("context", self.context, ("spawn", "forkserver"))
         if self.mode != "async" and self.render_devices is not None:
             raise ConfigError(
                 "Expected render_devices with mode='async' only: elsewhere set MUJOCO_EGL_DEVICE_ID."

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vlac_gym.checks import check_choice
 from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.envs.libero.tasks import get_task, list_tasks
 from vlac_gym.envs.warp.scene_files import list_scene_folders
@@ -51,8 +52,7 @@ def make_vec(
         DependencyNotInstalled: LIBERO is not installed.
     """
     own, env_options = split_options(options)
-    if backend not in ("mujoco", "warp"):
-        raise unknown_name("backend", str(backend), ("mujoco", "warp"))
+    check_choice("backend", backend, ("mujoco", "warp"))
     if (backend == "warp") != (scenes is not None):
         raise ConfigError(
             f"Expected scenes with backend='warp' and only there, got {backend!r} and {scenes!r}."

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import as_array, check_action
 from vlac_gym.stepping.unrendered_steps import UnrenderedSteps
@@ -42,8 +43,7 @@ class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], Rec
     def __init__(self, env: gym.Env[ObsType, NDArray[Any]], chunk_size: int) -> None:
         RecordConstructorArgs.__init__(self, chunk_size=chunk_size)
         gym.Wrapper.__init__(self, env)
-        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-            raise ConfigError(f"Expected chunk_size as an int >= 1, got {chunk_size!r}.")
+        check_int("chunk_size", chunk_size, minimum=1)
         single = env.action_space
         if not isinstance(single, Box) or len(single.shape) != 1:
             raise ConfigError(f"Expected an env with a Box action of shape (A,), got {single}.")

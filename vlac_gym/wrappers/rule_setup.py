@@ -2,18 +2,18 @@
 
 __all__ = ["RewardConfig", "RewardOptions", "check_mode", "resolve_rule", "reward_config", "without_mode"]
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 
+from vlac_gym.checks import check_choice, check_int, is_number
 from vlac_gym.critic.base import Critic, check_frames
 from vlac_gym.critic.failure_policy import CriticFailurePolicy, OnCriticError, failure_policy
 from vlac_gym.critic.knowledge import OnMismatch
 from vlac_gym.critic.registry import check_critic
-from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.errors import ConfigError
 from vlac_gym.rule.reward import RuleOptions, TrainingRule, training_rule
 from vlac_gym.stepping.frame_source import FrameSource
 from vlac_gym.types import Frame, Mode
@@ -76,16 +76,16 @@ class RewardConfig:
     def __post_init__(self) -> None:
         check_critic(self.critic)
         check_mode(self.mode)
-        _check_choice("on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
-        _check_choice("on_critic_mismatch", self.on_critic_mismatch, ("raise", "warn"))
+        check_choice("on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
+        check_choice("on_critic_mismatch", self.on_critic_mismatch, ("raise", "warn"))
         _check_references(self.references)
         if self.task is not None and (not isinstance(self.task, str) or not self.task.strip()):
             raise ConfigError(f"Expected task as a text, or None for info['task'], got {self.task!r}.")
-        if not _is_count(self.max_buffer_bytes):
-            raise ConfigError(f"Expected max_buffer_bytes as an int >= 1, got {self.max_buffer_bytes!r}.")
-        weight = self.sim_success_weight
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise ConfigError(f"Expected sim_success_weight as a finite number, got {weight!r}.")
+        check_int("max_buffer_bytes", self.max_buffer_bytes, minimum=1)
+        if not is_number(self.sim_success_weight):
+            raise ConfigError(
+                f"Expected sim_success_weight as a finite number, got {self.sim_success_weight!r}."
+            )
 
 
 def reward_config(critic: Critic | str, options: RewardOptions) -> RewardConfig:
@@ -116,8 +116,8 @@ def resolve_rule(
     Raises:
         ConfigError: Unknown preset or option, a value out of range, or a bad calibration file.
     """
-    if max_episode_steps is not None and not _is_count(max_episode_steps):
-        raise ConfigError(f"Expected max_episode_steps as an int >= 1 or None, got {max_episode_steps!r}.")
+    if max_episode_steps is not None:
+        check_int("max_episode_steps", max_episode_steps, minimum=1)
     calibrated: dict[str, Any] = {}
     if calibration is not None:
         from vlac_gym.rule.calibration import load_calibration
@@ -128,16 +128,7 @@ def resolve_rule(
 
 def check_mode(mode: object) -> None:
     """Raises `ConfigError` with the nearest mode unless it is one."""
-    _check_choice("mode", mode, ("train", "eval", "shaping"))
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise unknown_name(name, str(value), choices)
+    check_choice("mode", mode, ("train", "eval", "shaping"))
 
 
 def _check_references(references: Sequence[Frame] | None) -> None:

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
 from vlac_gym.stepping.actions import as_array
 from vlac_gym.vector.ready_first import EnvIds, ReadyStep
@@ -49,8 +50,7 @@ class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[An
             )
         VectorWrapper.__init__(self, env)
         self._chunks = env
-        if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-            raise ConfigError(f"Expected chunk_size as an int >= 1, got {chunk_size!r}.")
+        check_int("chunk_size", chunk_size, minimum=1)
         single = env.single_action_space
         if not isinstance(single, Box) or len(single.shape) != 1:
             raise ConfigError(f"Expected an env with a Box action of shape (A,), got {single}.")

@@ -19,6 +19,7 @@ MODEL_CODE = (
     "vlac_gym/critic/vlac/tiny",
     "vlac_gym/clone/",
     "vlac_gym/train_nano/",
+    "vlac_gym/training/device.py",
     "vlac_gym/training/merge_adapter.py",
     "vlac_gym/policies/lerobot.py",
     "verl_env_adapter/",

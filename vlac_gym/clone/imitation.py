@@ -15,6 +15,7 @@ from vlac_gym.clone.policy import ClonePolicy, save_policy
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_bytes
+from vlac_gym.training.device import pick_device
 from vlac_gym.types import FloatArray
 
 with needs("Cloning", "vlac"):
@@ -73,12 +74,15 @@ class Imitator:
         recipe: Batch size, learning rate (constant), shifts and seed.
         noise: Standard deviation of the noise on each number of an action.
         device: PyTorch's name; None for the first GPU, else the CPU.
+
+    Raises:
+        ConfigError: No such device.
     """
 
     def __init__(
         self, policy: ClonePolicy, recipe: CloneRecipe, *, noise: float, device: str | None = None
     ) -> None:
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = pick_device(device)
         self._policy, self._recipe, self._noise = policy.to(self._device), recipe, noise
         self._chosen: list[Demonstrations] = []
         self._fresh = self._step = 0

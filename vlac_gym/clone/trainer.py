@@ -21,6 +21,7 @@ from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_bytes, write_json
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.metrics.writer import MetricsWriter
+from vlac_gym.training.device import pick_device
 
 with needs("Cloning", "vlac"):
     import torch
@@ -68,7 +69,7 @@ def train_clone(
         ConfigError: The episodes, the recipe, the device or `out` do not fit, or the run to resume was another.
     """
     recipe = recipe or CloneRecipe()
-    chosen = _device(device)
+    chosen = pick_device(device)
     train, held_out = choose_demonstrations(EpisodeDataset.open(data), recipe)
     tasks = [f"{suite}:{task_id}" for suite, task_id in train.tasks()]
     with torch.random.fork_rng(devices=[]):
@@ -206,14 +207,3 @@ class _Trainer:
 
 def _name(meta: Any) -> str:
     return f"{meta.task_suite}:{meta.task_id}"
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:  # torch says it differently with and without CUDA
-        raise ConfigError(
-            f"Expected a device that torch can use, got {name!r}: {str(e).splitlines()[0]}"
-        ) from e
-    return device

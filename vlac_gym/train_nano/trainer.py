@@ -31,6 +31,7 @@ from vlac_gym.train_nano.losses import done_loss, pair_loss, reply_logits
 from vlac_gym.train_nano.recipe import NANO_NUMBER_LIMIT, NANO_SIZES, TrainRecipe
 from vlac_gym.train_nano.rewording import Wordings
 from vlac_gym.train_nano.validation import validate
+from vlac_gym.training.device import pick_device
 from vlac_gym.types import CriticKnowledge
 
 with needs("Training nano", "vlac"):
@@ -90,7 +91,7 @@ def train_nano(
             run to resume that was begun with another recipe.
     """
     recipe = recipe or TrainRecipe()
-    chosen = _device(device)
+    chosen = pick_device(device)
     begins_with = _checkpoint(recipe.start_from)
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
     episodes = read_training_episodes(folders, recipe.val_init_states, verdicts)
@@ -337,14 +338,3 @@ def _schedule(step: int, recipe: TrainRecipe) -> float:
         return (step + 1) / recipe.warmup_steps
     share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:  # torch says it differently with and without CUDA
-        raise ConfigError(
-            f"Expected a device that torch can use, got {name!r}: {str(e).splitlines()[0]}"
-        ) from e
-    return device

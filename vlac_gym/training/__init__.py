@@ -1,1 +1,1 @@
-"""What a training loop keeps of its policy."""
+"""What training loops share: their device, and what they keep of a policy."""

@@ -8,16 +8,16 @@ torch = pytest.importorskip("torch")
 from vlac_gym.clone.imitation import Imitator  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, load_policy  # noqa: E402
 from vlac_gym.clone.recipe import CloneRecipe  # noqa: E402
-from vlac_gym.errors import PolicyError  # noqa: E402
+from vlac_gym.errors import ConfigError, PolicyError  # noqa: E402
 
 INFO = {"task_suite": "reach", "task_id": 0}
 RECIPE = CloneRecipe(batch_size=4, learning_rate=1e-2, max_shift_px=0)
 
 
-def imitator(noise: float = 0.1) -> Imitator:
+def imitator(noise: float = 0.1, device: str = "cpu") -> Imitator:
     torch.manual_seed(0)
     policy = ClonePolicy(["reach:0", "reach:1"], chunk_size=2, image_size=16, cameras=("agentview",))
-    return Imitator(policy, RECIPE, noise=noise, device="cpu")
+    return Imitator(policy, RECIPE, noise=noise, device=device)
 
 
 def seen(*shades: int) -> dict[str, np.ndarray]:
@@ -66,3 +66,8 @@ def test_what_was_chosen_is_imitated_and_a_save_continues(tmp_path):
     assert one.learn(2) == other.learn(2)  # the same three decisions and weights, the same step
     other.save_policy(tmp_path / "policy")
     assert load_policy(tmp_path / "policy").tasks == ("reach:0", "reach:1")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="Expected a device that torch can use, got 'mars'"):
+        imitator(device="mars")

@@ -1,13 +1,12 @@
 """Success detection: how well a score in [0, 1] tells success from failure. Pure functions on arrays.
 
-`confusion`, `Confusion`, `threshold_curve`, `fpr_at_tpr`, `tpr_at_fpr`, `brier_score`, `calibration_error`,
+`confusion`, `Confusion`, `threshold_curve`, `fpr_at_tpr`, `tpr_at_fpr`, `calibration_error`,
 `deployed_precision`, `reported_success_rate`. A score counts as success if `score >= threshold` in float32,
 which is how the reward wrapper compares.
 """
 
 __all__ = [
     "Confusion",
-    "brier_score",
     "calibration_error",
     "confusion",
     "deployed_precision",
@@ -128,12 +127,6 @@ def tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float | None
     """Largest TPR of a threshold whose false-positive rate is at most this; None if a class is empty."""
     curve = threshold_curve(scores, labels)
     return None if curve is None else float(curve[2][curve[1] <= fpr].max())
-
-
-def brier_score(scores: ArrayLike, labels: ArrayLike) -> float | None:
-    """Mean squared difference of score and outcome: 0 is perfect, 0.25 is always saying 0.5. None if empty."""
-    array = np.asarray(scores, np.float64)
-    return float(np.mean((array - np.asarray(labels, bool)) ** 2)) if array.size else None
 
 
 def reliability_bins(

@@ -1,7 +1,7 @@
 """Progress and value: does the critic's curve rise with work done and fall with work lost? Pure functions.
 
 `f1_of_correlations`, `sign_accuracy`, `regression_recall`, `antisymmetry_error`, `path_error`,
-`pairwise_outcome_accuracy`, `squared_error`; values, VOC and NR are those of `vlac_gym.metrics.progress`.
+`pairwise_outcome_accuracy`; values, VOC and NR are those of `vlac_gym.metrics.progress`.
 
 Names follow VLAC (arXiv 2509.15937): VOC is Spearman's correlation of value and time, VROC the same on the
 reversed video, VOC-F1 their harmonic mean, NR the share of pairs with negative progress.
@@ -14,7 +14,6 @@ __all__ = [
     "path_error",
     "regression_recall",
     "sign_accuracy",
-    "squared_error",
 ]
 
 from collections.abc import Hashable, Sequence
@@ -75,9 +74,3 @@ def pairwise_outcome_accuracy(
         won.append(((np.sign(good[:, None] - bad[None, :]) + 1) / 2).ravel())
     all_pairs = np.concatenate(won) if won else np.zeros(0)
     return float(all_pairs.mean()) if all_pairs.size else None
-
-
-def squared_error(final_values: ArrayLike, outcomes: ArrayLike) -> float | None:
-    """Mean squared difference of the final value and the outcome (0 or 1). None without episodes."""
-    values = np.asarray(final_values, np.float64)
-    return float(np.mean((values - np.asarray(outcomes, bool)) ** 2)) if values.size else None

@@ -26,7 +26,6 @@ from typing import TypeAlias
 import numpy as np
 
 from vlac_gym.report_card import detection as d
-from vlac_gym.report_card import progress as p
 from vlac_gym.report_card.episode_answers import EpisodeAnswers
 from vlac_gym.report_card.statistics import (
     Array,
@@ -36,6 +35,7 @@ from vlac_gym.report_card.statistics import (
     cluster_bootstrap,
     rate,
     refused,
+    squared_error,
     two_proportion_p_value,
 )
 from vlac_gym.report_card.termination import (
@@ -110,9 +110,7 @@ def detection_section(judged: Judged, threshold: float, boot: Bootstrap) -> Sect
         "last_frame": {**_scores(judged, _last_checks, threshold, boot), **rates},
         "final_value": {
             "auroc": boot(judged, lambda items: auroc(*final_values(items))),
-            "mse": boot(
-                judged, lambda items: p.squared_error(*final_values(items)), "there is no final value"
-            ),
+            "mse": boot(judged, lambda items: squared_error(*final_values(items)), "there is no final value"),
         },
         "deployed": deployed,
         "by_kind": _by_kind(judged, threshold),
@@ -213,7 +211,7 @@ def _scores(
         "fpr_at_tpr_0.9": lambda s, y: d.fpr_at_tpr(s, y, 0.9),
         "tpr_at_fpr_0.01": lambda s, y: d.tpr_at_fpr(s, y, 0.01),
         "tpr_at_fpr_0.05": lambda s, y: d.tpr_at_fpr(s, y, 0.05),
-        "brier": d.brier_score,
+        "brier": squared_error,
         "calibration_error": d.calibration_error,
     }
     for name in ("tpr", "fpr", "precision", "f1", "balanced_accuracy", "youden_j", "cohen_kappa"):

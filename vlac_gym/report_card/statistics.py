@@ -2,7 +2,7 @@
 
 `Estimate` (a number with its interval, or the reason why there is none), `rate` (Wilson interval), `refused`,
 `paired_difference` (of two rates over the same cases), `cluster_bootstrap`, `spearman`, `kendall_tau_a`, `auroc`,
-`average_precision`, `two_proportion_p_value`.
+`average_precision`, `squared_error`, `two_proportion_p_value`.
 A quantity that is not defined is None or a refused `Estimate`; it is never 0. The textbook's formulas are scipy's and
 scikit-learn's; tau-a and a bootstrap that draws whole clusters are in neither.
 """
@@ -18,6 +18,7 @@ __all__ = [
     "rate",
     "refused",
     "spearman",
+    "squared_error",
     "two_proportion_p_value",
 ]
 
@@ -222,6 +223,15 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float | None:
     if not positive.any():
         return None
     return float(metrics.average_precision_score(positive, np.asarray(scores, np.float64)))
+
+
+def squared_error(scores: ArrayLike, outcomes: ArrayLike) -> float | None:
+    """Mean squared difference of a score in [0, 1] and the outcome, 0 or 1; of probabilities, the Brier score.
+
+    0 is perfect, 0.25 is always saying 0.5. None if there is none.
+    """
+    array = np.asarray(scores, np.float64)
+    return float(np.mean((array - np.asarray(outcomes, bool)) ** 2)) if array.size else None
 
 
 def two_proportion_p_value(hits: tuple[int, int], totals: tuple[int, int]) -> float | None:

@@ -5,7 +5,6 @@ import pytest
 
 from vlac_gym.report_card.detection import (
     Confusion,
-    brier_score,
     calibration_error,
     confusion,
     deployed_precision,
@@ -69,9 +68,7 @@ def test_operating_points_are_read_off_the_curve() -> None:
     assert tpr_at_fpr([0.5], [1], 0.9) is None
 
 
-def test_brier_and_calibration_error_by_hand() -> None:
-    assert brier_score([1.0, 0.5, 0.0], [1, 1, 1]) == pytest.approx((0 + 0.25 + 1) / 3)
-    assert brier_score([], []) is None
+def test_calibration_error_by_hand() -> None:
     # bin 9: scores .95 .95, half succeed -> gap .45 on 2; bin 1: score .15, none succeed -> gap .15 on 1;
     # a score of exactly 1 falls into the last bin.
     assert calibration_error([0.95, 0.95, 0.15], [1, 0, 0]) == pytest.approx((0.45 * 2 + 0.15) / 3)

@@ -10,7 +10,6 @@ from vlac_gym.report_card.progress import (
     path_error,
     regression_recall,
     sign_accuracy,
-    squared_error,
 )
 from vlac_gym.report_card.training_signal import group_fidelity, length_return_correlation
 
@@ -56,8 +55,6 @@ def test_outcomes_are_compared_within_a_task_only() -> None:
     assert pairwise_outcome_accuracy(values, outcomes, ["a"] * 5) == pytest.approx(5.5 / 6)
     assert pairwise_outcome_accuracy([0.5, 0.6], [1, 0], ["a", "b"]) is None
     assert pairwise_outcome_accuracy([], [], []) is None
-    assert squared_error([0.9, 0.4], [1, 0]) == pytest.approx((0.01 + 0.16) / 2)
-    assert squared_error([], []) is None
 
 
 def test_groups_show_noise_and_lost_gradients() -> None:

@@ -13,6 +13,7 @@ from vlac_gym.report_card.statistics import (
     paired_difference,
     rate,
     spearman,
+    squared_error,
     two_proportion_p_value,
 )
 
@@ -66,6 +67,12 @@ def test_average_precision_by_hand() -> None:
     # thresholds .9 (P 1, R 1/2), .5 (P 1/2, R 1/2), .4 (two tied: P 2/4, R 1): 1 * .5 + .5 * .5
     assert average_precision([0.9, 0.5, 0.4, 0.4], [1, 0, 1, 0]) == pytest.approx(0.75)
     assert average_precision([0.3], [0]) is None
+
+
+def test_squared_error_by_hand() -> None:
+    assert squared_error([1.0, 0.5, 0.0], [1, 1, 1]) == pytest.approx((0 + 0.25 + 1) / 3)
+    assert squared_error([0.9, 0.4], [1, 0]) == pytest.approx((0.01 + 0.16) / 2)
+    assert squared_error([], []) is None
 
 
 def test_two_proportion_test_by_hand() -> None:

@@ -30,11 +30,6 @@ class UnrenderedSteps:
         self._quiet = _quiet_env(env)
         self._observation: Any = None
 
-    @property
-    def is_quiet(self) -> bool:
-        """Are frames rendered on demand only?"""
-        return self._quiet is not None
-
     def begin(self, observation: Any) -> None:
         """Takes the observation of `reset`."""
         self._observation = observation

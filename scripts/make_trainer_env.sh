@@ -69,7 +69,8 @@ if grep -qE '^torchvision==' "$constraints"; then
   "${pip[@]}" --no-deps "$(grep -E '^torchvision==' "$constraints")"
   "$dir/bin/python" scripts/mend_torchvision.py
 fi
-"$dir/bin/python" -c "$check"
+# Also where the environment forbids byte code: a trainer's workers would all compile all of it, each time.
+env -u PYTHONDONTWRITEBYTECODE "$dir/bin/python" -c "$check"
 touch "$stamp"
 echo "$trainer is ready in $dir ($((SECONDS - start)) s)"
 exit 0

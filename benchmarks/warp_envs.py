@@ -1,7 +1,7 @@
 """Env steps per second of `make_vec(backend="warp")`, pictures, critic and rule included, beside processes.
 
     python benchmarks/warp_envs.py scenes/libero_spatial_0 --envs 256 1024 --critics scripted:0 'nano?device=cuda' \\
-        --baseline PYTHON --baseline-path PATH
+        --pictures numpy torch --baseline PYTHON --baseline-path PATH
 
 Runs in an environment with vlac-gym[warp] on a task of `vlac-gym export-scenes`. Random actions in chunks; both cameras
 are looked at after each chunk, a critic checks each env there, and no critic ends an episode. `--baseline` names an
@@ -9,7 +9,9 @@ interpreter with vlac-gym[libero]: independent processes, one per core, without 
 vector_scaling.py, same chunks, cameras and pictures, in the same run; each rate is then printed as a ratio, too.
 
 A line says where the time of a chunk goes: steps of the simulator, pictures, the critic, and the rest, which is this
-process's Python (the rule, copies). On warp's CPU device (`--device cpu`) it only shows that the parts work.
+process's Python (the rule, copies). `--pictures numpy torch` measures pictures in this process's memory and pictures
+that stay on the device one after the other; each rate is then printed as a multiple of the first kind's, too. On warp's
+CPU device (`--device cpu`) it only shows that the parts work.
 """
 
 import argparse
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("scene", type=Path, help="a task's folder, as `vlac-gym export-scenes` writes it")
     parser.add_argument("--envs", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--critics", nargs="+", default=["scripted:0"], metavar="SPEC")
+    parser.add_argument("--pictures", nargs="+", default=["numpy"], choices=["numpy", "torch"])
     parser.add_argument("--chunk", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--step-limit", type=int, default=160)
@@ -85,18 +88,25 @@ def main() -> None:
     base = baseline_rate(args, task) if args.baseline else None
     for count in args.envs:
         for spec in args.critics:
-            result = measure(args, task, count, spec)
-            if base is not None:
-                result["ratio"] = round(result["steps_per_s"] / base, 2)
-            show(args, count, spec, result)
+            first: float | None = None
+            for pictures in args.pictures:
+                result = measure(args, task, count, spec, pictures)
+                first = first or result["steps_per_s"]
+                if len(args.pictures) > 1:
+                    result[f"times {args.pictures[0]}"] = round(result["steps_per_s"] / first, 2)
+                if base is not None:
+                    result["ratio"] = round(result["steps_per_s"] / base, 2)
+                show(args, count, spec, pictures, result)
 
 
-def measure(args: argparse.Namespace, task: dict[str, Any], count: int, spec: str) -> dict[str, float]:
+def measure(
+    args: argparse.Namespace, task: dict[str, Any], count: int, spec: str, pictures: str
+) -> dict[str, float]:
     """Plays whole chunks for `--seconds`, after two that compile and capture."""
     clock = Clock()
     options = {"image_size": args.image_size, "max_episode_steps": args.step_limit, "device": args.device}
     places = {"backend": "warp", "scenes": args.scene.parent, "autoreset_mode": "SameStep", "copy": False}
-    env = make_vec(task["suite"], task["task_id"], count, **places, **options)
+    env = make_vec(task["suite"], task["task_id"], count, pictures=pictures, **places, **options)
     judged = VLACRewardWrapper(
         env,
         make_critic(spec),
@@ -136,12 +146,13 @@ def baseline_rate(args: argparse.Namespace, task: dict[str, Any]) -> float | Non
     return rates.get("independent")
 
 
-def show(args: argparse.Namespace, count: int, spec: str, result: dict[str, float]) -> None:
+def show(args: argparse.Namespace, count: int, spec: str, pictures: str, result: dict[str, float]) -> None:
     parts = ", ".join(f"{name} {value}" for name, value in result.items() if name != "steps_per_s")
-    print(f"{count:5} envs, {spec}: {result['steps_per_s']:8.0f} env steps/s; {parts}", flush=True)
+    what = f"{count:5} envs, {spec}, {pictures}"
+    print(f"{what}: {result['steps_per_s']:8.0f} env steps/s; {parts}", flush=True)
     if args.json:
         with args.json.open("a") as file:
-            file.write(json.dumps({"envs": count, "critic": spec, **result}) + "\n")
+            file.write(json.dumps({"envs": count, "critic": spec, "pictures": pictures, **result}) + "\n")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
     fns = [partial(ReachEnv, n, **options) if s == "reach" else partial(libero, s, n) for s, n in tasks]
     mode = "sync" if args.in_process else "async"
     if args.scenes is not None:
-        fns, mode = warp_envs(args.scenes, tasks, **options)
+        fns, mode = warp_envs(args.scenes, tasks, pictures="torch", **options)
     env = RolloutVectorEnv(fns, mode=mode, envs_per_worker=args.envs_per_worker, autoreset_mode="Disabled")
     names = ("calibration", "value_stride", "done_threshold", "done_patience", "min_steps", "done_interval")
     rule = {name: value for name in names if (value := getattr(args, name)) is not None}
@@ -193,7 +193,7 @@ class Actor:
         rows = [known.index(f"{suite}:{number}") for suite, number in args.task_list]
         self.one_hot = torch.eye(len(known), device=device)[rows].repeat_interleave(args.envs_per_task, 0)
 
-    def look(self, observations: dict[str, np.ndarray], rows: Sequence[PolicyRow]) -> dict[str, torch.Tensor]:
+    def look(self, observations: dict[str, Any], rows: Sequence[PolicyRow]) -> dict[str, torch.Tensor]:
         """Observations as tensors, with the task of each."""
         keys = (*(f"{camera}_image" for camera in self.policy.cameras), "state")
         seen = {key: torch.as_tensor(observations[key], device=self.device) for key in keys}

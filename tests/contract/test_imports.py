@@ -27,7 +27,7 @@ MODEL_CODE = (
 
 # Third-party package -> path prefixes of the modules that may import it.
 HOMES = {
-    "torch": MODEL_CODE,
+    "torch": (*MODEL_CODE, "vlac_gym/frames/on_device.py"),
     "transformers": MODEL_CODE,
     "huggingface_hub": ("vlac_gym/files/hub.py", "vlac_gym/critic/vlac/checkpoints.py"),
     "peft": ("vlac_gym/training/merge_adapter.py",),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensor_worlds import point_envs
 
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy
 from vlac_gym.errors import ConfigError
@@ -154,6 +155,30 @@ def test_the_noise_of_an_offset_is_the_same_for_all_actions_of_a_chunk(example, 
     assert np.ptp(sent[0], axis=1).max() < 1e-6 < np.abs(sent[0]).max()
     by_hand = torch.distributions.Normal(means.mean(1), math.exp(-0.5)).log_prob(data.drawn[:, 0]).sum(-1)
     assert torch.allclose(by_hand, data.log_probs[:, 0], atol=1e-4)
+
+
+def test_pictures_on_a_device_train_the_same_policy(example, tmp_path, monkeypatch):
+    options = {"tasks": "points:7", "scenes": tmp_path, "train_init_states": "0-1", "eval_init_states": "2"}
+    options = TINY | options | {"critic": "random", "eval_episodes": 1, "iterations": 2}
+    seen = []
+    look = example.Actor.look
+
+    def noted(actor, observations, rows):
+        seen.append(type(observations["agentview_image"]))
+        return look(actor, observations, rows)
+
+    monkeypatch.setattr(example.Actor, "look", noted)
+    for name, device in (("tensors", "cpu"), ("arrays", None)):
+
+        def points(scenes, tasks, *, pictures, image_size, max_episode_steps, device=device):
+            assert (scenes, pictures, image_size) == (tmp_path, "torch", 16)
+            return point_envs(device, tasks, max_episode_steps)
+
+        monkeypatch.setattr(example, "warp_envs", points)
+        example.train(example.Args(out=tmp_path / name, **options))
+    assert metrics_of(tmp_path / "tensors") == metrics_of(tmp_path / "arrays")
+    assert seen[: len(seen) // 2] == [torch.Tensor] * (len(seen) // 2)
+    assert seen[len(seen) // 2 :] == [np.ndarray] * (len(seen) // 2)
 
 
 def test_advantages_by_hand(example):

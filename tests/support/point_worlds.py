@@ -48,7 +48,7 @@ class PointWorlds:
         self.num_steps = 0
         self.before_read: Callable[[], None] = lambda: None
         self.num_crowded = 0
-        self._place = np.full(num_worlds, np.nan, np.float32)
+        self._place = np.full(num_worlds, STARTS[0], np.float32)
         self._failed = np.zeros(num_worlds, bool)
 
     def start(self, rows: np.ndarray) -> None:

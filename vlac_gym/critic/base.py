@@ -97,9 +97,11 @@ class BaseCritic(ABC):
 
     Attributes:
         is_remote: Whether its model runs in a server.
+        takes_device_frames: Whether it may be shown a `DeviceFrame`, whose pixels are on a device, in an array's place.
     """
 
     is_remote: bool = False
+    takes_device_frames: bool = False
 
     @property
     def can_sleep(self) -> bool:

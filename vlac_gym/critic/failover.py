@@ -48,6 +48,7 @@ class FailoverCritic(CriticWrapper):
         self, critic: Critic, policy: CriticFailurePolicy, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(critic)
+        self.takes_device_frames = self.critic.takes_device_frames and not policy.fallbacks
         self.failbacks = 0
         self._policy = policy
         self._clock = clock

@@ -46,6 +46,8 @@ class ScriptedCritic(BaseCritic):
         [CriticCall(method='success_prob', count=2)]
     """
 
+    takes_device_frames = True
+
     def __init__(
         self,
         success_probs: Script = (),

@@ -71,6 +71,7 @@ class CriticWrapper(_Forwarding[BaseCritic]):
     def __init__(self, critic: Critic) -> None:
         super().__init__(adapted(critic))
         self.is_remote = self.critic.is_remote
+        self.takes_device_frames = self.critic.takes_device_frames
 
     @property
     def unwrapped(self) -> Critic:

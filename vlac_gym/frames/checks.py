@@ -1,8 +1,8 @@
 """What every part asks of a picture: `check_frame`, `check_frames`, and its name by content:
-`frame_digest`, `with_digest`.
+`frame_digest`, `frame_key`, `with_digest`.
 """
 
-__all__ = ["check_frame", "check_frames", "frame_digest", "with_digest"]
+__all__ = ["check_frame", "check_frames", "frame_digest", "frame_key", "with_digest"]
 
 import hashlib
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.on_device import DeviceFrame
 from vlac_gym.types import Frame
 
 
 def check_frame(frame: object, where: str = "frame") -> None:
-    """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array with H, W >= 1."""
-    if not isinstance(frame, np.ndarray):
+    """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array or `DeviceFrame` with H, W >= 1."""
+    if not isinstance(frame, np.ndarray | DeviceFrame):
         raise ConfigError(
             f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
             "Convert it with np.asarray."
@@ -46,6 +47,12 @@ def frame_digest(frame: Frame) -> bytes:
     if (signals := getattr(frame, "signals", None)) is not None:
         head += f"{signals.episode.env_index}/{signals.episode.episode}/{signals.number}".encode()
     return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16, key=head[:64]).digest()
+
+
+def frame_key(frame: Frame) -> bytes:
+    """What a cache in this process goes by: `frame_digest`, or the name of a `DeviceFrame`, without a download."""
+    key: bytes | None = getattr(frame, "key", None)
+    return frame_digest(frame) if key is None else key
 
 
 def with_digest(frame: Frame, digest: bytes) -> Frame:

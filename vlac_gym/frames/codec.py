@@ -163,7 +163,7 @@ def square_picture(frame: Frame, side: int | None) -> Any:
         side: Pixels of a side, or None to keep the frame's size.
     """
     image_module = _pillow()
-    picture = image_module.fromarray(frame)
+    picture = image_module.fromarray(np.asarray(frame))
     if side is None or picture.size == (side, side):
         return picture
     return picture.resize((side, side), image_module.Resampling.LANCZOS)

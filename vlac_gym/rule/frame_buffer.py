@@ -5,6 +5,7 @@ __all__ = ["FrameBuffer"]
 import numpy as np
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.on_device import tensor_of
 from vlac_gym.types import Frame
 
 
@@ -38,13 +39,15 @@ class FrameBuffer:
         return self._frames | {step: frame}
 
     def keep(self, step: int, frame: Frame) -> None:
-        """Keeps a copy.
+        """Keeps a copy; of a `DeviceFrame`, whose pixels nobody changes, the frame.
 
         Raises:
             ConfigError: The bound is passed.
         """
-        kept = np.array(frame, subok=True)  # with the signals that a privileged critic needs
-        kept.setflags(write=False)
+        kept = frame
+        if tensor_of(frame) is None:
+            kept = np.array(frame, subok=True)  # with the signals that a privileged critic needs
+            kept.setflags(write=False)
         self._frames[step] = kept
         self.num_bytes += kept.nbytes
         if self.num_bytes > self._max_bytes:

@@ -25,7 +25,11 @@ def encode_frame(frame: Frame, encoding: Encoding = "raw", jpeg_quality: int = 9
     Raises:
         DependencyNotInstalled: `png` or `jpeg` without pillow.
     """
-    data = frame.tobytes() if encoding == "raw" else codec.encode_frame(frame, encoding, jpeg_quality)
+    data = (
+        np.asarray(frame).tobytes()
+        if encoding == "raw"
+        else codec.encode_frame(frame, encoding, jpeg_quality)
+    )
     return EncodedFrame(encoding, frame.shape[0], frame.shape[1], data)
 
 

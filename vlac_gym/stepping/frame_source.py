@@ -10,6 +10,7 @@ import numpy as np
 
 from vlac_gym.critic.base import check_frame
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.on_device import DeviceFrame, on_host
 from vlac_gym.types import Frame
 
 FrameSource: TypeAlias = str | Callable[[Any, Mapping[str, Any]], Frame]
@@ -45,20 +46,29 @@ class FrameReader:
         Raises:
             ConfigError: What is there is no such frame.
         """
-        frame: Any
-        if callable(self._source):
-            frame, where = self._source(observation, info), "the frame function's result"
-        elif self._source == "observation":
-            frame, where = observation, "the observation"
-        elif self._source == "render":
-            frame, where = env.render(), "render()"
-        else:
-            frame, where = observation[self._source], f"observation[{self._source!r}]"
-        if hasattr(frame, "cpu"):
-            frame = frame.cpu().numpy()  # a tensor, as GPU-batched envs have it
+        frame, where = self._found(env, observation, info)
+        frame = on_host(frame)
         check_frame(frame, where)
         checked: Frame = frame
         return checked
+
+    def take(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Frame:
+        """A copy of the frame, which nothing overwrites; where it is a tensor, a `DeviceFrame`. Raises as `read`."""
+        frame, where = self._found(env, observation, info)
+        taken: Any = DeviceFrame.copy_of(frame) if hasattr(frame, "cpu") else np.array(frame)
+        check_frame(taken, where)
+        checked: Frame = taken
+        return checked
+
+    def _found(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> tuple[Any, str]:
+        """What is where the source says, and the name of that place."""
+        if callable(self._source):
+            return self._source(observation, info), "the frame function's result"
+        if self._source == "observation":
+            return observation, "the observation"
+        if self._source == "render":
+            return env.render(), "render()"
+        return observation[self._source], f"observation[{self._source!r}]"
 
 
 def _resolve(env: gym.Env[Any, Any], source: str | None) -> str:

@@ -33,6 +33,7 @@ def make_vec(
 
     With ``backend="warp"`` the envs are worlds on a GPU, in this process; docs/gpu_simulation.md says what they share
     with LIBERO and what not. They take the options of `warp_envs` instead of `LiberoEnv`'s, and nothing of workers.
+    With ``pictures="torch"`` pictures stay on that GPU, from renderer to critic and policy.
 
     Tasks are dealt out in turn, one per group: with ``task_ids=(0, 3), num_envs=8, group_size=2`` envs 0 and
     1 play task 0, 2 and 3 task 3, 4 and 5 task 0, 6 and 7 task 3. ``reset(options={"task_id": [...]})``
@@ -89,7 +90,7 @@ def _exported(task_suite: str, scenes: Path) -> tuple[int, ...]:
     return tuple(task_ids)
 
 
-_OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps")
+_OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps", "pictures")
 _OF_WORKERS = (
     "mode",
     "envs_per_worker",

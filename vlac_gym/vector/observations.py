@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array, create_shared_memory, read_from_shared_memory
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.on_device import stacked
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
@@ -68,7 +69,8 @@ def copy_row(batch: Any, row: int) -> Any:
         return {key: copy_row(item, row) for key, item in batch.items()}
     if isinstance(batch, tuple):
         return tuple(copy_row(item, row) for item in batch)
-    return batch[row].copy()  # a scalar of a Discrete space, as Gymnasium has it
+    item = batch[row]
+    return item.clone() if hasattr(item, "clone") else item.copy()  # scalars of a Discrete space have it, too
 
 
 def copy_rows(batch: Any, rows: Sequence[int]) -> Any:
@@ -87,7 +89,7 @@ def stack_rows(observations: Sequence[Any]) -> Any:
         return {key: stack_rows([one[key] for one in observations]) for key in first}
     if isinstance(first, tuple):
         return tuple(stack_rows(part) for part in zip(*observations, strict=True))
-    return np.stack(observations)
+    return stacked(observations)
 
 
 def _check(space: spaces.Space[Any], where: str) -> None:

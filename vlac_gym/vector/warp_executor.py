@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space, whole_number
 from vlac_gym.envs.libero.tasks import CAMERAS
 from vlac_gym.envs.warp.scene_files import list_scene_folders, read_scene_files
-from vlac_gym.errors import ConfigError
+from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.frames.on_device import blank_pictures, torch_stream
+from vlac_gym.stepping.frame_source import image_keys
 from vlac_gym.vector.commands import Reply
 from vlac_gym.vector.executor import EnvFactory, ExecutorFactory, LocalExecutor
 from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.world_envs import TaskEnvs, Worlds
+
+PictureKind = Literal["numpy", "torch"]
 
 
 class WarpSeat(gym.Env[Any, Any]):
@@ -47,6 +51,10 @@ class WarpExecutor(LocalExecutor):
         spaces: One env's spaces.
         cameras: Of the observation.
         step_limit: Env steps at which an episode is truncated; None for the task's own.
+        torch_device: Where the worlds' pictures are, and the observations' then, as torch tensors; None for arrays.
+
+    Raises:
+        DependencyNotInstalled: Pictures are tensors, and torch is missing.
     """
 
     def __init__(
@@ -57,8 +65,14 @@ class WarpExecutor(LocalExecutor):
         *,
         cameras: Sequence[str],
         step_limit: int | None = None,
+        torch_device: str | None = None,
     ) -> None:
         super().__init__(spaces, len(tasks))
+        self._torch_device: Any = None
+        if torch_device is not None:
+            for key in image_keys(spaces.observation):
+                self.batch[key] = blank_pictures(self.batch[key].shape, torch_device)
+                self._torch_device = self.batch[key].device
         self._homes: dict[int, tuple[TaskEnvs, int]] = {}
         for key in dict.fromkeys(tasks):
             envs = np.flatnonzero([each == key for each in tasks])
@@ -69,6 +83,10 @@ class WarpExecutor(LocalExecutor):
 
     def collect(self) -> dict[int, Reply]:
         """Carries the commands out."""
+        with torch_stream(self._torch_device):
+            return self._collected()
+
+    def _collected(self) -> dict[int, Reply]:
         commands, self._commands = self._commands, {}
         by_task: dict[TaskEnvs, dict[int, int]] = {}
         for env in commands:
@@ -99,11 +117,8 @@ class WarpExecutor(LocalExecutor):
         """Lets go of the worlds; safe to call twice."""
         self._commands, self._homes = {}, {}
 
-    def _observe(
-        self, envs: NDArray[np.intp], key: str, rows: NDArray[np.intp], values: Sequence[NDArray[Any]]
-    ) -> None:
-        for row, value in zip(rows, values, strict=True):
-            self.batch[key][envs[row]] = value
+    def _observe(self, envs: NDArray[np.intp], key: str, rows: NDArray[np.intp], values: Any) -> None:
+        self.batch[key][envs[rows]] = values
 
 
 def warp_envs(
@@ -114,6 +129,7 @@ def warp_envs(
     image_size: int = 256,
     max_episode_steps: int | None = None,
     device: str = "cuda:0",
+    pictures: PictureKind = "numpy",
 ) -> tuple[list[EnvFactory], ExecutorFactory]:
     """What `RolloutVectorEnv` takes for envs on a GPU: factories of its envs, and what runs them (`mode`).
 
@@ -124,6 +140,9 @@ def warp_envs(
         image_size: Side of the pictures in pixels, 16..2048.
         max_episode_steps: Step limit, 1..1,000,000, or None for the suites'.
         device: Warp's name of the device; ``"cpu"`` works, for tests.
+        pictures: What the pictures of observations are: numpy arrays, or ``"torch"`` tensors that stay on the device,
+            uint8 (num_envs, H, W, 3). A critic that takes them (nano, every in-process VLAC) judges them there; others
+            are given downloaded ones.
 
     Raises:
         ConfigError: An argument does not fit, or a task was not exported.
@@ -132,6 +151,8 @@ def warp_envs(
     cameras, image_size = checked_cameras(cameras), whole_number("image_size", image_size, 16, 2048)
     if max_episode_steps is not None:
         max_episode_steps = whole_number("max_episode_steps", max_episode_steps, 1, 1_000_000)
+    if pictures not in get_args(PictureKind):
+        raise unknown_name("kind of pictures", str(pictures), get_args(PictureKind))
     folders = list_scene_folders(scenes)
     for suite, task_id in tasks:
         if (suite, task_id) not in folders:
@@ -141,22 +162,36 @@ def warp_envs(
                 f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes} --resume"
             )
     makers = {
-        task: partial(_make_worlds, folders[task], cameras, image_size, device)
+        task: partial(_make_worlds, folders[task], cameras, image_size, device, pictures)
         for task in dict.fromkeys(tasks)
     }
 
     def executor(fns: Sequence[EnvFactory], spaces: EnvSpaces, /, **_deadlines: Any) -> WarpExecutor:
-        return WarpExecutor(tasks, makers, spaces, cameras=cameras, step_limit=max_episode_steps)
+        return WarpExecutor(
+            tasks,
+            makers,
+            spaces,
+            cameras=cameras,
+            step_limit=max_episode_steps,
+            torch_device=device if pictures == "torch" else None,
+        )
 
     return [partial(WarpSeat, cameras, image_size)] * len(tasks), executor
 
 
 def _make_worlds(
-    folder: Path, cameras: Sequence[str], image_size: int, device: str, num_worlds: int
+    folder: Path, cameras: Sequence[str], image_size: int, device: str, pictures: PictureKind, num_worlds: int
 ) -> tuple[Mapping[str, Any], Worlds]:
     from vlac_gym.envs.warp.worlds import WarpWorlds
 
     scene = read_scene_files(folder)
     names = [CAMERAS[camera] for camera in cameras]
-    worlds = WarpWorlds(scene, num_worlds, cameras=names, image_size=image_size, device=device)
+    worlds = WarpWorlds(
+        scene,
+        num_worlds,
+        cameras=names,
+        image_size=image_size,
+        device=device,
+        as_tensors=pictures == "torch",
+    )
     return scene.task | {"num_starts": len(scene.starts["qpos"])}, worlds

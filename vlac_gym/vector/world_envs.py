@@ -25,6 +25,7 @@ from vlac_gym.vector.commands import (
     StepCommand,
     StepReply,
 )
+from vlac_gym.vector.observations import copy_row, stack_rows
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ _OPTIONS = ("init_state_id",)
 class Worlds(Protocol):
     """What simulates the envs of one task; see `vlac_gym.envs.warp.worlds.WarpWorlds`.
 
-    `step` may return before the step is done; all that reads waits for it.
+    `step` may return before the step is done; all that reads waits for it. Pictures are uint8 (N, H, W, 3), arrays or
+    torch tensors.
     """
 
     num_worlds: int
@@ -51,7 +53,7 @@ class Worlds(Protocol):
 
     def proprioception(self) -> NDArray[np.float32]: ...
 
-    def pictures(self, cameras: Sequence[str]) -> list[NDArray[np.uint8]]: ...
+    def pictures(self, cameras: Sequence[str]) -> list[Any]: ...
 
 
 @dataclass
@@ -100,7 +102,7 @@ class TaskEnvs:
         worlds: One per env.
         step_limit: Env steps at which an episode is truncated.
         cameras: Of the observation.
-        observed: Takes what was seen: called with a key of the observation, rows, and a value for each.
+        observed: Takes what was seen: called with a key of the observation, rows, and their values (rows, …).
     """
 
     def __init__(
@@ -109,13 +111,13 @@ class TaskEnvs:
         worlds: Worlds,
         step_limit: int,
         cameras: Sequence[str],
-        observed: Callable[[str, NDArray[np.intp], Sequence[NDArray[Any]]], None],
+        observed: Callable[[str, NDArray[np.intp], Any], None],
     ) -> None:
         self.task, self.step_limit = task, step_limit
         self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
         self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
-        self._starts: dict[int, dict[str, NDArray[Any]]] = {}  # what is seen of each initial state
-        self._drawn: dict[str, NDArray[Any]] = {}  # pictures of the present states
+        self._starts: dict[int, dict[str, Any]] = {}  # what is seen of each initial state
+        self._drawn: dict[str, Any] = {}  # pictures of the present states
         self._has_warned = False
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
         self._seeds = [-1] * worlds.num_worlds
@@ -241,18 +243,18 @@ class TaskEnvs:
 
     def _look(self, rows: NDArray[np.intp], key: str | None) -> None:
         for each, values in self._seen(key).items():
-            self._observed(each, rows, [values[row] for row in rows])
+            self._observed(each, rows, values if len(rows) == len(values) else values[rows])
 
     def _look_at_starts(self, rows: NDArray[np.intp], starts: Sequence[int]) -> None:
         """As `_look`, of worlds that were just started: a start that was seen before is not drawn again."""
-        if not self._starts.keys() >= set(starts):
-            for key, values in self._seen(None).items():
-                for row, start in zip(rows, starts, strict=True):
-                    self._starts.setdefault(start, {}).setdefault(key, values[row].copy())
-        for key in self._starts[starts[0]]:
-            self._observed(key, rows, [self._starts[start][key] for start in starts])
+        unseen = {start: row for row, start in zip(rows, starts, strict=True) if start not in self._starts}
+        if unseen:
+            seen = self._seen(None)
+            self._starts |= {start: copy_row(seen, row) for start, row in unseen.items()}
+        for key, values in stack_rows([self._starts[start] for start in starts]).items():
+            self._observed(key, rows, values)
 
-    def _seen(self, key: str | None) -> dict[str, NDArray[Any]]:
+    def _seen(self, key: str | None) -> dict[str, Any]:
         """The present observations of all worlds, or one picture: arrays (N, …), valid until the next step or start."""
         keys = [f"{camera}_image" for camera in self._cameras] if key is None else [key]
         if missing := [each for each in keys if each not in self._drawn]:

@@ -19,6 +19,7 @@ from vlac_gym.critic.torch_threads import spare_threads
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.envs.gl import renders_in_software
 from vlac_gym.errors import CriticError
+from vlac_gym.frames.on_device import on_host
 from vlac_gym.metrics.critic_counters import (
     CRITIC_FAILBACKS,
     CRITIC_FAILED_EPISODES,
@@ -245,6 +246,8 @@ class CriticReferee:
     def _seen(self, index: int, info: Mapping[str, Any]) -> Frame:
         """The critic's frame of the env now; a privileged one also sees what the simulator says of it."""
         frame, signals = self._look(index, info), self._signals[index]
+        if not self.critic.takes_device_frames:
+            frame = on_host(frame)
         return frame if signals is None else signals.attach(frame, info)
 
     @cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vlac_gym.critic.engines.batches import split_evenly
 from vlac_gym.critic.engines.byte_bounded_cache import ByteBoundedCache
-from vlac_gym.critic.engines.frame_preparation import FramePreparer
+from vlac_gym.critic.engines.frame_preparation import FramePreparer, Staged
 from vlac_gym.extras import needs
 from vlac_gym.types import Frame
 
@@ -21,7 +21,7 @@ class StagedFrames:
     """Frames on their way to the device: digests, and the host's work in a thread."""
 
     digests: list[bytes]
-    staged: "Future[list[torch.Tensor]]"
+    staged: "Future[Staged]"
 
 
 class FrameFeatures:

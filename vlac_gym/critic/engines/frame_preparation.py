@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.extras import needs
+from vlac_gym.frames.on_device import tensor_of
 from vlac_gym.types import Frame
 
 with needs("The transformers engine", "vlac"):
@@ -22,6 +23,8 @@ with needs("The transformers engine", "vlac"):
     from PIL import Image
 
 ImagePreparation = Literal["device", "pillow"]
+Staged = list[torch.Tensor | list[torch.Tensor]]
+"""By neighbouring frames of one size: a stack uint8 (n, H, W, 3) on the host, or pictures that a device has."""
 
 _LANCZOS_SUPPORT = 3.0
 _THREADS = 4
@@ -81,38 +84,51 @@ class FramePreparer:
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="frames")
 
-    def begin(self, frames: Sequence[Frame]) -> "Future[list[torch.Tensor]]":
+    def begin(self, frames: Sequence[Frame]) -> "Future[Staged]":
         """Starts the host's part for one batch in a thread; `finish` takes what it returns."""
         return self._threads.submit(self._stage, list(frames))
 
-    def finish(self, staged: "Future[list[torch.Tensor]]") -> torch.Tensor:
-        """Uploads and resizes.
+    def finish(self, staged: "Future[Staged]") -> torch.Tensor:
+        """Uploads what is on the host, and resizes.
 
         Returns:
             (N, 3, image_size, image_size) on the device, in the frames' order.
         """
-        prepared = [self.resize(stack.to(self._device, non_blocking=True)) for stack in staged.result()]
+        prepared = [self.resize(self._gathered(stack)) for stack in staged.result()]
         return torch.cat(prepared) if len(prepared) > 1 else prepared[0]
 
     def close(self) -> None:
         """Ends the threads."""
         self._threads.shutdown(wait=True)
 
-    def _stage(self, frames: list[Frame]) -> list[torch.Tensor]:
-        """uint8 (n, H, W, 3) stacks of neighbouring frames of one size, pinned if that speeds the upload."""
+    def _stage(self, frames: list[Frame]) -> Staged:
+        """Neighbouring frames of one size together, stacked and pinned if that speeds the upload."""
         if self._mode == "pillow":
             frames = [self._pillow(frame) for frame in frames]
         stacks: list[list[Frame]] = []
         for frame in frames:
-            if stacks and stacks[-1][0].shape == frame.shape:
+            if stacks and _kind(stacks[-1][0]) == _kind(frame):
                 stacks[-1].append(frame)
             else:
                 stacks.append([frame])
-        tensors = [torch.from_numpy(np.stack(stack)) for stack in stacks]
-        return [tensor.pin_memory() for tensor in tensors] if self._device.type == "cuda" else tensors
+        return [self._on_its_way(stack) for stack in stacks]
+
+    def _on_its_way(self, frames: list[Frame]) -> torch.Tensor | list[torch.Tensor]:
+        if tensor_of(frames[0]) is not None:
+            return [tensor_of(frame) for frame in frames]
+        stack = torch.from_numpy(np.stack(frames))
+        return stack.pin_memory() if self._device.type == "cuda" else stack
+
+    def _gathered(self, stack: torch.Tensor | list[torch.Tensor]) -> torch.Tensor:
+        """uint8 (n, H, W, 3) on the device; stacked here and not in a thread, whose stream may be another."""
+        if isinstance(stack, list):
+            return torch.stack(stack).to(self._device)
+        return stack.to(self._device, non_blocking=True)
 
     def _pillow(self, frame: Frame) -> Frame:
-        resized = Image.fromarray(frame).resize((self._size, self._size), Image.Resampling.LANCZOS)
+        resized = Image.fromarray(np.asarray(frame)).resize(
+            (self._size, self._size), Image.Resampling.LANCZOS
+        )
         return np.asarray(resized)
 
     def resize(self, stack: torch.Tensor) -> torch.Tensor:
@@ -127,6 +143,12 @@ class FramePreparer:
 
     def _weights(self, size_in: int) -> torch.Tensor:
         return _weights_on(size_in, self._size, self._device)
+
+
+def _kind(frame: Frame) -> tuple[object, ...]:
+    """Equal for frames that can be stacked."""
+    tensor = tensor_of(frame)
+    return frame.shape, None if tensor is None else tensor.device
 
 
 @lru_cache(maxsize=32)

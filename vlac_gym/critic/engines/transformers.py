@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from vlac_gym.critic.base import frame_digest
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
 from vlac_gym.critic.engines.checkpoint_files import inspect_checkpoint
 from vlac_gym.errors import (
@@ -26,6 +25,7 @@ from vlac_gym.errors import (
     unknown_name,
 )
 from vlac_gym.extras import needs
+from vlac_gym.frames.checks import frame_key
 from vlac_gym.types import Frame
 
 with needs("The transformers engine", "vlac"):
@@ -99,8 +99,9 @@ class TransformersEngine:
     """Runs a native Hugging Face InternVL checkpoint.
 
     Frames are told apart by content, so a frame judged before costs no vision forward as long as its features
-    are in the cache. In float32 results do not depend on what else is in a batch, to rounding (1e-5); bfloat16
-    kernels round differently for other batch sizes (about 1e-2). Calls from several threads run one by one.
+    are in the cache; a `DeviceFrame` stays where it is, and is told apart by object. In float32 results do not depend
+    on what else is in a batch, to rounding (1e-5); bfloat16 kernels round differently for other batch sizes (about
+    1e-2). Calls from several threads run one by one.
 
     Args:
         path: Checkpoint directory: config.json, safetensors, tokenizer.
@@ -117,6 +118,8 @@ class TransformersEngine:
         ConfigError: An argument or the checkpoint does not fit; nothing was loaded where that can be told.
         DependencyNotInstalled: torch, transformers or Pillow is missing.
     """
+
+    takes_device_frames = True
 
     def __init__(
         self,
@@ -312,7 +315,7 @@ class TransformersEngine:
     def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
         prompts = [self._parts.prompts.encode(request) for request in requests]
         frames = {id(frame): frame for request in requests for frame in request.frames}
-        hashing = {key: self._digest_threads.submit(frame_digest, frame) for key, frame in frames.items()}
+        hashing = {key: self._digest_threads.submit(frame_key, frame) for key, frame in frames.items()}
         return [
             Item(i, request, prompt, tuple(hashing[id(frame)] for frame in request.frames))
             for i, (request, prompt) in enumerate(zip(requests, prompts))

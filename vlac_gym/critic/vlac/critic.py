@@ -128,6 +128,7 @@ class VLACCritic(BaseCritic):
         self._name, self._model = name, model
         self.config = config or VLACConfig()
         self._engine = engine
+        self.takes_device_frames = getattr(engine, "takes_device_frames", False)
         self._references = tuple(_frozen_copy(frame) for frame in references or ())
         self._goal_image = None if goal_image is None else _frozen_copy(goal_image)
         self._num_out_of_scale = 0

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from vlac_gym.envs.warp.scene_files import GET_WARP
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
+from vlac_gym.frames.on_device import torch_stream, wait_for_torch
 
 with needs("Drawing on a GPU", get=GET_WARP):
     import mujoco
@@ -99,7 +100,7 @@ class Pictures:
         self._camera_ids = {name: model.camera(name).id for name in cameras}
         self._kernel = drawing.make_kernel(_make_cast_ray(self._context.geom_ray_types))
         self._num_worlds, self._pixels = num_worlds, pixels
-        self._buffers: dict[tuple[str, ...], tuple[Any, Any]] = {}
+        self._rooms: dict[tuple[tuple[str, ...], bool], Any] = {}
 
     def draw(self, model: Any, data: Any, cameras: Sequence[str]) -> Any:
         """Draws the worlds as `data` describes them, positions of lights and cameras included.
@@ -121,7 +122,7 @@ class Pictures:
         for source, names in ((model, _MODEL_RAYS), (data, _DATA_RAYS), (self._context, context_rays)):
             for name in names:
                 setattr(rays, name, getattr(source, name))
-        rgb, _ = self._buffers_for(cameras)
+        rgb = self._room(cameras)
         ids = wp.array([self._camera_ids[name] for name in cameras], dtype=int)
         picture = (model.cam_fovy, ids, self._pixels, self._samples, rgb)
         size = (rgb.shape[0], rgb.shape[1] * rgb.shape[2])
@@ -135,21 +136,37 @@ class Pictures:
             uint8 (N, cameras, pixels, pixels, 3); the next call with the same cameras overwrites it.
         """
         rgb = self.draw(model, data, cameras)
-        _, host = self._buffers_for(cameras)
+        host = self._room(cameras, on_host=True)
         wp.copy(host, rgb)
         wp.synchronize_stream()
         side = self._pixels
         pictures: NDArray[np.uint8] = host.numpy().reshape(self._num_worlds, len(cameras), side, side, 3)
         return pictures
 
-    def _buffers_for(self, cameras: Sequence[str]) -> tuple[Any, Any]:
-        """Room for the pictures of these cameras on the device and in this process's memory."""
-        key = tuple(cameras)
-        if key not in self._buffers:
-            shape = (self._num_worlds, len(key), self._pixels * self._pixels, 3)
-            host = wp.zeros(shape, dtype=wp.uint8, device="cpu", pinned=wp.get_device().is_cuda)
-            self._buffers[key] = (wp.zeros(shape, dtype=wp.uint8), host)
-        return self._buffers[key]
+    def tensors(self, model: Any, data: Any, cameras: Sequence[str]) -> list[Any]:
+        """As `draw`, of each camera a torch tensor on the same device, uint8 (N, pixels, pixels, 3).
+
+        They have memory of their own, which no later call overwrites.
+        """
+        rgb = self.draw(model, data, cameras)
+        # warp and torch don't wait for each other's streams. The host waits for both, once each: torch copies what is
+        # drawn to its end, and warp draws again into what is copied to its end.
+        if wp.get_device().is_cuda:
+            wp.synchronize_stream()
+        drawn = wp.to_torch(rgb).view(self._num_worlds, len(cameras), self._pixels, self._pixels, 3)
+        with torch_stream(drawn.device):
+            copies = [drawn[:, k].clone() for k in range(len(cameras))]
+        wait_for_torch(drawn.device)
+        return copies
+
+    def _room(self, cameras: Sequence[str], *, on_host: bool = False) -> Any:
+        """Memory for the pictures of these cameras, on the device or in this process."""
+        key = (tuple(cameras), on_host)
+        if key not in self._rooms:
+            shape = (self._num_worlds, len(cameras), self._pixels * self._pixels, 3)
+            where = {"device": "cpu", "pinned": wp.get_device().is_cuda} if on_host else {}
+            self._rooms[key] = wp.zeros(shape, dtype=wp.uint8, **where)
+        return self._rooms[key]
 
 
 def _by_geom(model: Any, name: str, default: Any) -> NDArray[Any]:

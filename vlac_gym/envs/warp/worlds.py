@@ -78,6 +78,7 @@ class WarpWorlds:
         room: See `Room`.
         half_distances: Halve the distances of boxes' faces.
         primitive_boxes: Use the primitive test.
+        as_tensors: Give `pictures` as torch tensors on the device.
         device: Warp's name of it: ``"cuda:0"``, or ``"cpu"``, which takes 0.1 s for an env step of one world.
 
     Raises:
@@ -95,8 +96,10 @@ class WarpWorlds:
         half_distances: bool = True,
         primitive_boxes: bool = True,
         device: str = "cuda:0",
+        as_tensors: bool = False,
     ) -> None:
         self.scene, self.num_worlds, self.device = scene, num_worlds, _known_device(device)
+        self._as_tensors = as_tensors
         self._stream = wp.Stream(device) if wp.get_device(device).is_cuda else None
         with wp.ScopedDevice(device), wp.ScopedStream(self._stream):
             self._make(cameras, image_size, room, half_distances, primitive_boxes)
@@ -232,10 +235,15 @@ class WarpWorlds:
         return np.concatenate([places, turns, fingers], axis=1).astype(np.float32)
 
     @_on_device
-    def pictures(self, cameras: Sequence[str]) -> list[NDArray[np.uint8]]:
-        """uint8 (N, image_size, image_size, 3) of each camera, RGB, upright; the same cameras' next call overwrites."""
+    def pictures(self, cameras: Sequence[str]) -> list[Any]:
+        """uint8 (N, image_size, image_size, 3) of each camera, RGB, upright; the same cameras' next call overwrites.
+
+        As torch tensors they have memory of their own.
+        """
         assert self._pictures is not None
         self._settle()
+        if self._as_tensors:
+            return self._pictures.tensors(self.model, self.data, cameras)
         pictures = self._pictures.read(self.model, self.data, cameras)
         return [pictures[:, k] for k in range(len(cameras))]
 

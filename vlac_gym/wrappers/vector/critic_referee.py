@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import VectorEnv
 
 from vlac_gym.rule.episode import Verdict
@@ -112,8 +111,7 @@ class VectorCriticReferee(CriticReferee):
 def _frame(
     reader: FrameReader, one_env: gym.Env[Any, Any], envs: ObservedEnvs, index: int, info: Mapping[str, Any]
 ) -> Frame:
-    # A copy: the observation is overwritten by the env's next command.
-    return np.array(reader.read(one_env, envs.observation(index), info))
+    return reader.take(one_env, envs.observation(index), info)
 
 
 def _not_looked_at() -> Frame:

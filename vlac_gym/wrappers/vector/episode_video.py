@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.on_device import on_host
 from vlac_gym.reporting.grid_video import EnvTile, GridVideo
 from vlac_gym.reporting.mp4 import require_video_packages, write_mp4
 from vlac_gym.stepping.frame_source import image_keys
@@ -227,10 +228,10 @@ class EpisodeVideoWrapper(VectorWrapper):
 
     def _pictures(self, observations: Any, index: int) -> tuple[Frame, ...]:
         # Copies: the vector env may write its next observations into the same memory.
-        return tuple(np.array(observations[key][index]) for key in self._keys)
+        return tuple(np.array(on_host(observations[key][index])) for key in self._keys)
 
     def _pictures_of(self, observation: Any) -> tuple[Frame, ...]:
-        return tuple(np.array(observation[key]) for key in self._keys)
+        return tuple(np.array(on_host(observation[key])) for key in self._keys)
 
 
 def _camera_keys(space: gym.Space[Any], cameras: Sequence[str] | None) -> tuple[str, ...]:

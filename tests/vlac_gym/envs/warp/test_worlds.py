@@ -177,6 +177,55 @@ def test_the_vector_env_runs_the_rule_and_shows_the_scene(scenes):
     chunked.close()
 
 
+def test_pictures_as_tensors_are_those_in_numpy_and_no_later_picture_overwrites_them(scenes):
+    from vlac_gym.envs.warp.worlds import WarpWorlds
+
+    torch = pytest.importorskip("torch")
+    cameras = ("agentview", "robot0_eye_in_hand")
+    options = {"cameras": cameras, "image_size": 32, "device": "cpu"}
+    scene = read_scene_files(scenes / "libero_spatial_0")
+    arrays, tensors = (WarpWorlds(scene, 2, as_tensors=kind, **options) for kind in (False, True))
+    for worlds in (arrays, tensors):
+        worlds.start(np.array([1, 0], np.int32))
+    drawn = tensors.pictures(cameras)
+    assert [(tensor.dtype, tuple(tensor.shape)) for tensor in drawn] == [(torch.uint8, (2, 32, 32, 3))] * 2
+    before = [picture.copy() for picture in arrays.pictures(cameras)]
+    for _ in range(3):
+        tensors.step(np.array([(1.0, *STILL[1:])] * 2))
+    for tensor, array, now in zip(drawn, before, tensors.pictures(cameras), strict=True):
+        assert np.array_equal(tensor, array)
+        assert not np.array_equal(now, array)
+
+
+@pytest.mark.parametrize("critic", ["scripted:0", "nano"])
+def test_the_vector_env_hands_out_tensors_and_the_rule_pays_what_it_pays_for_arrays(scenes, critic):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    results = []
+    for pictures in ("numpy", "torch"):
+        options = {
+            "backend": "warp",
+            "scenes": scenes,
+            "device": "cpu",
+            "image_size": 64,
+            "pictures": pictures,
+        }
+        env = make_vec("libero_spatial", 0, 2, max_episode_steps=2, **options)
+        judged = VLACRewardWrapper(env, make_critic(critic), value_stride=1, max_episode_steps=2)
+        chunked = ActionChunk(judged, 2)
+        first, _ = chunked.reset(options={"init_state_id": [0, 1]})
+        results.append((first, *chunked.step(np.array([[STILL] * 2] * 2, np.float32))))
+        chunked.close()
+    (first, _, rewards, _, truncations, infos), (as_tensors, last, paid, _, ends, told) = results
+    for key in ("agentview_image", "wrist_image"):
+        assert np.array_equal(first[key], as_tensors[key]), key
+        assert tuple(last[key].shape) == (2, 64, 64, 3)
+    assert isinstance(last["state"], np.ndarray)
+    assert paid == pytest.approx(rewards, abs=1e-3)  # of states that are not the same bits
+    assert ends.tolist() == truncations.tolist() == [True, True]
+    assert told["critic"]["calls"].tolist() == infos["critic"]["calls"].tolist()
+
+
 def test_an_unknown_device_is_refused(scenes):
     with pytest.raises(ConfigError, match="cuda:7"):
         make_vec("libero_spatial", 0, 1, backend="warp", scenes=scenes, device="cuda:7")

@@ -1,0 +1,112 @@
+"""A frame on a device is, to whoever reads its pixels, the frame that it is in numpy."""
+
+import numpy as np
+import pytest
+
+from vlac_gym.critic.ensemble import EnsembleCritic
+from vlac_gym.critic.failover import FailoverCritic
+from vlac_gym.critic.failure_policy import CriticFailurePolicy
+from vlac_gym.critic.random import RandomCritic
+from vlac_gym.critic.scripted import ScriptedCritic
+from vlac_gym.critic.wrapper import CriticWrapper
+from vlac_gym.errors import ConfigError
+from vlac_gym.frames.checks import check_frame, frame_digest, frame_key
+from vlac_gym.frames.codec import decode_frame, encode_frame, png_data_url
+from vlac_gym.frames.on_device import DeviceFrame, stacked
+from vlac_gym.rule.frame_buffer import FrameBuffer
+from vlac_gym.service import frame_codec
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def frame(picture) -> DeviceFrame:
+    return DeviceFrame(torch.from_numpy(picture.copy()))
+
+
+def test_it_has_what_is_asked_of_a_frame(picture, frame):
+    check_frame(frame)
+    assert (frame.shape, frame.ndim, frame.dtype, len(frame), frame.nbytes) == (
+        (8, 6, 3),
+        3,
+        np.uint8,
+        8,
+        144,
+    )
+    assert np.array_equal(frame, picture)
+    assert np.asarray(frame, np.float32).dtype == np.float32
+    copied = np.array(frame)
+    copied[:] = 0
+    assert np.array_equal(frame, picture)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (torch.zeros(3, 8, 6, dtype=torch.uint8), r"uint8 \(3, 8, 6\)"),
+        (torch.zeros(8, 6, 3), r"float32 \(8, 6, 3\)"),
+        (torch.zeros(8, 6, dtype=torch.uint8), r"uint8 \(8, 6\)"),
+    ],
+)
+def test_another_tensor_is_refused_as_an_array_is(tensor, text):
+    with pytest.raises(ConfigError, match=text):
+        check_frame(DeviceFrame(tensor))
+
+
+def test_digest_and_compressed_forms_are_those_of_the_picture(picture, frame):
+    assert frame_digest(frame) == frame_digest(picture)
+    assert np.array_equal(decode_frame(encode_frame(frame, "png")), picture)
+    assert png_data_url(frame, 4) == png_data_url(picture, 4)
+    for encoding in ("raw", "png"):
+        sent = frame_codec.encode_frame(frame, encoding)
+        assert np.array_equal(frame_codec.decode_frame(frame_digest(frame), sent), picture)
+
+
+def test_its_key_is_its_own_and_costs_no_download(picture, frame, monkeypatch):
+    twin = DeviceFrame(frame.tensor)
+    monkeypatch.setattr(DeviceFrame, "__array__", None)
+    assert frame_key(frame) == frame_key(frame)
+    assert len({frame_key(frame), frame_key(twin), frame_key(picture)}) == 3
+    assert frame_key(picture) == frame_digest(picture)
+
+
+def test_a_copy_keeps_nothing_else_alive():
+    batch = torch.arange(3 * 4 * 4 * 3, dtype=torch.uint8).view(3, 4, 4, 3)
+    copy = DeviceFrame.copy_of(batch[1])
+    before = np.array(copy)
+    batch.zero_()
+    assert np.array_equal(copy, before)
+    assert copy.tensor.untyped_storage().nbytes() == copy.nbytes == 48
+
+
+def test_the_rules_buffer_keeps_it_where_it_is(frame):
+    buffer = FrameBuffer(1000, 1)
+    buffer.keep(0, frame)
+    assert buffer.last is frame
+    assert buffer.num_bytes == 144
+
+
+def test_it_judges_as_the_picture_does_with_a_critic_that_goes_by_digests(picture, frame):
+    critic = RandomCritic(0)
+    assert critic.success_prob([frame], ["t"]).tolist() == critic.success_prob([picture], ["t"]).tolist()
+
+
+def test_critics_say_whether_they_take_it():
+    taking, other = ScriptedCritic(), RandomCritic(0)
+    assert CriticWrapper(taking).takes_device_frames
+    assert not CriticWrapper(other).takes_device_frames
+    assert FailoverCritic(taking, CriticFailurePolicy(retries=1)).takes_device_frames
+    with_fallback = CriticFailurePolicy(fallbacks=("random",), allow_other_critic=True)
+    assert not FailoverCritic(taking, with_fallback).takes_device_frames
+    assert not EnsembleCritic([taking, ScriptedCritic()]).takes_device_frames
+
+
+def test_stacks_are_of_their_parts_kind(picture):
+    tensors = stacked([torch.from_numpy(picture)] * 2)
+    assert isinstance(tensors, torch.Tensor)
+    assert np.array_equal(tensors, stacked([picture] * 2))

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.files.json_objects import read_json_object
 from vlac_gym.types import CriticInfo, CriticKnowledge
 
 KNOWLEDGE_FILE = "knowledge.json"
@@ -119,13 +120,7 @@ def read_knowledge(directory: str | Path) -> CriticKnowledge:
     file = Path(directory) / KNOWLEDGE_FILE
     if not file.is_file():
         return CriticKnowledge()
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ConfigError(f"Expected JSON in {file}: {e}") from e
-    if not isinstance(content, dict):
-        raise ConfigError(f"Expected a JSON object in {file}, got {type(content).__name__}.")
-    return parse_knowledge(content, str(file))
+    return parse_knowledge(read_json_object(file), str(file))
 
 
 def write_knowledge(directory: Path, knows: CriticKnowledge) -> None:

@@ -2,7 +2,6 @@
 
 __all__ = ["BestPolicy", "BestReturnTracker"]
 
-import json
 import logging
 import math
 import shutil
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.atomic import partial_path, sync_tree, write_json
+from vlac_gym.files.json_objects import read_json_object
 from vlac_gym.types import CriticInfo
 
 logger = logging.getLogger(__name__)
@@ -291,14 +291,9 @@ def _check(alpha: float, min_delta: float, patience: int | None, min_episodes: i
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"Expected JSON in {path}, but it can't be read: {e}") from e
-    if not isinstance(content, dict):
-        raise ConfigError(f"Expected a JSON object in {path}, got {type(content).__name__}.")
-    return content
 
 
 def _remove(path: Path) -> None:

@@ -23,6 +23,7 @@ from vlac_gym.critic.vlac.tiny_checkpoint import processor_files
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.digest import file_digest
+from vlac_gym.files.json_objects import read_json_object
 from vlac_gym.files.output_folder import claim_folder
 
 CONVERSION_FORMAT = 1
@@ -94,13 +95,7 @@ def _read_config(origin: Path) -> Mapping[str, Any]:
     path = origin / "config.json"
     if not path.is_file():
         raise ConfigError(f"Expected a checkpoint directory with config.json, got {str(origin)!r}.")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ConfigError(f"Expected JSON in {path}, which does not parse: {e}.") from e
-    if not isinstance(config, dict):
-        raise ConfigError(f"Expected a JSON object in {path}, got {type(config).__name__}.")
-    return config
+    return read_json_object(path)
 
 
 def _check_space(goal: Path, needed: int) -> None:

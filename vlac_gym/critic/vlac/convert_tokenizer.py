@@ -8,7 +8,6 @@ itself on probe texts before it is used.
 __all__ = ["NEEDED_TOKENS", "ConvertedTokenizer", "convert_tokenizer"]
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from vlac_gym.critic.vlac.tiny_checkpoint import CHAT_TEMPLATE
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.files.json_objects import read_json_object
 
 NEEDED_TOKENS = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
 """What the prompts of this family are built from (ChatML and one picture)."""
@@ -256,15 +256,7 @@ def _text(token: Any) -> str | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ConfigError(f"Expected JSON in {path}, which does not parse: {e}.") from e
-    if not isinstance(content, dict):
-        raise ConfigError(f"Expected a JSON object in {path}, got {type(content).__name__}.")
-    return content
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _import(name: str, extra: str = "vlac") -> Any:

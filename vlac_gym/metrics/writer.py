@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, SupportsFloat
 
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_text
 
 
@@ -190,8 +191,6 @@ def _number(name: str, value: SupportsFloat | None) -> float | None:
 
 
 def _package(name: str, what: str, otherwise: str = "") -> Any:
-    try:
+    hint = f", {otherwise}" if otherwise else ""
+    with needs(what, get=f"Run: pip install {name}{hint}"):
         return importlib.import_module(name)
-    except ImportError as e:
-        hint = f", {otherwise}" if otherwise else ""
-        raise DependencyNotInstalled(f"{what} needs {name}. Run: pip install {name}{hint}") from e

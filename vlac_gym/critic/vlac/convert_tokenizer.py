@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.critic.vlac.tiny_checkpoint import CHAT_TEMPLATE
-from vlac_gym.errors import ConfigError, DependencyNotInstalled
+from vlac_gym.errors import ConfigError
+from vlac_gym.extras import needs
 from vlac_gym.files.json_objects import read_json_object
 
 NEEDED_TOKENS = ("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
@@ -260,9 +261,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _import(name: str, extra: str = "vlac") -> Any:
-    try:
+    with needs("Converting a checkpoint", extra):
         return importlib.import_module(name)
-    except ImportError as e:
-        raise DependencyNotInstalled(
-            f'Converting a checkpoint needs {name.partition(".")[0]}. Run: pip install "vlac-gym[{extra}]"'
-        ) from e

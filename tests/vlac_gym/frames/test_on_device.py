@@ -1,5 +1,8 @@
 """A frame on a device is, to whoever reads its pixels, the frame that it is in numpy."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,12 +10,13 @@ from vlac_gym.critic.ensemble import EnsembleCritic
 from vlac_gym.critic.failover import FailoverCritic
 from vlac_gym.critic.failure_policy import CriticFailurePolicy
 from vlac_gym.critic.random import RandomCritic
+from vlac_gym.critic.recorded import RecordedCritic, ReplayedCritic
 from vlac_gym.critic.scripted import ScriptedCritic
 from vlac_gym.critic.wrapper import CriticWrapper
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.checks import check_frame, frame_digest, frame_key
 from vlac_gym.frames.codec import decode_frame, encode_frame, png_data_url
-from vlac_gym.frames.on_device import DeviceFrame, stacked
+from vlac_gym.frames.on_device import DeviceFrame, stacked, torch_stream, wait_for_torch
 from vlac_gym.rule.frame_buffer import FrameBuffer
 from vlac_gym.service import frame_codec
 
@@ -94,6 +98,64 @@ def test_the_rules_buffer_keeps_it_where_it_is(frame):
 def test_it_judges_as_the_picture_does_with_a_critic_that_goes_by_digests(picture, frame):
     critic = RandomCritic(0)
     assert critic.success_prob([frame], ["t"]).tolist() == critic.success_prob([picture], ["t"]).tolist()
+
+
+def test_a_record_of_it_answers_for_the_picture(picture, frame, tmp_path):
+    path = tmp_path / "critic.jsonl"
+    recorded = RecordedCritic(ScriptedCritic([0.25]), path, frames=tmp_path / "frames")
+    assert recorded.takes_device_frames
+    recorded.success_prob([frame], ["t"])
+    recorded.close()
+    assert ReplayedCritic(path).success_prob([picture], ["t"]).tolist() == [0.25]
+
+
+class FakeCuda:
+    """torch's streams by name: which is current, and who waits for whom."""
+
+    def __init__(self, current: str) -> None:
+        self.current, self.log = current, []
+
+    def current_stream(self, device):
+        return FakeStream(self, self.current)
+
+    def default_stream(self, device):
+        return FakeStream(self, "default")
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream.name
+        yield
+        self.current = before
+
+
+class FakeStream:
+    def __init__(self, cuda: FakeCuda, name: str) -> None:
+        self.cuda, self.name = cuda, name
+
+    def __eq__(self, other):
+        return self.name == other.name
+
+    def wait_stream(self, other):
+        self.cuda.log.append(f"{self.name} waits for {other.name}")
+
+    def synchronize(self):
+        self.cuda.log.append(f"the host waits for {self.name}")
+
+
+@pytest.mark.parametrize(
+    ("current", "waits"),
+    [("default", []), ("own", ["default waits for own", "in default", "own waits for default"])],
+)
+def test_work_on_pictures_is_queued_in_one_stream_between_what_the_caller_queues(monkeypatch, current, waits):
+    cuda = FakeCuda(current)
+    monkeypatch.setattr("vlac_gym.frames.on_device._torch", lambda: SimpleNamespace(cuda=cuda))
+    device = SimpleNamespace(type="cuda")
+    with torch_stream(device):
+        if cuda.current != current:
+            cuda.log.append(f"in {cuda.current}")
+    assert (cuda.current, cuda.log) == (current, waits)
+    wait_for_torch(device)
+    assert cuda.log == [*waits, "the host waits for default"]
 
 
 def test_critics_say_whether_they_take_it():

@@ -133,6 +133,16 @@ def test_missing_packages_name_the_command(monkeypatch, tmp_path):
         TensorBoardSink(tmp_path)
 
 
+def test_a_package_that_can_not_be_imported_is_not_called_missing(monkeypatch, tmp_path):
+    (tmp_path / "tensorboardX.py").write_text("raise ImportError('its protobuf is too old')")
+    monkeypatch.delitem(sys.modules, "tensorboardX", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        DependencyNotInstalled, match=r"can't import .*\(its protobuf is too old\).* pip install"
+    ):
+        TensorBoardSink(tmp_path)
+
+
 def test_tensorboard_finds_the_scalars_in_the_event_file(tmp_path):
     pytest.importorskip("tensorboardX", reason="needs tensorboardX")
     from tensorboardX.proto.event_pb2 import Event

@@ -224,11 +224,6 @@ class BoxScene:
     def is_held(self, name: str) -> bool:
         return self.is_grasped(name)  # nothing slips here
 
-    def in_contact(self, first: str, second: str) -> bool:
-        gap = np.abs(self.object_position(first) - self.object_position(second))
-        reach = np.array(self._box(first).half) + np.array(self._box(second).half) + 1e-6
-        return bool(np.all(gap <= reach))
-
     def camera_position(self, camera: str) -> Vector:
         if camera not in _CAMERAS:
             raise unknown_name("camera", camera, _CAMERAS)

@@ -178,10 +178,6 @@ class PrivilegedScene(Protocol):
         """`is_grasped`, or between fingers that miss it by less than 3 mm, as they do for moments on a thin rim."""
         ...
 
-    def in_contact(self, first: str, second: str) -> bool:
-        """True if two objects or fixtures touch."""
-        ...
-
     def camera_position(self, camera: str) -> Vector:
         """Where a camera stands, e.g. ``"agentview"``: float64 (3,)."""
         ...
@@ -344,9 +340,6 @@ class LiberoScene:
         return _LEAST_HELD_M < self.gripper_opening < _MOST_HELD_M and are_fingers_near(
             self._domain.sim, _FINGERS, self._model_of(name).contact_geoms
         )
-
-    def in_contact(self, first: str, second: str) -> bool:
-        return bool(self._domain.check_contact(self._model_of(first), self._model_of(second)))
 
     def camera_position(self, camera: str) -> Vector:
         names = self._domain.sim.model.camera_names

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
@@ -85,10 +85,6 @@ class Limits:
             limit = getattr(self, spec.name)
             if not limit > 0:
                 raise ConfigError(f"Expected {spec.name} above 0, got {limit!r}.")
-
-    def as_wire(self) -> dict[str, float]:
-        """The limits by name."""
-        return asdict(self)
 
 
 # Values

@@ -59,7 +59,7 @@ class World:
 
 
 def info(critic: str = "c", protocol: int = 1, **limits: int) -> Callable[[HttpCall], HttpReply]:
-    message = {"protocol": protocol, "critic": critic, "info": {}, "limits": Limits(**limits).as_wire()}
+    message = {"protocol": protocol, "critic": critic, "info": {}, "limits": Limits(**limits)}
     return lambda call: HttpReply(200, pack(message))
 
 

@@ -1,6 +1,17 @@
-"""Actions, checked before anything moves: of one env by `check_action`, of N by `checked_actions`, `checked_chunks`."""
+"""Actions, checked before anything moves: of one env by `check_action`, of N by `checked_actions`, `checked_chunks`.
 
-__all__ = ["as_array", "check_action", "checked_actions", "checked_chunks", "checked_mask", "require_numbers"]
+`chunk_space` is the space of several actions of one env.
+"""
+
+__all__ = [
+    "as_array",
+    "check_action",
+    "checked_actions",
+    "checked_chunks",
+    "checked_mask",
+    "chunk_space",
+    "require_numbers",
+]
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +21,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
+from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
 
 _CHECKED = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -58,6 +70,20 @@ def check_action(action: Any, space: spaces.Space[Any]) -> None:
         if not np.isfinite(array).all():
             raise ConfigError(f"Expected a finite {where}, got {array.tolist()}. The env has not moved.")
         _require_in_range(array, leaf, f"an {where}")
+
+
+def chunk_space(action_space: spaces.Space[Any], chunk_size: int) -> spaces.Box:
+    """Box (chunk_size, A), whose rows are actions of a Box (A,).
+
+    Raises:
+        ConfigError: `chunk_size` < 1, or another action space.
+    """
+    check_int("chunk_size", chunk_size, minimum=1)
+    if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
+        raise ConfigError(f"Expected an env with a Box action of shape (A,), got {action_space}.")
+    shape = (chunk_size, *action_space.shape)
+    low, high = (np.broadcast_to(bound, shape) for bound in (action_space.low, action_space.high))
+    return spaces.Box(low, high, dtype=action_space.dtype.type)
 
 
 def checked_chunks(

@@ -6,13 +6,11 @@ from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
-from vlac_gym.stepping.actions import as_array, check_action
+from vlac_gym.stepping.actions import as_array, check_action, chunk_space
 from vlac_gym.stepping.unrendered_steps import UnrenderedSteps
 
 ObsType = TypeVar("ObsType")
@@ -43,16 +41,9 @@ class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], Rec
     def __init__(self, env: gym.Env[ObsType, NDArray[Any]], chunk_size: int) -> None:
         RecordConstructorArgs.__init__(self, chunk_size=chunk_size)
         gym.Wrapper.__init__(self, env)
-        check_int("chunk_size", chunk_size, minimum=1)
-        single = env.action_space
-        if not isinstance(single, Box) or len(single.shape) != 1:
-            raise ConfigError(f"Expected an env with a Box action of shape (A,), got {single}.")
-        self.chunk_size = chunk_size
-        low, high = (
-            np.broadcast_to(bound, (chunk_size, *single.shape)) for bound in (single.low, single.high)
-        )
-        self.action_space = Box(low, high, dtype=single.dtype.type)
-        self._single_shape = single.shape
+        space = chunk_space(env.action_space, chunk_size)
+        self.chunk_size, self._action_size = space.shape
+        self.action_space = space
         self._steps = UnrenderedSteps(env)
 
     def reset(
@@ -70,9 +61,9 @@ class ActionChunk(gym.Wrapper[ObsType, NDArray[Any], ObsType, NDArray[Any]], Rec
             ConfigError: Wrong shape or not finite; nothing was executed.
         """
         chunk = as_array(action, "a chunk")
-        if chunk.ndim != 2 or chunk.shape[1:] != self._single_shape or not 1 <= len(chunk) <= self.chunk_size:
+        if chunk.ndim != 2 or chunk.shape[1] != self._action_size or not 1 <= len(chunk) <= self.chunk_size:
             raise ConfigError(
-                f"Expected a chunk of shape (1..{self.chunk_size}, {self._single_shape[0]}), got {chunk.shape}."
+                f"Expected a chunk of shape (1..{self.chunk_size}, {self._action_size}), got {chunk.shape}."
             )
         for row in chunk:
             check_action(row, self.env.action_space)

@@ -6,7 +6,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.stepping.actions import check_action, checked_actions
+from vlac_gym.stepping.actions import check_action, checked_actions, chunk_space
 
 CASES = [
     (spaces.Discrete(3), 2, 3),
@@ -63,3 +63,21 @@ def test_the_parts_of_one_envs_action_are_looked_at(bad, message):
     check_action({"arm": [0.5, 0.5], "grip": (1,)}, space)
     with pytest.raises(ConfigError, match=message):
         check_action(bad, space)
+
+
+def test_a_chunks_rows_have_the_actions_bounds():
+    space = chunk_space(spaces.Box(np.float32([-1, 0]), np.float32([1, 2])), 3)
+    assert space == spaces.Box(np.float32([[-1, 0]] * 3), np.float32([[1, 2]] * 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "message"),
+    [
+        (spaces.Box(-1, 1, (2,)), 0, "chunk_size as an int >= 1, got 0"),
+        (spaces.Box(-1, 1, (2, 2)), 3, r"Box action of shape \(A,\), got Box\(-1"),
+        (spaces.Discrete(2), 3, r"Box action of shape \(A,\), got Discrete\(2\)"),
+    ],
+)
+def test_a_chunk_of_other_actions_is_refused(space, size, message):
+    with pytest.raises(ConfigError, match=message):
+        chunk_space(space, size)

@@ -5,15 +5,13 @@ __all__ = ["ActionChunk"]
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Box
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from vlac_gym.checks import check_int
 from vlac_gym.errors import ConfigError
-from vlac_gym.stepping.actions import as_array
+from vlac_gym.stepping.actions import as_array, chunk_space
 from vlac_gym.vector.ready_first import EnvIds, ReadyStep
 from vlac_gym.vector.rollout_env import RolloutVectorEnv, StepResult
 from vlac_gym.vector.step_result import ChunkResult
@@ -50,15 +48,8 @@ class ActionChunk(VectorWrapper[Any, NDArray[Any], Any, NDArray[Any], NDArray[An
             )
         VectorWrapper.__init__(self, env)
         self._chunks = env
-        check_int("chunk_size", chunk_size, minimum=1)
-        single = env.single_action_space
-        if not isinstance(single, Box) or len(single.shape) != 1:
-            raise ConfigError(f"Expected an env with a Box action of shape (A,), got {single}.")
+        self.single_action_space = chunk_space(env.single_action_space, chunk_size)
         self.chunk_size = chunk_size
-        low, high = (
-            np.broadcast_to(bound, (chunk_size, *single.shape)) for bound in (single.low, single.high)
-        )
-        self.single_action_space = Box(low, high, dtype=single.dtype.type)
         self.action_space = batch_space(self.single_action_space, env.num_envs)
 
     def step(self, actions: NDArray[Any]) -> StepResult:

@@ -178,21 +178,60 @@ class VLACCritic(BaseCritic):
         Raises:
             ConfigError, CriticError: as `success_prob`.
         """
-        if not len(frames):
-            prompts.check_task(task)
-            return np.zeros(0, np.float32)
-        return self.value_and_progress(frames, task, references)[0]
+        return self.values([frames], [task], references)[0]
+
+    def values(
+        self,
+        episodes: Sequence[Sequence[Frame]],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None = None,
+    ) -> list[FloatArray]:
+        """`value` of several episodes, float32 (T_i,) each: the engine is given the pairs of all of them at once.
+
+        Raises:
+            ConfigError, CriticError: as `success_prob`.
+        """
+        return [values for values, _ in self._values_and_progress(episodes, tasks, references)]
 
     def value_and_progress(
         self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """`value` of T >= 1 frames, and the progress that it adds up, float32 (T - 1,)."""
-        progress = np.clip(self.judge_episode(frames, task, references).progress, -1.0, 1.0)
-        values = accumulate_values(progress, self.config.value_rule, bounded=True)
-        if (limit := self.config.unfinished_value_limit) is not None and len(frames) > 1:
-            done = np.clip(self.judge_done(frames[1:], [task] * (len(frames) - 1)), 0.0, 1.0)
+        return self._values_and_progress([frames], [task], references)[0]
+
+    def _values_and_progress(
+        self,
+        episodes: Sequence[Sequence[Frame]],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None,
+    ) -> list[tuple[FloatArray, FloatArray]]:
+        check_tasks(tasks)
+        check_same_length(episodes=episodes, tasks=tasks)
+        for frames, task in zip(episodes, tasks):
+            prompts.check_task(task)
+            check_frames(frames)
+        asked = [task for frames, task in zip(episodes, tasks) for _ in frames[1:]]
+        before = [frame for frames in episodes for frame in frames[:-1]]
+        after = [frame for frames in episodes for frame in frames[1:]]
+        starts = [frames[0] for frames in episodes for _ in frames[1:]]
+        progress = np.clip(self.judge_pairs(before, after, asked, references, starts=starts), -1.0, 1.0)
+        limit = self.config.unfinished_value_limit
+        done = np.zeros_like(progress)
+        if limit is not None:
+            done = np.clip(self.judge_done(after, asked), 0.0, 1.0)
+        ends = np.cumsum([len(frames[1:]) for frames in episodes])[:-1]
+        return [
+            (self._values_of(frames, *parts), parts[0].astype(np.float32))
+            for frames, *parts in zip(episodes, np.split(progress, ends), np.split(done, ends))
+        ]
+
+    def _values_of(
+        self, frames: Sequence[Frame], progress: NDArray[np.float64], done: NDArray[np.float64]
+    ) -> FloatArray:
+        values = accumulate_values(progress, self.config.value_rule, bounded=True)[: len(frames)]
+        if (limit := self.config.unfinished_value_limit) is not None:
             values[1:] = done + (1.0 - done) * np.minimum(values[1:], limit)
-        return values.astype(np.float32), progress.astype(np.float32)
+        return values.astype(np.float32)
 
     def judge_done(self, frames: Sequence[Frame], tasks: Sequence[str]) -> NDArray[np.float64]:
         """`success_prob` before clipping: a rich reading can exceed 1 if the model thinks of a 2."""

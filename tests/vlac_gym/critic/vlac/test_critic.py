@@ -1,6 +1,7 @@
 """VLACCritic over a scripted engine: what is asked, what is answered, what is refused."""
 
 import logging
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -97,6 +98,36 @@ def test_value_compares_neighbours_and_shows_the_first_frame_with_references():
     assert values.tolist() == [0.0, 0.5, 0.75]
     assert [levels(request) for request in engine.requests] == [[100, 101, 0, 0, 1], [100, 101, 0, 1, 2]]
     assert len(engine.batches) == 1
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(None, 1), (0.6, 2)])
+def test_values_of_episodes_are_asked_for_together_and_equal_each_alone(limit, calls):
+    replies = {"pair": ["+10", "+20", "-5", "+40", "+7"], "done": ["0", "1", "0", "0", "1"]}
+    config = VLACConfig(unfinished_value_limit=limit)
+    episodes = [[frame(10 * k + i) for i in range(count)] for k, count in enumerate((2, 0, 1, 4, 2))]
+    tasks = [f"{TASK} {k}" for k in range(len(episodes))]
+
+    def engine(pairs: slice) -> ScriptedEngine:
+        return ScriptedEngine(replies["pair"][pairs] + (replies["done"][pairs] if limit else []))
+
+    together = engine(slice(None))
+    values = VLACCritic(together, config).values(episodes, tasks)
+    assert len(together.batches) == calls
+    pairs_of = [pair for frames in episodes for pair in pairwise(frames)]
+    assert [levels(request) for request in together.batches[0]] == [
+        [before[0, 0, 0], after[0, 0, 0]] for before, after in pairs_of
+    ]
+    end = 0
+    for frames, task, ours in zip(episodes, tasks, values, strict=True):
+        pairs = slice(end, end := end + max(0, len(frames) - 1))
+        np.testing.assert_array_equal(ours, VLACCritic(engine(pairs), config).value(frames, task))
+
+
+def test_values_show_each_episode_its_own_first_frame_beside_the_references():
+    engine = ScriptedEngine(["+10"] * 3)
+    episodes = [[frame(1), frame(2)], [frame(5), frame(6), frame(7)]]
+    VLACCritic(engine, references=[frame(100), frame(200)]).values(episodes, [TASK, TASK])
+    assert [levels(request)[2] for request in engine.requests] == [1, 5, 5]
 
 
 def test_value_stays_in_its_range_at_every_frame():

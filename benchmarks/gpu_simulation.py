@@ -167,8 +167,7 @@ def make_worlds(args: argparse.Namespace, recording: "Recording", count: int) ->
     from vlac_gym.envs.warp.worlds import Room, WarpWorlds
 
     return WarpWorlds(
-        recording,
-        count,
+        [(recording, count)],
         half_distances=args.distances == "half",
         primitive_boxes=args.boxes == "primitive",
         room=Room(args.contacts, args.constraints, args.contacts),

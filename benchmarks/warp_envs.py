@@ -1,12 +1,14 @@
 """Env steps per second of `make_vec(backend="warp")`, pictures, critic and rule included, beside processes.
 
+    python benchmarks/warp_envs.py scenes/libero_spatial_[0-3] --envs 1024
     python benchmarks/warp_envs.py scenes/libero_spatial_0 --envs 256 1024 --critics scripted:0 'nano?device=cuda' \\
         --pictures numpy torch --baseline PYTHON --baseline-path PATH
 
-Runs in an environment with vlac-gym[warp] on a task of `vlac-gym export-scenes`. Random actions in chunks; both cameras
-are looked at after each chunk, a critic checks each env there, and no critic ends an episode. `--baseline` names an
-interpreter with vlac-gym[libero]: independent processes, one per core, without vector env and critic, by
-vector_scaling.py, same chunks, cameras and pictures, in the same run; each rate is then printed as a ratio, too.
+Runs in an environment with vlac-gym[warp] on a task of `vlac-gym export-scenes`, or on several of one suite, among
+which the envs are dealt out. Random actions in chunks; both cameras are looked at after each chunk, a critic checks
+each env there, and no critic ends an episode. `--baseline` names an interpreter with vlac-gym[libero]: independent
+processes of the first task, one per core, without vector env and critic, by vector_scaling.py, same chunks, cameras and
+pictures, in the same run; each rate is then printed as a ratio, too.
 
 A line says where the time of a chunk goes: steps of the simulator, pictures, the critic, and the rest, which is this
 process's Python (the rule, copies). `--pictures numpy torch` measures pictures in this process's memory and pictures
@@ -71,7 +73,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scene", type=Path, help="a task's folder, as `vlac-gym export-scenes` writes it")
+    parser.add_argument(
+        "scene",
+        type=Path,
+        nargs="+",
+        help="a task's folder, as `vlac-gym export-scenes` writes it; several must lie in one folder",
+    )
     parser.add_argument("--envs", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--critics", nargs="+", default=["scripted:0"], metavar="SPEC")
     parser.add_argument("--pictures", nargs="+", default=["numpy"], choices=["numpy", "torch"])
@@ -84,13 +91,18 @@ def main() -> None:
     parser.add_argument("--baseline-path", default="", help="its PYTHONPATH")
     parser.add_argument("--json", type=Path, help="append a line per measurement")
     args = parser.parse_args()
-    task = json.loads((args.scene / "task.json").read_text())
-    base = baseline_rate(args, task) if args.baseline else None
+    tasks = [json.loads((folder / "task.json").read_text()) for folder in args.scene]
+    if (
+        len({folder.resolve().parent for folder in args.scene}) > 1
+        or len({each["suite"] for each in tasks}) > 1
+    ):
+        parser.error("Expected tasks of one suite in one folder.")
+    base = baseline_rate(args, tasks[0]) if args.baseline else None
     for count in args.envs:
         for spec in args.critics:
             first: float | None = None
             for pictures in args.pictures:
-                result = measure(args, task, count, spec, pictures)
+                result = measure(args, tasks, count, spec, pictures)
                 first = first or result["steps_per_s"]
                 if len(args.pictures) > 1:
                     result[f"times {args.pictures[0]}"] = round(result["steps_per_s"] / first, 2)
@@ -100,13 +112,14 @@ def main() -> None:
 
 
 def measure(
-    args: argparse.Namespace, task: dict[str, Any], count: int, spec: str, pictures: str
+    args: argparse.Namespace, tasks: list[dict[str, Any]], count: int, spec: str, pictures: str
 ) -> dict[str, float]:
     """Plays whole chunks for `--seconds`, after two that compile and capture."""
     clock = Clock()
     options = {"image_size": args.image_size, "max_episode_steps": args.step_limit, "device": args.device}
-    places = {"backend": "warp", "scenes": args.scene.parent, "autoreset_mode": "SameStep", "copy": False}
-    env = make_vec(task["suite"], task["task_id"], count, pictures=pictures, **places, **options)
+    places = {"backend": "warp", "scenes": args.scene[0].parent, "autoreset_mode": "SameStep", "copy": False}
+    task_ids = [task["task_id"] for task in tasks]
+    env = make_vec(tasks[0]["suite"], task_ids, count, pictures=pictures, **places, **options)
     judged = VLACRewardWrapper(
         env,
         make_critic(spec),
@@ -148,11 +161,12 @@ def baseline_rate(args: argparse.Namespace, task: dict[str, Any]) -> float | Non
 
 def show(args: argparse.Namespace, count: int, spec: str, pictures: str, result: dict[str, float]) -> None:
     parts = ", ".join(f"{name} {value}" for name, value in result.items() if name != "steps_per_s")
-    what = f"{count:5} envs, {spec}, {pictures}"
+    what = f"{count:5} envs of {len(args.scene)} tasks, {spec}, {pictures}"
     print(f"{what}: {result['steps_per_s']:8.0f} env steps/s; {parts}", flush=True)
     if args.json:
         with args.json.open("a") as file:
-            file.write(json.dumps({"envs": count, "critic": spec, "pictures": pictures, **result}) + "\n")
+            kind = {"envs": count, "tasks": len(args.scene), "critic": spec, "pictures": pictures}
+            file.write(json.dumps(kind | result) + "\n")
 
 
 if __name__ == "__main__":

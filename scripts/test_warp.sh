@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests LIBERO's tasks in mujoco-warp on warp's CPU device: exports two tasks where LIBERO is installed (.venv, or
+# Tests LIBERO's tasks in mujoco-warp on warp's CPU device: exports three tasks where LIBERO is installed (.venv, or
 # LIBERO_PYTHON), then tests in an environment with vlac-gym[warp]. The first run compiles kernels for some minutes.
 # usage: scripts/test_warp.sh [pytest options …]      WARP_ENV=DIR chooses the environment's folder.
 set -euo pipefail
@@ -14,9 +14,9 @@ fi
 VLAC_GYM_TEST_SCENES="$(mktemp -d)"
 export VLAC_GYM_TEST_SCENES MUJOCO_GL="${MUJOCO_GL:-egl}"
 trap 'rm -rf "$VLAC_GYM_TEST_SCENES"' EXIT
-for suite in libero_spatial libero_object; do
-  "$libero" -m vlac_gym.cli export-scenes --task-suite "$suite" --task-ids 0 --num-starts 2 --resume \
-    --out "$VLAC_GYM_TEST_SCENES"
+for tasks in "libero_spatial --task-ids 0 3" "libero_object --task-ids 0"; do
+  # shellcheck disable=SC2086
+  "$libero" -m vlac_gym.cli export-scenes --task-suite $tasks --num-starts 2 --resume --out "$VLAC_GYM_TEST_SCENES"
 done
 PYTHONPATH=. "$libero" tests/support/record_expert.py "$VLAC_GYM_TEST_SCENES"
 mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.warp\b' tests | sort)  # others import what is not there

@@ -1,6 +1,6 @@
 """A point that moves along a line, as worlds that move together and as an env of its own: the same task twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +18,15 @@ TASK = {
     "max_episode_steps": 6,
     "num_starts": len(STARTS),
 }
+OTHER_STARTS = (0.3, 0.05)
+OTHER_TASK = {
+    "task": "push the other point",
+    "suite": "points",
+    "task_id": 8,
+    "max_episode_steps": 4,
+    "num_starts": len(OTHER_STARTS),
+}
+STARTS_OF = {7: STARTS, 8: OTHER_STARTS}
 CAMERA_LEVELS = {"agentview": 0, "robot0_eye_in_hand": 100}
 BREAKS = 0.99
 """An action whose second number is larger breaks the simulation."""
@@ -37,13 +46,14 @@ def state(place: np.ndarray) -> np.ndarray:
 
 
 class PointWorlds:
-    """N points; see `vlac_gym.vector.world_envs.Worlds`. `num_draws` counts the pictures asked for, by camera.
+    """N points, each of a task; see `vlac_gym.vector.world_envs.Worlds`.
 
-    `before_read` is called before it is told how a step ended.
+    `num_draws` counts the pictures asked for, by camera; `before_read` is called before it is told how a step ended.
     """
 
-    def __init__(self, num_worlds: int) -> None:
-        self.num_worlds = num_worlds
+    def __init__(self, tasks: Sequence[Mapping[str, Any]]) -> None:
+        self.num_worlds = num_worlds = len(tasks)
+        self._starts = [STARTS_OF[task["task_id"]] for task in tasks]
         self.num_draws = dict.fromkeys(CAMERA_LEVELS, 0)
         self.num_steps = 0
         self.before_read: Callable[[], None] = lambda: None
@@ -53,7 +63,8 @@ class PointWorlds:
 
     def start(self, rows: np.ndarray) -> None:
         chosen = rows >= 0
-        self._place[chosen] = np.array(STARTS, np.float32)[rows[chosen]]
+        for world in np.flatnonzero(chosen):
+            self._place[world] = self._starts[world][rows[world]]
         self._failed[chosen] = False
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> None:
@@ -87,21 +98,22 @@ class PointEnv(gym.Env):
 
     metadata = {"render_modes": [], "render_fps": 20, "renderer": "mujoco-warp"}
 
-    def __init__(self, cameras: Sequence[str] = ("agentview", "wrist"), limit: int = 6) -> None:
-        self.cameras, self.limit = cameras, limit
-        self.observation_space, self.action_space = observation_space(cameras, SIZE), action_space()
+    def __init__(self, task: Mapping[str, Any] = TASK) -> None:
+        self.cameras, self.task, self.starts = ("agentview", "wrist"), task, STARTS_OF[task["task_id"]]
+        self.observation_space, self.action_space = observation_space(self.cameras, SIZE), action_space()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         chosen = (options or {}).get("init_state_id")
-        self.start = int(self.np_random.integers(len(STARTS))) if chosen is None else chosen
-        self.place, self.elapsed = np.float32(STARTS[self.start]), 0
+        self.start = int(self.np_random.integers(len(self.starts))) if chosen is None else chosen
+        self.place, self.elapsed = np.float32(self.starts[self.start]), 0
         return self._observation(), self._info()
 
     def step(self, action: np.ndarray) -> Any:
         self.place, self.elapsed = moved(self.place, np.asarray(action, np.float32)), self.elapsed + 1
         success = bool(self.place >= GOAL)
-        return self._observation(), float(success), success, self.elapsed >= self.limit, self._info()
+        is_over = self.elapsed >= self.task["max_episode_steps"]
+        return self._observation(), float(success), success, is_over, self._info()
 
     def _observation(self) -> dict[str, np.ndarray]:
         levels = dict(zip(("agentview", "wrist"), CAMERA_LEVELS.values(), strict=True))
@@ -111,9 +123,9 @@ class PointEnv(gym.Env):
 
     def _info(self) -> dict[str, Any]:
         return {
-            "task": TASK["task"],
-            "task_suite": TASK["suite"],
-            "task_id": TASK["task_id"],
+            "task": self.task["task"],
+            "task_suite": self.task["suite"],
+            "task_id": self.task["task_id"],
             "init_state_id": self.start,
             "success": bool(self.place >= GOAL),
             "elapsed_steps": self.elapsed,

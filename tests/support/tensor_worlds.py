@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from point_worlds import SIZE, TASK, PointWorlds
 
-from vlac_gym.vector.warp_executor import WarpExecutor, WarpSeat
+from vlac_gym.vector.warp_executor import WarpExecutor, WarpSeat, WorldBatch
 
 CAMERAS = ("agentview", "wrist")
 
@@ -15,9 +16,9 @@ CAMERAS = ("agentview", "wrist")
 class TensorWorlds(PointWorlds):
     """Points whose pictures are tensors on a device; each look draws over the last one's."""
 
-    def __init__(self, num_worlds: int, device: str) -> None:
-        super().__init__(num_worlds)
-        shape = (num_worlds, SIZE, SIZE, 3)
+    def __init__(self, tasks: Sequence[Any], device: str) -> None:
+        super().__init__(tasks)
+        shape = (self.num_worlds, SIZE, SIZE, 3)
         self.drawn = {name: torch.zeros(shape, dtype=torch.uint8, device=device) for name in self.num_draws}
 
     def pictures(self, cameras: Sequence[str]) -> list[Any]:
@@ -29,11 +30,13 @@ class TensorWorlds(PointWorlds):
 def point_envs(device: str | None, tasks: Sequence[Any], limit: int | None = None) -> tuple[list[Any], Any]:
     """What `RolloutVectorEnv` takes for points as worlds: with tensors on a device, or with arrays."""
 
-    def make(num_worlds: int) -> Any:
-        return TASK, PointWorlds(num_worlds) if device is None else TensorWorlds(num_worlds, device)
+    def batch(envs: np.ndarray) -> WorldBatch:
+        facts = [TASK] * len(envs)
+        return WorldBatch(envs, facts, PointWorlds(facts) if device is None else TensorWorlds(facts, device))
 
     def executor(fns: Any, spaces: Any, **_: Any) -> WarpExecutor:
-        makers = dict.fromkeys(tasks, make)
-        return WarpExecutor(tasks, makers, spaces, cameras=CAMERAS, step_limit=limit, torch_device=device)
+        rows = [np.flatnonzero([each == task for each in tasks]) for task in dict.fromkeys(tasks)]
+        options = {"cameras": CAMERAS, "step_limit": limit, "torch_device": device}
+        return WarpExecutor(map(batch, rows), spaces, len(tasks), **options)
 
     return [partial(WarpSeat, CAMERAS, SIZE)] * len(tasks), executor

@@ -1,8 +1,9 @@
-"""A vector env's envs as worlds on a GPU: `WarpExecutor`, `WarpSeat`, `warp_envs`."""
+"""A vector env's envs as worlds on a GPU: `WarpExecutor`, `WorldBatch`, `WarpSeat`, `warp_envs`."""
 
-__all__ = ["WarpExecutor", "WarpSeat", "warp_envs"]
+__all__ = ["WarpExecutor", "WarpSeat", "WorldBatch", "warp_envs"]
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 
 from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space, whole_number
 from vlac_gym.envs.libero.tasks import CAMERAS
-from vlac_gym.envs.warp.scene_files import list_scene_folders, read_scene_files
+from vlac_gym.envs.warp.scene_files import SceneFiles, list_scene_folders, read_scene_files
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.frames.on_device import blank_pictures, torch_stream
 from vlac_gym.stepping.frame_source import image_keys
 from vlac_gym.vector.commands import Reply
 from vlac_gym.vector.executor import EnvFactory, ExecutorFactory, LocalExecutor
 from vlac_gym.vector.slot import EnvSpaces
-from vlac_gym.vector.world_envs import TaskEnvs, Worlds
+from vlac_gym.vector.world_envs import WorldEnvs, Worlds
 
 PictureKind = Literal["numpy", "torch"]
 
@@ -42,13 +43,28 @@ class WarpSeat(gym.Env[Any, Any]):
         self.action_space = action_space()
 
 
+@dataclass(frozen=True)
+class WorldBatch:
+    """Worlds that move together, of one task or several.
+
+    Attributes:
+        envs: int (N,), which env each world is.
+        tasks: Each one's `SceneFiles.task`, with its `num_starts`.
+        worlds: What simulates them.
+    """
+
+    envs: NDArray[np.intp]
+    tasks: Sequence[Mapping[str, Any]]
+    worlds: Worlds
+
+
 class WarpExecutor(LocalExecutor):
-    """Carries commands out on worlds, in this process; all envs of a task move at once, and all tasks side by side.
+    """Carries commands out on worlds, in this process; the envs of a batch move at once, and all batches side by side.
 
     Args:
-        tasks: Of each env, in its order: the key of its task in `make_worlds`.
-        make_worlds: Task -> (`SceneFiles.task`, makes as many worlds as it is told).
+        batches: Hold each env once.
         spaces: One env's spaces.
+        num_envs: How many.
         cameras: Of the observation.
         step_limit: Env steps at which an episode is truncated; None for the task's own.
         torch_device: Where the worlds' pictures are, and the observations' then, as torch tensors; None for arrays.
@@ -59,27 +75,25 @@ class WarpExecutor(LocalExecutor):
 
     def __init__(
         self,
-        tasks: Sequence[Any],
-        make_worlds: Mapping[Any, Callable[[int], tuple[Mapping[str, Any], Worlds]]],
+        batches: Iterable[WorldBatch],
         spaces: EnvSpaces,
+        num_envs: int,
         *,
         cameras: Sequence[str],
         step_limit: int | None = None,
         torch_device: str | None = None,
     ) -> None:
-        super().__init__(spaces, len(tasks))
+        super().__init__(spaces, num_envs)
         self._torch_device: Any = None
         if torch_device is not None:
             for key in image_keys(spaces.observation):
                 self.batch[key] = blank_pictures(self.batch[key].shape, torch_device)
                 self._torch_device = self.batch[key].device
-        self._homes: dict[int, tuple[TaskEnvs, int]] = {}
-        for key in dict.fromkeys(tasks):
-            envs = np.flatnonzero([each == key for each in tasks])
-            task, worlds = make_worlds[key](len(envs))
-            limit = task["max_episode_steps"] if step_limit is None else step_limit
-            home = TaskEnvs(task, worlds, limit, cameras, partial(self._observe, envs))
-            self._homes |= {int(env): (home, row) for row, env in enumerate(envs)}
+        self._homes: dict[int, tuple[WorldEnvs, int]] = {}
+        for batch in batches:
+            observed = partial(self._observe, batch.envs)
+            home = WorldEnvs(batch.tasks, batch.worlds, cameras, step_limit, observed)
+            self._homes |= {int(env): (home, row) for row, env in enumerate(batch.envs)}
 
     def collect(self) -> dict[int, Reply]:
         """Carries the commands out."""
@@ -88,13 +102,13 @@ class WarpExecutor(LocalExecutor):
 
     def _collected(self) -> dict[int, Reply]:
         commands, self._commands = self._commands, {}
-        by_task: dict[TaskEnvs, dict[int, int]] = {}
+        by_home: dict[WorldEnvs, dict[int, int]] = {}
         for env in commands:
             home, row = self._homes[env]
-            by_task.setdefault(home, {})[row] = env
+            by_home.setdefault(home, {})[row] = env
         runs = {
             home: home.run({row: commands[env] for row, env in envs.items()})
-            for home, envs in by_task.items()
+            for home, envs in by_home.items()
         }
         replies: dict[int, Reply] = {}
         while runs:
@@ -102,7 +116,7 @@ class WarpExecutor(LocalExecutor):
                 try:
                     next(run)
                 except StopIteration as end:
-                    replies |= {by_task[home][row]: reply for row, reply in end.value.items()}
+                    replies |= {by_home[home][row]: reply for row, reply in end.value.items()}
                     del runs[home]
         return dict(sorted(replies.items()))
 
@@ -135,7 +149,8 @@ def warp_envs(
 
     Args:
         scenes: Where `vlac-gym export-scenes` wrote the tasks.
-        tasks: Each env's (suite, task id). Envs of one task move together, wherever they stand in the list.
+        tasks: Each env's (suite, task id). Envs of one task move together, wherever they stand in the list,
+            and so do those of tasks with one `SceneFiles.batch_key`.
         cameras: Which pictures the observation holds.
         image_size: Side of the pictures in pixels, 16..2048.
         max_episode_steps: Step limit, 1..1,000,000, or None for the suites'.
@@ -161,16 +176,15 @@ def warp_envs(
                 f"Expected tasks that were exported to {scenes} ({known}), got {suite} {task_id}. Run where LIBERO is "
                 f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes} --resume"
             )
-    makers = {
-        task: partial(_make_worlds, folders[task], cameras, image_size, device, pictures)
-        for task in dict.fromkeys(tasks)
-    }
+    make = partial(
+        _make_worlds, cameras=cameras, image_size=image_size, device=device, as_tensors=pictures == "torch"
+    )
 
     def executor(fns: Sequence[EnvFactory], spaces: EnvSpaces, /, **_deadlines: Any) -> WarpExecutor:
         return WarpExecutor(
-            tasks,
-            makers,
+            _make_batches(folders, tasks, make),
             spaces,
+            len(tasks),
             cameras=cameras,
             step_limit=max_episode_steps,
             torch_device=device if pictures == "torch" else None,
@@ -179,19 +193,29 @@ def warp_envs(
     return [partial(WarpSeat, cameras, image_size)] * len(tasks), executor
 
 
-def _make_worlds(
-    folder: Path, cameras: Sequence[str], image_size: int, device: str, pictures: PictureKind, num_worlds: int
-) -> tuple[Mapping[str, Any], Worlds]:
+_Parts = Sequence[tuple[SceneFiles, int]]
+
+
+def _make_batches(
+    folders: Mapping[tuple[str, int], Path],
+    tasks: Sequence[tuple[str, int]],
+    make: Callable[[_Parts], Worlds],
+) -> Iterator[WorldBatch]:
+    """Worlds for each env's task; those of one `batch_key` together, task by task."""
+    together: dict[str, list[tuple[SceneFiles, NDArray[np.intp]]]] = {}
+    for task in dict.fromkeys(tasks):
+        scene = read_scene_files(folders[task])
+        envs = np.flatnonzero([each == task for each in tasks])
+        together.setdefault(scene.batch_key, []).append((scene, envs))
+    for parts in together.values():
+        facts = [
+            scene.task | {"num_starts": len(scene.starts["qpos"])} for scene, envs in parts for _ in envs
+        ]
+        worlds = make([(scene, len(envs)) for scene, envs in parts])
+        yield WorldBatch(np.concatenate([envs for _, envs in parts]), facts, worlds)
+
+
+def _make_worlds(parts: _Parts, *, cameras: Sequence[str], **options: Any) -> Worlds:
     from vlac_gym.envs.warp.worlds import WarpWorlds
 
-    scene = read_scene_files(folder)
-    names = [CAMERAS[camera] for camera in cameras]
-    worlds = WarpWorlds(
-        scene,
-        num_worlds,
-        cameras=names,
-        image_size=image_size,
-        device=device,
-        as_tensors=pictures == "torch",
-    )
-    return scene.task | {"num_starts": len(scene.starts["qpos"])}, worlds
+    return WarpWorlds(parts, cameras=[CAMERAS[camera] for camera in cameras], **options)

@@ -1,6 +1,6 @@
-"""The envs of one task as worlds that move together: `TaskEnvs`, `Worlds`."""
+"""Envs as worlds that move together: `WorldEnvs`, `Worlds`."""
 
-__all__ = ["TaskEnvs", "Worlds"]
+__all__ = ["WorldEnvs", "Worlds"]
 
 import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -33,7 +33,7 @@ _OPTIONS = ("init_state_id",)
 
 
 class Worlds(Protocol):
-    """What simulates the envs of one task; see `vlac_gym.envs.warp.worlds.WarpWorlds`.
+    """What simulates envs that move together; see `vlac_gym.envs.warp.worlds.WarpWorlds`.
 
     `step` may return before the step is done; all that reads waits for it. Pictures are uint8 (N, H, W, 3), arrays or
     torch tensors.
@@ -94,29 +94,32 @@ class _Progress:
         return bool(stops) or self.is_lost or len(self.rewards) >= len(command.actions)
 
 
-class TaskEnvs:
-    """The envs of one task, by their row among its worlds.
+class WorldEnvs:
+    """The envs of worlds that move together, by their row among them.
 
     Args:
-        task: `SceneFiles.task`.
+        tasks: Each row's `SceneFiles.task`, with its `num_starts`.
         worlds: One per env.
-        step_limit: Env steps at which an episode is truncated.
         cameras: Of the observation.
+        step_limit: Env steps at which an episode is truncated; None for the task's own.
         observed: Takes what was seen: called with a key of the observation, rows, and their values (rows, …).
     """
 
     def __init__(
         self,
-        task: Mapping[str, Any],
+        tasks: Sequence[Mapping[str, Any]],
         worlds: Worlds,
-        step_limit: int,
         cameras: Sequence[str],
+        step_limit: int | None,
         observed: Callable[[str, NDArray[np.intp], Any], None],
     ) -> None:
-        self.task, self.step_limit = task, step_limit
+        self._tasks = tuple(tasks)
+        self._limits = [task["max_episode_steps"] if step_limit is None else step_limit for task in tasks]
         self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
         self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
-        self._starts: dict[int, dict[str, Any]] = {}  # what is seen of each initial state
+        self._starts: dict[
+            tuple[str, int, int], dict[str, Any]
+        ] = {}  # what is seen of a task's initial state
         self._drawn: dict[str, Any] = {}  # pictures of the present states
         self._has_warned = False
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]
@@ -148,9 +151,10 @@ class TaskEnvs:
         if chosen.size:
             self._worlds.start(rows)
             self._drawn = {}
-            self._look_at_starts(chosen, rows[chosen].tolist())
+            for row in chosen.tolist():
+                self._episodes[row] = _Episode(int(rows[row]), is_running=True)
+            self._look_at_starts(chosen)
         for row in chosen.tolist():
-            self._episodes[row] = _Episode(int(rows[row]), is_running=True)
             replies[row] = ResetReply(self._info(row))
         return replies
 
@@ -161,14 +165,15 @@ class TaskEnvs:
                 raise unknown_name("reset option", str(name), _OPTIONS)
         if command.seed is not None:
             self._rngs[row], self._seeds[row] = seeding.np_random(command.seed)
-        count = self.task["num_starts"]
+        task = self._tasks[row]
+        count = task["num_starts"]
         chosen = options.get("init_state_id")
         if chosen is None:
             return int(self._rngs[row].integers(count))
         if not isinstance(chosen, int | np.integer) or not 0 <= chosen < count:
             raise ConfigError(
-                f"Expected an initial state of 0 to {count - 1} of {self.task['suite']} {self.task['task_id']}, got "
-                f"{chosen!r}. Export more starts of the task or choose another."
+                f"Expected an initial state of 0 to {count - 1} of {_name(task)}, got {chosen!r}. "
+                "Export more starts of the task or choose another."
             )
         return int(chosen)
 
@@ -212,20 +217,20 @@ class TaskEnvs:
             progress.rewards.append(float(episode.success))
             progress.successes.append(episode.success)
             progress.terminated = episode.success
-            progress.truncated = episode.elapsed_steps >= self.step_limit
+            progress.truncated = episode.elapsed_steps >= self._limits[row]
 
     def _warn_of_crowds(self) -> None:
         """Says once that objects may pass through each other."""
         if self._has_warned or not (crowded := self._worlds.crowded()).any():
             return
         self._has_warned = True
+        tasks = dict.fromkeys(_name(self._tasks[row]) for row in np.flatnonzero(crowded))
         logger.warning(
-            "More contacts or constraints than there is room for were dropped in %d of %d worlds of %s %s: objects may "
+            "More contacts or constraints than there is room for were dropped in %d of %d worlds, of %s: objects may "
             "pass through each other there. This is said once; docs/gpu_simulation.md has the room.",
             int(crowded.sum()),
             len(crowded),
-            self.task["suite"],
-            self.task["task_id"],
+            ", ".join(tasks),
         )
 
     def _look_after(self, under_way: Mapping[int, _Progress]) -> None:
@@ -245,14 +250,19 @@ class TaskEnvs:
         for each, values in self._seen(key).items():
             self._observed(each, rows, values if len(rows) == len(values) else values[rows])
 
-    def _look_at_starts(self, rows: NDArray[np.intp], starts: Sequence[int]) -> None:
+    def _look_at_starts(self, rows: NDArray[np.intp]) -> None:
         """As `_look`, of worlds that were just started: a start that was seen before is not drawn again."""
+        starts = [self._start_of(row) for row in rows.tolist()]
         unseen = {start: row for row, start in zip(rows, starts, strict=True) if start not in self._starts}
         if unseen:
             seen = self._seen(None)
             self._starts |= {start: copy_row(seen, row) for start, row in unseen.items()}
         for key, values in stack_rows([self._starts[start] for start in starts]).items():
             self._observed(key, rows, values)
+
+    def _start_of(self, row: int) -> tuple[str, int, int]:
+        task = self._tasks[row]
+        return task["suite"], task["task_id"], self._episodes[row].init_state_id
 
     def _seen(self, key: str | None) -> dict[str, Any]:
         """The present observations of all worlds, or one picture: arrays (N, …), valid until the next step or start."""
@@ -269,11 +279,11 @@ class TaskEnvs:
         return StepReply(rewards, tuple(progress.successes), progress.terminated, progress.truncated, info)
 
     def _info(self, row: int) -> dict[str, Any]:
-        episode = self._episodes[row]
+        task, episode = self._tasks[row], self._episodes[row]
         return {
-            "task": self.task["task"],
-            "task_suite": self.task["suite"],
-            "task_id": self.task["task_id"],
+            "task": task["task"],
+            "task_suite": task["suite"],
+            "task_id": task["task_id"],
             "init_state_id": episode.init_state_id,
             "success": episode.success,
             "elapsed_steps": episode.elapsed_steps,
@@ -281,7 +291,7 @@ class TaskEnvs:
 
     def _call(self, row: int, command: CallCommand) -> Reply:
         known: dict[str, Any] = {
-            "max_episode_steps": self.step_limit,
+            "max_episode_steps": self._limits[row],
             "np_random": self._rngs[row],
             "np_random_seed": self._seeds[row],
         }
@@ -292,3 +302,7 @@ class TaskEnvs:
                 ConfigError(f"Expected no attribute to be set in worlds on a GPU, got {command.args[0]!r}.")
             )
         return Failure.of(unknown_name("attribute of an env on the GPU", command.name, tuple(known)))
+
+
+def _name(task: Mapping[str, Any]) -> str:
+    return f"{task['suite']} {task['task_id']}"

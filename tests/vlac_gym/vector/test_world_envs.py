@@ -5,42 +5,38 @@ from typing import Any
 
 import numpy as np
 import pytest
-from point_worlds import SIZE, TASK, PointEnv, PointWorlds
+from point_worlds import OTHER_TASK, SIZE, TASK, PointEnv, PointWorlds
 from vector_envs import as_singles
 
 from vlac_gym.critic import make_critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.vector.step_result import ChunkResult
-from vlac_gym.vector.warp_executor import WarpExecutor, WarpSeat
+from vlac_gym.vector.warp_executor import WarpExecutor, WarpSeat, WorldBatch
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 
 CAMERAS = ("agentview", "wrist")
 AUTORESETS = ["NextStep", "SameStep", "Disabled"]
 
 
-def build(count: int = 4, *, tasks: Any = None, made: list | None = None, **options: Any) -> RolloutVectorEnv:
-    """Points as worlds; `made` gets what simulates them."""
-
-    def make(task: dict[str, Any], num_worlds: int) -> Any:
-        worlds = PointWorlds(num_worlds)
-        if made is not None:
-            made.append(worlds)
-        return task, worlds
-
-    tasks = ["points"] * count if tasks is None else tasks
-    makers = {name: partial(make, TASK | {"task": f"push the {name}"}) for name in set(tasks)}
-    if set(tasks) == {"points"}:
-        makers = {"points": partial(make, TASK)}
+def build(
+    batches: Any = None, *, tasks: Any = (TASK,) * 4, made: list | None = None, **options: Any
+) -> RolloutVectorEnv:
+    """Points as worlds: `batches` has the envs of each, in its worlds' order; `made` gets what simulates them."""
 
     def executor(fns: Any, spaces: Any, **_: Any) -> WarpExecutor:
-        return WarpExecutor(tasks, makers, spaces, cameras=CAMERAS)
+        rows = [np.array(envs) for envs in batches or [range(len(tasks))]]
+        facts = [[tasks[env] for env in envs] for envs in rows]
+        worlds = [PointWorlds(each) for each in facts]
+        if made is not None:
+            made.extend(worlds)
+        return WarpExecutor(map(WorldBatch, rows, facts, worlds), spaces, len(tasks), cameras=CAMERAS)
 
     return RolloutVectorEnv([partial(WarpSeat, CAMERAS, SIZE)] * len(tasks), mode=executor, **options)
 
 
-def separate(count: int = 4, **options: Any) -> RolloutVectorEnv:
-    return RolloutVectorEnv([PointEnv] * count, mode="sync", **options)
+def separate(*, tasks: Any = (TASK,) * 4, **options: Any) -> RolloutVectorEnv:
+    return RolloutVectorEnv([partial(PointEnv, task) for task in tasks], mode="sync", **options)
 
 
 def same(ours: Any, theirs: Any) -> None:
@@ -136,12 +132,16 @@ def test_a_world_that_breaks_is_lost_alone_and_starts_anew():
     assert not env.step(np.zeros((4, 7), np.float32))[3].any()
 
 
-def test_tasks_have_worlds_of_their_own():
-    made: list[PointWorlds] = []
-    env = build(tasks=["cup", "cup", "pen", "cup"], made=made)
+@pytest.mark.parametrize("batches", [[[0, 1, 3], [2]], [[0, 1, 2, 3]], [[2, 3, 1, 0]]])
+def test_each_env_moves_its_own_world(batches):
+    env = build(batches, tasks=[TASK, TASK, OTHER_TASK, TASK])
     _, infos = env.reset(seed=0)
-    assert sorted(worlds.num_worlds for worlds in made) == [1, 3]
-    assert list(infos["task"]) == ["push the cup", "push the cup", "push the pen", "push the cup"]
+    assert list(infos["task"]) == [
+        "push the point",
+        "push the point",
+        "push the other point",
+        "push the point",
+    ]
     actions = np.zeros((4, 7), np.float32)
     actions[2, 0] = 1.0
     before = env.step(np.zeros((4, 7), np.float32))[0]["state"][:, 0]
@@ -149,9 +149,34 @@ def test_tasks_have_worlds_of_their_own():
     assert (after - before).round(3).tolist() == [0.0, 0.0, 0.25, 0.0]
 
 
-def test_all_tasks_have_begun_a_step_before_one_is_waited_for():
+@pytest.mark.parametrize("batches", [[[1, 3, 0, 2]], [[0, 2], [1, 3]], [[2, 1], [3], [0]]])
+@pytest.mark.parametrize("length", [1, 3])
+def test_tasks_that_share_a_batch_equal_separate_envs_with_starts_and_limits_of_their_own(batches, length):
+    tasks = [TASK, OTHER_TASK, TASK, OTHER_TASK]
+    worlds = build(batches, tasks=tasks, autoreset_mode="SameStep")
+    envs = separate(tasks=tasks, autoreset_mode="SameStep")
+    for ours, theirs in zip(worlds.reset(seed=3), envs.reset(seed=3), strict=True):
+        same(ours, theirs)
+    assert worlds.get_attr("max_episode_steps") == (6, 4, 6, 4)
+    rng = np.random.default_rng(length)
+    for _ in range(12):
+        actions, mask = random_actions(rng, 4, length), rng.random(4) < 0.8
+        ours, theirs = worlds.step_chunk(actions, mask), envs.step_chunk(actions, mask)
+        for name in ("observations", "rewards", "terminations", "truncations", "infos"):
+            same(getattr(ours, name), getattr(theirs, name))
+
+
+def test_tasks_that_share_a_batch_move_by_the_same_step():
     made: list[PointWorlds] = []
-    env = build(tasks=["cup", "pen", "cup"], made=made)
+    env = build(tasks=[TASK, OTHER_TASK, TASK], made=made)
+    env.reset(seed=0)
+    env.step_chunk(np.zeros((3, 4, 7), np.float32))
+    assert [worlds.num_steps for worlds in made] == [4]
+
+
+def test_all_batches_have_begun_a_step_before_one_is_waited_for():
+    made: list[PointWorlds] = []
+    env = build([[0, 2], [1]], tasks=[TASK, OTHER_TASK, TASK], made=made)
     env.reset(seed=0)
     waits: list[list[int]] = []
     for worlds in made:
@@ -163,11 +188,16 @@ def test_all_tasks_have_begun_a_step_before_one_is_waited_for():
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"init_state_id": 9}, "0 to 2"), ({"init_state_id": "a"}, "0 to 2"), ({"task_id": 1}, "task_id")],
+    [
+        ({"init_state_id": 9}, "0 to 2 of points 7"),
+        ({"init_state_id": "a"}, "0 to 2"),
+        ({"init_state_id": [2, 2, 2, 2]}, "0 to 1 of points 8"),
+        ({"task_id": 1}, "task_id"),
+    ],
 )
 def test_a_bad_start_is_refused(options, text):
     with pytest.raises(ConfigError, match=text):
-        build().reset(options=options)
+        build(tasks=[TASK, TASK, TASK, OTHER_TASK]).reset(options=options)
 
 
 def test_attributes_that_worlds_lack_are_refused():
@@ -192,11 +222,12 @@ def test_generators_are_those_of_separate_envs():
 
 def test_worlds_that_dropped_contacts_are_told_of_once(caplog):
     made: list[PointWorlds] = []
-    env = build(made=made)
+    env = build(tasks=[TASK, TASK, OTHER_TASK, TASK], made=made)
     env.reset(seed=0)
     env.step(np.zeros((4, 7), np.float32))
     assert not caplog.records
     made[0].num_crowded = 3
     for _ in range(2):
         env.step(np.zeros((4, 7), np.float32))
-    assert ["3 of 4 worlds of points 7" in record.getMessage() for record in caplog.records] == [True]
+    (record,) = caplog.records
+    assert "3 of 4 worlds, of points 7, points 8:" in record.getMessage()

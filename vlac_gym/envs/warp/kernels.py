@@ -1,4 +1,4 @@
-"""Warp kernels of `worlds`: LIBERO's arm controller, its goals, and contact distances as in MuJoCo 3.3.2.
+"""Warp kernels of `worlds`: LIBERO's arm controller, and contact distances as in MuJoCo 3.3.2.
 
 One thread per world, or per contact. The controller computes what `vlac_gym.envs.libero.control` does, in float32 and
 by Cholesky factors instead of pseudo-inverses. J is the hand's Jacobian of the seven arm joints, M their inertia:
@@ -236,62 +236,6 @@ def halve_face_distances(
     world = contact_world[i]
     if along_an_axis(normal, geom_xmat[world, first]) or along_an_axis(normal, geom_xmat[world, second]):
         contact_dist[i] = 0.5 * contact_dist[i]
-
-
-@wp.kernel
-def find_touching(
-    num_contacts: wp.array(dtype=int),
-    side: wp.array(dtype=int),
-    contact_geom: wp.array(dtype=wp.vec2i),
-    contact_world: wp.array(dtype=int),
-    touching: wp.array(dtype=int),
-):
-    """Marks worlds in which a geom of side 1 touches one of side 2."""
-    i = wp.tid()
-    if i >= num_contacts[0]:
-        return
-    first, second = contact_geom[i][0], contact_geom[i][1]
-    if first >= 0 and second >= 0 and side[first] + side[second] == 3:
-        touching[contact_world[i]] = 1
-
-
-@wp.kernel
-def judge_on(
-    moved: int,
-    target: int,
-    xpos: wp.array2d(dtype=wp.vec3),
-    touching: wp.array(dtype=int),
-    success: wp.array(dtype=int),
-):
-    """LIBERO's `on`: touching, within 3 cm across, and not below."""
-    world = wp.tid()
-    apart = xpos[world, moved] - xpos[world, target]
-    near = wp.length(wp.vec2(apart[0], apart[1])) < 0.03
-    success[world] = wp.where(near and apart[2] >= 0.0 and touching[world] == 1, 1, 0)
-    touching[world] = 0
-
-
-@wp.kernel
-def judge_in(
-    moved: int,
-    site: int,
-    size: wp.vec3,
-    xpos: wp.array2d(dtype=wp.vec3),
-    site_xpos: wp.array2d(dtype=wp.vec3),
-    site_xmat: wp.array2d(dtype=wp.mat33),
-    success: wp.array(dtype=int),
-):
-    """LIBERO's `in` a region: the object's origin is in the region's box, turned to the world's axes, or 1 cm below."""
-    world = wp.tid()
-    turned = site_xmat[world, site] @ size
-    apart = xpos[world, moved] - site_xpos[world, site]
-    inside = 1
-    for k in range(3):
-        reach = wp.abs(turned[k])
-        below = wp.where(k == 2, 0.01, 0.0)
-        if apart[k] >= reach or apart[k] <= -reach - below:
-            inside = 0
-    success[world] = inside
 
 
 @wp.struct

@@ -5,8 +5,11 @@
 
 __all__ = ["GET_WARP", "START_ARRAYS", "SceneFiles", "count_starts", "list_scene_folders", "read_scene_files"]
 
+import copy
+import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,20 @@ START_ARRAYS = ("qpos", "qvel", "qacc_warmstart", "goal_position", "goal_rotatio
 
 _MESH_PLACES = ("geom_aabb", "geom_pos", "geom_quat", "geom_rbound", "geom_size")
 
+_OF_A_WORLD = (
+    "suite",
+    "task_id",
+    "task",
+    "max_episode_steps",
+    "num_init_states",
+    "goal",
+    "goal_bodies",
+    "goal_geoms",
+    "goal_site",
+    "goal_size",
+)
+"""What of a task's facts may differ between worlds of one batch."""
+
 
 @dataclass(frozen=True)
 class SceneFiles:
@@ -45,6 +62,22 @@ class SceneFiles:
     model: Any
     changed: dict[str, float]
     starts: dict[str, NDArray[np.float64]]
+
+    @cached_property
+    def batch_key(self) -> str:
+        """Equal for tasks whose worlds can be of one batch: they differ in where bodies stand, starts and goals only.
+
+        All else of the compiled model is compared to the byte, meshes and textures included.
+        """
+        import mujoco
+
+        model = copy.copy(self.model)
+        model.body_pos[:] = 0.0
+        model.body_quat[:] = 0.0
+        packed = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
+        mujoco.mj_saveModel(model, None, packed)
+        same = {name: value for name, value in self.task.items() if name not in _OF_A_WORLD}
+        return hashlib.sha256(packed.tobytes() + json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
 def list_scene_folders(root: Path) -> dict[tuple[str, int], Path]:

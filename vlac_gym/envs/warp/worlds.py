@@ -1,4 +1,4 @@
-"""N copies of one LIBERO task on a GPU, driven by LIBERO's controller: `WarpWorlds`, `Room`."""
+"""N copies of LIBERO's tasks on a GPU, driven by LIBERO's controller: `WarpWorlds`, `Room`."""
 
 __all__ = ["PHYSICS_STEPS", "Room", "WarpWorlds"]
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.envs.rotations import axis_angle_of
 from vlac_gym.envs.warp.scene_files import GET_WARP, START_ARRAYS, SceneFiles
-from vlac_gym.errors import unknown_name
+from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 
 with needs("Simulating on a GPU", get=GET_WARP):
@@ -22,6 +22,7 @@ with needs("Simulating on a GPU", get=GET_WARP):
     import warp as wp
 
 from vlac_gym.envs.warp import kernels
+from vlac_gym.envs.warp.goals import Goals
 from vlac_gym.envs.warp.pictures import Pictures
 
 PHYSICS_STEPS = 25
@@ -62,17 +63,17 @@ class Room:
 
 
 class WarpWorlds:
-    """N worlds of one task on one device; all move together, and each may be held or restarted.
+    """N worlds on one device; all move together, and each may be held or restarted.
 
-    On a GPU they have a stream of their own: worlds of several tasks move at the same time.
+    They may be of several tasks of one `SceneFiles.batch_key`: each world has its own task's fixtures, starts and goal.
+    On a GPU they have a stream of their own.
 
     Contacts between boxes are tested by mujoco-warp's primitive test, and the distance of a box's face is halved: up to
     MuJoCo 3.3 it was reported so, and LIBERO's recorded scenes rest on it (docs/gpu_simulation.md). Sums of contacts
     run in no fixed order, so that the same actions do not give the same bits twice.
 
     Args:
-        scene: The task.
-        num_worlds: N.
+        parts: Tasks, and how many worlds each has; the worlds are in this order, N together.
         cameras: Names in the model of the cameras that `pictures` will be asked for.
         image_size: Side of the pictures in pixels.
         room: See `Room`.
@@ -82,13 +83,12 @@ class WarpWorlds:
         device: Warp's name of it: ``"cuda:0"``, or ``"cpu"``, which takes 0.1 s for an env step of one world.
 
     Raises:
-        ConfigError: There is no such device.
+        ConfigError: There is no such device, or the tasks differ in more than their fixtures' places, starts and goals.
     """
 
     def __init__(
         self,
-        scene: SceneFiles,
-        num_worlds: int,
+        parts: Sequence[tuple[SceneFiles, int]],
         *,
         cameras: Sequence[str] = (),
         image_size: int = 256,
@@ -98,18 +98,23 @@ class WarpWorlds:
         device: str = "cuda:0",
         as_tensors: bool = False,
     ) -> None:
-        self.scene, self.num_worlds, self.device = scene, num_worlds, _known_device(device)
+        self.device = _known_device(device)
+        self.scenes, counts = zip(*parts, strict=True)
+        _check_one_batch(self.scenes)
+        self.num_worlds = sum(counts)
+        self._scene_of_world = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         self._as_tensors = as_tensors
         self._stream = wp.Stream(device) if wp.get_device(device).is_cuda else None
         with wp.ScopedDevice(device), wp.ScopedStream(self._stream):
             self._make(cameras, image_size, room, half_distances, primitive_boxes)
         # Whoever is not started yet is simulated with the others, and must not lie in a heap meanwhile.
-        self.start(np.zeros(num_worlds, np.int32))
+        self.start(np.zeros(self.num_worlds, np.int32))
 
     def _make(
         self, cameras: Sequence[str], image_size: int, room: Room, half_distances: bool, primitive_boxes: bool
     ) -> None:
-        scene, num_worlds = self.scene, self.num_worlds
+        num_worlds, scene_of_world = self.num_worlds, self._scene_of_world
+        scene = self.scenes[0]
         mj_model = scene.model
         if primitive_boxes:
             mj_model = copy.copy(mj_model)
@@ -119,6 +124,7 @@ class WarpWorlds:
         self.data = mjw.make_data(
             mj_model, nworld=num_worlds, nconmax=room.contacts, njmax=room.constraints, nccdmax=room.convex
         )
+        _place_bodies(self.model, self.data, [each.model for each in self.scenes], scene_of_world)
         if half_distances:
             self.model.callback.contactfilter = _halve_distances
         self.actions = wp.zeros((num_worlds, 7), dtype=float)
@@ -127,13 +133,17 @@ class WarpWorlds:
         self._finger_change = wp.zeros(num_worlds, dtype=wp.vec2)
         self._arm = _arm_of(mj_model, scene.task)
         self._address = wp.array(_inertia_addresses(mj_model, scene.task["arm_dofs"]), dtype=int)
-        self._starts = _moment(scene.starts)
+        self._starts = _moment(
+            {name: np.concatenate([each.starts[name] for each in self.scenes]) for name in START_ARRAYS}
+        )
+        before = np.cumsum([0, *(len(each.starts["qpos"]) for each in self.scenes[:-1])])
+        self._first_starts = before[scene_of_world]
         blank = {name: np.zeros((num_worlds, *scene.starts[name].shape[1:])) for name in START_ARRAYS}
         self._kept = _moment(blank)
         self._now = _moment(blank)
         self._now.qpos, self._now.qvel = self.data.qpos, self.data.qvel
         self._now.qacc_warmstart = self.data.qacc_warmstart
-        self._goal = _Goal(mj_model, scene.task, num_worlds)
+        self._goals = Goals(mj_model.ngeom, [each.task for each in self.scenes], scene_of_world)
         self._pictures = Pictures(scene.model, num_worlds, image_size, cameras) if cameras else None
         self._graph: Any = None
         self._is_stale = np.ones(num_worlds, np.bool_)  # whose positions alone are what they should be
@@ -143,9 +153,9 @@ class WarpWorlds:
         """Puts worlds into settled starts.
 
         Args:
-            rows: int32 (N,), each world's initial state; -1 leaves a world as it is.
+            rows: int32 (N,), each world's initial state among its task's; -1 leaves a world as it is.
         """
-        sources = wp.array(rows.astype(np.int32), dtype=int)
+        sources = wp.array(np.where(rows >= 0, rows + self._first_starts, -1).astype(np.int32), dtype=int)
         given = [sources, self._starts, self._now, self._kept, self._failed]
         wp.launch(kernels.start_worlds, self.num_worlds, given)
         mjw.step1(self.model, self.data)
@@ -197,7 +207,7 @@ class WarpWorlds:
         for _ in range(PHYSICS_STEPS):
             wp.launch(kernels.control, n, [*fixed, *goals, now.grip, d.ctrl])
             self.advance()
-        self._goal.judge(d)
+        self._goals.judge(d)
         wp.launch(kernels.keep_or_restore, n, [self._active, now, self._kept, self._failed])
 
     @_on_device
@@ -209,7 +219,7 @@ class WarpWorlds:
     @_on_device
     def success(self) -> NDArray[np.bool_]:
         """bool (N,): whether the goal held after the last step, of the worlds that moved."""
-        verdicts: NDArray[np.bool_] = _read(self._goal.success).astype(bool)
+        verdicts: NDArray[np.bool_] = _read(self._goals.success).astype(bool)
         return verdicts
 
     @_on_device
@@ -228,7 +238,7 @@ class WarpWorlds:
     def proprioception(self) -> NDArray[np.float32]:
         """float32 (N, 8): end-effector position m (3), axis-angle rad (3), gripper joints m (2), as `LiberoEnv`'s."""
         self._settle()
-        task, d = self.scene.task, self.data
+        task, d = self.scenes[0].task, self.data
         places = _read(d.site_xpos)[:, task["site"]]
         turns = np.array([axis_angle_of(q) for q in _read(d.xquat)[:, task["eef_body"]].astype(np.float64)])
         fingers = _read(d.qpos)[:, task["finger_qpos"]]
@@ -269,35 +279,6 @@ class WarpWorlds:
             self._is_stale[:] = False
 
 
-class _Goal:
-    """The task's goal, judged on the device.
-
-    Attributes:
-        success: int (N,), 1 where it held.
-    """
-
-    def __init__(self, model: Any, task: Mapping[str, Any], num_worlds: int) -> None:
-        self.success = wp.zeros(num_worlds, dtype=int)
-        self._task, self._num_worlds = task, num_worlds
-        side = np.zeros(model.ngeom, np.int32)
-        for number, geoms in enumerate(task["goal_geoms"]):
-            side[geoms] = number + 1
-        self._side = wp.array(side, dtype=int)
-        self._touching = wp.zeros(num_worlds, dtype=int)
-
-    def judge(self, d: Any) -> None:
-        """LIBERO's verdict on the present states."""
-        task, n = self._task, self._num_worlds
-        if task["goal"] == "in":
-            size = wp.vec3(*task["goal_size"])
-            given = [task["goal_bodies"][0], task["goal_site"], size, d.xpos, d.site_xpos, d.site_xmat]
-            wp.launch(kernels.judge_in, n, [*given, self.success])
-            return
-        found = [d.nacon, self._side, d.contact.geom, d.contact.worldid, self._touching]
-        wp.launch(kernels.find_touching, d.naconmax, found)
-        wp.launch(kernels.judge_on, n, [*task["goal_bodies"], d.xpos, self._touching, self.success])
-
-
 def _read(array: Any) -> NDArray[Any]:
     """On the host, once the current stream is done; `array.numpy()` would wait for all streams."""
     host = array.to("cpu")
@@ -313,11 +294,35 @@ def _known_device(name: str) -> str:
     return name
 
 
+def _check_one_batch(scenes: Sequence[SceneFiles]) -> None:
+    first, *others = [f"{scene.task['suite']} {scene.task['task_id']}" for scene in scenes]
+    for name, scene in zip(others, scenes[1:], strict=True):
+        if scene.batch_key != scenes[0].batch_key:
+            raise ConfigError(
+                "Expected tasks that differ only in where bodies stand, starts and goals, got "
+                f"{first} and {name}. Make `WarpWorlds` of each."
+            )
+
+
 def _halve_distances(model: Any, data: Any) -> None:
     contact = data.contact
     geoms = (model.geom_type, int(mjw.GeomType.BOX), data.geom_xmat)
     found = (contact.geom, contact.worldid, contact.frame, contact.dist)
     wp.launch(kernels.halve_face_distances, data.naconmax, [data.nacon, *geoms, *found])
+
+
+def _place_bodies(model: Any, data: Any, mj_models: Sequence[Any], scene_of_world: NDArray[np.int32]) -> None:
+    """Puts each world's bodies where its own scene has them, and fixtures' geoms, which mujoco-warp never moves."""
+    model.body_pos = wp.array(np.stack([each.body_pos for each in mj_models])[scene_of_world], dtype=wp.vec3)
+    model.body_quat = wp.array(
+        np.stack([each.body_quat for each in mj_models])[scene_of_world], dtype=wp.quat
+    )
+    states = [mujoco.MjData(each) for each in mj_models]
+    for mj_model, state in zip(mj_models, states, strict=True):
+        mujoco.mj_kinematics(mj_model, state)
+    data.geom_xpos.assign(np.stack([state.geom_xpos for state in states])[scene_of_world])
+    turns = np.stack([state.geom_xmat.reshape(-1, 3, 3) for state in states])
+    data.geom_xmat.assign(turns[scene_of_world])
 
 
 def _moment(states: Mapping[str, NDArray[Any]]) -> Any:

@@ -1,5 +1,7 @@
 """A LIBERO task written down and read again, with the MuJoCo that LIBERO needs."""
 
+import copy
+import dataclasses
 import json
 import shutil
 import sys
@@ -13,7 +15,7 @@ from PIL import Image
 from vlac_gym import make_vec
 from vlac_gym.cli import main
 from vlac_gym.envs.warp.export import export_scene
-from vlac_gym.envs.warp.scene_files import START_ARRAYS, list_scene_folders, read_scene_files
+from vlac_gym.envs.warp.scene_files import START_ARRAYS, SceneFiles, list_scene_folders, read_scene_files
 from vlac_gym.errors import ConfigError, DependencyNotInstalled
 from vlac_gym.vector.warp_executor import warp_envs
 
@@ -42,6 +44,29 @@ def test_the_scene_compiles_to_the_envs_numbers(scenes, libero_env):
     # LIBERO moves the fixtures after compiling; no other array may need more than rounding under this MuJoCo.
     assert {"body_pos", "body_quat"} <= set(scene.changed)
     assert scene.task["task"] == libero_env.unwrapped.task.language
+
+
+def test_tasks_share_a_batch_if_they_differ_in_bodies_places_starts_and_goals_only(scenes):
+    scene = read_scene_files(scenes / "libero_spatial_0")
+
+    def changed(name: str, value: float) -> SceneFiles:
+        model = copy.copy(scene.model)
+        getattr(model, name)[...] = value
+        return dataclasses.replace(scene, model=model)
+
+    goal = {"goal": "in", "goal_bodies": [1], "goal_geoms": [], "goal_site": 2, "goal_size": [1.0, 1.0, 1.0]}
+    names = {"suite": "other", "task_id": 7, "task": "stack", "max_episode_steps": 9, "num_init_states": 3}
+    like = (
+        dataclasses.replace(scene, task=scene.task | goal | names, starts={}, changed={}),
+        changed("body_pos", 0.5),
+        changed("body_quat", 0.5),
+    )
+    unlike = [changed(name, 0.5) for name in ("geom_rgba", "geom_size", "mesh_vert", "body_mass")]
+    unlike += [changed("tex_data", 5), dataclasses.replace(scene, task=scene.task | {"kp": [1.0] * 6})]
+    before = scene.model.body_pos.copy()
+    assert [other.batch_key == scene.batch_key for other in like] == [True] * 3
+    assert [other.batch_key == scene.batch_key for other in unlike] == [False] * 6
+    assert np.array_equal(scene.model.body_pos, before)
 
 
 def test_starts_are_the_envs_settled_states(scenes, libero_env):

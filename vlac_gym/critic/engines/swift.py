@@ -88,8 +88,11 @@ class SwiftEngine:
         replies: dict[int, EngineReply] = {}
         for max_new_tokens in sorted({request.max_new_tokens for request in requests}):
             chosen = [i for i, request in enumerate(requests) if request.max_new_tokens == max_new_tokens]
-            answers = self._infer(engine, [requests[i] for i in chosen], max_new_tokens)
-            replies |= {i: read_reply(_as_body(answer)) for i, answer in zip(chosen, answers, strict=True)}
+            # Batch by batch, as ms-swift would: prepared pictures of more would only wait.
+            for begin in range(0, len(chosen), self._max_batch_size):
+                batch = chosen[begin : begin + self._max_batch_size]
+                answers = self._infer(engine, [requests[i] for i in batch], max_new_tokens)
+                replies |= {i: read_reply(_as_body(answer)) for i, answer in zip(batch, answers, strict=True)}
         return [replies[i] for i in range(len(requests))]
 
     def describe(self) -> dict[str, Any]:

@@ -121,6 +121,13 @@ def test_requests_are_grouped_by_length_and_answered_in_order(tmp_path, fake_swi
     assert [picture.size for picture in first.images] == [(28, 28), (28, 28)]
 
 
+def test_no_more_pictures_are_prepared_than_one_batch_shows(tmp_path, fake_swift):
+    engine = SwiftEngine(write_config(tmp_path), max_batch_size=3)
+    requests = [EngineRequest("", "<image>" * count, (FRAME,) * count) for count in (1, 2, 1, 3, 2, 1, 1)]
+    assert [reply.text for reply in engine.generate(requests)] == ["1", "2", "1", "3", "2", "1", "1"]
+    assert [len(batch) for batch, _ in engine._engine.calls] == [3, 3, 1]
+
+
 def test_a_failure_inside_ms_swift_is_a_server_error(tmp_path, fake_swift):
     engine = SwiftEngine(write_config(tmp_path))
     with pytest.raises(CriticServerError, match="ms-swift failed on 1 requests: RuntimeError: out of memory"):

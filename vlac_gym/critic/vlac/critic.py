@@ -178,7 +178,7 @@ class VLACCritic(BaseCritic):
         Raises:
             ConfigError, CriticError: as `success_prob`.
         """
-        return self.values([frames], [task], references)[0]
+        return self.value_and_progress(frames, task, references)[0]
 
     def values(
         self,
@@ -191,13 +191,22 @@ class VLACCritic(BaseCritic):
         Raises:
             ConfigError, CriticError: as `success_prob`.
         """
-        return [values for values, _ in self._values_and_progress(episodes, tasks, references)]
+        check_tasks(tasks)
+        check_same_length(episodes=episodes, tasks=tasks)
+        listed = [list(frames) for frames in episodes]  # an array has a new frame at every look
+        for i, (frames, task) in enumerate(zip(listed, tasks)):
+            prompts.check_task(task, f"tasks[{i}]")
+            check_frames(frames, f"episodes[{i}]")
+        return [values for values, _ in self._values_and_progress(listed, tasks, references)]
 
     def value_and_progress(
         self, frames: Sequence[Frame], task: str, references: Sequence[Frame] | None = None
     ) -> tuple[FloatArray, FloatArray]:
         """`value` of T >= 1 frames, and the progress that it adds up, float32 (T - 1,)."""
-        return self._values_and_progress([frames], [task], references)[0]
+        prompts.check_task(task)
+        listed = list(frames)
+        check_frames(listed)
+        return self._values_and_progress([listed], [task], references)[0]
 
     def _values_and_progress(
         self,
@@ -205,11 +214,6 @@ class VLACCritic(BaseCritic):
         tasks: Sequence[str],
         references: Sequence[Frame] | None,
     ) -> list[tuple[FloatArray, FloatArray]]:
-        check_tasks(tasks)
-        check_same_length(episodes=episodes, tasks=tasks)
-        for frames, task in zip(episodes, tasks):
-            prompts.check_task(task)
-            check_frames(frames)
         asked = [task for frames, task in zip(episodes, tasks) for _ in frames[1:]]
         before = [frame for frames in episodes for frame in frames[:-1]]
         after = [frame for frames in episodes for frame in frames[1:]]
@@ -441,6 +445,6 @@ class VLACCritic(BaseCritic):
 
 
 def _frozen_copy(frame: Frame) -> Frame:
-    copy = frame.copy()
+    copy = np.array(frame)
     copy.flags.writeable = False
     return copy

@@ -130,6 +130,30 @@ def test_values_show_each_episode_its_own_first_frame_beside_the_references():
     assert [levels(request)[2] for request in engine.requests] == [1, 5, 5]
 
 
+def test_values_say_which_episode_and_which_frame_is_wrong():
+    critic = VLACCritic(ScriptedEngine([]))
+    whole, broken = [frame(0), frame(1)], [frame(0), np.zeros((2, 2))]
+    with pytest.raises(ConfigError, match=r"Expected episodes\[1\]\[1\] as uint8"):
+        critic.values([whole, broken], [TASK, TASK])
+    with pytest.raises(ConfigError, match=r"Expected tasks\[1\] without '<'"):
+        critic.values([whole, whole], [TASK, "<image>"])
+    with pytest.raises(ConfigError, match=r"Expected frames\[1\] as uint8"):
+        critic.value(broken, TASK)
+    with pytest.raises(ConfigError, match="Expected task as a non-empty text, got ''"):
+        critic.value(whole, "")
+
+
+@pytest.mark.parametrize("kind", [np.stack, tuple, iter])
+def test_values_of_any_sequence_of_frames_share_its_first_frame(kind):
+    engine = ScriptedEngine(["+10", "+20"])
+    critic = VLACCritic(engine, references=[frame(100), frame(200)])
+    values = critic.value(kind([frame(1), frame(2), frame(3)]), TASK)
+    np.testing.assert_allclose(values, [0.0, 0.1, 0.28], rtol=1e-6)
+    assert [request.shared_frames for request in engine.requests] == [3, 3]
+    (*_, between), (_, _, _, again, _) = (request.frames for request in engine.requests)
+    assert again is between
+
+
 def test_value_stays_in_its_range_at_every_frame():
     critic = VLACCritic(ScriptedEngine(["-50", "+50"]))
     assert critic.value([frame(i) for i in range(3)], TASK).tolist() == [0.0, 0.0, 0.5]

@@ -53,6 +53,9 @@ class DeviceFrame:
         with torch_stream(tensor.device):
             return cls(tensor.clone())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DeviceFrame, (self.tensor,)  # with a key of the process that it comes to
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(H, W, 3)."""
@@ -64,9 +67,12 @@ class DeviceFrame:
         return len(self.shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """The tensor's, as numpy has it."""
-        return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
+    def dtype(self) -> Any:
+        """The tensor's, as numpy has it; of those that numpy doesn't have, as torch has it."""
+        try:
+            return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
+        except TypeError:
+            return self.tensor.dtype
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlac_gym.critic.base import check_frame
 from vlac_gym.errors import ConfigError
-from vlac_gym.frames.on_device import DeviceFrame, on_host
+from vlac_gym.frames.on_device import DeviceFrame, on_host, tensor_of
 from vlac_gym.types import Frame
 
 FrameSource: TypeAlias = str | Callable[[Any, Mapping[str, Any]], Frame]
@@ -46,21 +46,24 @@ class FrameReader:
         Raises:
             ConfigError: What is there is no such frame.
         """
-        frame, where = self._found(env, observation, info)
-        frame = on_host(frame)
-        check_frame(frame, where)
-        checked: Frame = frame
-        return checked
+        frame: Frame = on_host(self._found(env, observation, info))
+        return frame
 
     def take(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Frame:
         """A copy of the frame, which nothing overwrites; where it is a tensor, a `DeviceFrame`. Raises as `read`."""
-        frame, where = self._found(env, observation, info)
-        taken: Any = DeviceFrame.copy_of(frame) if hasattr(frame, "cpu") else np.array(frame)
-        check_frame(taken, where)
-        checked: Frame = taken
+        found = self._found(env, observation, info)
+        frame: Any = np.array(found) if tensor_of(found) is None else DeviceFrame.copy_of(found.tensor)
+        checked: Frame = frame
         return checked
 
-    def _found(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> tuple[Any, str]:
+    def _found(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Any:
+        """What is where the source says, checked; of a tensor, the frame."""
+        found, where = self._place(env, observation, info)
+        frame = DeviceFrame(found) if hasattr(found, "cpu") else found
+        check_frame(frame, where)
+        return frame
+
+    def _place(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> tuple[Any, str]:
         """What is where the source says, and the name of that place."""
         if callable(self._source):
             return self._source(observation, info), "the frame function's result"

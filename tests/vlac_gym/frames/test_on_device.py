@@ -1,24 +1,30 @@
 """A frame on a device is, to whoever reads its pixels, the frame that it is in numpy."""
 
+import pickle
 from contextlib import contextmanager
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.ensemble import EnsembleCritic
 from vlac_gym.critic.failover import FailoverCritic
 from vlac_gym.critic.failure_policy import CriticFailurePolicy
 from vlac_gym.critic.random import RandomCritic
 from vlac_gym.critic.recorded import RecordedCritic, ReplayedCritic
 from vlac_gym.critic.scripted import ScriptedCritic
+from vlac_gym.critic.vlac.critic import VLACCritic
 from vlac_gym.critic.wrapper import CriticWrapper
+from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.checks import check_frame, frame_digest, frame_key
 from vlac_gym.frames.codec import decode_frame, encode_frame, png_data_url
 from vlac_gym.frames.on_device import DeviceFrame, stacked, torch_stream, wait_for_torch
 from vlac_gym.rule.frame_buffer import FrameBuffer
 from vlac_gym.service import frame_codec
+from vlac_gym.stepping.frame_source import FrameReader
 
 torch = pytest.importorskip("torch")
 
@@ -55,6 +61,7 @@ def test_it_has_what_is_asked_of_a_frame(picture, frame):
         (torch.zeros(3, 8, 6, dtype=torch.uint8), r"uint8 \(3, 8, 6\)"),
         (torch.zeros(8, 6, 3), r"float32 \(8, 6, 3\)"),
         (torch.zeros(8, 6, dtype=torch.uint8), r"uint8 \(8, 6\)"),
+        (torch.zeros(8, 6, 3, dtype=torch.bfloat16), r"torch.bfloat16 \(8, 6, 3\)"),
     ],
 )
 def test_another_tensor_is_refused_as_an_array_is(tensor, text):
@@ -77,6 +84,14 @@ def test_its_key_is_its_own_and_costs_no_download(picture, frame, monkeypatch):
     assert frame_key(frame) == frame_key(frame)
     assert len({frame_key(frame), frame_key(twin), frame_key(picture)}) == 3
     assert frame_key(picture) == frame_digest(picture)
+
+
+@pytest.mark.parametrize("again", [lambda frame: pickle.loads(pickle.dumps(frame)), deepcopy])
+def test_a_copy_of_it_has_a_key_of_its_own(picture, frame, again):
+    # In another process the number may be another frame's.
+    copied = again(frame)
+    assert np.array_equal(copied, picture)
+    assert frame_key(copied) != frame_key(frame)
 
 
 def test_a_copy_keeps_nothing_else_alive():
@@ -107,6 +122,33 @@ def test_a_record_of_it_answers_for_the_picture(picture, frame, tmp_path):
     recorded.success_prob([frame], ["t"])
     recorded.close()
     assert ReplayedCritic(path).success_prob([picture], ["t"]).tolist() == [0.25]
+
+
+def test_vlac_may_be_shown_it_as_reference_and_as_goal(picture, frame):
+    engine = ScriptedEngine(["1", "+10"])
+    critic = VLACCritic(engine, references=[frame, frame], goal_image=frame)
+    critic.success_prob([picture], ["t"])
+    critic.value([picture, picture], "t")
+    shown = [engine.requests[0].frames[0], *engine.requests[1].frames[:2]]
+    assert all(np.array_equal(each, picture) for each in shown)
+
+
+@pytest.mark.parametrize("read", [FrameReader.read, FrameReader.take])
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (None, r"as a uint8 \(H, W, 3\) array, got NoneType"),
+        ([[1, 2], [3]], r"as a uint8 \(H, W, 3\) array, got list"),
+        (
+            torch.zeros(8, 6, 3, dtype=torch.bfloat16),
+            r"as uint8 \(H, W, 3\) with H, W >= 1, got torch.bfloat16",
+        ),
+    ],
+)
+def test_what_a_frame_function_gives_instead_is_named(read, given, text):
+    env = ScriptedEnv()
+    with pytest.raises(ConfigError, match=f"Expected the frame function's result {text}"):
+        read(FrameReader(env, lambda observation, info: given), env, None, {})
 
 
 class FakeCuda:

@@ -2,9 +2,11 @@
 
 __all__ = ["check_choice", "check_int", "check_unit", "is_number"]
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import TypeGuard
+
+import numpy as np
 
 from vlac_gym.errors import ConfigError, unknown_name
 
@@ -22,11 +24,14 @@ def check_int(name: str, value: object, minimum: int) -> None:
 
 
 def check_unit(name: str, value: object) -> None:
-    """Raises `ConfigError` unless `value` is a number in [0, 1]."""
-    if not is_number(value) or not 0.0 <= value <= 1.0:
+    """Raises `ConfigError` unless `value` is a number in [0, 1], of Python's or numpy's floats or an int."""
+    number = float(value) if isinstance(value, np.floating) else value
+    if not is_number(number) or not 0.0 <= number <= 1.0:
         raise ConfigError(f"Expected {name} in [0, 1], got {value!r}.")
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite int or float, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # unlike math.isfinite, it takes an int of any size

@@ -26,12 +26,14 @@ def test_what_is_no_int_or_too_small_is_refused(value):
         check_int("count", value, minimum=2)
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("value", [0, 1, 0.0, 0.5, 1.0, np.float32(0.5), np.float64(1)])
 def test_a_share_may_be_nothing_or_all(value):
     check_unit("share", value)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), True, "0.5", None])
+@pytest.mark.parametrize(
+    "value", [-0.1, 1.1, float("nan"), True, "0.5", None, np.float32(1.5), np.bool_(True), 10**400]
+)
 def test_what_is_no_share_is_refused(value):
     with pytest.raises(ConfigError, match=r"Expected share in \[0, 1\], got "):
         check_unit("share", value)
@@ -39,7 +41,15 @@ def test_what_is_no_share_is_refused(value):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(1, True), (-1.5, True), (True, False), ("1", False), (float("inf"), False), (float("nan"), False)],
+    [
+        (1, True),
+        (-1.5, True),
+        (True, False),
+        ("1", False),
+        (float("inf"), False),
+        (float("nan"), False),
+        (10**400, False),
+    ],
 )
 def test_a_number_is_finite_and_no_bool(value, expected):
     assert is_number(value) is expected

@@ -4,8 +4,8 @@ mujoco-warp's own renderer shades every pixel by itself and leaves out what LIBE
 cylinders, mipmaps, highlights of shininess 0, the texture's part in a highlight, reflections. `Pictures` takes only its
 search for what a ray hits, and computes the colour there as MuJoCo's OpenGL renderer does (render_gl3.c and
 render_context.c of 3.3.2): light at the vertices of meshes and of the squares that a box's face is divided into, cut
-off at white, interpolated, times the texture; four samples per pixel, for edges, whose colour is that of the pixel's
-middle.
+off at white, interpolated, times the texture; four samples per pixel, whose colour is that of the pixel's middle, where
+a pixel beside it shows another surface.
 
 Refused: lights that cast shadows. Not drawn: sky and haze, whose place stays black, and geoms that are more than half
 transparent; those that are less so are opaque. The model's sizes, colours, textures and lights are those of all worlds.
@@ -50,6 +50,8 @@ _CONTEXT_RAYS = (
     "hfield_bvh_id",
 )
 _FLEX_RAYS = ("flex_geom_flexid", "flex_geom_edgeid", "flex_bvh_id", "flex_group_root")
+_PIXELS_AT_ONCE = 1 << 20
+"""Drawn at a time, so that what rays hit takes 0.46 GB at most: four times the threads that an H200 has room for."""
 _OPAQUE = 0.995
 """The alpha from which a geom may be a mirror."""
 _HIDDEN = 0.5
@@ -66,7 +68,7 @@ class Pictures:
         num_worlds: N.
         pixels: Side of the pictures.
         cameras: Names in the model.
-        samples: Rays per pixel for edges: 4 as OpenGL, or 1, which is faster.
+        samples: Per pixel at edges: 4 as OpenGL, or 1, which is faster.
 
     Raises:
         ConfigError: Another number of samples, or lights that cast shadows.
@@ -95,11 +97,14 @@ class Pictures:
         self._texture_array = wp.array(self._textures, dtype=wp.Texture2D)
         drawn = np.isin(shown.geom_group, DRAWN_GROUPS)
         self._scene = _make_scene(model, rgba, drawn)
-        points = np.array(_SAMPLES if samples > 1 else [(0.0, 0.0)], np.float32)
-        self._samples = wp.array(points, dtype=wp.vec2)
+        self._middle = wp.array([(0.0, 0.0)], dtype=wp.vec2)
+        self._samples = wp.array(_SAMPLES, dtype=wp.vec2) if samples > 1 else None
         self._camera_ids = {name: model.camera(name).id for name in cameras}
-        self._kernel = drawing.make_kernel(_make_cast_ray(self._context.geom_ray_types))
+        self._cast = drawing.make_cast(_make_cast_ray(self._context.geom_ray_types))
         self._num_worlds, self._pixels = num_worlds, pixels
+        area = len(cameras) * pixels * pixels
+        self._at_once = min(num_worlds, max(1, _PIXELS_AT_ONCE // area))
+        self._sheet = _Sheet(self._at_once * area, samples)
         self._rooms: dict[tuple[tuple[str, ...], bool], Any] = {}
 
     def draw(self, model: Any, data: Any, cameras: Sequence[str]) -> Any:
@@ -123,11 +128,35 @@ class Pictures:
             for name in names:
                 setattr(rays, name, getattr(source, name))
         rgb = self._room(cameras)
-        ids = wp.array([self._camera_ids[name] for name in cameras], dtype=int)
-        picture = (model.cam_fovy, ids, self._pixels, self._samples, rgb)
-        size = (rgb.shape[0], rgb.shape[1] * rgb.shape[2])
-        wp.launch(self._kernel, size, [self._scene, self._texture_array, places, rays, *picture])
+        screen = drawing.Screen()
+        screen.cameras = wp.array([self._camera_ids[name] for name in cameras], dtype=int)
+        screen.cam_fovy, screen.pixels = model.cam_fovy, self._pixels
+        for begin in range(0, self._num_worlds, self._at_once):
+            screen.first_world = begin
+            part = rgb[begin : min(begin + self._at_once, self._num_worlds)]
+            self._draw_part(screen, places, rays, part.reshape((-1, 3)))
         return rgb
+
+    def _draw_part(self, screen: Any, places: Any, rays: Any, rgb: Any) -> None:
+        """Draws some worlds into `rgb`, uint8 (pixels, 3): the middles of all pixels, and samples at edges."""
+        sheet, total = self._sheet, rgb.shape[0]
+        scene = (self._scene, screen, places)
+        textured = (self._scene, self._texture_array, screen, places)
+        sheet.number.fill_(total)
+        middle = (self._middle, sheet.everything, sheet.number, total, sheet.middles)
+        wp.launch(self._cast, total, [*scene, rays, *middle])
+        wp.launch(drawing.shade, total, [*textured, *middle, sheet.middles, sheet.colours])
+        if self._samples is None:
+            wp.launch(drawing.mix, total, [1, sheet.colours, rgb])
+            return
+        sheet.number.zero_()
+        chosen = (sheet.chosen, sheet.number)
+        found = (self._samples, sheet.middles, sheet.colours, *chosen, sheet.sample_colours)
+        wp.launch(drawing.choose, total, [self._pixels, *found])
+        samples = (self._samples, *chosen, total, sheet.hits)
+        wp.launch(self._cast, total, [*scene, rays, *samples])
+        wp.launch(drawing.shade, total, [*textured, *samples, sheet.middles, sheet.sample_colours])
+        wp.launch(drawing.mix, total, [len(_SAMPLES), sheet.sample_colours, rgb])
 
     def read(self, model: Any, data: Any, cameras: Sequence[str]) -> NDArray[np.uint8]:
         """As `draw`, in this process's memory.
@@ -167,6 +196,28 @@ class Pictures:
             where = {"device": "cpu", "pinned": wp.get_device().is_cuda} if on_host else {}
             self._rooms[key] = wp.zeros(shape, dtype=wp.uint8, **where)
         return self._rooms[key]
+
+
+class _Sheet:
+    """Memory for what the rays of some pixels hit.
+
+    Attributes:
+        everything: All pixels.
+        middles: What their middles show, and what they show in the mirror: (2, pixels).
+        colours: Of the middles.
+        chosen: Samples with a ray, as many as `number` says.
+        hits, sample_colours: As of the middles, of the samples.
+    """
+
+    def __init__(self, pixels: int, samples: int) -> None:
+        self.everything = wp.array(np.arange(pixels, dtype=np.int32), dtype=int)
+        self.number = wp.zeros(1, dtype=int)
+        self.middles = wp.empty((2, pixels), dtype=shading.Hit)
+        self.colours = wp.empty(pixels, dtype=wp.vec3)
+        if samples > 1:
+            self.chosen = wp.empty(samples * pixels, dtype=int)
+            self.hits = wp.empty((2, samples * pixels), dtype=shading.Hit)
+            self.sample_colours = wp.empty(samples * pixels, dtype=wp.vec3)
 
 
 def _by_geom(model: Any, name: str, default: Any) -> NDArray[Any]:

@@ -68,10 +68,14 @@ class Places:
 
 @wp.struct
 class View:
-    """Who looks, and at which world: a mirror shows it from a place behind itself, and takes part of the colour."""
+    """Who looks through one pixel, and at which world. A mirror shows it to an eye behind itself, and takes part of the
+    colour. `ahead` points to the pixel's middle, `right` and `below` to those of the next pixels."""
 
     eye: wp.vec3
     forward: wp.vec3
+    ahead: wp.vec3
+    right: wp.vec3
+    below: wp.vec3
     world: int
     share: float
 
@@ -202,32 +206,22 @@ def main_axis(v: wp.vec3):
 
 
 @wp.func
-def light_box(scene: Scene, places: Places, view: View, hit: Hit, local: wp.vec3):
-    """A box's colour: its faces are divided into squares, lit at their corners."""
-    place, turn = places.geom_xpos[view.world, hit.geom], places.geom_xmat[view.world, hit.geom]
+def square_corner(scene: Scene, hit: Hit, local: wp.vec3, axis: int, index: int):
+    """One of four corners, in the box's frame, with its weight: a box's faces are divided into squares."""
     size = scene.geom_size[hit.geom]
-    axis = main_axis(wp.transpose(turn) @ hit.normal)
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    width = 2.0 / float(scene.squares)
-    s, t = local[first] / size[first], local[second] / size[second]
-    last = float(scene.squares - 1)
-    left = wp.clamp(wp.floor((s + 1.0) / width), 0.0, last) * width - 1.0
-    low = wp.clamp(wp.floor((t + 1.0) / width), 0.0, last) * width - 1.0
-    along, up = (s - left) / width, (t - low) / width
-    colour = wp.vec3(0.0, 0.0, 0.0)
-    for i in range(2):
-        for j in range(2):
-            corner = local
-            corner[first] = (left + float(i) * width) * size[first]
-            corner[second] = (low + float(j) * width) * size[second]
-            weight_s, weight_t = along, up
-            if i == 0:
-                weight_s = 1.0 - along
-            if j == 0:
-                weight_t = 1.0 - up
-            there = light(scene, places, view, hit.geom, place + turn @ corner, hit.normal)
-            colour += there * (weight_s * weight_t)
-    return colour
+    corner, weight = local, float(1.0)  # noqa: UP018 - a variable to warp
+    width, last = 2.0 / float(scene.squares), float(scene.squares - 1)
+    for side in range(2):
+        along = (axis + 1 + side) % 3
+        place = (local[along] / size[along] + 1.0) / width
+        begin = wp.clamp(wp.floor(place), 0.0, last)
+        if (index >> side) % 2 == 1:
+            corner[along] = ((begin + 1.0) * width - 1.0) * size[along]
+            weight = weight * (place - begin)
+        else:
+            corner[along] = (begin * width - 1.0) * size[along]
+            weight = weight * (1.0 - (place - begin))
+    return corner, weight
 
 
 @wp.func
@@ -242,22 +236,41 @@ def corner_weights(scene: Scene, mesh: int, face: int, local: wp.vec3):
 
 
 @wp.func
-def light_triangle(scene: Scene, places: Places, view: View, hit: Hit, local: wp.vec3):
-    """A mesh's colour: lit at the corners of the face. Without texture coordinates, far-off normals don't count."""
+def face_corner(scene: Scene, hit: Hit, flat: wp.vec3, index: int):
+    """A corner of a mesh's face and its normal. Without texture coordinates, far-off normals don't count."""
+    face = scene.mesh_face_address[hit.mesh] + hit.face
+    corner = scene.vertices[scene.mesh_vertex_address[hit.mesh] + scene.face_vertices[face][index]]
+    side = scene.normals[scene.mesh_normal_address[hit.mesh] + scene.face_normals[face][index]]
+    if scene.mesh_coordinate_address[hit.mesh] < 0 and wp.dot(side, flat) < 0.8:
+        side = flat
+    return corner, side
+
+
+@wp.func
+def light_surface(scene: Scene, places: Places, view: View, hit: Hit, local: wp.vec3):
+    """A geom's colour by all lights: of a box or mesh that of the corners around, of others that of the point."""
     place, turn = places.geom_xpos[view.world, hit.geom], places.geom_xmat[view.world, hit.geom]
-    weights = corner_weights(scene, hit.mesh, hit.face, local)
-    corners = scene.face_vertices[scene.mesh_face_address[hit.mesh] + hit.face]
-    sides = scene.face_normals[scene.mesh_face_address[hit.mesh] + hit.face]
+    kind = scene.geom_type[hit.geom]
     flat = wp.transpose(turn) @ hit.normal
+    axis = main_axis(flat)
+    weights = wp.vec3(1.0, 0.0, 0.0)
+    corners = int(1)  # noqa: RUF046, UP018 - a variable to warp
+    if kind == MESH:
+        corners = 3
+        weights = corner_weights(scene, hit.mesh, hit.face, local)
+    elif kind == BOX:
+        corners = 4
     colour = wp.vec3(0.0, 0.0, 0.0)
-    for i in range(3):
-        corner = scene.vertices[scene.mesh_vertex_address[hit.mesh] + corners[i]]
-        side = scene.normals[scene.mesh_normal_address[hit.mesh] + sides[i]]
-        if scene.mesh_coordinate_address[hit.mesh] < 0 and wp.dot(side, flat) < 0.8:
-            side = flat
-        vertex, facing = place + turn @ corner, wp.normalize(turn @ side)
-        colour += light(scene, places, view, hit.geom, vertex, facing) * weights[i]
-    return colour
+    for i in range(corners):  # a loop on the device, too: `light` is long, and is there once
+        corner, side, weight = local, flat, float(1.0)  # noqa: UP018
+        if kind == MESH:
+            corner, side = face_corner(scene, hit, flat, i)
+            weight = weights[i]
+        elif kind == BOX:
+            corner, weight = square_corner(scene, hit, local, axis, i)
+        point, normal = place + turn @ corner, wp.normalize(turn @ side)
+        colour += light(scene, places, view, hit.geom, point, normal) * weight
+    return clip(colour)
 
 
 @wp.func
@@ -326,27 +339,31 @@ def texel(
 
 
 @wp.func
-def shade(
-    scene: Scene,
-    textures: wp.array(dtype=wp.Texture2D),
-    places: Places,
-    view: View,
-    hit: Hit,
-    right: wp.vec3,
-    below: wp.vec3,
-):
-    """A geom's colour at a point of its surface, or of the plane that touches it there."""
+def is_flat(kind: int):
+    """Whether a geom's surface is made of flat faces."""
+    return kind == MESH or kind == BOX or kind == PLANE  # noqa: SIM109, RUF100 - warp has no `in`
+
+
+@wp.func
+def meet(eye: wp.vec3, direction: wp.vec3, point: wp.vec3, normal: wp.vec3):
+    """Where a ray meets the plane through a point, which may lie behind the eye."""
+    steep = wp.dot(normal, direction)
+    if wp.abs(steep) < 1.0e-6:
+        return point
+    return eye + direction * (wp.dot(normal, point - eye) / steep)
+
+
+@wp.func
+def shade(scene: Scene, textures: wp.array(dtype=wp.Texture2D), places: Places, view: View, hit: Hit):
+    """A geom's colour. Of flat faces it is that of the pixel's middle, which may lie beside the face."""
     place, back = places.geom_xpos[view.world, hit.geom], wp.transpose(places.geom_xmat[view.world, hit.geom])
-    local = back @ (hit.point - place)
-    colour = wp.vec3(0.0, 0.0, 0.0)
-    if scene.geom_type[hit.geom] == MESH:
-        colour = light_triangle(scene, places, view, hit, local)
-    elif scene.geom_type[hit.geom] == BOX:
-        colour = light_box(scene, places, view, hit, local)
-    else:
-        colour = light(scene, places, view, hit.geom, hit.point, hit.normal)
-    colour = clip(colour)
+    point = hit.point
+    if is_flat(scene.geom_type[hit.geom]):
+        point = meet(view.eye, view.ahead, point, hit.normal)
+    local = back @ (point - place)
+    colour = light_surface(scene, places, view, hit, local)
     if scene.mapping[hit.geom] != UNTEXTURED:
-        near, under = back @ (right - place), back @ (below - place)
-        colour = wp.cw_mul(colour, texel(scene, textures, hit, local, near, under))
+        right = back @ (meet(view.eye, view.right, hit.point, hit.normal) - place)
+        below = back @ (meet(view.eye, view.below, hit.point, hit.normal) - place)
+        colour = wp.cw_mul(colour, texel(scene, textures, hit, local, right, below))
     return colour

@@ -246,7 +246,7 @@ class CriticReferee:
     def _seen(self, index: int, info: Mapping[str, Any]) -> Frame:
         """The critic's frame of the env now; a privileged one also sees what the simulator says of it."""
         frame, signals = self._look(index, info), self._signals[index]
-        if not self.critic.takes_device_frames:
+        if signals is not None or not self.critic.takes_device_frames:
             frame = on_host(frame)
         return frame if signals is None else signals.attach(frame, info)
 

@@ -7,6 +7,7 @@ import pytest
 
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import BaseCritic
+from vlac_gym.critic.signals import signals_of
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.on_device import DeviceFrame
 from vlac_gym.rollout import AsyncRollout
@@ -136,6 +137,19 @@ def test_the_rule_pays_what_it_pays_with_arrays_and_critics_get_what_they_take(d
     assert paid > 0
     assert {type(frame) for frame in critics[0].shown} == {DeviceFrame if takes else np.ndarray}
     assert {type(frame) for frame in critics[1].shown} == {np.ndarray}
+
+
+class PrivilegedShades(ShadeCritic):
+    def describe(self):
+        return CriticInfo("shades", is_privileged=True)
+
+
+def test_a_privileged_critic_gets_signals_with_pictures_that_it_would_take_from_a_device():
+    critic = PrivilegedShades(takes_device_frames=True)
+    env = VLACRewardWrapper(build("cpu"), critic)
+    env.reset(seed=0)
+    env.step(np.zeros((4, 7), np.float32))
+    assert [signals_of(frame, "shades").number for frame in critic.shown] == [1] * 4
 
 
 @pytest.mark.parametrize("device", DEVICES)

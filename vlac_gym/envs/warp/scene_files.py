@@ -69,7 +69,8 @@ class SceneFiles:
 
         All else of the compiled model is compared to the byte, meshes and textures included.
         """
-        import mujoco
+        with needs("Simulating on a GPU", get=GET_WARP):
+            import mujoco
 
         model = copy.copy(self.model)
         model.body_pos[:] = 0.0

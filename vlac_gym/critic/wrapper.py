@@ -54,13 +54,16 @@ class _Forwarding(BaseCritic, Generic[_Inner]):
 class CriticWrapper(_Forwarding[BaseCritic]):
     """A critic around another that forwards everything, privilege included; override what is to differ.
 
-    Frames are passed on as they are: those for a privileged critic carry the simulator's signals.
+    Frames are passed on as they are: those for a privileged critic carry the simulator's signals, and those for one
+    that takes them from a device are `DeviceFrame`s. One that reads pixels itself begins with `np.asarray`, or says
+    ``takes_device_frames = False`` in its class and is shown arrays.
 
     Args:
         critic: The one inside, closed with this one; one with the methods of `Critic` alone will do.
 
     Attributes:
         critic: The one inside.
+        takes_device_frames: Whether both it and the one inside do.
 
     Example:
         >>> from vlac_gym.critic.oracle import OracleCritic
@@ -68,10 +71,12 @@ class CriticWrapper(_Forwarding[BaseCritic]):
         True
     """
 
+    takes_device_frames = True
+
     def __init__(self, critic: Critic) -> None:
         super().__init__(adapted(critic))
         self.is_remote = self.critic.is_remote
-        self.takes_device_frames = self.critic.takes_device_frames
+        self.takes_device_frames = self.takes_device_frames and self.critic.takes_device_frames
 
     @property
     def unwrapped(self) -> Critic:

@@ -151,6 +151,10 @@ def test_what_a_frame_function_gives_instead_is_named(read, given, text):
         read(FrameReader(env, lambda observation, info: given), env, None, {})
 
 
+class PixelReader(CriticWrapper):
+    takes_device_frames = False
+
+
 class FakeCuda:
     """torch's streams by name: which is current, and who waits for whom."""
 
@@ -204,6 +208,7 @@ def test_critics_say_whether_they_take_it():
     taking, other = ScriptedCritic(), RandomCritic(0)
     assert CriticWrapper(taking).takes_device_frames
     assert not CriticWrapper(other).takes_device_frames
+    assert not PixelReader(taking).takes_device_frames
     assert FailoverCritic(taking, CriticFailurePolicy(retries=1)).takes_device_frames
     with_fallback = CriticFailurePolicy(fallbacks=("random",), allow_other_critic=True)
     assert not FailoverCritic(taking, with_fallback).takes_device_frames

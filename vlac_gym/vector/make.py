@@ -58,6 +58,8 @@ def make_vec(
         raise ConfigError(
             f"Expected scenes with backend='warp' and only there, got {backend!r} and {scenes!r}."
         )
+    if scenes is None and (given := [name for name in _OF_WORLDS_ALONE if name in env_options]):
+        raise ConfigError(f"Expected {given[0]} with backend='warp' only, got it with {backend!r}. Drop it.")
     if "task_id" in env_options:
         raise ConfigError(
             f"Expected task_ids, which a vector env's envs share out, got task_id={env_options['task_id']!r}."
@@ -90,7 +92,8 @@ def _exported(task_suite: str, scenes: Path) -> tuple[int, ...]:
     return tuple(task_ids)
 
 
-_OF_WORLDS = ("cameras", "device", "image_size", "max_episode_steps", "pictures")
+_OF_WORLDS_ALONE = ("device", "pictures")
+_OF_WORLDS = ("cameras", "image_size", "max_episode_steps", *_OF_WORLDS_ALONE)
 _OF_WORKERS = (
     "mode",
     "envs_per_worker",

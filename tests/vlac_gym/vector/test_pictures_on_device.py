@@ -235,3 +235,8 @@ def test_a_video_shows_them(tmp_path):
 def test_other_kinds_of_pictures_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="kind of pictures 'pytorch'"):
         make_vec("libero_spatial", 0, 2, backend="warp", scenes=tmp_path, pictures="pytorch")
+
+
+def test_pictures_of_another_backend_are_refused_by_name():
+    with pytest.raises(ConfigError, match="Expected pictures with backend='warp' only"):
+        make_vec("libero_spatial", 0, 2, pictures="torch")

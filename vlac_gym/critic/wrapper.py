@@ -54,6 +54,8 @@ class _Forwarding(BaseCritic, Generic[_Inner]):
 class CriticWrapper(_Forwarding[BaseCritic]):
     """A critic around another that forwards everything, privilege included; override what is to differ.
 
+    `value`, `values` and `value_and_progress` each ask the one inside; the training rule asks `values`.
+
     Frames are passed on as they are: those for a privileged critic carry the simulator's signals, and those for one
     that takes them from a device are `DeviceFrame`s. One that reads pixels itself begins with `np.asarray`, or says
     ``takes_device_frames = False`` in its class and is shown arrays.

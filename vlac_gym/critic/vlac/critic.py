@@ -188,6 +188,8 @@ class VLACCritic(BaseCritic):
     ) -> list[FloatArray]:
         """`value` of several episodes, float32 (T_i,) each: the engine is given the pairs of all of them at once.
 
+        In a subclass with a `value` or `value_and_progress` of its own, those are asked, one episode after the other.
+
         Raises:
             ConfigError, CriticError: as `success_prob`.
         """
@@ -197,6 +199,9 @@ class VLACCritic(BaseCritic):
         for i, (frames, task) in enumerate(zip(listed, tasks)):
             prompts.check_task(task, f"tasks[{i}]")
             check_frames(frames, f"episodes[{i}]")
+        own = type(self)
+        if (own.value, own.value_and_progress) != (VLACCritic.value, VLACCritic.value_and_progress):
+            return super().values(listed, tasks, references)
         return [values for values, _ in self._values_and_progress(listed, tasks, references)]
 
     def value_and_progress(

@@ -130,6 +130,24 @@ def test_values_show_each_episode_its_own_first_frame_beside_the_references():
     assert [levels(request)[2] for request in engine.requests] == [1, 5, 5]
 
 
+class HalfOfValue(VLACCritic):
+    def value(self, frames, task, references=None):
+        return super().value(frames, task, references) / 2
+
+
+class HalfOfBoth(VLACCritic):
+    def value_and_progress(self, frames, task, references=None):
+        values, progress = super().value_and_progress(frames, task, references)
+        return values / 2, progress / 2
+
+
+@pytest.mark.parametrize("kind", [HalfOfValue, HalfOfBoth])
+def test_values_of_a_subclass_are_its_own(kind):
+    critic = kind(ScriptedEngine(["+50", "+40"]))
+    values = critic.values([[frame(0), frame(1)], [], [frame(2), frame(3)]], [TASK] * 3)
+    assert [each.tolist() for each in values] == [[0.0, 0.25], [], [0.0, pytest.approx(0.2)]]
+
+
 def test_values_say_which_episode_and_which_frame_is_wrong():
     critic = VLACCritic(ScriptedEngine([]))
     whole, broken = [frame(0), frame(1)], [frame(0), np.zeros((2, 2))]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.files.json_objects import read_json_object
 
 _ARCHITECTURE = "InternVLForConditionalGeneration"
 _TEXT_MODELS = ("llama", "qwen2")
@@ -174,10 +175,4 @@ def _read_json(directory: Path, name: str) -> dict[str, Any]:
         raise ConfigError(
             f"Expected {name} in {str(directory)!r}, which has none. Is it a checkpoint directory?"
         )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise ConfigError(f"Expected JSON in {str(file)!r}: {e}") from e
-    if not isinstance(content, dict):
-        raise ConfigError(f"Expected a JSON object in {str(file)!r}, got {type(content).__name__}.")
-    return content
+    return read_json_object(file)

@@ -2,6 +2,7 @@
 
 __all__ = ["WarpExecutor", "WarpSeat", "WorldBatch", "warp_envs"]
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,7 +137,7 @@ class WarpExecutor(LocalExecutor):
 
 
 def warp_envs(
-    scenes: Path,
+    scenes: str | os.PathLike[str],
     tasks: Sequence[tuple[str, int]],
     *,
     cameras: Sequence[str] = ("agentview", "wrist"),
@@ -168,7 +169,7 @@ def warp_envs(
         max_episode_steps = whole_number("max_episode_steps", max_episode_steps, 1, 1_000_000)
     if pictures not in get_args(PictureKind):
         raise unknown_name("kind of pictures", str(pictures), get_args(PictureKind))
-    folders = list_scene_folders(scenes)
+    folders = list_scene_folders(Path(scenes))
     for suite, task_id in tasks:
         if (suite, task_id) not in folders:
             known = ", ".join(f"{suite} {task_id}" for suite, task_id in sorted(folders))

@@ -112,7 +112,7 @@ def test_files_of_another_format_are_refused(scenes, tmp_path):
 def test_tasks_that_were_not_exported_are_named(scenes, tmp_path):
     assert set(list_scene_folders(scenes)) == {("libero_spatial", 0)}
     with pytest.raises(ConfigError, match="export-scenes --task-suite libero_goal --task-ids 3"):
-        warp_envs(scenes, [("libero_spatial", 0), ("libero_goal", 3)])
+        warp_envs(str(scenes), [("libero_spatial", 0), ("libero_goal", 3)])
     with pytest.raises(ConfigError, match=r"suite in .* 'libero_spacial'\. .*Did you mean 'libero_spatial'"):
         make_vec("libero_spacial", None, 1, backend="warp", scenes=scenes)
     with pytest.raises(ConfigError, match="found none"):

@@ -117,9 +117,7 @@ class WorldEnvs:
         self._limits = [task["max_episode_steps"] if step_limit is None else step_limit for task in tasks]
         self._worlds, self._cameras, self._observed = worlds, tuple(cameras), observed
         self._episodes = [_Episode() for _ in range(worlds.num_worlds)]
-        self._starts: dict[
-            tuple[str, int, int], dict[str, Any]
-        ] = {}  # what is seen of a task's initial state
+        self._starts: dict[tuple[str, int, int], dict[str, Any]] = {}  # what is seen of tasks' initial states
         self._drawn: dict[str, Any] = {}  # pictures of the present states
         self._has_warned = False
         self._rngs = [seeding.np_random(None)[0] for _ in range(worlds.num_worlds)]

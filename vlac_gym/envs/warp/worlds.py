@@ -147,6 +147,7 @@ class WarpWorlds:
         self._pictures = Pictures(scene.model, num_worlds, image_size, cameras) if cameras else None
         self._graph: Any = None
         self._is_stale = np.ones(num_worlds, np.bool_)  # whose positions alone are what they should be
+        self._has_moved = False  # since then, so that failed worlds were put back, too
 
     @_on_device
     def start(self, rows: NDArray[np.int32]) -> None:
@@ -158,8 +159,7 @@ class WarpWorlds:
         sources = wp.array(np.where(rows >= 0, rows + self._first_starts, -1).astype(np.int32), dtype=int)
         given = [sources, self._starts, self._now, self._kept, self._failed]
         wp.launch(kernels.start_worlds, self.num_worlds, given)
-        mjw.step1(self.model, self.data)
-        self._is_stale[:] = False
+        self._refresh()
 
     @_on_device
     def start_from(self, states: Mapping[str, NDArray[Any]]) -> None:
@@ -167,8 +167,7 @@ class WarpWorlds:
         given = [_moment(states), self._now, self._kept, self._failed]
         rows = wp.array(np.arange(self.num_worlds, dtype=np.int32), dtype=int)
         wp.launch(kernels.start_worlds, self.num_worlds, [rows, *given])
-        mjw.step1(self.model, self.data)
-        self._is_stale[:] = False
+        self._refresh()
 
     @_on_device
     def step(self, actions: NDArray[Any] | None = None, active: NDArray[np.bool_] | None = None) -> None:
@@ -196,7 +195,7 @@ class WarpWorlds:
             self._graph = capture.graph
         else:
             wp.capture_launch(self._graph)
-        self._is_stale = ~chosen
+        self._is_stale, self._has_moved = ~chosen, True
 
     def _step(self) -> None:
         d, n, now = self.data, self.num_worlds, self._now
@@ -274,9 +273,15 @@ class WarpWorlds:
 
     def _settle(self) -> None:
         """Computes what follows from the positions, of worlds that were held or put back too."""
-        if self._is_stale.any() or self.failed().any():
-            mjw.step1(self.model, self.data)
-            self._is_stale[:] = False
+        if self._has_moved:
+            self._is_stale |= self.failed()
+            self._has_moved = False
+        if self._is_stale.any():
+            self._refresh()
+
+    def _refresh(self) -> None:
+        mjw.step1(self.model, self.data)
+        self._is_stale[:], self._has_moved = False, False
 
 
 def _read(array: Any) -> NDArray[Any]:

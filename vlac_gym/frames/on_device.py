@@ -1,5 +1,5 @@
-"""Pictures in a device's memory, as torch has them: `DeviceFrame`, `blank_pictures`, `on_host`, `stacked`, `tensor_of`,
-`torch_stream`, `wait_for_torch`.
+"""Pictures in a device's memory, as torch has them: `DeviceFrame`, `blank_pictures`, `is_tensor`, `on_host`, `stacked`,
+`tensor_of`, `torch_stream`, `wait_for_torch`.
 
 torch is imported where a tensor is made, and nowhere else.
 """
@@ -7,6 +7,7 @@ torch is imported where a tensor is made, and nowhere else.
 __all__ = [
     "DeviceFrame",
     "blank_pictures",
+    "is_tensor",
     "on_host",
     "stacked",
     "tensor_of",
@@ -134,16 +135,21 @@ def tensor_of(frame: object) -> Any:
     return frame.tensor if isinstance(frame, DeviceFrame) else None
 
 
+def is_tensor(value: object) -> bool:
+    """Whether it is a torch tensor, told without torch."""
+    return hasattr(value, "cpu")
+
+
 def on_host(array: Any) -> Any:
     """The array, or, of a tensor or frame on a device, its pixels in numpy."""
-    if hasattr(array, "cpu"):
+    if is_tensor(array):
         return array.cpu().numpy()
     return np.asarray(array) if isinstance(array, DeviceFrame) else array
 
 
 def stacked(arrays: Sequence[Any]) -> Any:
     """One or more arrays, or tensors of one device, in a new first axis."""
-    return _torch().stack(list(arrays)) if hasattr(arrays[0], "cpu") else np.stack(arrays)
+    return _torch().stack(list(arrays)) if is_tensor(arrays[0]) else np.stack(arrays)
 
 
 def _torch() -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vlac_gym.critic.base import check_frame
 from vlac_gym.errors import ConfigError
-from vlac_gym.frames.on_device import DeviceFrame, on_host, tensor_of
+from vlac_gym.frames.on_device import DeviceFrame, is_tensor, on_host, tensor_of
 from vlac_gym.types import Frame
 
 FrameSource: TypeAlias = str | Callable[[Any, Mapping[str, Any]], Frame]
@@ -59,7 +59,7 @@ class FrameReader:
     def _found(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Any:
         """What is where the source says, checked; of a tensor, the frame."""
         found, where = self._place(env, observation, info)
-        frame = DeviceFrame(found) if hasattr(found, "cpu") else found
+        frame = DeviceFrame(found) if is_tensor(found) else found
         check_frame(frame, where)
         return frame
 

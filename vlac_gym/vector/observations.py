@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import create_empty_array, create_shared_memory, read_from_shared_memory
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.frames.on_device import stacked
+from vlac_gym.frames.on_device import is_tensor, stacked
 
 _LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 
@@ -70,7 +70,7 @@ def copy_row(batch: Any, row: int) -> Any:
     if isinstance(batch, tuple):
         return tuple(copy_row(item, row) for item in batch)
     item = batch[row]
-    return item.clone() if hasattr(item, "clone") else item.copy()  # scalars of a Discrete space have it, too
+    return item.clone() if is_tensor(item) else item.copy()  # scalars of a Discrete space have it, too
 
 
 def copy_rows(batch: Any, rows: Sequence[int]) -> Any:

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError
+from vlac_gym.frames.on_device import is_tensor, on_host
 from vlac_gym.stepping.actions import checked_actions, checked_mask
 from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.vector.commands import Command, Reply, ResetCommand, ResetReply, StepCommand, StepReply
@@ -252,7 +253,7 @@ def _copy(observation: Any) -> Any:
         return {key: _copy(item) for key, item in observation.items()}
     if isinstance(observation, tuple):
         return tuple(_copy(item) for item in observation)
-    return observation.clone() if hasattr(observation, "clone") else deepcopy(observation)
+    return observation.clone() if is_tensor(observation) else deepcopy(observation)
 
 
 def _same_step(info: dict[str, Any], index: int) -> tuple[dict[str, Any], Any, dict[str, Any]]:
@@ -268,17 +269,12 @@ def _same_step(info: dict[str, Any], index: int) -> tuple[dict[str, Any], Any, d
 
 def _array(values: Any) -> NDArray[Any]:
     """An array, or a tensor wherever it is, as an array."""
-    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+    return np.asarray(on_host(values))
 
 
 def _arrays(infos: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: _arrays(value)
-        if isinstance(value, Mapping)
-        else _array(value)
-        if hasattr(value, "cpu")
-        else value
-        for key, value in infos.items()
+        key: _arrays(value) if isinstance(value, Mapping) else on_host(value) for key, value in infos.items()
     }
 
 

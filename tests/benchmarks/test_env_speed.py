@@ -1,6 +1,5 @@
 """What env_speed.py makes of its parts' numbers, with parts that measure nothing."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,8 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmark_scripts import BENCHMARKS, load_benchmark
 
 
 def both(seconds: float) -> dict[str, float]:
@@ -41,11 +39,7 @@ PARTS = {
 @pytest.fixture
 def env_speed(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location("env_speed", BENCHMARKS / "env_speed.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_benchmark("env_speed")
     monkeypatch.setattr(module, "run_part", lambda name, args, count=0: PARTS[name])
     return module
 

@@ -1,6 +1,5 @@
 """gpu_expert.py's processes against the package's expert, and gpu_statistics.py against the report card's intervals."""
 
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -9,27 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmark_scripts import load_benchmark
 
 import vlac_gym
 from vlac_gym.policies import make_policy
 from vlac_gym.report_card.statistics import paired_difference
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TASK = {"suite": "libero_spatial", "task_id": 0}
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def gpu_expert() -> ModuleType:
-    return load("gpu_expert")
+    return load_benchmark("gpu_expert")
 
 
 class StillWorlds:
@@ -104,7 +94,11 @@ def test_intervals_are_the_report_cards(both: int, here: int, there: int, neithe
     outcomes = [(True, True)] * both + [(True, False)] * here
     outcomes += [(False, True)] * there + [(False, False)] * neither
     expected = paired_difference([(b, a) for a, b in outcomes]).difference
-    low, high = load("gpu_statistics").paired_interval(len(outcomes), both + here, both + there, here)
+    low, high = load_benchmark("gpu_statistics").paired_interval(
+        len(outcomes), both + here, both + there, here
+    )
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-6)
-    text = load("gpu_statistics").compare("task", [a for a, _ in outcomes], [b for _, b in outcomes])
+    text = load_benchmark("gpu_statistics").compare(
+        "task", [a for a, _ in outcomes], [b for _, b in outcomes]
+    )
     assert f"solved {both + here} of {len(outcomes)} on mujoco-warp, {both + there} in the recording" in text

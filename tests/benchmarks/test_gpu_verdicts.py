@@ -1,24 +1,17 @@
 """How gpu_verdicts.py tells pictures, verdicts and actions apart."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from benchmark_scripts import load_benchmark
 from PIL import Image
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_verdicts.py"
 
 
 @pytest.fixture(scope="module")
 def gpu_verdicts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_verdicts", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("gpu_verdicts")
 
 
 def test_levels_and_decibels_of_each_camera(gpu_verdicts: ModuleType) -> None:

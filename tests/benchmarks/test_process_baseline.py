@@ -1,6 +1,5 @@
 """What process_baseline.py asks of another interpreter, with a script in that one's place."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -8,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from benchmark_scripts import BENCHMARKS, load_benchmark
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "process_baseline.py"
 TASK = {"suite": "libero_goal", "task_id": 3}
 
 INTERPRETER = """#!{python}
@@ -27,12 +26,7 @@ sys.exit({status})
 
 @pytest.fixture
 def process_baseline() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("process_baseline", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("process_baseline")
 
 
 def interpreter(folder: Path, status: int = 0) -> tuple[str, Path]:
@@ -51,7 +45,7 @@ def test_rates_come_by_way_from_one_process_per_core(process_baseline: ModuleTyp
     cores = str(len(os.sched_getaffinity(0)))
     assert asked["options"].pop("--json")
     assert asked == {
-        "script": str(SCRIPT.with_name("vector_scaling.py")),
+        "script": str(BENCHMARKS / "vector_scaling.py"),
         "path": "a:b",
         "options": {
             "--suite": "libero_goal",

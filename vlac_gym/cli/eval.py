@@ -82,7 +82,7 @@ def run(args: Args) -> int:
     check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
     if settings.critic is not None:
         check_critic(settings.critic)
-    require_video_packages()
+    require_video_packages(videos=args.videos_per_task > 0)
     policy = make_policy(settings.policy)
     path = args.resume or new_folder(args.runs, settings.task_suite)
     with claim_folder(path, resume=args.resume is not None, ours=EVAL_FILES, what="--runs"):

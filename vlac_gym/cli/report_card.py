@@ -119,7 +119,7 @@ def run(args: Args) -> int:
         seed=args.seed,
     )
     _check(args)
-    require_video_packages()
+    require_video_packages(videos=False)
     check_dashboards(tensorboard=args.tensorboard, wandb=args.wandb)
     earlier = None if args.against is None else read_card(args.against)
     with claim_folder(args.out, resume=args.resume, ours=_ours(args)):

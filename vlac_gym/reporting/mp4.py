@@ -16,9 +16,9 @@ _LOOKS_GOOD = ("libx264", "yuv420p", ["-crf", "20"])
 _IS_EXACT = ("libx264rgb", "rgb24", ["-qp", "0"])  # H.264's lossless mode; every pixel comes back
 
 
-def require_video_packages() -> None:
-    """Raises `DependencyNotInstalled` unless plots, videos and pages can be made."""
-    names = ("matplotlib", "PIL", "imageio_ffmpeg", "jinja2")
+def require_video_packages(*, videos: bool = True) -> None:
+    """Raises `DependencyNotInstalled` unless plots and pages can be made, and videos, if there are to be any."""
+    names = ("matplotlib", "PIL", "jinja2", *(("imageio_ffmpeg",) if videos else ()))
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise DependencyNotInstalled(

@@ -1,7 +1,9 @@
 """What `vlac-gym eval` refuses before any work, and what it tells of a run."""
 
 import dataclasses
+import importlib.util
 import json
+import sys
 
 import pytest
 from reaching import SETTINGS
@@ -51,6 +53,21 @@ def test_a_finished_run_is_resumed_without_a_simulator_and_with_its_own_settings
     assert json.loads((path / "results.json").read_text())["status"] == "complete"
     assert main(["eval", "--resume", str(path), "--seed", "4"]) == 2
     assert "no settings beside --resume" in capsys.readouterr().err
+
+
+def test_what_writes_videos_is_asked_for_only_where_there_are_to_be_any(tmp_path, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "imageio_ffmpeg" else find(name)
+    )
+    monkeypatch.setattr(eval_command, "evaluate", lambda *_, **__: sys.exit(7))
+    arguments = ["eval", "--runs", str(tmp_path / "runs"), "--policy", "zero", "--task-id", "0"]
+    assert main(arguments) == 2
+    assert "need imageio_ffmpeg" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--videos-per-task", "0"])
+    assert stopped.value.code == 7
 
 
 def test_every_run_has_a_folder_of_its_own(tmp_path):

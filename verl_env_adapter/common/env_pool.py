@@ -363,7 +363,7 @@ def check_start(start: Mapping[str, Any], settings: AdapterSettings) -> None:
     env = settings.env
     if not env.is_libero:
         raise ConfigError(f"task_id and init_state_id are LIBERO's, but env.id is {env.id!r}.")
-    if task_id is not None:
+    if task_id is not None and env.scenes is None:  # worlds know their own
         from vlac_gym.envs.libero.tasks import check_init_state, get_task
 
         task = get_task(env.suite, task_id)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from vlac_gym import LIBERO_ENV_ID
 from vlac_gym.checks import check_choice, check_int
-from vlac_gym.errors import ConfigError
+from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.specs.ids import parse_ids
 
 _ANY = 1_000_000  # larger than any initial state's number
@@ -21,6 +21,9 @@ class EnvSettings:
     Attributes:
         id: A Gymnasium id, or ``module:id`` to import its module first.
         suite: LIBERO's task suite; without effect for other ids.
+        backend: What simulates LIBERO: `mujoco` in processes, or `warp`, all envs as worlds of one GPU in the process
+            that steps them; see docs/gpu_simulation.md. One task then, since a world keeps its own.
+        scenes: For `warp`, the folder that ``vlac-gym export-scenes`` wrote. LIBERO itself is not needed then.
         tasks: Task ids of the suite, or None for all of them.
         init_states: Initial states that are played, ``{"train": "0-39", "eval": "40-49"}``, so that an evaluation
             starts where training never did; a phase that is missing, or None, plays all. Only for trainers whose env
@@ -31,11 +34,13 @@ class EnvSettings:
         max_episode_steps: Step limit, or None for the suite's (the env's) own.
         frame: Where the critic's frame is; see `vlac_gym.stepping.frame_source.FrameSource`; None finds it.
         on_sim_terminated: See `VLACRewardWrapper`; `truncate` for simulators that can't be stepped on.
-        kwargs: More keyword arguments of the env.
+        kwargs: More keyword arguments of the env; for worlds `device` alone, warp's name of it (``cuda:0``).
     """
 
     id: str = LIBERO_ENV_ID
     suite: str = "libero_spatial"
+    backend: Literal["mujoco", "warp"] = "mujoco"
+    scenes: str | None = None
     tasks: tuple[int, ...] | None = None
     init_states: Mapping[str, str] | None = None
     cameras: tuple[str, ...] = ("agentview",)
@@ -52,12 +57,14 @@ class EnvSettings:
         if self.max_episode_steps is not None:
             check_int("env.max_episode_steps", self.max_episode_steps, minimum=1)
         check_choice("env.on_sim_terminated", self.on_sim_terminated, ("ignore", "truncate"))
+        check_choice("env.backend", self.backend, ("mujoco", "warp"))
         if self.tasks is not None:
             if not self.tasks:
                 raise ConfigError("Expected env.tasks as a list of task ids or null, got an empty list.")
             for task_id in self.tasks:
                 check_int("env.tasks[…]", task_id, minimum=0)
         self._check_init_states()
+        self._check_worlds()
         if not self.cameras or not all(isinstance(camera, str) for camera in self.cameras):
             raise ConfigError(f"Expected env.cameras as a list of names, got {list(self.cameras)!r}.")
 
@@ -70,6 +77,26 @@ class EnvSettings:
         """Numbers of the initial states that a phase of the trainer plays; None for all."""
         text = (self.init_states or {}).get(phase, "all")
         return None if text == "all" else frozenset(parse_ids(text, _ANY, "env.init_states"))
+
+    def _check_worlds(self) -> None:
+        if (self.backend == "warp") != (self.scenes is not None):
+            raise ConfigError(
+                f"Expected env.scenes with env.backend: warp and only there, got {self.backend!r} and {self.scenes!r}."
+            )
+        if self.scenes is None:
+            return
+        if not self.is_libero:
+            raise ConfigError(
+                f"Expected LIBERO with env.backend: warp, got env.id {self.id!r}. Drop one of them."
+            )
+        if self.tasks is None or len(self.tasks) != 1:
+            raise ConfigError(
+                f"Expected one task with env.backend: warp, got env.tasks {self.tasks and list(self.tasks)}: a world "
+                "keeps its task. Name one, or train on several tasks with env.backend: mujoco."
+            )
+        for name in self.kwargs:
+            if name != "device":
+                raise unknown_name("key in env.kwargs with env.backend: warp", str(name), ("device",))
 
     def _check_init_states(self) -> None:
         if self.init_states is None:

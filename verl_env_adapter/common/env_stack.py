@@ -7,7 +7,7 @@ the number of envs. No reward is computed here.
 
 __all__ = ["close_critics", "failure_policy_of", "make_critic_of", "make_env", "make_vector_env"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -23,7 +23,9 @@ from vlac_gym.critic.failure_policy import CriticFailurePolicy
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
+from vlac_gym.vector.executor import EnvFactory, ExecutorFactory
 from vlac_gym.vector.rollout_env import RolloutVectorEnv
+from vlac_gym.vector.warp_executor import warp_envs
 from vlac_gym.wrappers.vector import VLACRewardWrapper
 
 
@@ -37,7 +39,7 @@ def make_vector_env(
     processes: Literal["async", "sync"] = "async",
     envs_per_worker: int = 1,
 ) -> VLACRewardWrapper:
-    """Builds the stack; simulators, and a critic given as a spec, start on first use.
+    """Builds the stack; simulators, and a critic given as a spec, start on first use, worlds on a GPU here.
 
     An env whose episode is over idles until its own reset.
 
@@ -48,17 +50,18 @@ def make_vector_env(
         mode: The wrapper's, until a reset says another.
         on_critic_error: See `failure_policy_of`.
         processes: `async` gives envs processes of their own, or actors where `placement.env_resource` is set; `sync`
-            keeps them in this process.
+            keeps them in this process. Worlds on a GPU (``env.backend: warp``) are always in this process.
         envs_per_worker: Envs in one process.
 
     Raises:
         ConfigError: The settings do not fit the env.
+        DependencyNotInstalled: Worlds are asked for, and mujoco-warp is missing.
     """
     placement = settings.placement
-    elsewhere = placement.env_resource if processes == "async" else None
+    fns, runs_them = _envs_of(settings, num_envs, processes)
     envs = RolloutVectorEnv(
-        [partial(make_env, settings)] * num_envs,
-        mode=processes if elsewhere is None else partial(ray_executor, resource=elsewhere),
+        fns,
+        mode=runs_them,
         autoreset_mode=AutoresetMode.DISABLED,
         envs_per_worker=envs_per_worker,
         start_timeout_s=placement.start_timeout_s,
@@ -81,6 +84,30 @@ def make_vector_env(
     except BaseException:
         envs.close()
         raise
+
+
+def _envs_of(
+    settings: AdapterSettings, num_envs: int, processes: Literal["async", "sync"]
+) -> tuple[Sequence[EnvFactory], Literal["async", "sync"] | ExecutorFactory]:
+    """The envs' factories, and what runs them."""
+    env, elsewhere = settings.env, settings.placement.env_resource
+    if env.scenes is not None:
+        if elsewhere is not None:
+            raise ConfigError(
+                f"Expected no placement.env_resource with env.backend: warp, got {elsewhere!r}: worlds are in the "
+                "process that steps them. Drop it."
+            )
+        return warp_envs(
+            env.scenes,
+            [(env.suite, task_id) for task_id in env.tasks or ()] * num_envs,
+            cameras=env.cameras,
+            image_size=env.image_size,
+            max_episode_steps=env.max_episode_steps,
+            **env.kwargs,
+        )
+    if elsewhere is not None and processes == "async":
+        return [partial(make_env, settings)] * num_envs, partial(ray_executor, resource=elsewhere)
+    return [partial(make_env, settings)] * num_envs, processes
 
 
 def make_critic_of(settings: AdapterSettings, host_deadline_s: float | None = None) -> Critic | str:

@@ -1,15 +1,18 @@
-"""Which episode an env plays next, for trainers that leave the choice to their env: `StartState`, `StartPlan`.
+"""Which episode an env plays next, for trainers that leave the choice to their env.
 
-numpy only.
+`StartState`, `StartPlan`, `start_counts`. numpy only.
 """
 
-__all__ = ["StartPlan", "StartState", "libero_counts"]
+__all__ = ["StartPlan", "StartState", "start_counts"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from verl_env_adapter.common.env_settings import EnvSettings
+from vlac_gym.envs.libero.tasks import list_tasks
+from vlac_gym.envs.warp.scene_files import count_starts, find_scene_folders
 from vlac_gym.errors import ConfigError
 
 
@@ -121,16 +124,17 @@ class StartPlan:
         ]
 
 
-def libero_counts(suite: str) -> dict[int, int]:
-    """Initial states of each task of a LIBERO suite; starts no simulator.
+def start_counts(env: EnvSettings) -> dict[int, int]:
+    """Initial states of each task of LIBERO's suite, or of the worlds' task; starts no simulator.
 
     Raises:
-        ConfigError: Unknown suite.
-        DependencyNotInstalled: LIBERO is not installed.
+        ConfigError: Unknown suite, or the worlds' task was not exported.
+        DependencyNotInstalled: LIBERO is needed and not installed.
     """
-    from vlac_gym.envs.libero.tasks import list_tasks
-
-    return {task.task_id: task.num_init_states for task in list_tasks(suite)}
+    if env.scenes is not None:
+        folders = find_scene_folders(env.scenes, [(env.suite, task_id) for task_id in env.tasks or ()])
+        return {task_id: count_starts(folder) for (_, task_id), folder in folders.items()}
+    return {task.task_id: task.num_init_states for task in list_tasks(env.suite)}
 
 
 def _number(counts: Mapping[int, int]) -> list[StartState]:

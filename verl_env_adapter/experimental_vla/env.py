@@ -34,7 +34,7 @@ from verl_env_adapter.common.policy_view import (
 )
 from verl_env_adapter.common.settings import AdapterSettings, Phase
 from verl_env_adapter.common.sources import EXPERIMENTAL_VLA
-from verl_env_adapter.common.start_states import StartPlan, libero_counts
+from verl_env_adapter.common.start_states import StartPlan, start_counts
 from vlac_gym.errors import AdapterContractError, ConfigError
 from vlac_gym.extras import needs
 
@@ -84,7 +84,7 @@ class VLACChunkEnv:
 
     def __init__(self, cfg: Mapping[str, Any], rank: int, world_size: int, *, isolated: bool = True) -> None:
         self._settings = _settings(cfg)
-        counts = libero_counts(self._settings.env.suite) if self._settings.env.is_libero else {0: 10**6}
+        counts = start_counts(self._settings.env) if self._settings.env.is_libero else {0: 10**6}
         self._plan = StartPlan(counts, None, seed=0) if self._settings.env.is_libero else None
         self._num_states = sum(counts.values())
         self._pool = EnvPool(self._settings, int(cfg["num_envs"]), isolated=isolated)

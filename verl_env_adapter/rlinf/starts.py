@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_env_adapter.common.settings import EnvSettings
-from vlac_gym.envs.libero.tasks import list_tasks
+from verl_env_adapter.common.start_states import start_counts
 from vlac_gym.errors import ConfigError
 
 OTHER_ENV_STARTS = 1000
@@ -42,12 +42,12 @@ def task_trials(env: EnvSettings) -> list[tuple[int | None, int]]:
     """(task id, number of starts) of the settings' tasks.
 
     Raises:
-        ConfigError: The suite has no such task.
-        DependencyNotInstalled: LIBERO is not installed.
+        ConfigError: The suite has no such task, or it was not exported for worlds.
+        DependencyNotInstalled: LIBERO is needed and not installed.
     """
     if not env.is_libero:
         return [(None, OTHER_ENV_STARTS)]
-    counts = {task.task_id: task.num_init_states for task in list_tasks(env.suite)}
+    counts = start_counts(env)
     chosen = env.tasks if env.tasks is not None else tuple(counts)
     for task_id in chosen:
         if task_id not in counts:

@@ -12,7 +12,7 @@ import numpy as np
 
 from verl_env_adapter.common.env_report import ChunkBatch
 from verl_env_adapter.common.sources import VERL_VLA
-from verl_env_adapter.common.start_states import StartPlan, libero_counts
+from verl_env_adapter.common.start_states import StartPlan, start_counts
 from verl_env_adapter.verl_vla.simulator import VerlVLASimulator, first_chunk_safe
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
@@ -70,7 +70,7 @@ class VLACLiberoEnv(BaseEnv):  # type: ignore[misc]
         settings = self.libero_cfg.settings()
         if not self.only_eval:
             settings = first_chunk_safe(settings, _executed_steps(execution, settings.env.chunk))
-        counts = libero_counts(settings.env.suite) if settings.env.is_libero else {0: 1}
+        counts = start_counts(settings.env) if settings.env.is_libero else {0: 1}
         plan = StartPlan(
             counts,
             settings.env.tasks,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space, whole_number
 from vlac_gym.envs.libero.tasks import CAMERAS
-from vlac_gym.envs.warp.scene_files import SceneFiles, list_scene_folders, read_scene_files
-from vlac_gym.errors import ConfigError, unknown_name
+from vlac_gym.envs.warp.scene_files import SceneFiles, find_scene_folders, read_scene_files
+from vlac_gym.errors import unknown_name
 from vlac_gym.frames.on_device import blank_pictures, torch_stream
 from vlac_gym.stepping.frame_source import image_keys
 from vlac_gym.vector.commands import Reply
@@ -169,14 +169,7 @@ def warp_envs(
         max_episode_steps = whole_number("max_episode_steps", max_episode_steps, 1, 1_000_000)
     if pictures not in get_args(PictureKind):
         raise unknown_name("kind of pictures", str(pictures), get_args(PictureKind))
-    folders = list_scene_folders(Path(scenes))
-    for suite, task_id in tasks:
-        if (suite, task_id) not in folders:
-            known = ", ".join(f"{suite} {task_id}" for suite, task_id in sorted(folders))
-            raise ConfigError(
-                f"Expected tasks that were exported to {scenes} ({known}), got {suite} {task_id}. Run where LIBERO is "
-                f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {scenes} --resume"
-            )
+    folders = find_scene_folders(scenes, tasks)
     make = partial(
         _make_worlds, cameras=cameras, image_size=image_size, device=device, as_tensors=pictures == "torch"
     )

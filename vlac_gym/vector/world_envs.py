@@ -29,7 +29,7 @@ from vlac_gym.vector.observations import copy_row, stack_rows
 
 logger = logging.getLogger(__name__)
 
-_OPTIONS = ("init_state_id",)
+_OPTIONS = ("task_id", "init_state_id")
 
 
 class Worlds(Protocol):
@@ -164,6 +164,11 @@ class WorldEnvs:
         if command.seed is not None:
             self._rngs[row], self._seeds[row] = seeding.np_random(command.seed)
         task = self._tasks[row]
+        if options.get("task_id", task["task_id"]) != task["task_id"]:
+            raise ConfigError(
+                f"Expected task_id {task['task_id']}, got {options['task_id']!r}: a world keeps its task. "
+                "Leave it out, or make an env of that task."
+            )
         count = task["num_starts"]
         chosen = options.get("init_state_id")
         if chosen is None:

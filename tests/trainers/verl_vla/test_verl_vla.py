@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from example_commands import printed_config
 
-from verl_env_adapter.common.start_states import StartPlan, libero_counts
+from verl_env_adapter.common.env_settings import EnvSettings
+from verl_env_adapter.common.start_states import StartPlan, start_counts
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 def seed_with_one_task_each() -> int:
     """A seed with which stage 0 begins with task 1 (done for the critic) and stage 1 with task 0 (never)."""
-    counts = libero_counts(SUITE)
+    counts = start_counts(EnvSettings(suite=SUITE))
     for seed in range(100):
         tasks = [
             StartPlan(counts, [0, 1], seed=seed, process=stage, num_processes=2).draw(1)[0].task_id

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.env_stack import failure_policy_of
 from verl_env_adapter.common.settings import load_settings, parse_settings, settings_from_environment
 from vlac_gym.critic import CriticFailurePolicy, make_critic
@@ -16,6 +17,8 @@ BLOCK = {
     "truncate_as_terminal": True,
     "placement": {"envs_per_worker": 2},
 }
+
+WORLDS = {"backend": "warp", "scenes": "/scenes", "tasks": [3]}
 
 
 def test_block_becomes_settings():
@@ -76,6 +79,22 @@ def test_empty_block_has_defaults():
             r"env\.init_states\.eval as a text such as '0-39', got \[40\]",
         ),
         ({"env": {"init_states": {"eval": "40-x"}}}, r"env\.init_states\.eval as 'all', '0-4'"),
+        (
+            {"env": WORLDS | {"scenes": None}},
+            r"env\.scenes with env\.backend: warp and only there, got 'warp' and None",
+        ),
+        ({"env": {"scenes": "s"}}, "only there, got 'mujoco' and 's'"),
+        ({"env": WORLDS | {"tasks": None}}, "one task with env.backend: warp, got env.tasks None"),
+        ({"env": WORLDS | {"tasks": [0, 3]}}, r"got env\.tasks \[0, 3\]: a world keeps its task"),
+        (
+            {"env": WORLDS | {"id": "m:Env-v0"}},
+            "Expected LIBERO with env.backend: warp, got env.id 'm:Env-v0'",
+        ),
+        (
+            {"env": WORLDS | {"kwargs": {"pictures": "torch"}}},
+            r"key in env\.kwargs with env\.backend: warp 'pictures'",
+        ),
+        ({"env": WORLDS | {"backend": "wrap"}}, "Did you mean 'warp'"),
         ({"env": []}, "env as a mapping"),
         ({"rule": {"truncate_as_terminal": True}}, "beside rule"),
         ({"rule": {"done_threshold": 1.5}}, r"done_threshold in \[0, 1\]"),
@@ -91,6 +110,12 @@ def test_empty_block_has_defaults():
 def test_mistakes_are_refused_by_name(block, message):
     with pytest.raises(ConfigError, match=message):
         parse_settings(block)
+
+
+def test_worlds_are_in_no_other_process():
+    settings = parse_settings({"env": WORLDS, "placement": {"env_resource": "sim"}})
+    with pytest.raises(ConfigError, match=r"no placement\.env_resource with env\.backend: warp, got 'sim'"):
+        EnvPool(settings, 1)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from verl_env_adapter.common.start_states import StartPlan, libero_counts
+from verl_env_adapter.common.env_settings import EnvSettings
+from verl_env_adapter.common.start_states import StartPlan, start_counts
 from vlac_gym.errors import ConfigError
 
 COUNTS = {0: 2, 1: 3}
@@ -58,4 +59,4 @@ def test_draws_follow_the_seed_and_differ_between_processes():
 
 
 def test_libero_suites_are_counted_without_a_simulator():
-    assert libero_counts("libero_spatial") == dict.fromkeys(range(10), 50)
+    assert start_counts(EnvSettings(suite="libero_spatial")) == dict.fromkeys(range(10), 50)

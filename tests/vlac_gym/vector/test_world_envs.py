@@ -192,12 +192,20 @@ def test_all_batches_have_begun_a_step_before_one_is_waited_for():
         ({"init_state_id": 9}, "0 to 2 of points 7"),
         ({"init_state_id": "a"}, "0 to 2"),
         ({"init_state_id": [2, 2, 2, 2]}, "0 to 1 of points 8"),
-        ({"task_id": 1}, "task_id"),
+        ({"task_id": [7, 7, 7, 7]}, "Expected task_id 8, got 7: a world keeps its task"),
+        ({"task": 7}, "reset option 'task'"),
     ],
 )
 def test_a_bad_start_is_refused(options, text):
     with pytest.raises(ConfigError, match=text):
         build(tasks=[TASK, TASK, TASK, OTHER_TASK]).reset(options=options)
+
+
+def test_a_start_may_name_the_task_that_the_world_has():
+    env = build(tasks=[TASK, TASK, TASK, OTHER_TASK])
+    _, infos = env.reset(options={"task_id": [7, 7, 7, 8], "init_state_id": [2, 1, 0, 1]})
+    assert infos["task_id"].tolist() == [7, 7, 7, 8]
+    assert infos["init_state_id"].tolist() == [2, 1, 0, 1]
 
 
 def test_attributes_that_worlds_lack_are_refused():

@@ -1,13 +1,24 @@
 """A LIBERO task in files, for machines without LIBERO.
 
-`SceneFiles`, `read_scene_files`, `list_scene_folders`, `count_starts`.
+`SceneFiles`, `read_scene_files`, `read_task`, `list_scene_folders`, `find_scene_folders`, `count_starts`.
 """
 
-__all__ = ["GET_WARP", "START_ARRAYS", "SceneFiles", "count_starts", "list_scene_folders", "read_scene_files"]
+__all__ = [
+    "GET_WARP",
+    "START_ARRAYS",
+    "SceneFiles",
+    "count_starts",
+    "find_scene_folders",
+    "list_scene_folders",
+    "read_scene_files",
+    "read_task",
+]
 
 import copy
 import hashlib
 import json
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +111,39 @@ def list_scene_folders(root: Path) -> dict[tuple[str, int], Path]:
     return tasks
 
 
+def find_scene_folders(
+    root: str | os.PathLike[str], tasks: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], Path]:
+    """(suite, task id) -> folder, of these tasks.
+
+    Raises:
+        ConfigError: One of them was not exported there.
+    """
+    folders = list_scene_folders(Path(root))
+    for suite, task_id in tasks:
+        if (suite, task_id) not in folders:
+            known = ", ".join(f"{suite} {task_id}" for suite, task_id in sorted(folders))
+            raise ConfigError(
+                f"Expected tasks that were exported to {root} ({known}), got {suite} {task_id}. Run where LIBERO is "
+                f"installed: vlac-gym export-scenes --task-suite {suite} --task-ids {task_id} --out {root} --resume"
+            )
+    return {task: folders[task] for task in tasks}
+
+
+def read_task(folder: Path) -> dict[str, Any]:
+    """A task's `task.json`: `suite`, `task_id`, its text `task`, and what its simulation needs.
+
+    Raises:
+        ConfigError: The folder is of another format.
+    """
+    task: dict[str, Any] = json.loads((folder / "task.json").read_text())
+    if task.get("format") != FORMAT:
+        raise ConfigError(
+            f"Expected files of format {FORMAT} in {folder}, got {task.get('format')}. Export the task anew."
+        )
+    return task
+
+
 def _task_of(path: Path) -> tuple[str, int]:
     try:
         task = json.loads(path.read_text())
@@ -125,11 +169,7 @@ def read_scene_files(folder: Path) -> SceneFiles:
     """
     with needs("Simulating on a GPU", get=GET_WARP):
         import mujoco
-    task = json.loads((folder / "task.json").read_text())
-    if task.get("format") != FORMAT:
-        raise ConfigError(
-            f"Expected files of format {FORMAT} in {folder}, got {task.get('format')}. Export the task anew."
-        )
+    task = read_task(folder)
     model = mujoco.MjModel.from_xml_path(str(folder / "scene.xml"))
     sizes = {name: int(getattr(model, name)) for name in task["sizes"]}
     if sizes != task["sizes"]:

@@ -73,10 +73,33 @@ def test_experimental_vla_block_is_one_that_the_trainer_can_keep():
     assert env.get_all_state_ids().shape == (500,)
 
 
+def read_rlinf(name):
+    """As OmegaConf resolves it where no variable is set."""
+    text = (EXAMPLES / "train_rlinf" / name).read_text()
+    return yaml.safe_load(re.sub(r"\$\{oc\.env:\w+,?([^}]*)\}", r"\1", text))
+
+
+def test_rlinf_worlds_fit_their_batch_and_their_warm_up():
+    shared, config = read_rlinf("policy.yaml"), read_rlinf("worlds.yaml")
+    train, actor = config["env"]["train"], config["actor"]
+    block = shared["env"]["train"]["vlac_gym"] | train["vlac_gym"]
+    block["env"] = (
+        shared["env"]["train"]["vlac_gym"]["env"] | train["vlac_gym"]["env"] | {"scenes": "/scenes"}
+    )
+    env = parse_settings({"env": block["env"], "rule": block["rule"], "critic": block["critic"]}).env
+    assert (env.backend, env.image_size, env.cameras) == ("warp", 128, ("agentview", "wrist"))
+    assert actor["model"]["tasks"] == [f"{env.suite}:{task}" for task in env.tasks]
+    starts = env.init_states_in("train"), env.init_states_in("eval")
+    assert not starts[0] & starts[1]
+    assert config["env"]["eval"]["total_num_envs"] == len(starts[1])
+    chunks = train["total_num_envs"] * shared["env"]["train"]["max_episode_steps"] // env.chunk
+    assert chunks % actor["global_batch_size"] == 0
+    steps = chunks // actor["global_batch_size"] * shared["algorithm"]["update_epoch"]
+    assert actor["optim"]["critic_warmup_steps"] == config["runner"]["val_check_interval"] * steps
+
+
 def test_rlinf_policy_block_fits_its_policy_and_its_batch():
-    text = (EXAMPLES / "train_rlinf/policy.yaml").read_text()
-    # As OmegaConf resolves it where no variable is set.
-    config = yaml.safe_load(re.sub(r"\$\{oc\.env:\w+,([^}]*)\}", r"\1", text))
+    config = read_rlinf("policy.yaml")
     train, actor = config["env"]["train"], config["actor"]
     settings = parse_settings(train["vlac_gym"])
     assert settings.env.chunk == actor["model"]["num_action_chunks"]

@@ -8,11 +8,14 @@ in the update.
 __all__ = ["CloneModel", "build"]
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from verl_env_adapter.common.sources import RLINF
+from vlac_gym.checks import check_choice
 from vlac_gym.clone.policy import ClonePolicy, load_policy
 from vlac_gym.envs.libero.tasks import list_tasks
+from vlac_gym.envs.warp.scene_files import list_scene_folders, read_task
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.extras import needs
 
@@ -23,25 +26,41 @@ with needs("The RLinf adapter", get=RLINF):
     from torch.distributions import Normal
     from torch.nn import functional
 
+Learn = Literal["all", "offset"]
+
 _PICTURES = {"agentview": "main_images", "wrist": "wrist_images"}
 """The policy's camera -> RLinf's name."""
 
 
 class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
-    """A Gaussian over the next T actions, around the policy's means; N is the number of envs or of samples.
+    """A Gaussian around the policy's means; N is the number of envs or of samples, K that of draws per chunk.
+
+    With ``learn="all"`` each of the T actions has noise of its own: K is T. With ``learn="offset"`` the chunk's mean
+    action is drawn, and all actions move along: K is 1. What is learned then is an offset for all actions of the chunk
+    (`ClonePolicy.add_offset`), on a policy that stays as it is, as by ``examples/train_ppo.py --learn offset``.
 
     Args:
-        policy: Whose actor is trained. Its own value head, one value per chunk, is dropped.
-        add_value_head: Give it the value head that RLinf's PPO wants, with a value for each step of the chunk, on
-            features that its loss does not train.
-        log_std: Logarithm of the actions' standard deviation, not trained; None keeps the policy's.
+        policy: Whose actor is trained. Its own value head is dropped.
+        texts: The instruction of each of the policy's tasks, in its order.
+        add_value_head: Give it the value head that RLinf's PPO wants, with a value for each draw, on features that its
+            loss does not train.
+        log_std: Logarithm of the draws' standard deviation, not trained; None keeps the policy's.
+        learn: `all` weights of the policy, or its `offset`.
     """
 
     def __init__(
-        self, policy: ClonePolicy, *, add_value_head: bool = True, log_std: float | None = None
+        self,
+        policy: ClonePolicy,
+        texts: Sequence[str],
+        *,
+        add_value_head: bool = True,
+        log_std: float | None = None,
+        learn: Learn = "all",
     ) -> None:
         super().__init__()
-        self.policy = policy
+        self.policy, self.texts, self.learn = policy, tuple(texts), learn
+        if learn == "offset":
+            policy.requires_grad_(False).add_offset().requires_grad_(True)
         self.policy.log_std.requires_grad_(False)
         if log_std is not None:
             self.policy.log_std.fill_(log_std)
@@ -49,9 +68,8 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
         self.policy.value = nn.Sequential()  # so that it hands out the features, without their gradient
         if add_value_head:
             # RLinf finds the value's parameters, and whether to ask for bootstrap values, by this name.
-            self.value_head = nn.Sequential(
-                nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, policy.chunk_size)
-            )
+            draws = policy.chunk_size if learn == "all" else 1
+            self.value_head = nn.Sequential(nn.Linear(width, 256), nn.ReLU(), nn.Linear(256, draws))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """RLinf's dispatch, to `default_forward`: what FSDP wraps is called itself."""
@@ -67,18 +85,18 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
             do_sample: RLinf's ``sampling_params.do_sample`` in training; in evaluation, ``temperature_eval > 0``.
 
         Returns:
-            Actions float32 (N, T, 7) in [-1, 1], and what RLinf keeps: `prev_logprobs` (N, T, 7), `prev_values` (N, T)
+            Actions float32 (N, T, 7) in [-1, 1], and what RLinf keeps: `prev_logprobs` (N, K, 7), `prev_values` (N, K)
             and `forward_inputs`, the inputs of `default_forward`.
 
         Raises:
             ConfigError: The policy does not know the task, or the env does not show one of its cameras.
         """
         inputs = self._inputs(env_obs)
-        noise, values = self._act(inputs)
-        actions = noise.sample() if do_sample else noise.mean
-        inputs["action"] = actions.flatten(1)
-        return actions.clamp(-1.0, 1.0), {
-            "prev_logprobs": noise.log_prob(actions),
+        noise, values, means = self._act(inputs)
+        drawn = noise.sample() if do_sample else noise.mean
+        inputs["action"] = drawn.flatten(1)
+        return (means + drawn - noise.mean).clamp(-1.0, 1.0), {
+            "prev_logprobs": noise.log_prob(drawn),
             "prev_values": values,
             "forward_inputs": inputs,
         }
@@ -91,8 +109,8 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
         compute_values: bool = True,
         **_: Any,
     ) -> dict[str, Tensor]:
-        """Log-probabilities and entropy (N, T, 7) and values (N, T) of recorded actions under the policy as it is."""
-        noise, values = self._act(forward_inputs)
+        """Log-probabilities and entropy (N, K, 7) and values (N, K) of recorded draws under the policy as it is."""
+        noise, values = self._act(forward_inputs)[:2]
         result = {}
         if compute_logprobs:
             result["logprobs"] = noise.log_prob(forward_inputs["action"].view_as(noise.mean))
@@ -102,13 +120,15 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
             result["values"] = values
         return result
 
-    def _act(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Tensor]:
+    def _act(self, inputs: Mapping[str, Tensor]) -> tuple[Any, Tensor, Tensor]:
+        """The distribution of what is drawn (N, K, 7), values (N, K), and the actions without noise (N, T, 7)."""
         images = {camera: inputs[_PICTURES[camera]] for camera in self.policy.cameras}
         means, log_std, features = self.policy(images, inputs["states"], inputs["task"])
-        noise: Any = Normal(means, log_std.exp().expand_as(means))  # its methods are not annotated
+        centre = means if self.learn == "all" else means.mean(1, keepdim=True)
+        noise: Any = Normal(centre, log_std.exp().expand_as(centre))  # its methods are not annotated
         if hasattr(self, "value_head"):
-            return noise, self.value_head(features)
-        return noise, means.new_zeros(means.shape[:2])
+            return noise, self.value_head(features), means
+        return noise, means.new_zeros(centre.shape[:2]), means
 
     def _inputs(self, env_obs: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the batch keeps: pictures as the policy sees them, uint8 (N, S, S, 3), state and the task's one-hot."""
@@ -128,17 +148,17 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
         return inputs
 
     def _number_of(self, text: str) -> int:
-        texts = task_texts(self.policy.tasks)
-        if text not in texts:
-            raise unknown_name("task of the policy", text, texts)
-        return texts.index(text)
+        if text not in self.texts:
+            raise unknown_name("task of the policy", text, self.texts)
+        return self.texts.index(text)
 
 
 def task_texts(names: Sequence[str]) -> list[str]:
-    """The instructions of tasks named ``suite:id``.
+    """The instructions of tasks named ``suite:id``, from LIBERO's files.
 
     Raises:
         ConfigError: There is no such suite or task.
+        DependencyNotInstalled: LIBERO is not installed.
     """
     texts = []
     for name in names:
@@ -150,15 +170,32 @@ def task_texts(names: Sequence[str]) -> list[str]:
     return texts
 
 
+def scene_texts(names: Sequence[str], scenes: str) -> list[str]:
+    """The instructions of tasks named ``suite:id``, of those that were exported; the name itself of the others.
+
+    Raises:
+        ConfigError: `scenes` is no folder of exported tasks.
+    """
+    exported = {
+        f"{suite}:{task_id}": str(read_task(folder)["task"])
+        for (suite, task_id), folder in list_scene_folders(Path(scenes)).items()
+    }
+    return [exported.get(name, name) for name in names]
+
+
 def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
     """What RLinf calls for ``model_type: vlac_clone``, with ``actor.model``.
 
     Its keys: `model_path`, the folder of a clone policy, where an empty one stands for an untrained policy for `tasks`,
-    `cameras` and `image_size`; `num_action_chunks`, `add_value_head`, `log_std`.
+    `cameras` and `image_size`; `num_action_chunks`, `add_value_head`, `log_std`, `learn`; `scenes`, exported tasks
+    whose texts are read where LIBERO is not installed.
 
     Raises:
-        ConfigError: The folder holds no policy, or its chunk is of another length than `num_action_chunks`.
+        ConfigError: The folder holds no policy, its chunk is of another length than `num_action_chunks`, or `learn` is
+            neither ``all`` nor ``offset``.
     """
+    learn: Any = cfg.get("learn") or "all"
+    check_choice("actor.model.learn", learn, get_args(Learn))
     if cfg.get("model_path"):
         policy = load_policy(cfg.model_path)
     else:
@@ -170,7 +207,14 @@ def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
             f"Expected actor.model.num_action_chunks {policy.chunk_size} as in {cfg.model_path!r}, got "
             f"{cfg.num_action_chunks}."
         )
-    return CloneModel(policy, add_value_head=bool(cfg.get("add_value_head")), log_std=cfg.get("log_std"))
+    scenes = cfg.get("scenes")
+    return CloneModel(
+        policy,
+        scene_texts(policy.tasks, scenes) if scenes else task_texts(policy.tasks),
+        add_value_head=bool(cfg.get("add_value_head")),
+        log_std=cfg.get("log_std"),
+        learn=learn,
+    )
 
 
 def _as_seen(pictures: Tensor, side: int) -> Tensor:

@@ -5,6 +5,7 @@ __all__ = [
     "EXTENSION_ADVICE",
     "EXTENSION_VARIABLE",
     "MASKED_ADVANTAGES",
+    "POLICY",
     "SUITE",
     "RolloutOptions",
     "check_config",
@@ -26,6 +27,9 @@ BLOCK = "vlac_gym"
 
 SUITE = "vlac_gym"
 """``task_suite_name`` of our env. No such suite exists, so that RLinf's own env refuses to start."""
+
+POLICY = "vlac_clone"
+"""``actor.model.model_type`` of `verl_env_adapter.rlinf.clone_model.CloneModel`."""
 
 MASKED_ADVANTAGES = ("gae", "grpo")
 """``algorithm.adv_type`` with which RLinf's actor makes a `loss_mask`; replay buffers, SAC's for one, have none."""
@@ -133,6 +137,7 @@ def check_config(cfg: Any, environ: Mapping[str, str] = os.environ) -> None:
     if train is not None:
         options = read_options(train)
         _check_chunk(cfg, options)
+        _check_levels(cfg)
         if options.mode == "train" and options.auto_reset and not options.settings.truncate_as_terminal:
             raise ConfigError(
                 "Expected truncate_as_terminal: true beside env.train.auto_reset: true, since RLinf adds "
@@ -199,6 +204,22 @@ def _merged(settings: AdapterSettings, plain: Mapping[str, Any], limit: int, whe
         raise ConfigError("placement.env_resource is unknown to RLinf. Use its cluster.component_placement.")
     chosen = env.tasks if tasks is None else tuple(tasks)
     return replace(settings, env=replace(env, max_episode_steps=limit, tasks=chosen))
+
+
+def _check_levels(cfg: Any) -> None:
+    """Refuses rewards and probabilities of another grain than the clone policy's draws."""
+    model = cfg.get("actor", {}).get("model", {})
+    if model.get("model_type") != POLICY:
+        return
+    learn = model.get("learn") or "all"
+    level = "chunk_level" if learn == "offset" else "action_level"
+    for name in ("reward_type", "logprob_type"):
+        given = cfg.algorithm.get(name)
+        if given != level:
+            raise ConfigError(
+                f"Expected algorithm.{name}: {level} with actor.model.learn: {learn}, which draws once per "
+                f"{level.partition('_')[0]}, got {given!r}."
+            )
 
 
 def _check_chunk(cfg: Any, options: RolloutOptions) -> None:

@@ -52,15 +52,12 @@ from typing import Any
 
 from verl_env_adapter.common.import_hooks import wrap_once
 from verl_env_adapter.common.sources import RLINF
-from verl_env_adapter.rlinf.options import BLOCK, EXTENSION_ADVICE, EXTENSION_VARIABLE, SUITE
+from verl_env_adapter.rlinf.options import BLOCK, EXTENSION_ADVICE, EXTENSION_VARIABLE, POLICY, SUITE
 from vlac_gym.errors import AdapterContractError, ConfigError
 from vlac_gym.extras import needs
 
 CPU_VARIABLE = "VLAC_GYM_RLINF_CPU"
 """Environment variable: ``1`` gives RLinf's workers the CPU as their device where there is no accelerator."""
-
-POLICY = "vlac_clone"
-"""``actor.model.model_type`` of `verl_env_adapter.rlinf.clone_model.CloneModel`."""
 
 _MARK = "_vlac_gym"
 _MODULES = ("rlinf.envs", "rlinf.workers.env.env_worker")

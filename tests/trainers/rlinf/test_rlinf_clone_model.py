@@ -1,5 +1,6 @@
 """The clone policy behind RLinf's model interface: what the rollout records is what the update computes again."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -27,7 +28,16 @@ class Config(SimpleNamespace):
 
 def make(**options):
     torch.manual_seed(0)
-    return model_of_rlinf.CloneModel(clone.ClonePolicy(TASKS, chunk_size=8, image_size=32), **options)
+    policy = clone.ClonePolicy(TASKS, chunk_size=8, image_size=32)
+    return model_of_rlinf.CloneModel(policy, model_of_rlinf.task_texts(TASKS), **options)
+
+
+def flat_policy(*actions):
+    """A policy whose means are these numbers, one per action of the chunk, whatever it sees."""
+    policy = clone.ClonePolicy(TASKS, chunk_size=len(actions), image_size=32)
+    policy.mean.weight.data.zero_()
+    policy.mean.bias.data = torch.tensor(actions).repeat_interleave(7)
+    return policy
 
 
 def seen(count=3, side=64):
@@ -82,6 +92,83 @@ def test_learning_values_leaves_the_actions_alone():
     assert moved == {name for name, _ in model.named_parameters() if "value_head" in name}
 
 
+def offset_model(**options):
+    """A chunk of two actions of means 0.2 and 0.4, whose mean, 0.3, is drawn with standard deviation 1."""
+    options = {"log_std": 0.0} | options
+    return model_of_rlinf.CloneModel(flat_policy(0.2, 0.4), ["task 0", TEXT], learn="offset", **options)
+
+
+def test_offset_moves_all_actions_of_a_chunk_by_one_draw():
+    model = offset_model(log_std=-3.0)
+    actions, kept = model.predict_action_batch(seen(), do_sample=True)
+    drawn = kept["forward_inputs"]["action"]
+    assert drawn.shape == (3, 7)
+    torch.testing.assert_close(actions[:, 0], drawn - 0.1)
+    torch.testing.assert_close(actions[:, 1], drawn + 0.1)
+    assert drawn.std() == pytest.approx(math.exp(-3.0), rel=0.5)
+    assert kept["prev_logprobs"].shape == (3, 1, 7)
+    assert kept["prev_values"].shape == (3, 1)
+    still, kept = model.predict_action_batch(seen(), do_sample=False)
+    torch.testing.assert_close(still[0, :, 0], torch.tensor([0.2, 0.4]))
+
+
+def test_offset_has_one_log_probability_per_chunk_and_number():
+    model = offset_model()
+    _, kept = model.predict_action_batch(seen())
+    inputs = kept["forward_inputs"] | {"action": torch.full((3, 7), 0.8)}
+    # A Gaussian's at half a deviation: -0.5 * 0.5^2 - log(2 pi) / 2.
+    before = model(forward_inputs=inputs)["logprobs"]
+    torch.testing.assert_close(before, torch.full((3, 1, 7), -0.125 - 0.5 * math.log(2 * math.pi)))
+    model.policy.offset.bias.data.fill_(0.5)  # both actions, and so their mean, move onto the draw
+    after = model(forward_inputs=inputs)["logprobs"]
+    torch.testing.assert_close(after, torch.full((3, 1, 7), -0.5 * math.log(2 * math.pi)))
+
+
+def test_rlinf_has_one_ratio_and_one_value_per_chunk_of_an_offset():
+    from rlinf.algorithms.registry import policy_loss
+
+    _, metrics = policy_loss(
+        task_type="embodied",
+        loss_type="actor_critic",
+        logprob_type="chunk_level",
+        reward_type="chunk_level",
+        single_action_dim=7,
+        logprobs=torch.full((2, 1, 7), -0.9),
+        old_logprobs=torch.tensor([-1.0, -0.9])[:, None, None].expand(2, 1, 7),
+        values=torch.tensor([[0.5], [0.0]]),
+        prev_values=torch.tensor([[0.5], [0.0]]),
+        returns=torch.tensor([[1.0], [1.0]]),
+        advantages=torch.tensor([[-1.0], [1.0]]),
+        loss_mask=torch.tensor([[True], [True]]),
+        loss_mask_sum=torch.tensor([[16], [16]]),
+        max_episode_steps=16,
+        clip_ratio_low=0.2,
+        clip_ratio_high=0.28,
+        value_clip=0.2,
+        huber_delta=10.0,
+    )
+    ratio = math.exp(7 * 0.1)  # over the draw's seven numbers
+    assert metrics["actor/ratio"] == pytest.approx((ratio + 1) / 2)
+    assert metrics["actor/policy_loss"] == pytest.approx((ratio - 1) / 2)
+    assert metrics["critic/value_loss"] == pytest.approx((0.5 * 0.5**2 + 0.5 * 1.0**2) / 2)
+
+
+def test_offset_leaves_the_cloned_weights_alone():
+    model = offset_model()
+    _, kept = model.predict_action_batch(seen())
+    result = model.default_forward(kept["forward_inputs"])
+    (result["logprobs"].sum() + result["values"].sum()).backward()
+    moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert moved == {name for name, _ in model.named_parameters() if "offset" in name or "value_head" in name}
+
+
+def test_texts_of_exported_tasks_need_no_libero(tmp_path):
+    (tmp_path / "libero_spatial_3").mkdir()
+    task = {"format": 1, "suite": "libero_spatial", "task_id": 3, "task": TEXT}
+    (tmp_path / "libero_spatial_3" / "task.json").write_text(json.dumps(task))
+    assert model_of_rlinf.scene_texts(TASKS, str(tmp_path)) == ["libero_spatial:0", TEXT]
+
+
 def test_grpo_has_no_value_head():
     model = make(add_value_head=False)
     assert not hasattr(model, "value_head")
@@ -103,5 +190,11 @@ def test_a_cloned_policy_is_the_start(tmp_path):
     )
     torch.testing.assert_close(model.policy.mean.weight, policy.mean.weight)
     assert model.policy.log_std.tolist() == [-1.0] * 7
+    options = {"num_action_chunks": 8, "add_value_head": True, "learn": "offset"}
+    model = model_of_rlinf.build(Config(model_path=str(tmp_path), **options))
+    assert model.policy.offset is not None
+    assert model.value_head[-1].out_features == 1
+    with pytest.raises(ConfigError, match="Did you mean 'offset'"):
+        model_of_rlinf.build(Config(model_path=str(tmp_path), **options | {"learn": "ofset"}))
     with pytest.raises(ConfigError, match="num_action_chunks 8 as in"):
         model_of_rlinf.build(Config(model_path=str(tmp_path), num_action_chunks=4))

@@ -25,6 +25,7 @@ def environment() -> dict[str, str]:
         **os.environ,
         "PYTHON": sys.executable,
         "MODEL": "/models/openvla-oft",
+        "SCENES": "/scenes",
         "EMBODIED_PATH": f"{os.environ['RLINF']}/examples/embodiment",
         "PYTHONPATH": str(ROOT / "tests" / "support"),
     }
@@ -36,6 +37,7 @@ def environment() -> dict[str, str]:
         ("run.sh", {}, ["train", "eval"]),
         ("run.sh", {"CONFIG": "ppo"}, ["train", "eval"]),
         ("run.sh", {"CONFIG": "grpo"}, ["train", "eval"]),
+        ("run.sh", {"CONFIG": "worlds"}, ["train", "eval"]),
         ("eval.sh", {}, ["eval"]),
     ],
 )
@@ -60,7 +62,7 @@ def test_dry_run_names_the_nearest_key(environment):
     assert "Did you mean 'spec'?" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["config", "eval", "ppo", "grpo"])
+@pytest.mark.parametrize("name", ["config", "eval", "ppo", "grpo", "worlds"])
 def test_rlinf_accepts_the_config(environment, name):
     command = [sys.executable, ROOT / "tests" / "support" / "rlinf_validate.py", EXAMPLE, name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)

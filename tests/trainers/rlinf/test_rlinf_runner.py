@@ -122,6 +122,27 @@ def test_rlinf_updates_the_policy_on_the_critics_reward(train, tmp_path, name, o
     assert paid_per_step(tmp_path / "record", "eval") == [0.0, 0.0]
 
 
+def test_rlinf_learns_an_offset_alone_and_evaluates_it(train, tmp_path):
+    log = train(
+        "ppo",
+        "actor.optim.critic_warmup_steps=1",  # the optimizer's first step, that of the first epoch's one batch
+        "actor.global_batch_size=4",
+        "actor.model.learn=offset",
+        "algorithm.reward_type=chunk_level",
+        "algorithm.logprob_type=chunk_level",
+    )
+    curves = scalars(log)
+    first, second = weights(log, 1), weights(log, 2)
+    assert not first["policy.offset.weight"].any()
+    assert second["policy.offset.weight"].any()
+    changed = {key for key in first if not torch.equal(first[key], second[key])}
+    assert changed == {key for key in first if "offset" in key or "value_head" in key}
+    assert curves["env/critic_mode"] == [1.0, 1.0]
+    assert curves["eval/critic_mode"] == [0.0, 0.0]
+    assert curves["eval/success_once"] == [0.0, 0.0]
+    assert curves["eval/episode_len"] == [16.0, 16.0]
+
+
 def test_rlinf_learns_nothing_from_episodes_that_lost_their_critic(train):
     log = train(
         "ppo",

@@ -124,6 +124,22 @@ def test_driver_refuses_what_would_train_on_something_else(changes, message):
         checked(**changes)
 
 
+def clone_config(learn, reward_type, logprob_type):
+    model = {"model_type": "vlac_clone", "num_action_chunks": 8, "learn": learn}
+    algorithm = Config(reward_type=reward_type, logprob_type=logprob_type)
+    return {"actor": {"model": model}, "algorithm": algorithm}
+
+
+def test_clone_policys_draws_have_rewards_and_probabilities_of_their_own():
+    checked(**clone_config("offset", "chunk_level", "chunk_level"))
+    checked(**clone_config(None, "action_level", "action_level"))
+    message = "algorithm.reward_type: chunk_level with actor.model.learn: offset, which draws once per chunk"
+    with pytest.raises(ConfigError, match=message):
+        checked(**clone_config("offset", "action_level", "chunk_level"))
+    with pytest.raises(ConfigError, match=r"logprob_type: action_level with actor\.model.learn: all"):
+        checked(**clone_config("all", "action_level", "chunk_level"))
+
+
 def test_section_and_phase_must_agree():
     assert read_options(Node(section(), key="train")).mode == "train"
     with pytest.raises(ConfigError, match=r"env.eval.is_eval: true, got False"):

@@ -20,6 +20,7 @@ from vlac_gym.critic.vlac.prompts import SYSTEM_PROMPT, done_prompt, pair_prompt
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.episodes import Episode
 from vlac_gym.data.labels import pair_percent
+from vlac_gym.data.verdicts import HAS_VERDICT
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.atomic import write_bytes, write_text
 from vlac_gym.files.output_folder import claim_folder
@@ -133,6 +134,8 @@ def _draw(episode: Episode, tasks: Sequence[str], options: SwiftOptions, rng: Ge
         yield _Sample("done", done_prompt(task), "1" if success[frame] else "0", (frame,))
         if success[frame] and rng.random() < 2 * options.mismatch_share:
             yield _Sample("done", done_prompt(str(rng.choice(others))), "0", (frame,))
+    if episode.meta.details.get(HAS_VERDICT):
+        return
     progress = episode.goal_progress[episode.frame_steps]
     for _ in range(options.pairs_per_episode if len(success) > 1 else 0):
         first, second = sorted(int(i) for i in rng.choice(len(success), 2, replace=False))

@@ -17,7 +17,8 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
 
 HAS_VERDICT = "has_verdict"
-"""Key of an episode's `details`: its success is a person's verdict, and its goal progress is not known."""
+"""Key of an episode's `details`: a verdict on success is all that is known of it, a person's or the simulator's; its
+goal progress is not."""
 
 _COLUMNS = ("episode_id", "success_step")
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.data.episodes import Episode, EpisodeMeta
+from vlac_gym.data.verdicts import HAS_VERDICT
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.references import ReferencePicker
 from vlac_gym.report_card.statistics import Array
@@ -37,7 +38,7 @@ class EpisodeAnswers:
         index: Position in the dataset.
         meta: What the episode is.
         checks: Done checks at every recorded frame after the reset.
-        goal_progress: float (T + 1,), the dense truth at every step.
+        goal_progress: float (T + 1,), the dense truth at every step; NaN where a verdict is all that is known.
         value_steps: int (V,), steps of the value list's frames; first 0, last T.
         values: float (V,), the critic's value list, what training pays at the step limit.
         forward: float (V - 1,), progress of each pair of neighbouring value frames.
@@ -101,6 +102,11 @@ def value_indices(episode: Episode, value_stride: int) -> NDArray[np.int64]:
     return _thin(episode.frame_steps, value_stride)
 
 
+def _known_progress(episode: Episode) -> Array:
+    progress = episode.goal_progress.astype(np.float64)
+    return np.full_like(progress, np.nan) if episode.meta.details.get(HAS_VERDICT) else progress
+
+
 def judge_episode(
     asked: AskedCritic,
     episode: Episode,
@@ -143,7 +149,7 @@ def judge_episode(
             success=episode.success,
             cluster=f"{episode.meta.task_suite}/{episode.meta.task_id}",
         ),
-        goal_progress=episode.goal_progress.astype(np.float64),
+        goal_progress=_known_progress(episode),
         value_steps=episode.frame_steps[at_values].astype(np.int64),
         values=values,
         forward=asked.progress(listed[:-1], listed[1:], tasks, shown),

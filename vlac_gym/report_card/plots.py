@@ -84,12 +84,15 @@ def plot_values(judged: Sequence[EpisodeAnswers]) -> str:
         chosen = [e for e in judged if e.ends_in_success == flag and np.isfinite(e.values).all()]
         curves = [np.interp(grid, e.value_steps / e.value_steps[-1], e.values) for e in chosen]
         truths = [
-            np.interp(grid, e.value_steps / e.value_steps[-1], e.goal_progress[e.value_steps]) for e in chosen
+            np.interp(grid, e.value_steps / e.value_steps[-1], e.goal_progress[e.value_steps])
+            for e in chosen
+            if np.isfinite(e.goal_progress).all()
         ]
         for curve in curves[:40]:
             axes.plot(grid, curve, color=colour, alpha=0.16, linewidth=0.8)
         if curves:
             axes.plot(grid, np.mean(curves, axis=0), color=colour, linewidth=2.2)
+        if truths:
             axes.plot(grid, np.mean(truths, axis=0), color=_INK, linestyle="--")
         axes.set(
             title=f"{title} (n = {len(chosen)})",

@@ -101,13 +101,13 @@ def _pairs(judged: Judged) -> tuple[Array, Array]:
         return np.zeros(0), np.zeros(0)
     answers = np.concatenate([e.forward for e in judged])
     changes = np.concatenate([e.truth_changes for e in judged])
-    usable = np.isfinite(answers)
+    usable = np.isfinite(answers) & np.isfinite(changes)
     return answers[usable], changes[usable]
 
 
 def _dense_spearman(e: EpisodeAnswers) -> float | None:
     truth = e.goal_progress[e.value_steps]
-    return spearman(e.values, truth) if np.isfinite(e.values).all() else None
+    return spearman(e.values, truth) if np.isfinite([*e.values, *truth]).all() else None
 
 
 def _pairwise_accuracy(judged: Judged) -> float | None:

@@ -14,6 +14,7 @@ from vlac_gym.data import EpisodeDataset, EpisodeMeta, write_episode
 from vlac_gym.data.export_lerobot import export_lerobot
 from vlac_gym.data.export_ms_swift import SwiftOptions, export_ms_swift
 from vlac_gym.data.recorder import EpisodeRecorder
+from vlac_gym.data.verdicts import with_verdict
 from vlac_gym.errors import ConfigError
 from vlac_gym.frames.codec import FrameEncoding, decode_frame
 from vlac_gym.frames.convention import ImageConvention
@@ -299,3 +300,17 @@ def test_options_of_the_other_format_are_refused(
     assert "4 demonstrations" in capsys.readouterr().out
     info = (tmp_path / "out/meta/info.json").read_text()
     assert "raw_rotated_180" in info
+
+
+def test_pairs_are_drawn_of_no_episode_whose_progress_is_unknown(tmp_path: Path) -> None:
+    root = tmp_path / "bank"
+    for start in range(2):
+        record(root, 0, start, succeeds=True)
+        record(root, 0, 2 + start, succeeds=False)
+    for episode in EpisodeDataset.open(root):
+        if not episode.success.any():
+            write_episode(root, with_verdict(episode, None))
+    options = SwiftOptions(mismatch_share=0.0, pairs_per_episode=3, done_per_episode=4)
+    export_ms_swift(EpisodeDataset.open(root), tmp_path / "swift", options)
+    lines = read_lines(tmp_path / "swift" / "train.jsonl")
+    assert sum(len(line["images"]) == 2 for line in lines) == 12  # 3 pairs of each of 2 successes, both ways

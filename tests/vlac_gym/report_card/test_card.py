@@ -12,7 +12,8 @@ from seeing_critic import SeeingCritic
 
 from vlac_gym.critic import make_critic
 from vlac_gym.critic.base import Critic
-from vlac_gym.data import EpisodeDataset
+from vlac_gym.data import EpisodeDataset, write_episode
+from vlac_gym.data.verdicts import HAS_VERDICT, with_verdict
 from vlac_gym.errors import ConfigError, CriticResponseError
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.card import CardConfig, ReportCard, make_card
@@ -107,6 +108,25 @@ def test_a_missing_class_is_refused_with_its_reason(bank: EpisodeDataset) -> Non
     assert frames["fpr"]["value"] == 0.0
     assert card.content["calibration"] is None
     assert card.content["calibration_reason"] == "there are no successful episodes to choose thresholds on"
+
+
+def test_episodes_whose_progress_is_unknown_say_nothing_of_dense_truth(
+    bank: EpisodeDataset, tmp_path: Path
+) -> None:
+    for episode in bank[8:16]:
+        judged_by_hand = (
+            with_verdict(episode, episode.first_success_step) if episode.meta.task_id == 0 else episode
+        )
+        write_episode(tmp_path, judged_by_hand)
+    mixed = EpisodeDataset.open(tmp_path)
+    card = card_of("oracle", mixed)
+    # The oracle's values are the progress; against steps of 0 and 1 they would not be.
+    assert value(card, "progress", "dense_truth", "spearman") == pytest.approx(1.0)
+    assert render_card(card)
+    alone = card_of("oracle", mixed.select(lambda entry: entry.meta.details.get(HAS_VERDICT, False)))
+    assert value(alone, "progress", "dense_truth", "spearman") is None
+    assert value(alone, "detection", "frames", "tpr") == 1.0
+    assert render_card(alone)
 
 
 def test_a_budget_that_nothing_meets_is_said_so(bank: EpisodeDataset, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""How long the search may last: `AttackBudget`, `ImitationBudget`, `BUDGETS`, `CHEAT_KINDS`."""
+"""How long the search may last: `AttackBudget`, `SearchBudget`, `ImitationBudget`, `BUDGETS`, `CHEAT_KINDS`."""
 
-__all__ = ["BUDGETS", "CHEAT_KINDS", "AttackBudget", "ImitationBudget"]
+__all__ = ["BUDGETS", "CHEAT_KINDS", "AttackBudget", "ImitationBudget", "SearchBudget"]
 
 from dataclasses import dataclass
 
+from vlac_gym.checks import check_unit
 from vlac_gym.data.plans import RECIPES
 from vlac_gym.errors import ConfigError, unknown_name
 
@@ -22,44 +23,53 @@ CHEAT_KINDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImitationBudget:
+class SearchBudget:
     """Episodes and steps of filtered imitation.
 
-    Attributes:
-        demos_per_task: Demonstrations that the policy is cloned from; few, so that it fails often.
-        clone_steps: Optimiser steps of the cloning.
-        rounds: Of playing and imitating.
-        episodes_per_round: Episodes of each.
-        steps_per_round: Optimiser steps after each, on all episodes so far that the critic ended as done.
-        batch_size: Decisions of an optimiser step.
-        learning_rate: Of the imitation.
-        noise: Standard deviation of the noise that the policy plays with.
-        step_limit: Env steps of an episode.
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    rounds: int
+    """Of playing and imitating."""
+    episodes_per_round: int
+    """Episodes of each round."""
+    steps_per_round: int
+    """Optimiser steps after each round, on all episodes so far that the critic ended as done."""
+    batch_size: int = 256
+    """Decisions of an optimiser step."""
+    learning_rate: float = 2e-4
+    """Of the imitation."""
+    noise: float = 0.08
+    """Standard deviation of the noise that the policy plays with, in action units."""
+    step_limit: int = 160
+    """Env steps of an episode."""
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "episodes_per_round", "steps_per_round", "batch_size", "step_limit"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")
+        if not 0 < self.learning_rate < 1:
+            raise ConfigError(f"Expected learning_rate above 0 and below 1, got {self.learning_rate}.")
+        check_unit("noise", self.noise)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImitationBudget(SearchBudget):
+    """A search that begins with a clone.
 
     Raises:
         ConfigError: A value is out of its range.
     """
 
     demos_per_task: int
+    """Demonstrations that the policy is cloned from; few, so that it fails often."""
     clone_steps: int
-    rounds: int
-    episodes_per_round: int
-    steps_per_round: int
-    batch_size: int = 256
-    learning_rate: float = 2e-4
-    noise: float = 0.08
-    step_limit: int = 160
+    """Optimiser steps of the cloning."""
 
     def __post_init__(self) -> None:
-        whole = (
-            "demos_per_task",
-            "clone_steps",
-            "rounds",
-            "episodes_per_round",
-            "steps_per_round",
-            "batch_size",
-        )
-        for name in (*whole, "step_limit"):
+        super().__post_init__()
+        for name in ("demos_per_task", "clone_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Expected {name} >= 1, got {getattr(self, name)}.")
 

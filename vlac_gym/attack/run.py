@@ -6,22 +6,21 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vlac_gym.attack.budget import AttackBudget
 from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, prepare_clone
 from vlac_gym.attack.judging import PaidEpisode, done_checks
+from vlac_gym.attack.same_settings import check_same_settings
 from vlac_gym.attack.scripted import best_of_curve, cheat_points, plan_cheats, play_cheats
-from vlac_gym.attack.training_runs import read_training_run
+from vlac_gym.attack.search_envs import libero_envs
+from vlac_gym.attack.training_runs import read_training_run, read_training_runs, read_wrong_stops
 from vlac_gym.critic.base import Critic
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.data.recording import RecordSettings
-from vlac_gym.envs.libero.env import LiberoEnv
 from vlac_gym.errors import ConfigError
-from vlac_gym.files.atomic import write_json
 from vlac_gym.report_card.asking import AskedCritic
 from vlac_gym.report_card.mistakes import film_strip
 from vlac_gym.report_card.optimisation import SearchCurve, UnderOptimisation, WrongStop
@@ -29,7 +28,6 @@ from vlac_gym.rule.reward import TrainingRule
 
 _MAX_WORST = 6
 _MAX_IMITATED = 2
-_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +87,9 @@ def attack(
 ) -> UnderOptimisation:
     """Searches for failures that the critic pays for, with the simulator as referee.
 
-    What `out` holds of an attack with the same settings is not done again. `out/cheats` is a folder of recorded
-    episodes like any other: with the simulator's labels, for training a critic that they don't deceive.
+    What `out` holds of an attack with the same settings is not done again. `out/cheats`, and
+    `out/imitation/search/kept` of filtered imitation's wrong stops, are folders of recorded episodes like any other:
+    with the simulator's labels, for training a critic that they don't deceive.
 
     Args:
         critic: Who is attacked.
@@ -98,21 +97,21 @@ def attack(
         settings: See `AttackSettings`.
         workers: Simulator processes.
         batch_size: Most frames of one call.
-        training_runs: Folders that `examples/train_ppo.py` wrote, whose metrics are shown beside the searches.
+        training_runs: Folders of `examples/train_ppo.py` or `vlac-gym attack`, shown beside the searches.
         on_progress: Called with what is done, how many, and of how many.
 
     Raises:
         ConfigError: `out` holds another attack, or a training run's folder no metrics.
         SimulatorError: A worker process died; what was finished is kept.
     """
-    runs = [read_training_run(folder) for folder in training_runs]
+    shown, seen = read_training_runs(training_runs)
     if settings.budget.imitation is not None and settings.camera not in IMITATION_CAMERAS:
         raise ConfigError(
             f"Expected a critic's view of {', '.join(IMITATION_CAMERAS)} for filtered imitation, got {settings.camera}."
         )
     critic = adapted(critic)
     facts = _facts(critic, settings)
-    _check_same(out, facts)
+    check_same_settings(out, facts)
     asked = AskedCritic(critic, batch_size)
     plans = plan_cheats(settings.tasks, settings.budget, settings.seed)
     cheats = out / "cheats"
@@ -124,12 +123,15 @@ def attack(
     if settings.budget.imitation is not None:
         curve, deceived = _imitated(critic, out / "imitation", settings, workers, on_progress)
         searches.append(curve)
-        worst = worst[: _MAX_WORST - len(deceived)] + deceived
+        seen = deceived + seen
+    seen = seen[: 2 * _MAX_IMITATED]
+    worst = worst[: _MAX_WORST - len(seen)] + seen
     found = {"cheats": len(paid), "left_out": len(plans) - len(paid)}
+    named = [str(folder) for folder in training_runs]
     return UnderOptimisation(
-        facts={**facts, "episodes": found, "training_runs": [str(folder) for folder in training_runs]},
+        facts={**facts, "episodes": found, "training_runs": named, "not_searched": []},
         cheats=cheat_points(paid),
-        curves=[*searches, *runs],
+        curves=[*searches, *shown],
         worst=worst,
     )
 
@@ -144,57 +146,29 @@ def _imitated(
     """Filtered imitation on the tasks of the first suite."""
     budget, suite = settings.budget.imitation, settings.tasks[0][0]
     assert budget is not None
-    own = [(task, states) for name, task, states in settings.tasks if name == suite]
-    starts = [
-        (task, states[i])
-        for i in range(max(len(s) for _, s in own))
-        for task, states in own
-        if i < len(states)
-    ]
+    own = [task for task in settings.tasks if task[0] == suite]
     policy = prepare_clone(
-        out, suite, starts, budget,
+        out, own, budget,
         image_size=settings.image_size, seed=settings.seed, workers=workers, on_progress=on_progress,
     )  # fmt: skip
-    make_env = partial(
-        LiberoEnv,
-        suite,
-        starts[0][0],
-        cameras=IMITATION_CAMERAS,
-        image_size=settings.image_size,
-        max_episode_steps=budget.step_limit,
-    )
+    envs = libero_envs(
+        own, min(workers, budget.episodes_per_round),
+        cameras=IMITATION_CAMERAS, image_size=settings.image_size, step_limit=budget.step_limit,
+    )  # fmt: skip
     search = ImitationSearch(
-        out / "search", policy, make_env, critic, settings.rule, starts, budget,
-        frame=f"{settings.camera}_image", seed=settings.seed, num_envs=workers,
+        out / "search", policy, envs, critic, settings.rule, budget,
+        frame=f"{settings.camera}_image", seed=settings.seed, keeps_episodes=True,
     )  # fmt: skip
     search.run(on_progress)
     curve = read_training_run(out / "search")
-    return dataclasses.replace(curve, name="filtered_imitation"), search.worst(_MAX_IMITATED)
+    worst = read_wrong_stops(out / "search", _MAX_IMITATED)
+    return dataclasses.replace(curve, name="filtered_imitation"), worst
 
 
 def _facts(critic: Critic, settings: AttackSettings) -> dict[str, Any]:
     content = {"critic_fingerprint": critic.describe().fingerprint, **dataclasses.asdict(settings)}
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
-
-
-def _check_same(out: Path, facts: dict[str, Any]) -> None:
-    """Writes the settings, or raises `ConfigError` if those that are there differ."""
-    path = out / "settings.json"
-    if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"format": _FORMAT, **facts})
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [
-        f"{name} was {before.get(name)!r}, is {value!r}"
-        for name, value in facts.items()
-        if before.get(name) != value
-    ]
-    if changed:
-        raise ConfigError(
-            f"Can't continue the attack in {out} with other settings: {'; '.join(changed)}. Choose another folder."
-        )
 
 
 def _worst(

@@ -1,20 +1,65 @@
-"""A policy's training on the critic's reward as a search against it: `read_training_run`."""
+"""A policy's training on the critic's reward, or a search elsewhere, as searches against it: `read_training_run`,
+`read_training_runs`, `read_wrong_stops`, `runs_alone`.
+"""
 
-__all__ = ["read_training_run"]
+__all__ = ["read_training_run", "read_training_runs", "read_wrong_stops", "runs_alone"]
 
-from collections.abc import Mapping
+import base64
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vlac_gym.attack.same_settings import SETTINGS_FILE
+from vlac_gym.critic.base import Critic
 from vlac_gym.errors import ConfigError
-from vlac_gym.report_card.optimisation import SearchCurve, SearchPoint
+from vlac_gym.report_card.mistakes import StripFrame
+from vlac_gym.report_card.optimisation import SearchCurve, SearchPoint, UnderOptimisation, WrongStop
 from vlac_gym.report_card.statistics import Estimate, rate, refused
 from vlac_gym.reporting.training_run import read_curves
 
 _MAX_POINTS = 12
+_MAX_SHOWN = 2
+"""Rounds of a search whose first wrong stop is shown."""
+
+
+def read_training_runs(folders: Sequence[Path]) -> tuple[list[SearchCurve], list[WrongStop]]:
+    """The curve of each run, and the latest wrong stops in pictures of those that left some, as `vlac-gym attack` does.
+
+    Raises:
+        ConfigError: A folder has no such metrics.
+    """
+    curves = [read_training_run(folder) for folder in folders]
+    return curves, [wrong for folder in folders for wrong in read_wrong_stops(folder, _MAX_SHOWN)]
+
+
+def read_wrong_stops(folder: Path, count: int) -> list[WrongStop]:
+    """The first wrong stop of each of the latest `count` rounds that have one; none of a folder without rounds."""
+    found = []
+    for path in sorted(folder.glob("round-*.json"), reverse=True)[:count]:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        strip = [StripFrame(**{**f, "jpeg": base64.b64decode(f["jpeg"])}) for f in row["strip"]]
+        found.append(WrongStop("filtered_imitation", row["text"], row["episode_id"], strip))
+    return found
+
+
+def runs_alone(critic: Critic, folders: Sequence[Path]) -> UnderOptimisation:
+    """A card's section of these runs, where nothing else is searched, as on a machine without LIBERO.
+
+    Raises:
+        ConfigError: A folder has no such metrics.
+    """
+    curves, worst = read_training_runs(folders)
+    facts = {
+        "critic_fingerprint": critic.describe().fingerprint,
+        "training_runs": [str(folder) for folder in folders],
+        "not_searched": ["scripted cheats", "best of K", "filtered imitation of this card's own"],
+    }
+    return UnderOptimisation(facts=facts, cheats={}, curves=curves, worst=worst)
 
 
 def read_training_run(folder: Path) -> SearchCurve:
-    """The audit's numbers of a run of `examples/train_ppo.py`, or of any loop that writes `CriticAudit`'s metrics.
+    """The audit's numbers of a run of `examples/train_ppo.py` or `vlac-gym attack`, or of any loop that writes
+    `CriticAudit`'s metrics.
 
     A point is the audit's window at a line of the metrics, after as many episodes as `rollout/episodes` add up to; of
     many lines, twelve spread evenly, the last among them. The mean return of failures has no interval there.
@@ -33,7 +78,8 @@ def read_training_run(folder: Path) -> SearchCurve:
             f"Expected a training run's metrics with the critic's audit (critic/wrong_stops) in {folder}, got none."
         )
     step = max(1, -(-len(points) // _MAX_POINTS))
-    return SearchCurve(f"training {folder.name}", points[::-1][::step][::-1])
+    kind = "filtered imitation" if (folder / SETTINGS_FILE).exists() else "training"
+    return SearchCurve(f"{kind} {folder.name}", points[::-1][::step][::-1])
 
 
 def _point(episodes: int, metrics: Mapping[str, float | None]) -> SearchPoint:

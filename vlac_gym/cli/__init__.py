@@ -35,6 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "vlac_gym.cli.report_card",
         "Measure how far a critic can be trusted; recommend thresholds.",
     ),
+    "attack": (
+        "vlac_gym.cli.attack",
+        "Search for failures that a critic pays for, by filtered imitation in LIBERO or a GPU's worlds.",
+    ),
     "export-scenes": (
         "vlac_gym.cli.export_scenes",
         "Write LIBERO tasks down for a GPU's simulator, make_vec(backend='warp').",

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,9 +136,12 @@ def load_demonstrations(
     return Demonstrations.joined(parts), digest.hexdigest()
 
 
-def small_picture(picture: NDArray[np.uint8], size: int) -> Tensor:
-    """A picture uint8 (H, W, 3) averaged down as the policy does: uint8 (size, size, 3), rounded."""
-    pixels = torch.from_numpy(picture).permute(2, 0, 1).float()
+def small_picture(picture: Any, size: int) -> Tensor:
+    """A picture uint8 (H, W, 3) averaged down as the policy does: uint8 (size, size, 3), rounded.
+
+    An array or a tensor, which stays on its device.
+    """
+    pixels = torch.as_tensor(picture).permute(2, 0, 1).float()
     return functional.adaptive_avg_pool2d(pixels, size).round().to(torch.uint8).permute(1, 2, 0)
 
 

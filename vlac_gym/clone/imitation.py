@@ -116,23 +116,32 @@ class Imitator:
         actions: FloatArray = np.clip(means.float().cpu().numpy() + noise, -1.0, 1.0).astype(np.float32)
         return actions
 
-    def choose(
+    def demonstration(
         self, observations: Sequence[Mapping[str, Any]], chunks: Sequence[FloatArray], info: Mapping[str, Any]
-    ) -> None:
-        """Adds an episode to what is imitated: T observations or more, T chunks, and any `info` of it."""
+    ) -> Demonstrations:
+        """An episode as something to imitate, in this process's memory: its pictures in the policy's size, copied.
+
+        Args:
+            observations: T or more, with arrays or tensors as pictures.
+            chunks: float32 (T, …, 7).
+            info: Any of the episode.
+        """
         size = self._policy.image_size
         seen = observations[: len(chunks)]
-        self._chosen.append(
-            Demonstrations(
-                {
-                    camera: torch.stack([small_picture(o[f"{camera}_image"], size) for o in seen])
-                    for camera in self.cameras
-                },
-                torch.from_numpy(np.stack([o["state"] for o in seen]).astype(np.float32)),
-                torch.full((len(chunks),), self._policy.task_index(info)),
-                torch.from_numpy(np.stack(chunks).astype(np.float32)),
-            )
+        pictures = {
+            camera: torch.stack([small_picture(o[f"{camera}_image"], size) for o in seen]).cpu()
+            for camera in self.cameras
+        }
+        return Demonstrations(
+            pictures,
+            torch.from_numpy(np.stack([o["state"] for o in seen]).astype(np.float32)),
+            torch.full((len(chunks),), self._policy.task_index(info)),
+            torch.from_numpy(np.stack(chunks).astype(np.float32)),
         )
+
+    def choose(self, episodes: Sequence[Demonstrations]) -> None:
+        """Adds episodes to what is imitated; which batches are drawn depends on their order."""
+        self._chosen += episodes
 
     def learn(self, steps: int) -> float | None:
         """Imitates all that was chosen so far, by a fresh AdamW; returns the mean loss, None if nothing was chosen."""

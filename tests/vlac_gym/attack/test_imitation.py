@@ -11,14 +11,21 @@ from seeing_critic import SeeingCritic
 
 torch = pytest.importorskip("torch")
 
-from vlac_gym.attack.budget import ImitationBudget  # noqa: E402
+from tensor_worlds import point_envs  # noqa: E402
+
+from vlac_gym.attack.budget import SearchBudget  # noqa: E402
 from vlac_gym.attack.imitation import ImitationSearch  # noqa: E402
-from vlac_gym.attack.training_runs import read_training_run  # noqa: E402
+from vlac_gym.attack.search_envs import SearchEnvs, libero_envs, scene_envs  # noqa: E402
+from vlac_gym.attack.training_runs import read_training_run, read_wrong_stops  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy  # noqa: E402
 from vlac_gym.critic.ensemble import EnsembleCritic  # noqa: E402
 from vlac_gym.critic.oracle import OracleCritic  # noqa: E402
+from vlac_gym.data.dataset import EpisodeDataset  # noqa: E402
 from vlac_gym.envs.reach import ReachEnv  # noqa: E402
+from vlac_gym.errors import ConfigError  # noqa: E402
+from vlac_gym.rollout import EpisodeStart  # noqa: E402
 from vlac_gym.rule.reward import training_rule  # noqa: E402
+from vlac_gym.train_nano.labels import FrameTable  # noqa: E402
 
 
 class HalfDone(SeeingCritic):
@@ -51,13 +58,13 @@ def policy(tmp_path: Path) -> Path:
     return tmp_path / "policy"
 
 
-def search(out: Path, policy: Path, critic: Any, rounds: int) -> ImitationSearch:
-    budget = ImitationBudget(
-        demos_per_task=1, clone_steps=1, rounds=rounds, episodes_per_round=4, steps_per_round=3, batch_size=4,
-        step_limit=6,
-    )  # fmt: skip
-    starts = [(0, state) for state in (0, 1, 3)]  # the hand hangs low, low and high
-    return ImitationSearch(out, policy, partial(ReachEnv, max_episode_steps=50), critic, RULE, starts, budget)
+def search(out: Path, policy: Path, critic: Any, rounds: int, **options: Any) -> ImitationSearch:
+    budget = SearchBudget(rounds=rounds, episodes_per_round=4, steps_per_round=3, batch_size=4, step_limit=6)
+    starts = [
+        EpisodeStart(0, {"init_state_id": state}) for state in (0, 1, 3)
+    ]  # the hand hangs low, low, high
+    envs = SearchEnvs(fns=[partial(ReachEnv, max_episode_steps=50)], mode="sync", starts=starts)
+    return ImitationSearch(out, policy, envs, critic, RULE, budget, **options)
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -75,7 +82,7 @@ def test_a_critic_that_says_done_to_all_is_fooled_in_every_episode(tmp_path: Pat
     # Two checks in a row, at steps 2 and 4, end an episode: two decisions each, eight a round.
     chosen = torch.load(tmp_path / "run" / "round-001.pt", weights_only=True)["chosen"]
     assert [len(demos["states"]) for demos in chosen] == [2, 2, 2, 2]
-    worst = run.worst(5)
+    worst = read_wrong_stops(tmp_path / "run", 5)
     assert [w.text for w in worst] == [f"ended as done at step 4, in round {i} of imitation" for i in (2, 1)]
     assert [(f.step, f.success_prob, f.is_event) for f in worst[0].strip] == [
         (0, None, False),
@@ -91,7 +98,7 @@ def test_an_ensemble_with_one_that_is_right_is_not_fooled(tmp_path: Path, policy
     run.run()
     (row,) = lines(tmp_path / "run")
     assert (row["critic/wrong_stops"], row["critic/right_failures"]) == (0.0, 4.0)
-    assert run.worst(5) == []
+    assert read_wrong_stops(tmp_path / "run", 5) == []
 
 
 def test_without_a_done_nothing_is_imitated_and_failures_get_the_last_value(
@@ -102,7 +109,7 @@ def test_without_a_done_nothing_is_imitated_and_failures_get_the_last_value(
     (row,) = lines(tmp_path / "run")
     assert (row["critic/wrong_stops"], row["critic/right_failures"], row["train/loss"]) == (0.0, 4.0, None)
     assert row["critic/reward_of_failure"] == 0.75
-    assert run.worst(5) == []
+    assert read_wrong_stops(tmp_path / "run", 5) == []
     kept = load_policy(tmp_path / "run" / "policy").state_dict()
     assert all(torch.equal(kept[name], value) for name, value in load_policy(policy).state_dict().items())
 
@@ -118,3 +125,103 @@ def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path: Path, pol
     assert [row["critic/done_rate"] for row in lines(tmp_path / "cut")] == [0.75, 0.75, 0.5]
     whole, cut = (load_policy(tmp_path / name / "policy").state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+class FarAlong(SeeingCritic):
+    """Says done to points from 0.35 on, which is short of their goal at 0.5."""
+
+    def success_prob(self, frames: Any, tasks: Any) -> Any:
+        return np.array([float(np.asarray(frame)[0, 0, 0] >= 35) for frame in frames], np.float32)
+
+
+def drifting(folder: Path) -> Path:
+    """A policy that moves a point by 0.105 each step."""
+    policy = ClonePolicy(["points:7"], chunk_size=2, image_size=16, cameras=("agentview",))
+    policy.mean.weight.data.zero_()
+    policy.mean.bias.data.view(2, 7)[:, 0] = 0.42
+    save_policy(policy, folder)
+    return folder
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_worlds_whose_pictures_are_arrays_or_tensors_leave_their_wrong_stops_as_episodes(
+    tmp_path: Path, device: str | None
+) -> None:
+    fns, mode = point_envs(device, ("points",) * 3)
+    starts = [EpisodeStart(0, {"init_state_id": state}) for state in (0, 1, 2)]  # at 0, 0.1 and 0.2
+    envs = SearchEnvs(fns=fns, mode=mode, starts=starts, in_lockstep=True)
+    budget = SearchBudget(
+        rounds=1, episodes_per_round=3, steps_per_round=1, batch_size=4, step_limit=6, noise=0.0
+    )
+    rule = training_rule("vlac", done_interval=2)
+    run = ImitationSearch(
+        tmp_path, drifting(tmp_path / "policy"), envs, FarAlong(), rule, budget, keeps_episodes=True
+    )
+    run.run()
+    # Done at step 4 (0.42), at step 4 (0.52, rightly) and at step 2 (0.41).
+    (row,) = lines(tmp_path)
+    assert (row["critic/wrong_stops"], row["critic/right_stops"], row["rollout/episodes"]) == (2.0, 1.0, 3.0)
+    # Imitated in the order of their numbers, though the last was over first.
+    chosen = torch.load(tmp_path / "round-000.pt", weights_only=True)["chosen"]
+    for demos, places in zip(chosen, ([0.0, 0.21], [0.1, 0.31], [0.2]), strict=True):
+        np.testing.assert_allclose(demos["states"][:, 0], places, atol=1e-5)
+    assert [int(demos["pictures"]["agentview"][-1, 0, 0, 0]) for demos in chosen] == [21, 31, 20]
+    (worst,) = read_wrong_stops(tmp_path, 5)
+    assert worst.episode_id == "round 1, episode 1"
+
+    kept = EpisodeDataset.open(tmp_path / "kept")
+    assert [entry.meta.episode_id for entry in kept.entries] == [
+        "points-t07-i00-filtered-imitation-none-s0",
+        "points-t07-i02-filtered-imitation-none-s2",
+    ]
+    slow, quick = kept
+    assert slow.frame_steps.tolist() == [0, 2, 4]
+    assert slow.actions.shape == (4, 7)
+    np.testing.assert_allclose(slow.actions[:, 0], 0.42, atol=1e-5)
+    np.testing.assert_allclose(slow.states[:, 0], [0.0, 0.0, 0.21, 0.21, 0.42], atol=1e-5)
+    assert not slow.success.any()
+    assert [int(slow.view("agentview")[i].mean().round()) for i in range(3)] == [0, 21, 42]
+    assert (quick.frame_steps.tolist(), quick.meta.task) == ([0, 2], "push the point")
+    # Worlds tell no goal progress: these episodes teach "done" alone.
+    assert not FrameTable.build(list(kept)).has_progress.any()
+
+
+def test_episodes_of_an_env_that_tells_its_progress_keep_it(tmp_path: Path, policy: Path) -> None:
+    towards_the_ball = load_policy(policy)
+    towards_the_ball.mean.bias.data.view(2, 7)[:, :2] = 0.5
+    save_policy(towards_the_ball, policy)
+    search(tmp_path / "run", policy, AlwaysDone(), rounds=1, keeps_episodes=True).run()
+    kept = EpisodeDataset.open(tmp_path / "run" / "kept")
+    assert len(kept) == 4
+    assert FrameTable.build(list(kept)).has_progress.all()
+    progress = np.stack([episode.goal_progress for episode in kept])
+    assert not progress[:, :2].any()  # nobody looked at step 1
+    assert progress[:, 2].any()
+    assert (progress[:, 2] == progress[:, 3]).all()
+
+
+def test_envs_of_libero_play_the_tasks_of_their_suite_in_turn() -> None:
+    tasks = [("libero_spatial", 0, (3, 5)), ("libero_object", 2, (1,)), ("libero_spatial", 4, (6,))]
+    options = {"cameras": ("agentview",), "image_size": 64, "step_limit": 10}
+    envs = libero_envs(tasks, 3, **options)
+    assert [(s.options, tuple(s.envs or ())) for s in envs.starts] == [
+        ({"init_state_id": 3, "task_id": 0}, (0, 2)),
+        ({"init_state_id": 1, "task_id": 2}, (1,)),
+        ({"init_state_id": 6, "task_id": 4}, (0, 2)),
+        ({"init_state_id": 5, "task_id": 0}, (0, 2)),
+    ]
+    assert [fn.args for fn in envs.fns] == [
+        ("libero_spatial", 0),
+        ("libero_object", 2),
+        ("libero_spatial", 0),
+    ]
+    with pytest.raises(ConfigError, match="Expected an env for each of libero_spatial, libero_object, got 1"):
+        libero_envs(tasks, 1, **options)
+
+
+def test_worlds_are_shared_out_evenly_over_the_tasks(tmp_path: Path) -> None:
+    tasks = [("libero_spatial", 0, (0,)), ("libero_spatial", 3, (0,))]
+    options = {"cameras": ("agentview",), "image_size": 64, "step_limit": 10, "device": "cpu"}
+    for num_envs in (1, 5):
+        with pytest.raises(ConfigError, match=f"Expected a multiple of 2 envs, .* got {num_envs}"):
+            scene_envs(tmp_path, tasks, num_envs, **options)

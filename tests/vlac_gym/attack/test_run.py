@@ -136,6 +136,11 @@ def test_filtered_imitation_begins_with_a_clone_of_demonstrations_in_libero(tmp_
     assert [w.kind for w in found.worst] == ["stop", "filtered_imitation"]
     demonstrations = EpisodeDataset.open(tmp_path / "imitation" / "demonstrations")
     assert [(entry.meta.init_state_id, entry.succeeded) for entry in demonstrations.entries] == [(3, True)]
+    kept = EpisodeDataset.open(tmp_path / "imitation" / "search" / "kept")
+    assert [(entry.meta.seed, entry.num_steps, entry.succeeded) for entry in kept.entries] == [
+        (0, 8, False),
+        (1, 8, False),
+    ]
     episodes = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     again = attack(AlwaysDone(), tmp_path, settings)
     assert again.curves[1].points == found.curves[1].points

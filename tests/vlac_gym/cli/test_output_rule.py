@@ -12,7 +12,8 @@ import pytest
 from original_checkpoint import train_sentencepiece, write_original
 from PIL import Image
 
-from vlac_gym.cli import COMMANDS, main, report_card, rollout, score
+from vlac_gym.cli import COMMANDS, attack, main, report_card, rollout, score
+from vlac_gym.clone.policy import ClonePolicy, save_policy
 from vlac_gym.critic.oracle import OracleCritic
 from vlac_gym.critic.vlac import convert, tiny_checkpoint
 from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
@@ -32,6 +33,7 @@ WRITERS = {
     "score": ["INPUT/pictures", "--task", "open the drawer", "--critic", "nano"],
     "collect": ["--task-ids", "0", "--episodes", "1"],
     "report-card": ["--critic", "nano", "--episodes", "INPUT/bank"],
+    "attack": ["--critic", "nano", "--policy", "INPUT/policy"],
     "export": ["--format", "ms-swift", "--episodes", "INPUT/bank", "--mismatch-share", "0"],
     "export-scenes": ["--task-ids", "0", "--num-starts", "1"],
     "train-critic": ["--data", "INPUT/bank", "--recipe.val-init-states", "1"],
@@ -101,6 +103,25 @@ BAD = {
         ["--episodes", "absent"],
         ["--resume"],
     ],
+    "attack": [
+        ["--critic", "nan"],
+        ["--policy", "absent"],
+        ["--tasks", "libero_spatial:1"],
+        ["--tasks", "libero_spatial:0", "libero_spatial:0"],
+        ["--init-states", "abc"],
+        ["--init-states", "50"],
+        ["--scenes", "absent"],
+        ["--num-envs", "0"],
+        ["--rounds", "0"],
+        ["--noise", "2"],
+        ["--learning-rate", "0"],
+        ["--done-threshold", "2"],
+        ["--calibration", "absent.json"],
+        ["--camera", "agentviev"],
+        ["--image-size", "15"],
+        ["--image-size", "4096"],
+        ["--device", "cudda"],
+    ],
     "export": [
         ["--held-out-init-states", "abc"],
         ["--done-per-episode", "-1"],
@@ -166,6 +187,7 @@ def inputs(tmp_path_factory) -> Path:
                 frames={"agentview": view},
             ),
         )
+    save_policy(ClonePolicy(["libero_spatial:0"], image_size=16), root / "policy")
     (root / "run").mkdir()
     run = EvalFolder(root / "run", {"task_suite": "libero_spatial", "policy": "zero"})
     run.add(EpisodeRecord(0, 0, 0, 0, "stack", True, 5))
@@ -188,7 +210,7 @@ def no_work(monkeypatch):
     def forbid(owner, name):
         monkeypatch.setattr(owner, name, lambda *args, **kwargs: pytest.fail(f"{name} was called"))
 
-    for command in (report_card, rollout, score):
+    for command in (attack, report_card, rollout, score):
         forbid(command, "make_critic")
     forbid(LiberoEnv, "reset")
     forbid(trainer, "_Trainer")

@@ -50,12 +50,13 @@ def test_what_was_chosen_is_imitated_and_a_save_continues(tmp_path):
     assert one.learn(3) is None
     before = one.act(seen(200), [INFO], [np.random.default_rng(0)])
     wanted = np.full((2, 7), 0.5, np.float32)
-    one.choose([single(200), single(200), single(0)], [wanted, wanted], INFO)  # the last one decided nothing
+    seen_last = single(0)  # decided nothing
+    one.choose([one.demonstration([single(200), single(200), seen_last], [wanted, wanted], INFO)])
     one.learn(60)
     after = one.act(seen(200), [INFO], [np.random.default_rng(0)])
     assert np.abs(after - 0.5).max() < 0.1 < np.abs(before - 0.5).min()
     one.save(tmp_path / "first.pt")
-    one.choose([single(10)], [-wanted], INFO)
+    one.choose([one.demonstration([single(10)], [-wanted], INFO)])
     one.learn(2)
     one.save(tmp_path / "second.pt")
 

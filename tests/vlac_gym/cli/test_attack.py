@@ -1,0 +1,56 @@
+"""`vlac-gym attack` in LIBERO."""
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from vlac_gym.cli import main  # noqa: E402
+from vlac_gym.clone.policy import ClonePolicy, save_policy  # noqa: E402
+from vlac_gym.data.dataset import EpisodeDataset  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory) -> Path:
+    """A folder with a policy, and an attack of one round of two episodes on a critic that is easily pleased."""
+    root = tmp_path_factory.mktemp("attack")
+    torch.manual_seed(0)
+    save_policy(ClonePolicy(["libero_spatial:0", "libero_spatial:3"], image_size=16), root / "policy")
+    assert main(["attack", "--out", str(root / "run"), *settings(root), "--rounds", "1"]) == 0
+    return root
+
+
+def settings(root: Path, patience: int = 2) -> list[str]:
+    text = (
+        f"--critic scripted:1 --policy {root}/policy --tasks libero_spatial:3 --init-states 4,7 --image-size 64 "
+        f"--episodes-per-round 2 --steps-per-round 1 --batch-size 2 --step-limit 12 --check-interval 4 "
+        f"--done-patience {patience} --keep-episodes --device cpu"
+    )
+    return text.split()
+
+
+def test_wrong_stops_in_libero_are_kept_with_the_simulators_labels(attacked):
+    kept = EpisodeDataset.open(attacked / "run" / "kept")
+    assert [(e.meta.task_id, e.meta.init_state_id, e.meta.seed) for e in kept.entries] == [
+        (3, 4, 0),
+        (3, 7, 1),
+    ]
+    episode = kept[0]
+    assert episode.frame_steps.tolist() == [0, 8]  # checks at steps 4 and 8, a chunk of 8 actions
+    assert episode.view("agentview")[1].shape == (64, 64, 3)
+    assert not episode.success.any()
+    assert (episode.goal_progress < 1).all()
+    assert episode.meta.details["renderer"].startswith("mujoco 3.3")
+    assert "has_verdict" not in episode.meta.details
+    assert (attacked / "run" / "kept" / "manifest.json").exists()
+
+
+def test_an_attack_goes_on_with_the_same_settings_only(attacked, capsys):
+    command = ["attack", "--out", str(attacked / "run"), "--resume", "--rounds", "1"]
+    assert main([*command, *settings(attacked)]) == 0
+    assert capsys.readouterr().out.startswith(
+        "round 1: 2 wrong stops of 2 episodes, failures paid 1.00\n2 wrong stops recorded"
+    )
+    assert main([*command, *settings(attacked, patience=1)]) == 2
+    assert "with other settings: rule was" in capsys.readouterr().err

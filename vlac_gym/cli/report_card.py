@@ -10,7 +10,7 @@ from typing import Literal
 
 from vlac_gym.attack.budget import BUDGETS
 from vlac_gym.attack.run import AttackSettings, attack, attacked_tasks
-from vlac_gym.attack.training_runs import read_training_run
+from vlac_gym.attack.training_runs import read_training_run, runs_alone
 from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
 from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
@@ -96,7 +96,8 @@ class Args:
     """Search for failures that the critic pays for, into OUT/attack: small takes minutes on two CPU cores, full
     minutes on a GPU with 16 simulator processes (--workers)."""
     attack_runs: tuple[Path, ...] = ()
-    """Folders of training runs (examples/train_ppo.py) to show beside the searches of --attack."""
+    """Folders of `vlac-gym attack` and of training runs (examples/train_ppo.py) to show beside the searches of
+    --attack, or alone, which needs no simulator."""
     tensorboard: bool = False
     """Write numbers for TensorBoard too, into OUT/tensorboard, and into OUT/metrics.jsonl."""
     wandb: str | None = None
@@ -139,6 +140,9 @@ def run(args: Args) -> int:
             if args.attack is not None:
                 card = _attacked(args, card, dataset, critic)
                 write_card(card, args.out)
+            elif args.attack_runs:
+                card = with_optimisation(card, runs_alone(critic, args.attack_runs))
+                write_card(card, args.out)
             if earlier is not None:
                 write_comparison(earlier, card.content, args.out)
         finally:
@@ -165,8 +169,6 @@ def _check(args: Args) -> None:
         raise ConfigError(
             "Expected --resume with --collect or --attack, whose episodes are all that can be continued."
         )
-    if args.attack_runs and args.attack is None:
-        raise ConfigError("Expected --attack-runs with --attack, got it alone. Add --attack small.")
     for folder in args.attack_runs:
         read_training_run(folder)
     check_critic(args.critic)

@@ -42,7 +42,7 @@ SECTIONS: dict[str, tuple[str, str]] = {
     ),
     "under_optimisation": (
         "Under optimisation",
-        "Searches for what the critic pays and the simulator does not, by the recommended rule (report-card --attack).",
+        "Searches for what the critic pays and the simulator does not, by the recommended rule; other runs by theirs.",
     ),
 }
 """Section -> (title, one line), in the page's order; the last is there where the critic was attacked."""

@@ -1,8 +1,10 @@
-"""`vlac-gym attack` in LIBERO."""
+"""`vlac-gym attack` in LIBERO, and what `report-card --attack-runs` shows of it without a simulator."""
 
+import json
 from pathlib import Path
 
 import pytest
+from recorded_bank import record_bank
 
 torch = pytest.importorskip("torch")
 
@@ -54,3 +56,24 @@ def test_an_attack_goes_on_with_the_same_settings_only(attacked, capsys):
     )
     assert main([*command, *settings(attacked, patience=1)]) == 2
     assert "with other settings: rule was" in capsys.readouterr().err
+
+
+def test_a_card_shows_an_attack_of_elsewhere_without_a_simulator(attacked, tmp_path, capsys):
+    pytest.importorskip("scipy")
+    record_bank(tmp_path / "bank")
+    command = (
+        f"report-card --critic scripted:1 --episodes {tmp_path}/bank --attack-runs {attacked}/run "
+        f"--out {tmp_path}/card --probe-episodes 0 --cost-repeats 0"
+    )
+    assert main(command.split()) == 0
+    card = json.loads((tmp_path / "card" / "card.json").read_text())
+    section = card["sections"]["under_optimisation"]
+    assert list(section) == ["filtered imitation run"]
+    assert section["filtered imitation run"]["after_2_episodes"]["wrong_stops"]["value"] == 1.0
+    assert card["attack"]["not_searched"][0] == "scripted cheats"
+    assert [w["text"] for w in card["attack"]["worst"]] == [
+        "ended as done at step 8, in round 1 of imitation"
+    ]
+    page = (tmp_path / "card" / "index.html").read_text()
+    assert "Not searched: scripted cheats, best of K, filtered imitation of this card&#39;s own." in page
+    assert "Paid for nothing" in page

@@ -102,6 +102,7 @@ BAD = {
         ["--critic", "nan"],
         ["--episodes", "absent"],
         ["--resume"],
+        ["--attack-runs", "absent"],
     ],
     "attack": [
         ["--critic", "nan"],

@@ -103,7 +103,7 @@ def _recorded(episode: PlayedEpisode, frame: str, facts: dict[str, Any]) -> Epis
         task=info["task"],
         init_state_id=info["init_state_id"],
         policy="filtered_imitation",
-        seed=episode.index,
+        seed=episode.start.seed,
         frame_stride_steps=max(int(executed) for executed in episode.executed_steps),
         details=details,
     )

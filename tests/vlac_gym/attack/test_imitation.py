@@ -190,9 +190,10 @@ def test_episodes_of_an_env_that_tells_its_progress_keep_it(tmp_path: Path, poli
     towards_the_ball = load_policy(policy)
     towards_the_ball.mean.bias.data.view(2, 7)[:, :2] = 0.5
     save_policy(towards_the_ball, policy)
-    search(tmp_path / "run", policy, AlwaysDone(), rounds=1, keeps_episodes=True).run()
+    search(tmp_path / "run", policy, AlwaysDone(), rounds=1, keeps_episodes=True, seed=1).run()
     kept = EpisodeDataset.open(tmp_path / "run" / "kept")
-    assert len(kept) == 4
+    # Their names are not those of another seed's.
+    assert sorted(entry.meta.seed for entry in kept.entries) == [1_000_003 + i for i in range(4)]
     assert FrameTable.build(list(kept)).has_progress.all()
     progress = np.stack([episode.goal_progress for episode in kept])
     assert not progress[:, :2].any()  # nobody looked at step 1

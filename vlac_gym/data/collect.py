@@ -4,8 +4,10 @@ __all__ = ["CollectReport", "CollectedEpisode", "check_plans", "collect"]
 
 import functools
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -190,6 +192,15 @@ def _start_worker(outcomes: Any, stop: Any) -> None:
     global _outcomes, _stop
     _outcomes, _stop = outcomes, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; the episode in hand is finished
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone: a pool's workers hold both ends of their queue."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)
 
 
 def _report_chunk(run: Callable[..., Iterator[CollectedEpisode]], chunk: Sequence[EpisodePlan]) -> None:

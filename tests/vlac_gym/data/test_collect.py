@@ -3,6 +3,9 @@
 import dataclasses
 import functools
 import os
+import subprocess
+import sys
+import time
 import types
 from collections import Counter
 from pathlib import Path
@@ -377,6 +380,46 @@ def test_a_worker_that_dies_ends_the_collection_with_advice() -> None:
     run = functools.partial(map, os._exit)
     with pytest.raises(SimulatorError, match=r"Finished episodes are kept.*fewer workers"):
         list(collect_module._run_in_workers(run, [[3]], 2))  # type: ignore[list-item]
+
+
+def _note_and_stay(folder: str) -> str:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
+    return folder
+
+
+_COLLECT = """
+import functools
+from vlac_gym.data import collect
+if __name__ == "__main__":
+    run = functools.partial(map, __import__({module!r}).{name})
+    list(collect._run_in_workers(run, [[{folder!r}]] * 2, 2))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc which processes there are")
+def test_workers_end_with_a_collection_that_is_killed(tmp_path: Path) -> None:
+    facts = {"module": Path(__file__).stem, "name": _note_and_stay.__name__, "folder": str(tmp_path / "pids")}
+    (tmp_path / "pids").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(_COLLECT.format(**facts))
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": paths})
+
+    def started() -> list[Path]:
+        return [Path("/proc") / path.name for path in (tmp_path / "pids").iterdir()]
+
+    _wait_until(lambda: len(started()) == 2)
+    parent.kill()
+    parent.wait()
+    _wait_until(lambda: not any(process.exists() for process in started()))
+
+
+def _wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_an_error_in_a_worker_is_raised_here() -> None:

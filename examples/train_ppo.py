@@ -69,9 +69,7 @@ class Args:
     envs_per_worker: int = 4  # envs of a worker process, best all of one task: it divides num_envs / tasks
     episodes_per_env: int = 1  # episodes that each env plays in an iteration
     in_process: bool = False  # step the envs in this process, for tiny runs
-    scenes: Path | None = (
-        None  # simulate on the GPU what `vlac-gym export-scenes` wrote there (vlac-gym[warp])
-    )
+    scenes: Path | None = None  # play on the GPU what `vlac-gym export-scenes` wrote there (vlac-gym[warp])
     repeat_solves: bool = False  # LIBERO's physics to the bit instead of to the solver's tolerance; slower
     min_ready: int | None = None  # envs to wait for (default: all); rounding depends on timing if fewer
 
@@ -96,6 +94,7 @@ class Args:
     epochs: int = 4  # passes over an iteration's chunks
     minibatch_size: int = 512  # chunks per gradient step
     learning_rate: float = 1e-5  # of the policy (Adam); too large where train/stopped_by_kl is often 1
+    warmup_steps: int = 20  # the policy's first gradient steps, over which its learning rate rises
     value_learning_rate: float = 1e-3  # of the value head
     gamma: float = 0.99  # discount per chunk
     gae_lambda: float = 0.95  # lambda of GAE, per chunk
@@ -352,19 +351,17 @@ def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float
                 parameter.grad = None
             norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
             optimizer.step()
-            row = {
-                "train/policy_loss": policy_loss.item(),
-                "train/value_loss": value_loss.item(),
-                "train/kl": kl,
-            }
+            if not only_value:
+                run.warmup.step()
             clips = (((ratio != clipped) * executed).sum() / executed.sum()).item()
-            row |= {"train/clip_fraction": clips, "train/grad_norm": float(norm), "train/stopped_by_kl": 0.0}
+            row = {"policy_loss": policy_loss.item(), "value_loss": value_loss.item(), "kl": kl}
+            row |= {"clip_fraction": clips, "grad_norm": float(norm), "stopped_by_kl": 0.0}
             seen_metrics.append(row)
     return average(seen_metrics)
 
 
 def average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([row[key] for row in rows])) for row in rows[:1] for key in row}
+    return {f"train/{key}": float(np.mean([row[key] for row in rows])) for row in rows[:1] for key in row}
 
 
 def evaluate(env: ActionChunk, actor: Actor, args: Args) -> dict[str, float | None]:
@@ -393,14 +390,16 @@ class Run:
         use_gpu = args.device == "auto" and torch.cuda.is_available()
         self.device = torch.device("cuda" if use_gpu else "cpu" if args.device == "auto" else args.device)
         policy = starting_policy(args)
-        self.start: Actor | None = None
-        if args.kl_coef:
-            self.start = Actor(copy.deepcopy(policy).requires_grad_(False), args, self.device)
+        start = copy.deepcopy(policy).requires_grad_(False)
+        self.start = Actor(start, args, self.device) if args.kl_coef else None
         self.actor = Actor(policy, args, self.device)
         values = list(policy.value.parameters())
         others = [p for p in policy.parameters() if p.requires_grad and all(p is not v for v in values)]
         rates = ((others, args.learning_rate), (values, args.value_learning_rate))
         self.optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in rates], eps=1e-5)
+        # Adam's first steps are as long as all others, whatever the gradient, and alone may pass kl_stop.
+        shares = (lambda steps: min(1.0, (steps + 1) / max(1, args.warmup_steps)), lambda steps: 1.0)
+        self.warmup = torch.optim.lr_scheduler.LambdaLR(self.optimizer, shares)
         self.rng = np.random.default_rng(args.seed)
         self.audit = CriticAudit(args.audit_window)
         self.iteration = self.env_steps = 0
@@ -411,6 +410,7 @@ class Run:
         state = {
             "policy": self.actor.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "warmup": self.warmup.state_dict(),
             "numpy_rng": self.rng.bit_generator.state,
             "audit": self.audit.state_dict(),
             "progress": (self.iteration, self.env_steps),
@@ -424,6 +424,7 @@ class Run:
         state = torch.load(self.args.out / "checkpoint.pt", map_location=self.device, weights_only=True)
         self.actor.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.warmup.load_state_dict(state["warmup"])
         self.rng.bit_generator.state = state["numpy_rng"]
         self.audit.load_state_dict(state["audit"])
         self.iteration, self.env_steps = state["progress"]
@@ -480,9 +481,8 @@ def train(args: Args) -> None:
                 writer.write(run.env_steps, metrics | {"time/iteration": time.monotonic() - before})
                 run.save()
                 values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if metrics.get(name) is not None]
-                print(
-                    f"iteration {run.iteration}", f"{run.env_steps} env steps", *values, sep=" | ", flush=True
-                )
+                done = f"iteration {run.iteration} | {run.env_steps} env steps"
+                print(done, *values, sep=" | ", flush=True)
                 if (alarm := run.audit.alarm_text()) is not None:
                     print(f"ALARM: {alarm}", flush=True)
                     if args.stop_on_alarm:

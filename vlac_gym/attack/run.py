@@ -101,10 +101,10 @@ def attack(
         on_progress: Called with what is done, how many, and of how many.
 
     Raises:
-        ConfigError: `out` holds another attack, or a training run's folder no metrics.
+        ConfigError: `out` holds another attack, or training runs don't fit: see `read_training_runs`.
         SimulatorError: A worker process died; what was finished is kept.
     """
-    shown, seen = read_training_runs(training_runs)
+    shown, seen = read_training_runs(training_runs, critic)
     if settings.budget.imitation is not None and settings.camera not in IMITATION_CAMERAS:
         raise ConfigError(
             f"Expected a critic's view of {', '.join(IMITATION_CAMERAS)} for filtered imitation, got {settings.camera}."

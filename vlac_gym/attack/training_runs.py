@@ -22,14 +22,43 @@ _MAX_SHOWN = 2
 """Rounds of a search whose first wrong stop is shown."""
 
 
-def read_training_runs(folders: Sequence[Path]) -> tuple[list[SearchCurve], list[WrongStop]]:
+def read_training_runs(
+    folders: Sequence[Path], critic: Critic | None = None
+) -> tuple[list[SearchCurve], list[WrongStop]]:
     """The curve of each run, and the latest wrong stops in pictures of those that left some, as `vlac-gym attack` does.
 
+    Args:
+        folders: Of the runs.
+        critic: Whom those are to be against that say against whom they are, as `vlac-gym attack`'s do; None for anyone.
+
     Raises:
-        ConfigError: A folder has no such metrics.
+        ConfigError: A folder has no such metrics, two have the same name, or one is of a search against another critic.
     """
     curves = [read_training_run(folder) for folder in folders]
+    names = [curve.name for curve in curves]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"Expected runs in folders of different names, by which a card shows them, got two of {repeated[0]!r}. "
+            "Rename one."
+        )
+    if critic is not None:
+        _check_critic(folders, critic)
     return curves, [wrong for folder in folders for wrong in read_wrong_stops(folder, _MAX_SHOWN)]
+
+
+def _check_critic(folders: Sequence[Path], critic: Critic) -> None:
+    for path in (folder / SETTINGS_FILE for folder in folders):
+        if not path.exists():
+            continue
+        attacked, own = (
+            json.loads(path.read_text(encoding="utf-8"))["critic_fingerprint"],
+            critic.describe().fingerprint,
+        )
+        if attacked != own:
+            raise ConfigError(
+                f"Expected runs against this critic (fingerprint {own}), got {path.parent} against another "
+                f"({attacked}). Make a card of that critic, or leave the run out."
+            )
 
 
 def read_wrong_stops(folder: Path, count: int) -> list[WrongStop]:
@@ -46,9 +75,9 @@ def runs_alone(critic: Critic, folders: Sequence[Path]) -> UnderOptimisation:
     """A card's section of these runs, where nothing else is searched, as on a machine without LIBERO.
 
     Raises:
-        ConfigError: A folder has no such metrics.
+        ConfigError: As `read_training_runs`.
     """
-    curves, worst = read_training_runs(folders)
+    curves, worst = read_training_runs(folders, critic)
     facts = {
         "critic_fingerprint": critic.describe().fingerprint,
         "training_runs": [str(folder) for folder in folders],

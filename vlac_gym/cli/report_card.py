@@ -10,7 +10,7 @@ from typing import Literal
 
 from vlac_gym.attack.budget import BUDGETS
 from vlac_gym.attack.run import AttackSettings, attack, attacked_tasks
-from vlac_gym.attack.training_runs import read_training_run, runs_alone
+from vlac_gym.attack.training_runs import read_training_runs, runs_alone
 from vlac_gym.cli.collect import collect_with_progress
 from vlac_gym.cli.progress import counting
 from vlac_gym.cli.run_metrics import check_dashboards, run_metrics
@@ -128,6 +128,7 @@ def run(args: Args) -> int:
         dataset = None if args.episodes is None else _chosen(args, args.episodes)
         critic = make_critic(args.critic)
         try:
+            read_training_runs(args.attack_runs, critic)  # before any work
             if args.one_shot:
                 require_references(critic.identify())
             if dataset is None:
@@ -169,8 +170,7 @@ def _check(args: Args) -> None:
         raise ConfigError(
             "Expected --resume with --collect or --attack, whose episodes are all that can be continued."
         )
-    for folder in args.attack_runs:
-        read_training_run(folder)
+    read_training_runs(args.attack_runs)
     check_critic(args.critic)
     for text, what in ((args.init_states, "initial states"), (args.task_ids, "task ids")):
         if text is not None:

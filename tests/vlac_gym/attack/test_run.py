@@ -12,7 +12,7 @@ from seeing_critic import SeeingCritic
 
 from vlac_gym.attack.budget import AttackBudget, ImitationBudget
 from vlac_gym.attack.run import AttackSettings, attack, attacked_tasks
-from vlac_gym.attack.training_runs import read_training_run
+from vlac_gym.attack.training_runs import read_training_run, read_training_runs, runs_alone
 from vlac_gym.critic import make_critic
 from vlac_gym.data import EpisodeDataset
 from vlac_gym.errors import ConfigError
@@ -188,3 +188,34 @@ def test_a_training_run_without_an_audit_is_refused(tmp_path: Path) -> None:
         writer.write(0, {"train/loss": 0.5})
     with pytest.raises(ConfigError, match="with the critic's audit"):
         read_training_run(tmp_path)
+
+
+def audited_run(folder: Path, fingerprint: str | None = None) -> Path:
+    with MetricsWriter(folder) as writer:
+        counts = ("right_stops", "missed_successes", "right_failures")
+        writer.write(0, {"critic/wrong_stops": 1.0, **{f"critic/{name}": 0.0 for name in counts}})
+    if fingerprint is not None:
+        (folder / "settings.json").write_text(json.dumps({"critic_fingerprint": fingerprint}))
+    return folder
+
+
+def test_runs_that_a_card_would_show_under_one_name_are_refused(tmp_path: Path) -> None:
+    runs = [audited_run(tmp_path / name / "ppo") for name in "ab"]
+    with pytest.raises(ConfigError, match=r"folders of different names, .* got two of 'training ppo'"):
+        read_training_runs(runs)
+    other_kind = audited_run(tmp_path / "c" / "ppo", fingerprint="1")
+    assert [curve.name for curve in read_training_runs([runs[0], other_kind])[0]] == [
+        "training ppo",
+        "filtered imitation ppo",
+    ]
+
+
+def test_an_attack_on_another_critic_is_not_shown_as_one_on_this(tmp_path: Path) -> None:
+    critic, other = make_critic("scripted:1"), make_critic("oracle")
+    runs = [
+        audited_run(tmp_path / "ppo"),
+        audited_run(tmp_path / "attack", fingerprint=critic.describe().fingerprint),
+    ]
+    assert len(runs_alone(critic, runs).curves) == 2
+    with pytest.raises(ConfigError, match=r"runs against this critic .* got .*/attack against another"):
+        runs_alone(other, runs)

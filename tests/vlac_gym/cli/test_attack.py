@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from vlac_gym.cli import main  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, save_policy  # noqa: E402
 from vlac_gym.data.dataset import EpisodeDataset  # noqa: E402
+from vlac_gym.metrics.writer import MetricsWriter  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,20 @@ def test_an_attack_goes_on_with_the_same_settings_only(attacked, capsys):
     )
     assert main([*command, *settings(attacked, patience=1)]) == 2
     assert "with other settings: rule was" in capsys.readouterr().err
+
+
+def test_an_attack_on_another_critic_is_told_before_a_card_is_made(tmp_path, capsys):
+    record_bank(tmp_path / "bank")
+    with MetricsWriter(tmp_path / "run") as writer:
+        writer.write(2, {"critic/wrong_stops": 2.0})
+    (tmp_path / "run" / "settings.json").write_text('{"critic_fingerprint": "another"}')
+    command = (
+        f"report-card --critic scripted:1 --episodes {tmp_path}/bank --attack-runs {tmp_path}/run "
+        f"--out {tmp_path}/card"
+    )
+    assert main(command.split()) == 2
+    assert "/run against another (another)" in capsys.readouterr().err
+    assert not (tmp_path / "card").exists()
 
 
 def test_a_card_shows_an_attack_of_elsewhere_without_a_simulator(attacked, tmp_path, capsys):

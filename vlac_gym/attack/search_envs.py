@@ -59,7 +59,9 @@ def libero_envs(
     cameras, image_size = checked_cameras(cameras), whole_number("image_size", image_size, 16, 2048)
     suites = list(dict.fromkeys(suite for suite, _, _ in tasks))
     if num_envs < len(suites):
-        raise ConfigError(f"Expected an env for each of {', '.join(suites)}, got {num_envs}.")
+        raise ConfigError(
+            f"Expected num_envs of {len(suites)} or more, one for each of {', '.join(suites)}, got {num_envs}."
+        )
     firsts = {suite: next(task for name, task, _ in tasks if name == suite) for suite in suites}
     options: dict[str, Any] = {"cameras": cameras, "image_size": image_size, "max_episode_steps": step_limit}
     fns: list[EnvFactory] = [
@@ -104,7 +106,7 @@ def scene_envs(
     share, rest = divmod(num_envs, len(tasks))
     if not share or rest:
         raise ConfigError(
-            f"Expected a multiple of {len(tasks)} envs, as many worlds of each task, got {num_envs}."
+            f"Expected num_envs as a multiple of {len(tasks)}, as many worlds of each task, got {num_envs}."
         )
     names = [(suite, task) for suite, task, _ in tasks]
     fns, mode = warp_envs(

@@ -216,7 +216,9 @@ def test_envs_of_libero_play_the_tasks_of_their_suite_in_turn() -> None:
         ("libero_object", 2),
         ("libero_spatial", 0),
     ]
-    with pytest.raises(ConfigError, match="Expected an env for each of libero_spatial, libero_object, got 1"):
+    with pytest.raises(
+        ConfigError, match="num_envs of 2 or more, one for each of libero_spatial, libero_object, got 1"
+    ):
         libero_envs(tasks, 1, **options)
 
 
@@ -224,5 +226,5 @@ def test_worlds_are_shared_out_evenly_over_the_tasks(tmp_path: Path) -> None:
     tasks = [("libero_spatial", 0, (0,)), ("libero_spatial", 3, (0,))]
     options = {"cameras": ("agentview",), "image_size": 64, "step_limit": 10, "device": "cpu"}
     for num_envs in (1, 5):
-        with pytest.raises(ConfigError, match=f"Expected a multiple of 2 envs, .* got {num_envs}"):
+        with pytest.raises(ConfigError, match=f"num_envs as a multiple of 2, .* got {num_envs}"):
             scene_envs(tmp_path, tasks, num_envs, **options)

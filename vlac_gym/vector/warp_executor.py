@@ -170,8 +170,14 @@ def warp_envs(
     if pictures not in get_args(PictureKind):
         raise unknown_name("kind of pictures", str(pictures), get_args(PictureKind))
     folders = find_scene_folders(scenes, tasks)
+    from vlac_gym.envs.warp.worlds import WarpWorlds  # what is missing is told here, before anything is made
+
     make = partial(
-        _make_worlds, cameras=cameras, image_size=image_size, device=device, as_tensors=pictures == "torch"
+        WarpWorlds,
+        cameras=[CAMERAS[camera] for camera in cameras],
+        image_size=image_size,
+        device=device,
+        as_tensors=pictures == "torch",
     )
 
     def executor(fns: Sequence[EnvFactory], spaces: EnvSpaces, /, **_deadlines: Any) -> WarpExecutor:
@@ -207,9 +213,3 @@ def _make_batches(
         ]
         worlds = make([(scene, len(envs)) for scene, envs in parts])
         yield WorldBatch(np.concatenate([envs for _, envs in parts]), facts, worlds)
-
-
-def _make_worlds(parts: _Parts, *, cameras: Sequence[str], **options: Any) -> Worlds:
-    from vlac_gym.envs.warp.worlds import WarpWorlds
-
-    return WarpWorlds(parts, cameras=[CAMERAS[camera] for camera in cameras], **options)

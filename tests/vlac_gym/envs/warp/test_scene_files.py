@@ -150,6 +150,8 @@ def test_mujoco_warp_is_to_be_installed_away_from_libero(scenes, monkeypatch):
     message = r'needs mujoco_warp\. In an environment of its own.*"vlac-gym\[warp\]"'
     with pytest.raises(DependencyNotInstalled, match=message):
         make_vec("libero_spatial", 0, 1, backend="warp", scenes=scenes)
+    with pytest.raises(DependencyNotInstalled, match=message):  # before anybody loads a critic for them
+        warp_envs(scenes, [("libero_spatial", 0)])
 
 
 def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):

@@ -28,6 +28,7 @@ from vlac_gym.files.config_file import CONFIG_FILE, write_config
 from vlac_gym.files.digest import file_digest
 from vlac_gym.files.output_folder import claim_folder
 from vlac_gym.reporting.training_run import read_curves
+from vlac_gym.rule.calibration import load_calibration
 from vlac_gym.rule.reward import TrainingRule
 from vlac_gym.specs.ids import parse_ids
 from vlac_gym.wrappers.rule_setup import resolve_rule
@@ -79,7 +80,7 @@ class Args(SearchBudget):
     seed: int = 0
     """Of starts, noise and batches."""
     device: str | None = None
-    """Of policy and worlds, `cuda` or `cpu`; the first GPU by default. The critic's is in its spec."""
+    """Of policy and worlds: cuda, cuda:1, cpu; the first GPU by default. The critic's is in its spec."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,7 +112,7 @@ def run(args: Args) -> int:
         from vlac_gym.clone.policy import load_policy
         from vlac_gym.training.device import pick_device
     check_critic(args.critic)
-    rule, policy, device = args.rule(), load_policy(args.policy), pick_device(args.device).type
+    rule, policy, device = args.rule(), load_policy(args.policy), str(pick_device(args.device))
     if args.image_size < policy.image_size:
         raise ConfigError(
             f"Expected --image-size of {policy.image_size} or more, as the policy in {args.policy} sees, got "
@@ -122,7 +123,8 @@ def run(args: Args) -> int:
     with claim_folder(args.out, resume=args.resume, ours=_FILES):
         critic = adapted(make_critic(args.critic))
         try:
-            check_same_settings(args.out, _facts(args, critic.describe().fingerprint, tasks, rule))
+            _check_calibration(args, fingerprint := critic.describe().fingerprint)
+            check_same_settings(args.out, _facts(args, fingerprint, tasks, rule))
             write_config(args.out, args)
             search = ImitationSearch(
                 args.out, args.policy, envs, critic, rule, args.budget(),
@@ -175,6 +177,19 @@ def _envs(args: Args, tasks: Sequence[Task], cameras: Sequence[str], device: str
         return libero_envs(tasks, args.num_envs, **options)
     warp_device = "cuda:0" if device == "cuda" else device
     return scene_envs(args.scenes, tasks, args.num_envs, device=warp_device, **options)
+
+
+def _check_calibration(args: Args, fingerprint: str) -> None:
+    """Refuses another critic's thresholds, as the reward wrappers do."""
+    if args.calibration is None:
+        return
+    measured = load_calibration(args.calibration)
+    if measured.critic_fingerprint != fingerprint:
+        raise ConfigError(
+            f"Expected the calibration of {args.critic} (fingerprint {fingerprint}), got {args.calibration} of "
+            f"{measured.critic} ({measured.critic_fingerprint}). Make this critic's report card, or give its rule by "
+            "options."
+        )
 
 
 def _facts(args: Args, fingerprint: str, tasks: Sequence[Task], rule: TrainingRule) -> dict[str, Any]:

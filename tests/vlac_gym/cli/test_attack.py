@@ -3,14 +3,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recorded_bank import record_bank
 
 torch = pytest.importorskip("torch")
 
-from vlac_gym.cli import main  # noqa: E402
+from vlac_gym.cli import attack, main  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, save_policy  # noqa: E402
 from vlac_gym.data.dataset import EpisodeDataset  # noqa: E402
+from vlac_gym.errors import ConfigError  # noqa: E402
 from vlac_gym.metrics.writer import MetricsWriter  # noqa: E402
 
 
@@ -57,6 +59,41 @@ def test_an_attack_goes_on_with_the_same_settings_only(attacked, capsys):
     )
     assert main([*command, *settings(attacked, patience=1)]) == 2
     assert "with other settings: rule was" in capsys.readouterr().err
+
+
+def test_another_critics_calibration_is_refused(tmp_path, capsys):
+    save_policy(ClonePolicy(["libero_spatial:3"], image_size=16), tmp_path / "policy")
+    command = (
+        f"attack --critic scripted:1 --policy {tmp_path}/policy --calibration nano --device cpu "
+        f"--out {tmp_path}/run"
+    )
+    assert main(command.split()) == 2
+    assert "Expected the calibration of scripted:1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("device", "warps"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_worlds_are_on_the_policys_device(tmp_path, monkeypatch, device, warps):
+    save_policy(ClonePolicy(["libero_spatial:3"], image_size=16), tmp_path / "policy")
+    (tmp_path / "scenes" / "task").mkdir(parents=True)
+    (tmp_path / "scenes" / "task" / "task.json").write_text('{"suite": "libero_spatial", "task_id": 3}')
+    np.savez(tmp_path / "scenes" / "task" / "starts.npz", qpos=np.zeros((2, 1)))
+
+    def scene_envs(*args, device, **options):
+        raise ConfigError(f"worlds on {device}")
+
+    monkeypatch.setattr("vlac_gym.training.device.pick_device", torch.device)  # as where there are GPUs
+    monkeypatch.setattr(attack, "scene_envs", scene_envs)
+    with pytest.raises(ConfigError, match=f"worlds on {warps}$"):
+        attack.run(
+            attack.Args(
+                critic="scripted:1",
+                policy=tmp_path / "policy",
+                out=tmp_path / "run",
+                scenes=tmp_path / "scenes",
+                device=device,
+            )
+        )
 
 
 def test_an_attack_on_another_critic_is_told_before_a_card_is_made(tmp_path, capsys):

@@ -92,11 +92,6 @@ def _envs_of(
     """The envs' factories, and what runs them."""
     env, elsewhere = settings.env, settings.placement.env_resource
     if env.scenes is not None:
-        if elsewhere is not None:
-            raise ConfigError(
-                f"Expected no placement.env_resource with env.backend: warp, got {elsewhere!r}: worlds are in the "
-                "process that steps them. Drop it."
-            )
         return warp_envs(
             env.scenes,
             [(env.suite, task_id) for task_id in env.tasks or ()] * num_envs,

@@ -1,6 +1,6 @@
 """What LIBERO policies of the verl family see, and how a trainer's own configuration meets the block.
 
-`policy_images`, `policy_state`; `host_settings`, `within_host_limit`, `refuse_env_resource`.
+`policy_images`, `policy_state`; `host_settings`, `within_host_limit`, `refuse_env_resource`, `refuse_worlds`.
 
 The critic's frames never pass through here: they stay upright.
 """
@@ -11,6 +11,7 @@ __all__ = [
     "policy_images",
     "policy_state",
     "refuse_env_resource",
+    "refuse_worlds",
     "within_host_limit",
 ]
 
@@ -112,6 +113,20 @@ def refuse_env_resource(settings: AdapterSettings, instead: str) -> None:
             f"placement.env_resource is {settings.placement.env_resource!r}, but envs run beside the trainer's own "
             f"workers here. Drop it, and use {instead}."
         )
+
+
+def refuse_worlds(settings: AdapterSettings, why: str) -> None:
+    """Refuses worlds on a GPU, where the trainer can't play them.
+
+    Args:
+        settings: The block.
+        why: A clause that says why it can't, for the message.
+
+    Raises:
+        ConfigError: ``env.backend`` is ``warp``.
+    """
+    if settings.env.scenes is not None:
+        raise ConfigError(f"Expected env.backend: mujoco, got {settings.env.backend!r}: {why}.")
 
 
 def within_host_limit(settings: AdapterSettings, limit: int, where: str) -> AdapterSettings:

@@ -236,6 +236,11 @@ class AdapterSettings:
             raise ConfigError(
                 f"Expected truncate_as_terminal as true or false, got {self.truncate_as_terminal!r}."
             )
+        if self.env.scenes is not None and self.placement.env_resource is not None:
+            raise ConfigError(
+                f"Expected no placement.env_resource with env.backend: warp, got {self.placement.env_resource!r}: "
+                "worlds are in the process that steps them. Drop it."
+            )
 
     @property
     def rule_options(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from verl_env_adapter.common.policy_view import (
     policy_images,
     policy_state,
     refuse_env_resource,
+    refuse_worlds,
 )
 from verl_env_adapter.common.settings import AdapterSettings, Phase
 from verl_env_adapter.common.sources import EXPERIMENTAL_VLA
@@ -158,6 +159,9 @@ def _settings(cfg: Mapping[str, Any]) -> AdapterSettings:
     }
     settings = host_settings(block, host, defaults={}, where="env.train")
     refuse_env_resource(settings, "env.disagg_sim")
+    refuse_worlds(
+        settings, "experimental/vla numbers the starts of a whole suite, and worlds have one task of it"
+    )
     if settings.truncate_as_terminal:
         raise ConfigError(
             "truncate_as_terminal is for trainers that bootstrap; experimental/vla does not. Drop it."

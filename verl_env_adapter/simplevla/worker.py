@@ -33,6 +33,7 @@ from verl_env_adapter.common.policy_view import (
     policy_images,
     policy_state,
     refuse_env_resource,
+    refuse_worlds,
     within_host_limit,
 )
 from verl_env_adapter.common.settings import (
@@ -67,6 +68,9 @@ def check_settings(settings: AdapterSettings | None) -> AdapterSettings:
             "env_vars of trainer.runtime_env."
         )
     refuse_env_resource(settings, "trainer.n_gpus_per_node and trainer.nnodes")
+    refuse_worlds(
+        settings, "SimpleVLA-RL plays each trajectory, of all tasks of a suite, in a process of its own"
+    )
     if settings.critic.on_error.then == "truncate":
         raise ConfigError(
             "Expected critic.on_error: raise, got 'truncate': SimpleVLA-RL can't mask a lost episode and would learn "

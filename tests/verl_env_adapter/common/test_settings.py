@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.env_stack import failure_policy_of
 from verl_env_adapter.common.settings import load_settings, parse_settings, settings_from_environment
 from vlac_gym.critic import CriticFailurePolicy, make_critic
@@ -104,18 +103,16 @@ def test_empty_block_has_defaults():
         ({"critic": {"spec": " "}}, r"critic\.spec such as"),
         ({"placement": {"step_timeout_s": "long"}}, "step_timeout_s above 0"),
         ({"truncate_as_terminal": 1}, "as true or false"),
+        (
+            {"env": WORLDS, "placement": {"env_resource": "sim"}},
+            r"no placement\.env_resource with env\.backend: warp, got 'sim'",
+        ),
         ([1], "as a mapping, got list"),
     ],
 )
 def test_mistakes_are_refused_by_name(block, message):
     with pytest.raises(ConfigError, match=message):
         parse_settings(block)
-
-
-def test_worlds_are_in_no_other_process():
-    settings = parse_settings({"env": WORLDS, "placement": {"env_resource": "sim"}})
-    with pytest.raises(ConfigError, match=r"no placement\.env_resource with env\.backend: warp, got 'sim'"):
-        EnvPool(settings, 1)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,10 @@ def test_failed_critic_raises(make_env, monkeypatch):
         ({"critic": {"on_error": "truncate"}}, "can't mask a lost episode"),
         ({"truncate_as_terminal": True}, "does not. Drop it"),
         ({"placement": {"env_resource": "sim"}}, "beside the trainer's own workers"),
+        (
+            {"env": {"backend": "warp", "scenes": "/scenes", "tasks": [3]}},
+            "backend: mujoco, got 'warp': experimental/vla numbers",
+        ),
         ({"limit": 10}, "multiple of the chunk 4, got 10"),
     ],
 )

@@ -210,6 +210,10 @@ def test_trainers_step_limit_is_used_and_not_exceeded(play):
         ({"critic": {"on_error": {"fallbacks": ["nano"]}}}, "got critic.spec 'nano'"),
         ({"truncate_as_terminal": True}, "for trainers that bootstrap"),
         ({"placement": {"env_resource": "sim"}}, "beside the trainer's own workers"),
+        (
+            {"env": {"backend": "warp", "scenes": "/s", "tasks": [0]}},
+            "backend: mujoco, got 'warp': SimpleVLA-RL",
+        ),
     ],
 )
 def test_what_this_trainer_can_not_keep_is_refused(block, message):

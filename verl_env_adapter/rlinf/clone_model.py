@@ -9,9 +9,10 @@ __all__ = ["CloneModel", "build"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from verl_env_adapter.common.sources import RLINF
+from verl_env_adapter.rlinf.options import Learn
 from vlac_gym.checks import check_choice
 from vlac_gym.clone.policy import ClonePolicy, load_policy
 from vlac_gym.envs.libero.tasks import list_tasks
@@ -25,8 +26,6 @@ with needs("The RLinf adapter", get=RLINF):
     from torch import Tensor, nn
     from torch.distributions import Normal
     from torch.nn import functional
-
-Learn = Literal["all", "offset"]
 
 _PICTURES = {"agentview": "main_images", "wrist": "wrist_images"}
 """The policy's camera -> RLinf's name."""

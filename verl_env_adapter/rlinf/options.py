@@ -7,6 +7,7 @@ __all__ = [
     "MASKED_ADVANTAGES",
     "POLICY",
     "SUITE",
+    "Learn",
     "RolloutOptions",
     "check_config",
     "read_options",
@@ -15,10 +16,10 @@ __all__ = [
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from verl_env_adapter.common.settings import AdapterSettings, Phase, parse_settings, to_plain
-from vlac_gym.checks import check_int
+from vlac_gym.checks import check_choice, check_int
 from vlac_gym.errors import ConfigError
 from vlac_gym.types import Mode
 
@@ -30,6 +31,9 @@ SUITE = "vlac_gym"
 
 POLICY = "vlac_clone"
 """``actor.model.model_type`` of `verl_env_adapter.rlinf.clone_model.CloneModel`."""
+
+Learn = Literal["all", "offset"]
+"""Its ``learn``."""
 
 MASKED_ADVANTAGES = ("gae", "grpo")
 """``algorithm.adv_type`` with which RLinf's actor makes a `loss_mask`; replay buffers, SAC's for one, have none."""
@@ -207,11 +211,12 @@ def _merged(settings: AdapterSettings, plain: Mapping[str, Any], limit: int, whe
 
 
 def _check_levels(cfg: Any) -> None:
-    """Refuses rewards and probabilities of another grain than the clone policy's draws."""
+    """Refuses rewards and probabilities of another grain than the clone policy's draws, and what it can't learn."""
     model = cfg.get("actor", {}).get("model", {})
     if model.get("model_type") != POLICY:
         return
     learn = model.get("learn") or "all"
+    check_choice("actor.model.learn", learn, get_args(Learn))
     level = "chunk_level" if learn == "offset" else "action_level"
     for name in ("reward_type", "logprob_type"):
         given = cfg.algorithm.get(name)

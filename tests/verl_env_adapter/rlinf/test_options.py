@@ -138,6 +138,8 @@ def test_clone_policys_draws_have_rewards_and_probabilities_of_their_own():
         checked(**clone_config("offset", "action_level", "chunk_level"))
     with pytest.raises(ConfigError, match=r"logprob_type: action_level with actor\.model.learn: all"):
         checked(**clone_config("all", "action_level", "chunk_level"))
+    with pytest.raises(ConfigError, match=r"actor\.model\.learn 'ofset'.* Did you mean 'offset'"):
+        checked(**clone_config("ofset", "chunk_level", "chunk_level"))
 
 
 def test_section_and_phase_must_agree():

@@ -24,6 +24,7 @@ def progress_section(judged: Judged, probes: ProbeResults, boot: Bootstrap) -> S
     """Order, dense truth, consistency and clock controls."""
     good = [e for e in judged if e.succeeds]
     bad = [e for e in judged if not e.succeeds]
+    known = [e for e in judged if np.isfinite(e.goal_progress).all()]
     successes, failures = _order(good, boot, "successful"), _order(bad, boot, "failed")
     gap = refused(BOTH_CLASSES)
     on_good, on_bad = successes["voc"].value, failures["voc"].value
@@ -38,10 +39,10 @@ def progress_section(judged: Judged, probes: ProbeResults, boot: Bootstrap) -> S
             "pairwise_accuracy": boot(judged, _pairwise_accuracy, "no task has both outcomes"),
         },
         "dense_truth": {
-            "spearman": boot.mean(judged, _dense_spearman, "curves do not vary"),
-            "sign_accuracy": boot(judged, lambda e: p.sign_accuracy(*_pairs(e)), "nothing ever moves"),
+            "spearman": boot.mean(known, _dense_spearman, "curves do not vary"),
+            "sign_accuracy": boot(known, lambda e: p.sign_accuracy(*_pairs(e)), "nothing ever moves"),
             "regression_recall": boot(
-                judged, lambda e: p.regression_recall(*_pairs(e)), "nothing is ever lost"
+                known, lambda e: p.regression_recall(*_pairs(e)), "nothing is ever lost"
             ),
         },
         "consistency": {
@@ -101,13 +102,13 @@ def _pairs(judged: Judged) -> tuple[Array, Array]:
         return np.zeros(0), np.zeros(0)
     answers = np.concatenate([e.forward for e in judged])
     changes = np.concatenate([e.truth_changes for e in judged])
-    usable = np.isfinite(answers) & np.isfinite(changes)
+    usable = np.isfinite(answers)
     return answers[usable], changes[usable]
 
 
 def _dense_spearman(e: EpisodeAnswers) -> float | None:
     truth = e.goal_progress[e.value_steps]
-    return spearman(e.values, truth) if np.isfinite([*e.values, *truth]).all() else None
+    return spearman(e.values, truth) if np.isfinite(e.values).all() else None
 
 
 def _pairwise_accuracy(judged: Judged) -> float | None:

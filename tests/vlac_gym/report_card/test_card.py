@@ -122,6 +122,8 @@ def test_episodes_whose_progress_is_unknown_say_nothing_of_dense_truth(
     card = card_of("oracle", mixed)
     # The oracle's values are the progress; against steps of 0 and 1 they would not be.
     assert value(card, "progress", "dense_truth", "spearman") == pytest.approx(1.0)
+    known = sum(not entry.meta.details.get(HAS_VERDICT, False) for entry in mixed.entries)
+    assert 0 < card.content["sections"]["progress"]["dense_truth"]["sign_accuracy"]["n"] == known < len(mixed)
     assert render_card(card)
     alone = card_of("oracle", mixed.select(lambda entry: entry.meta.details.get(HAS_VERDICT, False)))
     assert value(alone, "progress", "dense_truth", "spearman") is None

@@ -20,7 +20,7 @@ from vlac_gym.critic import make_critic
 from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data.dataset import EpisodeDataset
-from vlac_gym.envs.libero.tasks import list_tasks
+from vlac_gym.envs.libero.tasks import get_task
 from vlac_gym.envs.warp.scene_files import count_starts, list_scene_folders
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
@@ -157,7 +157,7 @@ def _tasks(args: Args, known: Sequence[str]) -> tuple[Task, ...]:
 def _counts(args: Args, tasks: Sequence[tuple[str, int]]) -> list[int]:
     """Initial states of each task."""
     if args.scenes is None:
-        return [list_tasks(suite)[task_id].num_init_states for suite, task_id in tasks]
+        return [get_task(suite, task_id).num_init_states for suite, task_id in tasks]
     folders = list_scene_folders(args.scenes)
     if missing := [f"{suite} {task_id}" for suite, task_id in tasks if (suite, task_id) not in folders]:
         raise ConfigError(

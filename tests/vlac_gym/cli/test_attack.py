@@ -72,6 +72,13 @@ def test_another_critics_calibration_is_refused(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_policys_task_that_libero_does_not_have_is_told(tmp_path, capsys):
+    save_policy(ClonePolicy(["libero_spatial:10"], image_size=16), tmp_path / "policy")
+    command = f"attack --critic scripted:1 --policy {tmp_path}/policy --device cpu --out {tmp_path}/run"
+    assert main(command.split()) == 2
+    assert "Expected task_id in 0..9 for libero_spatial, got 10" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("device", "warps"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
 def test_worlds_are_on_the_policys_device(tmp_path, monkeypatch, device, warps):
     save_policy(ClonePolicy(["libero_spatial:3"], image_size=16), tmp_path / "policy")

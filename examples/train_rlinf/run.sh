@@ -7,17 +7,19 @@
 #   RLINF=/path/to/RLinf CONFIG=worlds SCENES=/path/to/scenes START=… examples/train_rlinf/run.sh [overrides …]
 #
 # CONFIG=ppo, grpo and worlds train the small policy, which needs no download; nano, in the env worker, is its critic unless
-# VLAC_CRITIC names another. With worlds its envs are on the GPU, of the tasks that `vlac-gym export-scenes` wrote. `… run.sh --dry-run [overrides …]` composes and checks the configuration and starts nothing.
+# VLAC_CRITIC names another. With worlds its envs are on the GPU, of the tasks that `vlac-gym export-scenes` wrote.
+# `… run.sh --dry-run [overrides …]` composes and checks the configuration and starts nothing.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 : "${RLINF:?Set RLINF to a checkout of RLinf v0.3: its recipes and entry scripts are not in the wheel}"
 CONFIG="${CONFIG:-config}"
+START="${START:+$(realpath "$START")}"  # RLinf's workers may have another working directory
 case "$CONFIG" in
-  ppo | grpo) export START="${START:-}" ;;
+  ppo | grpo) export START ;;
   worlds)
     : "${SCENES:?Set SCENES to the folder that vlac-gym export-scenes wrote}"
-    SCENES="$(realpath "$SCENES")"  # RLinf's workers have another working directory
-    export SCENES START="${START:-}"
+    SCENES="$(realpath "$SCENES")"
+    export SCENES START
     ;;
   *)
     : "${MODEL:?Set MODEL to an OpenVLA-OFT checkpoint for LIBERO-Spatial, or CONFIG to ppo, grpo or worlds for a small policy}"

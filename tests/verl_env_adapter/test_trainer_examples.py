@@ -110,6 +110,23 @@ def test_rlinf_worlds_fit_their_batch_and_their_warm_up():
     assert actor["optim"]["critic_warmup_steps"] == config["runner"]["val_check_interval"] * steps
 
 
+def test_rlinf_workers_find_folders_that_are_named_from_here(tmp_path):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/bash\necho "$START $SCENES"\n')
+    python.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "RLINF": "/rlinf"}
+    script = ["bash", EXAMPLES / "train_rlinf/run.sh"]
+
+    def seen(**more):
+        return subprocess.run(
+            script, env=environment | more, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert seen(CONFIG="worlds", START="policy", SCENES="scenes") == f"{tmp_path}/policy {tmp_path}/scenes\n"
+    assert seen(CONFIG="ppo", START="policy") == f"{tmp_path}/policy \n"
+    assert seen(CONFIG="worlds", SCENES="scenes") == f" {tmp_path}/scenes\n"
+
+
 def test_rlinf_policy_block_fits_its_policy_and_its_batch():
     config = read_rlinf("policy.yaml")
     train, actor = config["env"]["train"], config["actor"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.attack.budget import ImitationBudget, SearchBudget
 from vlac_gym.attack.search_envs import SearchEnvs, Task
-from vlac_gym.attack.wrong_stops import WrongStops
+from vlac_gym.attack.wrong_stops import WrongStops, forget_round
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.critic.base import Critic
 from vlac_gym.data.collect import collect
@@ -152,6 +152,7 @@ class ImitationSearch:
         self._out.mkdir(parents=True, exist_ok=True)
         done = self._resume()
         count = self._budget.episodes_per_round
+        forget_round(self._out, done, self._seed_of(done * count))
         if done < self._budget.rounds:
             env = self._env()
             try:
@@ -227,4 +228,7 @@ class ImitationSearch:
 
     def _start(self, episode: int) -> EpisodeStart:
         start = self._envs.starts[episode % len(self._envs.starts)]
-        return dataclasses.replace(start, seed=self._seed * 1_000_003 + episode)
+        return dataclasses.replace(start, seed=self._seed_of(episode))
+
+    def _seed_of(self, episode: int) -> int:
+        return self._seed * 1_000_003 + episode

@@ -1,6 +1,6 @@
-"""A search's wrong stops as files, in pictures and as recorded episodes: `WrongStops`."""
+"""A search's wrong stops as files, in pictures and as recorded episodes: `WrongStops`, `forget_round`."""
 
-__all__ = ["KEPT_FOLDER", "WrongStops"]
+__all__ = ["KEPT_FOLDER", "WrongStops", "forget_round"]
 
 import base64
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlac_gym.data.episodes import Episode, EpisodeMeta, write_episode
+from vlac_gym.data.episodes import Episode, EpisodeMeta, read_meta, write_episode
 from vlac_gym.data.verdicts import HAS_VERDICT
 from vlac_gym.files.atomic import write_json
 from vlac_gym.frames.codec import EncodedFrames, encode_frame
@@ -79,6 +79,20 @@ class WrongStops:
                 for i in shown.tolist()
             ],
         }
+
+
+def forget_round(out: Path, number: int, first_seed: int) -> None:
+    """Removes what a round left that was cut short: played again, it may have other wrong stops.
+
+    Args:
+        out: The search's folder.
+        number: The round's, from 0.
+        first_seed: Seed of the start of its first episode; those of later episodes are higher.
+    """
+    (out / f"round-{number:03d}.json").unlink(missing_ok=True)
+    for path in (out / KEPT_FOLDER / "episodes").glob("*.npz"):
+        if read_meta(path)[0].seed >= first_seed:
+            path.unlink()
 
 
 def _looks(episode: PlayedEpisode) -> list[int]:

@@ -127,6 +127,23 @@ def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path: Path, pol
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_a_round_that_was_cut_leaves_no_wrong_stops_of_its_first_try(tmp_path: Path, policy: Path) -> None:
+    search(tmp_path, policy, AlwaysDone(), rounds=2, keeps_episodes=True).run()
+    (tmp_path / "round-001.pt").unlink()
+    kept = tmp_path / "kept" / "episodes"
+    before = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert len(before) == 8
+    search(
+        tmp_path, policy, NeverDone(), rounds=2, keeps_episodes=True
+    ).run()  # as if it played otherwise now
+    left = {path: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert sorted(int(path.stem.rpartition("-s")[2]) for path in left) == [0, 1, 2, 3]
+    assert left.items() <= before.items()
+    assert [stop.text for stop in read_wrong_stops(tmp_path, 5)] == [
+        "ended as done at step 4, in round 1 of imitation"
+    ]
+
+
 class FarAlong(SeeingCritic):
     """Says done to points from 0.35 on, which is short of their goal at 0.5."""
 

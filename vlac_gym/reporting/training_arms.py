@@ -73,7 +73,7 @@ def draw_arms(arms: Sequence[TrainingArm], title: str = "") -> bytes:
     held_out, training = figure.subplots(1, 2, sharey=True)
     for arm, colour in zip(arms, _COLOURS):
         for number, run in enumerate(arm.runs):
-            label = None if number else f"{arm.name} ({len(arm.runs)} runs)"
+            label = None if number else f"{arm.name}, runs: {len(arm.runs)}"
             held_out.plot(*run.of("eval/success_rate"), "o-", color=colour, markersize=4, label=label)
             training.plot(*run.of("env/success_rate"), color=colour, linewidth=1)
     held_out.set(title="held-out starts, no noise", ylabel="simulator success", ylim=(-0.03, 1.03))

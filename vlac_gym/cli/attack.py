@@ -21,7 +21,7 @@ from vlac_gym.critic.registry import check_critic
 from vlac_gym.critic.wrapper import adapted
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.envs.libero.tasks import get_task
-from vlac_gym.envs.warp.scene_files import count_starts, list_scene_folders
+from vlac_gym.envs.warp.scene_files import count_starts, find_scene_folders
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.config_file import CONFIG_FILE, write_config
@@ -158,12 +158,7 @@ def _counts(args: Args, tasks: Sequence[tuple[str, int]]) -> list[int]:
     """Initial states of each task."""
     if args.scenes is None:
         return [get_task(suite, task_id).num_init_states for suite, task_id in tasks]
-    folders = list_scene_folders(args.scenes)
-    if missing := [f"{suite} {task_id}" for suite, task_id in tasks if (suite, task_id) not in folders]:
-        raise ConfigError(
-            f"Expected tasks that were exported to {args.scenes}, got {', '.join(missing)}. Export them with "
-            "vlac-gym export-scenes, or choose others with --tasks."
-        )
+    folders = find_scene_folders(args.scenes, tasks)
     return [count_starts(folders[task]) for task in tasks]
 
 

@@ -49,7 +49,7 @@ class TrainingArm:
             if len(rates) < 2:
                 raise ConfigError(
                     f"Expected two evaluations or more of each run of {self.name!r}, got {len(rates)} of one. "
-                    f"Train it with --eval-every."
+                    "Train it with --eval-every."
                 )
             found.append(rates[-1] - rates[0])
         return found

@@ -193,9 +193,10 @@ class Actor:
         self.one_hot = torch.eye(len(known), device=device)[rows].repeat_interleave(args.envs_per_task, 0)
 
     def look(self, observations: dict[str, Any], rows: Sequence[PolicyRow]) -> dict[str, torch.Tensor]:
-        """Observations as tensors, with the task of each."""
+        """Observations as tensors, with each one's task and time in its episode."""
         keys = (*(f"{camera}_image" for camera in self.policy.cameras), "state")
         seen = {key: torch.as_tensor(observations[key], device=self.device) for key in keys}
+        seen["env_steps"] = torch.tensor([row.env_steps for row in rows], device=self.device)
         return seen | {"task": self.one_hot[[row.start.envs[0] for row in rows]]}
 
     def __call__(self, seen: dict[str, torch.Tensor]) -> tuple[Normal, torch.Tensor, torch.Tensor]:
@@ -204,7 +205,7 @@ class Actor:
         K is T where every action has noise of its own, or 1: the mean of a chunk is drawn, and all of it moves along.
         """
         images = {camera: seen[f"{camera}_image"] for camera in self.policy.cameras}
-        means, log_std, values = self.policy(images, seen["state"], seen["task"])
+        means, log_std, values = self.policy(images, seen["state"], seen["task"], seen["env_steps"])
         centre = means if self.learn == "all" else means.mean(1, keepdim=True)
         return Normal(centre, log_std.exp().expand_as(centre)), values, means
 
@@ -452,7 +453,7 @@ class Run:
 
 def train(args: Args) -> None:
     """The outer loop: iterate, evaluate, write, until the iterations or the time are up."""
-    began = time.monotonic()
+    began, slowest = time.monotonic(), 0.0
     if not args.resume and (args.out / "metrics.jsonl").exists():
         raise ConfigError(f"Expected a new folder, but {args.out} holds a run. Continue it with --resume.")
     run = Run(args)
@@ -463,7 +464,6 @@ def train(args: Args) -> None:
     sinks = [TensorBoardSink(args.out / "tensorboard")] if args.tensorboard else []
     sinks += [WandbSink(project="vlac-gym", mode="offline", dir=str(args.out))] if args.wandb else []
     env = make_envs(args, run.actor.policy.chunk_size)
-    slowest = 0.0
     with MetricsWriter(args.out, sinks, last_step=run.env_steps) as writer:
         try:
             if args.eval_every and run.iteration == 0:

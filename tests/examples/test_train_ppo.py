@@ -6,6 +6,7 @@ import math
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,9 @@ def test_the_noise_of_an_offset_is_the_same_for_all_actions_of_a_chunk(example, 
     env.close()
     assert data.drawn.shape[1:] == (1, 7)
     assert data.log_probs.shape == data.executed.shape == (len(data.values), 1)
+    ages = data.seen["env_steps"].tolist()
+    assert set(ages) == {0, 4}  # of two chunks of four steps
+    assert all(age == 0 or before == 0 for before, age in pairwise(ages))
     _, _, means = run.actor(data.seen)
     assert np.ptp(sent[0], axis=1).max() < 1e-6 < np.abs(sent[0]).max()
     by_hand = torch.distributions.Normal(means.mean(1), math.exp(-0.5)).log_prob(data.drawn[:, 0]).sum(-1)

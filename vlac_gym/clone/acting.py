@@ -18,7 +18,6 @@ from vlac_gym.specs.options import read_argument
 
 with needs("A clone policy", "vlac"):
     import torch
-    from torch.nn import functional
 
 
 class ClonedPolicy:
@@ -89,15 +88,14 @@ class ClonedPolicy:
         """
         for observation in observations:
             self._check_shapes({name: np.shape(value) for name, value in observation.items()}, PolicyError)
-        tasks = torch.tensor([self._policy.task_index(info, self._where) for info in infos])
+        tasks, env_steps = self._policy.read_infos(infos, self._where)
         images = {
             camera: self._stacked([observation[f"{camera}_image"] for observation in observations])
             for camera in self.cameras
         }
         states = self._stacked([np.asarray(observation["state"], np.float32) for observation in observations])
-        one_hot = functional.one_hot(tasks, len(self._policy.tasks)).float().to(self._device)
         with torch.inference_mode():
-            means, _, _ = self._policy(images, states, one_hot)
+            means, _, _ = self._policy(images, states, tasks, env_steps)
         chunks = means[:, : self._chunk_steps].clamp(-1.0, 1.0).float().cpu().numpy()
         return list(chunks)
 

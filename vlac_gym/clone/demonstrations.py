@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +36,17 @@ class Demonstrations:
         pictures: Camera -> uint8 (N, image_size, image_size, 3), averaged down as the policy does.
         states: float32 (N, 8).
         tasks: int64 (N,), indices into the policy's tasks.
+        env_steps: int64 (N,), how old the episode was.
         chunks: float32 (N, T, 7), the labels; the arm stands still after an episode's end.
     """
 
     pictures: dict[str, Tensor]
     states: Tensor
     tasks: Tensor
+    env_steps: Tensor
     chunks: Tensor
+
+    _ROWS: ClassVar = ("states", "tasks", "env_steps", "chunks")
 
     def __len__(self) -> int:
         return len(self.states)
@@ -52,16 +56,14 @@ class Demonstrations:
         """Several, one after the other; all of the same cameras."""
         return cls(
             {camera: torch.cat([part.pictures[camera] for part in parts]) for camera in parts[0].pictures},
-            *(torch.cat([getattr(part, name) for part in parts]) for name in ("states", "tasks", "chunks")),
+            *(torch.cat([getattr(part, name) for part in parts]) for name in cls._ROWS),
         )
 
     def to(self, device: torch.device) -> "Demonstrations":
         """The same on a device."""
         return Demonstrations(
             {camera: pictures.to(device) for camera, pictures in self.pictures.items()},
-            self.states.to(device),
-            self.tasks.to(device),
-            self.chunks.to(device),
+            *(getattr(self, name).to(device) for name in self._ROWS),
         )
 
 
@@ -208,6 +210,7 @@ def _decide(episode: Episode, steps: NDArray[np.int64], recipe: CloneRecipe, tas
         {camera: _pictures(episode, camera, steps, recipe.image_size) for camera in recipe.cameras},
         torch.from_numpy(np.array(episode.states[steps], np.float32)),
         torch.full((len(steps),), task),
+        torch.from_numpy(steps),
         torch.from_numpy(labels),
     )
 

@@ -62,7 +62,7 @@ def chunk_means(
     tasks = functional.one_hot(demos.tasks[rows], len(policy.tasks)).float()
     device = demos.states.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-        means, _, _ = policy(pictures, demos.states[rows], tasks)
+        means, _, _ = policy(pictures, demos.states[rows], tasks, demos.env_steps[rows])
     return means.float()  # type: ignore[no-any-return]
 
 
@@ -108,10 +108,8 @@ class Imitator:
         """
         images = {c: torch.as_tensor(observations[f"{c}_image"], device=self._device) for c in self.cameras}
         states = torch.as_tensor(observations["state"], dtype=torch.float32, device=self._device)
-        tasks = functional.one_hot(
-            torch.tensor([self._policy.task_index(info) for info in infos]), len(self._policy.tasks)
-        )
-        means, _, _ = self._policy(images, states, tasks.float().to(self._device))
+        tasks, env_steps = self._policy.read_infos(infos)
+        means, _, _ = self._policy(images, states, tasks, env_steps)
         noise = np.stack([rng.normal(0.0, self._noise, means.shape[1:]) for rng in rngs])
         actions: FloatArray = np.clip(means.float().cpu().numpy() + noise, -1.0, 1.0).astype(np.float32)
         return actions
@@ -136,6 +134,7 @@ class Imitator:
             pictures,
             torch.from_numpy(np.stack([o["state"] for o in seen]).astype(np.float32)),
             torch.full((len(chunks),), self._policy.task_index(info)),
+            torch.arange(len(chunks)) * self.chunk_size,
             torch.from_numpy(np.stack(chunks).astype(np.float32)),
         )
 

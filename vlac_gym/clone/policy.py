@@ -21,6 +21,13 @@ with needs("A clone policy", "vlac"):
 STATE_SIZE, ACTION_SIZE = 8, 7
 """LIBERO's `state` and action."""
 
+_CLOCK_ZERO, _CLOCK_UNIT, _CLOCK_WEIGHT = 80.0, 50.0, 4.0
+"""Time in an episode as the offset reads it: -1.6 to 1.6 in its first 160 env steps. The weight sets how far a step of
+an optimiser moves what is read off the clock (docs/training.md has what was tried)."""
+
+_WIDTH = 512
+"""Features."""
+
 _CONFIG, _WEIGHTS = "config.json", "policy.pt"
 
 
@@ -40,7 +47,10 @@ class ClonePolicy(nn.Module):
         has_offset: Begin with a correction, see `add_offset`.
 
     Attributes:
-        offset: A layer that reads one correction for all actions of the chunk off the features, or None.
+        offset: A layer that reads one correction for all actions of the chunk off the features, the task and the time
+            in the episode, or None.
+        feature_mean: Buffer (512,), the features' mean over what was imitated. The offset reads what differs from it:
+            features are positive, so that every step of an optimiser would move all actions alike.
         log_std: Parameter (7,), of the noise that `examples/train_ppo.py` explores with.
         value: The value head.
         state_mean, state_std: Buffers (8,), what a state is normalised with.
@@ -67,14 +77,16 @@ class ClonePolicy(nn.Module):
         self.chunk_size, self.image_size = chunk_size, image_size
         self.encoders = nn.ModuleDict({camera: _Encoder(image_size) for camera in self.cameras})
         width = len(self.cameras) * _Encoder.OUT + STATE_SIZE + len(self.tasks)
-        self.trunk = nn.Sequential(*_layer(width, 512), *_layer(512, 512))
-        self.mean = nn.Linear(512, chunk_size * ACTION_SIZE)
-        self.value = nn.Sequential(nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 1))
+        self.trunk = nn.Sequential(*_layer(width, _WIDTH), *_layer(_WIDTH, _WIDTH))
+        self.mean = nn.Linear(_WIDTH, chunk_size * ACTION_SIZE)
+        self.value = nn.Sequential(nn.Linear(_WIDTH, 256), nn.ReLU(), nn.Linear(256, 1))
         self.log_std = nn.Parameter(torch.full((ACTION_SIZE,), -2.5))
         self.state_mean: Tensor
         self.state_std: Tensor
         self.register_buffer("state_mean", torch.zeros(STATE_SIZE))
         self.register_buffer("state_std", torch.ones(STATE_SIZE))
+        self.feature_mean: Tensor
+        self.register_buffer("feature_mean", torch.zeros(_WIDTH))
         nn.init.normal_(self.mean.weight, std=0.01)
         nn.init.zeros_(self.mean.bias)
         self.offset: nn.Linear | None = None
@@ -88,7 +100,8 @@ class ClonePolicy(nn.Module):
         taught (residual learning: Silver et al., arXiv 1812.06298; Ankile et al., arXiv 2407.16677).
         """
         if self.offset is None:
-            self.offset = nn.Linear(512, ACTION_SIZE, device=self.mean.weight.device)
+            inputs = _WIDTH + 3 * len(self.tasks)
+            self.offset = nn.Linear(inputs, ACTION_SIZE, device=self.mean.weight.device)
             nn.init.zeros_(self.offset.weight)
             nn.init.zeros_(self.offset.bias)
         return self.offset
@@ -110,8 +123,43 @@ class ClonePolicy(nn.Module):
             )
         return self.tasks.index(name)
 
+    def read_infos(
+        self, infos: Sequence[Mapping[str, Any]], where: str = "this policy"
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `forward` wants to know of B episodes beside their observations, on the policy's device.
+
+        Args:
+            infos: Each with `task_suite` and `task_id`, and for an offset `elapsed_steps`.
+            where: Where the policy is from, for the message.
+
+        Returns:
+            `task` and `env_steps`; None for the latter without an offset.
+
+        Raises:
+            PolicyError: It was not trained on a task, or an info does not tell what an offset needs.
+        """
+        device = self.log_std.device
+        numbers = torch.tensor([self.task_index(info, where) for info in infos], device=device)
+        tasks = functional.one_hot(numbers, len(self.tasks)).float()
+        if self.offset is None:
+            return tasks, None
+        if any("elapsed_steps" not in info for info in infos):
+            raise PolicyError(
+                f"Expected elapsed_steps in each info, since the offset of {where} has a clock, got "
+                f"{', '.join(infos[0])}."
+            )
+        return tasks, torch.tensor([info["elapsed_steps"] for info in infos], device=device)
+
+    def features(self, images: Mapping[str, Tensor], state: Tensor, task: Tensor) -> Tensor:
+        """What everything is read off, float32 (B, 512), >= 0; the arguments are those of `forward`."""
+        seen = [self.encoders[camera](images[camera]) for camera in self.cameras]
+        features: Tensor = self.trunk(
+            torch.cat([*seen, (state - self.state_mean) / self.state_std, task], dim=-1)
+        )
+        return features
+
     def forward(
-        self, images: Mapping[str, Tensor], state: Tensor, task: Tensor
+        self, images: Mapping[str, Tensor], state: Tensor, task: Tensor, env_steps: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Looks and decides.
 
@@ -119,17 +167,27 @@ class ClonePolicy(nn.Module):
             images: Camera -> uint8 (B, H, W, 3).
             state: float32 (B, 8).
             task: float32 (B, tasks), one-hot.
+            env_steps: (B,), how old the episodes are. Only an offset reads it; None where nobody knows, in training as
+                afterwards: the offset is then read off the rest.
 
         Returns:
             Means of the actions, float32 (B, T, 7), not bounded; the logarithm of their standard deviation, (7,);
             values, (B,).
         """
-        seen = [self.encoders[camera](images[camera]) for camera in self.cameras]
-        features = self.trunk(torch.cat([*seen, (state - self.state_mean) / self.state_std, task], dim=-1))
+        features = self.features(images, state, task)
         means = self.mean(features).view(-1, self.chunk_size, ACTION_SIZE)
         if self.offset is not None:
-            means = means + self.offset(features.detach())[:, None]
+            means = means + self.offset(self._offset_inputs(features.detach(), task, env_steps))[:, None]
         return means, self.log_std, self.value(features.detach()).squeeze(-1)
+
+    def _offset_inputs(self, features: Tensor, task: Tensor, env_steps: Tensor | None) -> Tensor:
+        """The features without their mean, and 1, t and t squared for the task at hand, 0 for others."""
+        age = torch.full_like(task[:, 0], _CLOCK_ZERO) if env_steps is None else env_steps.to(task)
+        t = (age - _CLOCK_ZERO) / _CLOCK_UNIT
+        clock = torch.stack([torch.ones_like(t), t, t**2], dim=-1) * _CLOCK_WEIGHT
+        return torch.cat(
+            [features - self.feature_mean, (task[:, :, None] * clock[:, None]).flatten(1)], dim=-1
+        )
 
 
 class _Encoder(nn.Module):

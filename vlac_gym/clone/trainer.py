@@ -5,7 +5,7 @@ __all__ = ["train_clone"]
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from vlac_gym.training.device import pick_device
 with needs("Cloning", "vlac"):
     import torch
     from torch import Tensor
+    from torch.nn import functional
 
 _FILES = ("policy", "state.pt", "metrics.jsonl")
 _MAX_HELD_OUT = 2048
@@ -152,19 +153,32 @@ class _Trainer:
         return self._recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * self._step / self._recipe.steps))
 
     @torch.no_grad()
+    def _measure_features(self) -> None:
+        """Tells the policy the mean of its features over what it imitates."""
+        demos, total = self._demos, torch.zeros_like(self._policy.feature_mean)
+        for rows in self._batches(demos):
+            pictures = {camera: every[rows] for camera, every in demos.pictures.items()}
+            tasks = functional.one_hot(demos.tasks[rows], len(self._policy.tasks)).float()
+            total += self._policy.features(pictures, demos.states[rows], tasks).sum(0)
+        self._policy.feature_mean.copy_(total / len(demos))
+
+    @torch.no_grad()
     def _held_out_error(self) -> float | None:
         demos = self._held_out
         if demos is None:
             return None
         self._policy.eval()
         errors = []
-        for begin in range(0, len(demos), self._recipe.batch_size):
-            rows = torch.arange(begin, min(begin + self._recipe.batch_size, len(demos)), device=self._device)
+        for rows in self._batches(demos):
             pictures = {camera: every[rows] for camera, every in demos.pictures.items()}
             actions = chunk_means(self._policy, demos, pictures, rows).clamp(-1.0, 1.0)
             errors.append((actions - demos.chunks[rows]).abs().mean(dim=(1, 2)))
         self._policy.train()
         return float(torch.cat(errors).mean())
+
+    def _batches(self, demos: Demonstrations) -> Iterator[Tensor]:
+        for begin in range(0, len(demos), self._recipe.batch_size):
+            yield torch.arange(begin, min(begin + self._recipe.batch_size, len(demos)), device=self._device)
 
     def _save_state(self) -> None:
         buffer = io.BytesIO()
@@ -201,6 +215,7 @@ class _Trainer:
 
     def _write_policy(self) -> None:
         folder = self._out / "policy"
+        self._measure_features()
         save_policy(self._policy, folder)
         write_json(folder / "clone.json", {**self._facts, "held_out_action_error": self._error})
 

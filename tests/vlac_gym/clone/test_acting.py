@@ -18,6 +18,7 @@ from clone_episodes import recorded  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy  # noqa: E402
 
 INFO = {"task_suite": "libero_spatial", "task_id": 3}
+OTHER = {"task_suite": "libero_spatial", "task_id": 0}
 
 
 @pytest.fixture
@@ -137,3 +138,52 @@ def test_an_offset_changes_nothing_at_first_and_then_all_actions_of_a_chunk_alik
 
     save_policy(policy, tmp_path)
     assert torch.equal(load_policy(tmp_path)(*seen)[0], policy(*seen)[0])
+
+
+@torch.no_grad()
+def test_an_offset_knows_the_task_and_the_time(saved):
+    policy = load_policy(saved).eval()
+    offset = policy.add_offset()
+    offset.weight[0, 512 + 3 + 1] = 0.1  # of action 0, task 3: t
+    offset.weight[1, 512 + 3 + 2] = 0.1  # of action 1, task 3: t squared
+    save_policy(policy, saved)
+    acting = make_policy(f"clone:{saved}")
+    seen, ages = observation(0), (80, 130, 0)
+    chunks = acting.plan(
+        [seen] * 4, [*({**INFO, "elapsed_steps": age} for age in ages), {**OTHER, "elapsed_steps": 0}]
+    )
+    images = {name: torch.from_numpy(seen[f"{name}_image"])[None] for name in policy.cameras}
+    state, task = torch.from_numpy(seen["state"])[None], torch.tensor([[0.0, 1.0]])
+    unknown = policy(images, state, task)[0][0]
+    for chunk, t in zip(chunks, (0.0, 1.0, -1.6)):
+        expected = unknown.clone()
+        expected[:, 0] += 0.4 * t
+        expected[:, 1] += 0.4 * t**2
+        np.testing.assert_allclose(chunk, expected.clamp(-1, 1).numpy(), atol=1e-5)
+    other = policy(images, state, torch.tensor([[1.0, 0.0]]))[0][0]
+    np.testing.assert_allclose(chunks[3], other.clamp(-1, 1).numpy(), atol=1e-5)
+
+
+def test_an_offset_wants_to_know_the_time(saved):
+    policy = load_policy(saved)
+    policy.add_offset()
+    save_policy(policy, saved)
+    with pytest.raises(PolicyError, match=r"Expected elapsed_steps in each info, .* got task_suite, task_id"):
+        make_policy(f"clone:{saved}").plan([observation(0)], [INFO])
+
+
+@torch.no_grad()
+def test_an_offset_reads_what_differs_from_the_features_mean():
+    torch.manual_seed(0)
+    policy = ClonePolicy(["a:0"], 1, 16, ["agentview"])
+    seen = (
+        {"agentview": torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)},
+        torch.randn(3, 8),
+        torch.ones(3, 1),
+    )
+    plain = policy(*seen)[0]
+    policy.feature_mean.copy_(policy.features(*seen).mean(0))
+    policy.add_offset().weight[:, :512] = 1.0
+    moved = policy(*seen)[0] - plain
+    assert moved.abs().max() > 0.1
+    np.testing.assert_allclose(moved.mean(0).numpy(), 0.0, atol=1e-4)

@@ -69,6 +69,18 @@ def test_what_was_chosen_is_imitated_and_a_save_continues(tmp_path):
     assert load_policy(tmp_path / "policy").tasks == ("reach:0", "reach:1")
 
 
+def test_an_offset_s_clock_is_the_episodes():
+    one = imitator(noise=0.0)
+    policy = one._policy
+    with torch.no_grad():
+        policy.add_offset().weight[0, 512 + 1] = 0.01  # of task 0: t
+    infos = [{**INFO, "elapsed_steps": age} for age in (80, 130)]
+    first, later = one.act(seen(10, 10), infos, [np.random.default_rng(0)] * 2)
+    np.testing.assert_allclose(later[:, 0] - first[:, 0], 0.04, atol=1e-6)
+    shown = [single(10)] * 3
+    assert one.demonstration(shown, [first, first, first], INFO).env_steps.tolist() == [0, 2, 4]
+
+
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="Expected a device that torch can use, got 'mars'"):
         imitator(device="mars")

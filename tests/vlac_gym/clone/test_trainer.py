@@ -48,6 +48,9 @@ def test_one_episode_is_learned_by_heart(tmp_path, bank):
     with torch.no_grad():
         means, _, _ = policy(demos.pictures, demos.states, torch.ones(7, 1))
     assert float((means - demos.chunks).abs().max()) < 0.25
+    with torch.no_grad():
+        features = policy.features(demos.pictures, demos.states, torch.ones(7, 1))
+    torch.testing.assert_close(policy.feature_mean, features.mean(0))
     torch.testing.assert_close(policy.state_mean[0], torch.tensor(0.3))  # of 0, 0.1, …, 0.6
     assert float(policy.state_std[1]) == pytest.approx(0.01)  # never changes: the least that is divided by
 
@@ -56,6 +59,7 @@ def test_labels_are_the_clean_actions_up_to_success(bank):
     demos, _ = load_demonstrations(EpisodeDataset.open(bank(recorded(1))), TINY, ["libero_spatial:0"])
     episode = recorded(1)
     assert len(demos) == 7
+    assert demos.env_steps.tolist() == list(range(7))
     np.testing.assert_array_equal(demos.chunks[:, 0], episode.clean_actions[:7])
     np.testing.assert_array_equal(demos.chunks[:, 1], episode.clean_actions[1:8])
     np.testing.assert_array_equal(demos.pictures["wrist"][3], episode.view("wrist")[3])

@@ -176,14 +176,11 @@ def _envs(args: Args, tasks: Sequence[Task], cameras: Sequence[str], device: str
 
 def _check_calibration(args: Args, fingerprint: str) -> None:
     """Refuses another critic's thresholds, as the reward wrappers do."""
-    if args.calibration is None:
-        return
-    measured = load_calibration(args.calibration)
-    if measured.critic_fingerprint != fingerprint:
+    text = None if args.calibration is None else load_calibration(args.calibration).mismatch(fingerprint)
+    if text is not None:
         raise ConfigError(
-            f"Expected the calibration of {args.critic} (fingerprint {fingerprint}), got {args.calibration} of "
-            f"{measured.critic} ({measured.critic_fingerprint}). Make this critic's report card, or give its rule by "
-            "options."
+            f"Expected the calibration of {args.critic}, got {args.calibration}: {text}. Make this critic's report "
+            "card, or give its rule by options."
         )
 
 

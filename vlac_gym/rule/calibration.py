@@ -80,6 +80,15 @@ class Calibration:
             "min_steps": self.min_steps,
         }
 
+    def mismatch(self, fingerprint: str) -> str | None:
+        """Why a critic with this `CriticInfo.fingerprint` is not the one that was measured; None if it is."""
+        if fingerprint == self.critic_fingerprint:
+            return None
+        return (
+            f"the calibration was measured on another critic ({self.critic!r}, fingerprint "
+            f"{self.critic_fingerprint}; this one's is {fingerprint})"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """A JSON-serialisable mapping that `load_calibration` reads."""
         return {"version": CALIBRATION_VERSION, **dataclasses.asdict(self)}

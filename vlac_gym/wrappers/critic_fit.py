@@ -75,11 +75,5 @@ class CriticFit:
         self._settled.update([(task, suite), *found])
 
     def _of_calibration(self, info: CriticInfo) -> list[Mismatch]:
-        measured = self._calibration
-        if measured is None or measured.critic_fingerprint == info.fingerprint:
-            return []
-        text = (
-            f"the calibration was measured on another critic ({measured.critic!r}, fingerprint "
-            f"{measured.critic_fingerprint}; this one's is {info.fingerprint})"
-        )
-        return [Mismatch(text, is_grave=True)]
+        text = None if self._calibration is None else self._calibration.mismatch(info.fingerprint)
+        return [] if text is None else [Mismatch(text, is_grave=True)]

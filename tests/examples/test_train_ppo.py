@@ -180,6 +180,17 @@ def test_the_noise_of_an_offset_is_the_same_for_all_actions_of_a_chunk(example, 
     assert torch.allclose(by_hand, data.log_probs[:, 0], atol=1e-4)
 
 
+def test_tasks_take_turns_so_that_the_audit_s_window_sees_all(example, tmp_path):
+    run = example.Run(example.Args(out=tmp_path, **TINY | {"episodes_per_env": 2, "audit_window": 4}))
+    env = example.make_envs(run.args, 4)
+    _, episodes = example.collect(run, env, dict.fromkeys(("time/policy",), 0.0))
+    env.close()
+    tasks = [episode.finished.env_index // run.args.envs_per_task for episode in episodes]
+    assert tasks == [0, 1] * 4
+    starts = example.plan(run.args, [[3, 5], [7, 9]])
+    assert [start.options["init_state_id"] for start in starts] == [3, 7, 5, 9]
+
+
 def test_pictures_on_a_device_train_the_same_policy(example, tmp_path, monkeypatch):
     options = {"tasks": "points:7", "scenes": tmp_path, "train_init_states": "0-1", "eval_init_states": "2"}
     options = TINY | options | {"critic": "random", "eval_episodes": 1, "iterations": 2}

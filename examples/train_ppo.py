@@ -171,7 +171,7 @@ def make_envs(args: Args, chunk_size: int) -> ActionChunk:
 
 
 def plan(args: Args, states: Sequence[Sequence[int]]) -> list[EpisodeStart]:
-    """A start for each of a task's states, for the task's envs; tasks take turns, so that an audit's window sees all."""
+    """A start for each of a task's states, for the task's envs; tasks take turns, so that an audit sees all of them."""
     firsts = range(0, args.num_envs, args.envs_per_task)
     own = [(range(i, i + args.envs_per_task), k) for turn in zip(*states) for i, k in zip(firsts, turn)]
     return [EpisodeStart(n, {"init_state_id": state}, envs) for n, (envs, state) in enumerate(own)]

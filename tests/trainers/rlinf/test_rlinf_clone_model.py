@@ -162,6 +162,21 @@ def test_offset_leaves_the_cloned_weights_alone():
     assert moved == {name for name, _ in model.named_parameters() if "offset" in name or "value_head" in name}
 
 
+def test_offset_learned_without_the_time_acts_alike_with_it():
+    model = offset_model()
+    _, kept = model.predict_action_batch(seen())
+    inputs = kept["forward_inputs"]
+    optimizer = torch.optim.Adam(model.policy.offset.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model.default_forward(inputs)["logprobs"].sum().backward()
+        optimizer.step()
+    images = {"agentview": inputs["main_images"], "wrist": inputs["wrist_images"]}
+    acts = lambda steps: model.policy(images, inputs["states"], inputs["task"], steps)[0]  # noqa: E731
+    assert (acts(None) - torch.tensor([0.2, 0.4])[:, None]).abs().mean() > 0.1  # it has learned
+    torch.testing.assert_close(acts(torch.tensor([0, 80, 152])), acts(None))
+
+
 def test_texts_of_exported_tasks_need_no_libero(tmp_path):
     (tmp_path / "libero_spatial_3").mkdir()
     task = {"format": 1, "suite": "libero_spatial", "task_id": 3, "task": TEXT}

@@ -84,7 +84,7 @@ class ClonedPolicy:
         """One chunk for each env, float32 (T, 7) in [-1, 1]; see `ChunkPolicy`.
 
         Raises:
-            PolicyError: A task that the policy was not trained on, or an observation without what it needs.
+            PolicyError: A task that the policy was not trained on, or an observation or info without what it needs.
         """
         for observation in observations:
             self._check_shapes({name: np.shape(value) for name, value in observation.items()}, PolicyError)

@@ -104,7 +104,7 @@ class Imitator:
         """Chunks float32 (K, T, 7) in [-1, 1] for K observations, with noise from the generator of each.
 
         Raises:
-            PolicyError: A task that the policy was not trained on.
+            PolicyError: A task that the policy was not trained on, or an info that does not tell the time to an offset.
         """
         images = {c: torch.as_tensor(observations[f"{c}_image"], device=self._device) for c in self.cameras}
         states = torch.as_tensor(observations["state"], dtype=torch.float32, device=self._device)

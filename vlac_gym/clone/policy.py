@@ -143,12 +143,13 @@ class ClonePolicy(nn.Module):
         tasks = functional.one_hot(numbers, len(self.tasks)).float()
         if self.offset is None:
             return tasks, None
-        if any("elapsed_steps" not in info for info in infos):
-            raise PolicyError(
-                f"Expected elapsed_steps in each info, since the offset of {where} has a clock, got "
-                f"{', '.join(infos[0])}."
-            )
-        return tasks, torch.tensor([info["elapsed_steps"] for info in infos], device=device)
+        for info in infos:
+            if "elapsed_steps" not in info:
+                raise PolicyError(
+                    f"Expected elapsed_steps in each info, since the offset of {where} has a clock, got "
+                    f"{', '.join(info)}. Let the env report its steps since the reset, as LiberoEnv does."
+                )
+        return tasks, torch.tensor([int(info["elapsed_steps"]) for info in infos], device=device)
 
     def features(self, images: Mapping[str, Tensor], state: Tensor, task: Tensor) -> Tensor:
         """What everything is read off, float32 (B, 512), >= 0; the arguments are those of `forward`."""

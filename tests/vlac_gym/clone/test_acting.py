@@ -168,8 +168,13 @@ def test_an_offset_wants_to_know_the_time(saved):
     policy = load_policy(saved)
     policy.add_offset()
     save_policy(policy, saved)
-    with pytest.raises(PolicyError, match=r"Expected elapsed_steps in each info, .* got task_suite, task_id"):
-        make_policy(f"clone:{saved}").plan([observation(0)], [INFO])
+    infos = [{**INFO, "elapsed_steps": np.array(3)}, INFO]
+    with pytest.raises(
+        PolicyError,
+        match=r"Expected elapsed_steps in each info, .* got task_suite, task_id\. Let the env report",
+    ):
+        make_policy(f"clone:{saved}").plan([observation(0)] * 2, infos)
+    assert len(make_policy(f"clone:{saved}").plan([observation(0)], infos[:1])) == 1
 
 
 @torch.no_grad()

@@ -21,8 +21,9 @@ with needs("A clone policy", "vlac"):
 STATE_SIZE, ACTION_SIZE = 8, 7
 """LIBERO's `state` and action."""
 
-_CLOCK_ZERO, _CLOCK_UNIT, _CLOCK_WEIGHT = 80.0, 50.0, 4.0
-"""Time in an episode as the offset reads it: -1.6 to 1.6 in its first 160 env steps. The weight sets how far a step of
+_CLOCK_ZERO, _CLOCK_UNIT, _CLOCK_END, _CLOCK_WEIGHT = 80.0, 50.0, 160.0, 4.0
+"""Time in an episode as the offset reads it: -1.6 to 1.6 in its first 160 env steps, and 1.6 after them, so that a
+longer episode, as those of LIBERO's own limits, is nothing that training never saw. The weight sets how far a step of
 an optimiser moves what is read off the clock (docs/training.md has what was tried)."""
 
 _WIDTH = 512
@@ -184,7 +185,7 @@ class ClonePolicy(nn.Module):
     def _offset_inputs(self, features: Tensor, task: Tensor, env_steps: Tensor | None) -> Tensor:
         """The features without their mean, and 1, t and t squared for the task at hand, 0 for others."""
         age = torch.full_like(task[:, 0], _CLOCK_ZERO) if env_steps is None else env_steps.to(task)
-        t = (age - _CLOCK_ZERO) / _CLOCK_UNIT
+        t = (age.clamp(max=_CLOCK_END) - _CLOCK_ZERO) / _CLOCK_UNIT
         clock = torch.stack([torch.ones_like(t), t, t**2], dim=-1) * _CLOCK_WEIGHT
         return torch.cat(
             [features - self.feature_mean, (task[:, :, None] * clock[:, None]).flatten(1)], dim=-1

@@ -148,20 +148,20 @@ def test_an_offset_knows_the_task_and_the_time(saved):
     offset.weight[1, 512 + 3 + 2] = 0.1  # of action 1, task 3: t squared
     save_policy(policy, saved)
     acting = make_policy(f"clone:{saved}")
-    seen, ages = observation(0), (80, 130, 0)
+    seen, ages = observation(0), (80, 130, 0, 160, 400)
     chunks = acting.plan(
-        [seen] * 4, [*({**INFO, "elapsed_steps": age} for age in ages), {**OTHER, "elapsed_steps": 0}]
+        [seen] * 6, [*({**INFO, "elapsed_steps": age} for age in ages), {**OTHER, "elapsed_steps": 0}]
     )
     images = {name: torch.from_numpy(seen[f"{name}_image"])[None] for name in policy.cameras}
     state, task = torch.from_numpy(seen["state"])[None], torch.tensor([[0.0, 1.0]])
     unknown = policy(images, state, task)[0][0]
-    for chunk, t in zip(chunks, (0.0, 1.0, -1.6)):
+    for chunk, t in zip(chunks, (0.0, 1.0, -1.6, 1.6, 1.6)):  # it stands still after 160
         expected = unknown.clone()
         expected[:, 0] += 0.4 * t
         expected[:, 1] += 0.4 * t**2
         np.testing.assert_allclose(chunk, expected.clamp(-1, 1).numpy(), atol=1e-5)
     other = policy(images, state, torch.tensor([[1.0, 0.0]]))[0][0]
-    np.testing.assert_allclose(chunks[3], other.clamp(-1, 1).numpy(), atol=1e-5)
+    np.testing.assert_allclose(chunks[5], other.clamp(-1, 1).numpy(), atol=1e-5)
 
 
 def test_an_offset_wants_to_know_the_time(saved):

@@ -36,7 +36,8 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
 
     With ``learn="all"`` each of the T actions has noise of its own: K is T. With ``learn="offset"`` the chunk's mean
     action is drawn, and all actions move along: K is 1. What is learned then is an offset for all actions of the chunk
-    (`ClonePolicy.add_offset`), on a policy that stays as it is, as by ``examples/train_ppo.py --learn offset``.
+    (`ClonePolicy.add_offset`), on a policy that stays as it is, as by ``examples/train_ppo.py --learn offset``, but
+    without a clock: RLinf tells a model nothing of the time, so that what the offset reads off it stays nothing.
 
     Args:
         policy: Whose actor is trained. Its own value head is dropped.
@@ -45,6 +46,9 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
             loss does not train.
         log_std: Logarithm of the draws' standard deviation, not trained; None keeps the policy's.
         learn: `all` weights of the policy, or its `offset`.
+
+    Raises:
+        ConfigError: The policy's offset has learned from a clock elsewhere.
     """
 
     def __init__(
@@ -57,6 +61,11 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
         learn: Learn = "all",
     ) -> None:
         super().__init__()
+        if policy.reads_time:
+            raise ConfigError(
+                "Expected a policy that does not read the time, of which RLinf tells a model nothing, got one whose "
+                "offset has learned from its clock. Start from the policy that it was trained from."
+            )
         self.policy, self.texts, self.learn = policy, tuple(texts), learn
         if learn == "offset":
             policy.requires_grad_(False).add_offset().requires_grad_(True)
@@ -190,8 +199,8 @@ def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
     whose texts are read where LIBERO is not installed.
 
     Raises:
-        ConfigError: The folder holds no policy, its chunk is of another length than `num_action_chunks`, or `learn` is
-            neither ``all`` nor ``offset``.
+        ConfigError: The folder holds no policy or one that reads the time, its chunk is of another length than
+            `num_action_chunks`, or `learn` is neither ``all`` nor ``offset``.
     """
     learn: Any = cfg.get("learn") or "all"
     check_choice("actor.model.learn", learn, get_args(Learn))

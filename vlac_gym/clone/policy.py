@@ -107,6 +107,14 @@ class ClonePolicy(nn.Module):
             nn.init.zeros_(self.offset.bias)
         return self.offset
 
+    @property
+    def reads_time(self) -> bool:
+        """Whether an offset has learned from the clock: it reads something else where nobody knows the time."""
+        if self.offset is None:
+            return False
+        of_clock = self.offset.weight[:, _WIDTH:].reshape(ACTION_SIZE, len(self.tasks), 3)
+        return bool(of_clock[..., 1:].any())
+
     def task_index(self, info: Mapping[str, Any], where: str = "this policy") -> int:
         """The place of an episode's task, as its `info` names it, in the one-hot.
 

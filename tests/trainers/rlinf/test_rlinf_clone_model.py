@@ -112,6 +112,13 @@ def test_offset_moves_all_actions_of_a_chunk_by_one_draw():
     torch.testing.assert_close(still[0, :, 0], torch.tensor([0.2, 0.4]))
 
 
+def test_an_offset_that_has_learned_from_a_clock_is_refused():
+    policy = flat_policy(0.2, 0.4)
+    policy.add_offset().weight.data[0, 512 + 3 + 1] = 0.1  # of action 0, task 3: t
+    with pytest.raises(ConfigError, match="Expected a policy that does not read the time"):
+        model_of_rlinf.CloneModel(policy, ["task 0", TEXT])
+
+
 def test_offset_has_one_log_probability_per_chunk_and_number():
     model = offset_model()
     _, kept = model.predict_action_batch(seen())

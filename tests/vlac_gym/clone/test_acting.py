@@ -177,6 +177,21 @@ def test_an_offset_wants_to_know_the_time(saved):
     assert len(make_policy(f"clone:{saved}").plan([observation(0)], infos[:1])) == 1
 
 
+def test_an_offset_learned_without_the_time_does_not_read_it(saved):
+    policy = load_policy(saved)
+    assert not policy.reads_time
+    offset = policy.requires_grad_(False).add_offset().requires_grad_(True)
+    images = {name: torch.from_numpy(observation(0)[f"{name}_image"].copy())[None] for name in policy.cameras}
+    seen = images, torch.zeros(1, 8), torch.tensor([[0.0, 1.0]])
+    for env_steps, reads_time in ((None, False), (torch.tensor([40]), True)):
+        optimizer = torch.optim.AdamW(offset.parameters(), lr=0.1)
+        policy(*seen, env_steps)[0].sum().backward()
+        optimizer.step()
+        assert policy.reads_time is reads_time
+        early, late = (policy(*seen, torch.tensor([age]))[0] for age in (0, 130))
+        assert torch.equal(early, late) is not reads_time
+
+
 @torch.no_grad()
 def test_an_offset_reads_what_differs_from_the_features_mean():
     torch.manual_seed(0)

@@ -43,7 +43,7 @@ with needs("This example", "vlac"):
 with needs("This example", "cli"):
     import tyro
 
-from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy
+from vlac_gym.clone.policy import ClonePolicy, load_policy, load_weights, save_policy
 
 SHOWN = ("env/success_rate", "rollout/reward_mean", "critic/wrong_stops_per_100", "eval/success_rate")
 states_of = partial(parse_ids, count=None, what="initial states")
@@ -423,7 +423,7 @@ class Run:
     def load(self) -> None:
         """Goes on from the checkpoint."""
         state = torch.load(self.args.out / "checkpoint.pt", map_location=self.device, weights_only=True)
-        self.actor.policy.load_state_dict(state["policy"])
+        load_weights(self.actor.policy, state["policy"], self.args.out / "checkpoint.pt")
         self.optimizer.load_state_dict(state["optimizer"])
         self.warmup.load_state_dict(state["warmup"])
         self.rng.bit_generator.state = state["numpy_rng"]

@@ -85,6 +85,18 @@ def test_two_iterations_and_two_after_a_resume_equal_four(example, tmp_path, opt
     assert {row["rollout/episodes"] for row in rows[1:]} == {8.0}
 
 
+def test_a_checkpoint_of_before_the_features_mean_is_refused_with_what_to_do(example, tmp_path):
+    options = TINY | {"out": tmp_path, "iterations": 1, "eval_every": 0, "episodes_per_env": 1}
+    example.train(example.Args(**options))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["policy"]["feature_mean"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(
+        ConfigError, match=r"Expected feature_mean, .* in .*checkpoint\.pt, got .* begin anew"
+    ):
+        example.train(example.Args(**options | {"iterations": 2, "resume": True}))
+
+
 def test_the_policy_is_asked_when_as_many_envs_are_ready_as_it_waits_for(example, tmp_path, monkeypatch):
     asked = []
     look = example.Actor.look

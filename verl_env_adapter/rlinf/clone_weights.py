@@ -5,7 +5,7 @@ __all__ = ["export_policy"]
 import os
 from pathlib import Path
 
-from vlac_gym.clone.policy import load_policy, save_policy
+from vlac_gym.clone.policy import load_policy, load_weights, save_policy
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 
@@ -37,8 +37,5 @@ def export_policy(
     if any(name.startswith("offset.") for name in state):
         policy.add_offset()
     value_head = {name: value for name, value in policy.state_dict().items() if name.startswith("value.")}
-    try:
-        policy.load_state_dict(state | value_head)
-    except RuntimeError as e:
-        raise ConfigError(f"Expected weights of the policy in {start} from {weights}: {e}") from e
+    load_weights(policy, state | value_head, f"{weights}, as {start} has them")
     save_policy(policy, out)

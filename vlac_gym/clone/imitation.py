@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vlac_gym.clone.demonstrations import Demonstrations, small_picture
-from vlac_gym.clone.policy import ClonePolicy, save_policy
+from vlac_gym.clone.policy import ClonePolicy, load_weights, save_policy
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.extras import needs
 from vlac_gym.files.atomic import write_bytes
@@ -166,9 +166,13 @@ class Imitator:
         self._fresh = len(self._chosen)
 
     def load(self, path: Path) -> None:
-        """Goes on from a `save`; to be called with each of them in turn."""
+        """Goes on from a `save`; to be called with each of them in turn.
+
+        Raises:
+            ConfigError: It is another policy's, or too old.
+        """
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self._policy.load_state_dict(state["policy"])
+        load_weights(self._policy, state["policy"], path)
         self._step = state["step"]
         self._chosen += [Demonstrations(**demos) for demos in state["chosen"]]
         self._fresh = len(self._chosen)

@@ -1,6 +1,6 @@
-"""A policy of 0.6 M parameters for a few tasks, without pretraining: `ClonePolicy`, `load_policy`, `save_policy`."""
+"""A policy of 0.6 M parameters for a few tasks, without pretraining: `ClonePolicy`, and its files."""
 
-__all__ = ["ClonePolicy", "load_policy", "save_policy"]
+__all__ = ["ClonePolicy", "load_policy", "load_weights", "save_policy"]
 
 import io
 import json
@@ -249,10 +249,34 @@ def load_policy(folder: str | os.PathLike[str]) -> ClonePolicy:
     path = Path(folder)
     try:
         policy = ClonePolicy(**json.loads((path / _CONFIG).read_text(encoding="utf-8")))
-        policy.load_state_dict(torch.load(path / _WEIGHTS, map_location="cpu", weights_only=True))
+        weights = torch.load(path / _WEIGHTS, map_location="cpu", weights_only=True)
     except (OSError, ValueError, TypeError, RuntimeError) as e:
         raise ConfigError(f"Expected a policy's {_CONFIG} and {_WEIGHTS} in {path}: {e}") from e
+    load_weights(policy, weights, path)
     return policy
+
+
+def load_weights(policy: ClonePolicy, weights: Mapping[str, Tensor], where: object) -> None:
+    """Gives a policy the weights of its `state_dict`.
+
+    Args:
+        policy: Changed in place.
+        weights: Of one like it.
+        where: Where they are from, for the message.
+
+    Raises:
+        ConfigError: They are another policy's, or older than `feature_mean`.
+    """
+    if "mean.weight" in weights and "feature_mean" not in weights:
+        raise ConfigError(
+            f"Expected feature_mean, the mean of the policy's features, among the weights in {where}, got weights "
+            "saved before policies kept it. Clone again, or add it with the same vlac-gym clone command and --resume; "
+            "begin anew, in a new folder, what was trained from there."
+        )
+    try:
+        policy.load_state_dict(weights)
+    except (RuntimeError, TypeError) as e:
+        raise ConfigError(f"Expected weights of the same policy in {where}: {e}") from e
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

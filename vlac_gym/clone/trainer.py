@@ -13,7 +13,7 @@ from typing import Any
 from vlac_gym import __version__
 from vlac_gym.clone.demonstrations import Demonstrations, choose_demonstrations, load_demonstrations
 from vlac_gym.clone.imitation import chunk_means, imitation_step
-from vlac_gym.clone.policy import ClonePolicy, save_policy
+from vlac_gym.clone.policy import ClonePolicy, load_weights, save_policy
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
@@ -209,7 +209,8 @@ class _Trainer:
                 f"Can't continue the training in {self._out} with another recipe or other episodes: "
                 f"{'; '.join(changed)}."
             )
-        self._policy.load_state_dict(state["policy"])
+        # Measured after the last step: a run of before there was such a mean gets it like any other.
+        load_weights(self._policy, {"feature_mean": self._policy.feature_mean, **state["policy"]}, path)
         self._optimizer.load_state_dict(state["optimizer"])
         self._step, self._error = state["step"], state["error"]
 

@@ -39,6 +39,12 @@ def test_what_is_no_checkpoint_of_the_policy_is_refused(tmp_path, start):
     with pytest.raises(ConfigError, match=r"full_weights\.pt, found no file"):
         export_policy(tmp_path / "missing.pt", start, tmp_path / "out")
     torch.save({"policy.log_std": torch.zeros(7)}, tmp_path / "full_weights.pt")
-    with pytest.raises(ConfigError, match="Expected weights of the policy in"):
+    with pytest.raises(
+        ConfigError, match=r"Expected weights of the same policy in .*full_weights\.pt, as .*start has them"
+    ):
+        export_policy(tmp_path / "full_weights.pt", start, tmp_path / "out")
+    old = {f"policy.{name}": value for name, value in small(1).state_dict().items() if name != "feature_mean"}
+    torch.save(old, tmp_path / "full_weights.pt")
+    with pytest.raises(ConfigError, match=r"Expected feature_mean.* in .*full_weights\.pt.* Clone again"):
         export_policy(tmp_path / "full_weights.pt", start, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -192,6 +192,24 @@ def test_an_offset_learned_without_the_time_does_not_read_it(saved):
         assert torch.equal(early, late) is not reads_time
 
 
+@pytest.mark.parametrize("has_offset", [False, True])
+def test_a_policy_of_before_the_features_mean_is_refused_with_what_to_do(saved, has_offset):
+    weights = load_policy(saved).state_dict()
+    del weights["feature_mean"]
+    if has_offset:
+        weights |= {"offset.weight": torch.zeros(7, 512), "offset.bias": torch.zeros(7)}
+        config = json.loads((saved / "config.json").read_text())
+        (saved / "config.json").write_text(json.dumps({**config, "has_offset": True}))
+    torch.save(weights, saved / "policy.pt")
+    with pytest.raises(
+        ConfigError, match=r"^Expected feature_mean, .*policy, got .* Clone again, or .*--resume"
+    ):
+        load_policy(saved)
+    torch.save([1], saved / "policy.pt")
+    with pytest.raises(ConfigError, match="Expected weights of the same policy in"):
+        load_policy(saved)
+
+
 @torch.no_grad()
 def test_an_offset_reads_what_differs_from_the_features_mean():
     torch.manual_seed(0)

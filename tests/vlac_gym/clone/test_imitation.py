@@ -81,6 +81,16 @@ def test_an_offset_s_clock_is_the_episodes():
     assert one.demonstration(shown, [first, first, first], INFO).env_steps.tolist() == [0, 2, 4]
 
 
+def test_a_save_of_before_the_features_mean_is_refused_with_what_to_do(tmp_path):
+    one = imitator()
+    one.save(tmp_path / "round.pt")
+    state = torch.load(tmp_path / "round.pt", weights_only=True)
+    del state["policy"]["feature_mean"]
+    torch.save(state, tmp_path / "round.pt")
+    with pytest.raises(ConfigError, match=r"Expected feature_mean, .* in .*round\.pt, got .* begin anew"):
+        imitator().load(tmp_path / "round.pt")
+
+
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="Expected a device that torch can use, got 'mars'"):
         imitator(device="mars")

@@ -107,6 +107,17 @@ def test_a_killed_run_ends_as_an_uncut_one(tmp_path, bank):
     assert facts["held_out_action_error"] == metrics[0][-1][1]["held_out/action_error"] > 0
 
 
+def test_a_run_of_before_the_features_mean_gets_it_by_a_resume(tmp_path, bank):
+    data, out = bank(recorded(0), recorded(1)), tmp_path / "run"
+    expected = load_policy(train_clone(data, out, TINY, device="cpu")).state_dict()
+    state = torch.load(out / "state.pt", weights_only=True)
+    del state["policy"]["feature_mean"]
+    torch.save(state, out / "state.pt")
+    found = load_policy(train_clone(data, out, TINY, device="cpu", resume=True)).state_dict()
+    assert expected["feature_mean"].any()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_another_recipe_or_other_data_is_not_resumed(tmp_path, bank):
     data = bank(*(recorded(i) for i in range(3)))
     train_clone(data, tmp_path / "run", TINY, device="cpu")

@@ -107,7 +107,10 @@ def test_rlinf_worlds_fit_their_batch_and_their_warm_up():
     chunks = train["total_num_envs"] * shared["env"]["train"]["max_episode_steps"] // env.chunk
     assert chunks % actor["global_batch_size"] == 0
     steps = chunks // actor["global_batch_size"] * shared["algorithm"]["update_epoch"]
-    assert actor["optim"]["critic_warmup_steps"] == config["runner"]["val_check_interval"] * steps
+    assert actor["optim"]["critic_warmup_steps"] == steps  # the first epoch
+    runner = config["runner"]
+    assert runner["max_epochs"] % runner["val_check_interval"] == 0
+    assert runner["save_interval"] % runner["val_check_interval"] == 0
 
 
 def test_rlinf_workers_find_folders_that_are_named_from_here(tmp_path):

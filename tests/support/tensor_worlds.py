@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from point_worlds import SIZE, TASK, PointWorlds
+from point_worlds import OTHER_TASK, SIZE, TASK, PointWorlds
 
 from vlac_gym.vector.warp_executor import WarpExecutor, WarpSeat, WorldBatch
 
@@ -31,7 +31,7 @@ def point_envs(device: str | None, tasks: Sequence[Any], limit: int | None = Non
     """What `RolloutVectorEnv` takes for points as worlds: with tensors on a device, or with arrays."""
 
     def batch(envs: np.ndarray) -> WorldBatch:
-        facts = [TASK] * len(envs)
+        facts = [OTHER_TASK if tasks[env][1] == OTHER_TASK["task_id"] else TASK for env in envs]
         return WorldBatch(envs, facts, PointWorlds(facts) if device is None else TensorWorlds(facts, device))
 
     def executor(fns: Any, spaces: Any, **_: Any) -> WarpExecutor:

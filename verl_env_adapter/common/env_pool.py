@@ -63,6 +63,12 @@ class EnvPool:
                 "env.init_states is for RLinf, whose env chooses its starts. Here the trainer names them: drop it, "
                 "and give training and evaluation their initial states in the trainer's own data."
             )
+        if settings.env.scenes is not None and len(settings.env.tasks or ()) != 1:
+            raise ConfigError(
+                f"Expected one task with env.backend: warp, got env.tasks {list(settings.env.tasks or ())}: a world "
+                "keeps its task, and here the trainer names each episode's. Name one, or train on several tasks with "
+                "env.backend: mujoco."
+            )
         self.settings = settings
         self.num_envs = num_envs
         self._critic = make_critic_of(settings, host_deadline_s)

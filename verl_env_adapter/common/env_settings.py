@@ -22,7 +22,8 @@ class EnvSettings:
         id: A Gymnasium id, or ``module:id`` to import its module first.
         suite: LIBERO's task suite; without effect for other ids.
         backend: What simulates LIBERO: `mujoco` in processes, or `warp`, all envs as worlds of one GPU in the process
-            that steps them; see docs/gpu_simulation.md. One task then, since a world keeps its own.
+            that steps them; see docs/gpu_simulation.md. A world keeps its task: only trainers whose env chooses its
+            starts (RLinf) play several then, each in as many envs.
         scenes: For `warp`, the folder that ``vlac-gym export-scenes`` wrote. LIBERO itself is not needed then.
         tasks: Task ids of the suite, or None for all of them.
         init_states: Initial states that are played, ``{"train": "0-39", "eval": "40-49"}``, so that an evaluation
@@ -73,6 +74,20 @@ class EnvSettings:
         """Does the id mean this package's LIBERO?"""
         return self.id == LIBERO_ENV_ID
 
+    def tasks_of_worlds(self, num_envs: int) -> list[int]:
+        """The task of each of `num_envs` worlds (``backend: warp``): neighbours share one, as many for each.
+
+        Raises:
+            ConfigError: They cannot be shared out evenly.
+        """
+        tasks = self.tasks or ()
+        if not tasks or num_envs % len(tasks):
+            raise ConfigError(
+                f"Expected a multiple of the {len(tasks)} env.tasks {list(tasks)} as number of worlds, each of which "
+                f"keeps its task, got {num_envs}."
+            )
+        return [task for task in tasks for _ in range(num_envs // len(tasks))]
+
     def init_states_in(self, phase: Literal["train", "eval"]) -> frozenset[int] | None:
         """Numbers of the initial states that a phase of the trainer plays; None for all."""
         text = (self.init_states or {}).get(phase, "all")
@@ -89,10 +104,10 @@ class EnvSettings:
             raise ConfigError(
                 f"Expected LIBERO with env.backend: warp, got env.id {self.id!r}. Drop one of them."
             )
-        if self.tasks is None or len(self.tasks) != 1:
+        if self.tasks is None or len(set(self.tasks)) < len(self.tasks):
             raise ConfigError(
-                f"Expected one task with env.backend: warp, got env.tasks {self.tasks and list(self.tasks)}: a world "
-                "keeps its task. Name one, or train on several tasks with env.backend: mujoco."
+                f"Expected different env.tasks with env.backend: warp, got {self.tasks and list(self.tasks)}: a world "
+                "keeps its task. Name those that were exported."
             )
         for name in self.kwargs:
             if name != "device":

@@ -94,7 +94,7 @@ def _envs_of(
     if env.scenes is not None:
         return warp_envs(
             env.scenes,
-            [(env.suite, task_id) for task_id in env.tasks or ()] * num_envs,
+            [(env.suite, task_id) for task_id in env.tasks_of_worlds(num_envs)],
             cameras=env.cameras,
             image_size=env.image_size,
             max_episode_steps=env.max_episode_steps,

@@ -79,21 +79,7 @@ class RolloutEnv:
         self.options = options = read_options(cfg)
         self.seed = options.seed + seed_offset
         self.is_start = True
-        if num_envs % options.group_size:
-            raise ConfigError(
-                f"Expected env.group_size to divide a stage's {num_envs} envs, got {options.group_size}."
-            )
-        self._states = ResetStates(
-            task_trials(options.settings.env),
-            group_size=options.group_size,
-            rank=seed_offset,
-            num_ranks=total_num_processes,
-            seed=options.seed,
-            is_eval=options.is_eval,
-            is_ordered=options.is_ordered,
-            fixed_id=options.fixed_id,
-            trials_played=options.settings.env.init_states_in("eval" if options.is_eval else "train"),
-        )
+        self._states = self._dealers(seed_offset, total_num_processes)
         self._critic = critic or make_critic_of(options.settings)
         self._policy = failure_policy_of(options.settings)
         self._envs = make_vector_env(
@@ -121,9 +107,35 @@ class RolloutEnv:
         """Executed env steps of the running episodes, (N,)."""
         return np.array([episode.executed_steps if episode else 0 for episode in self._episodes])
 
+    def _dealers(self, rank: int, num_ranks: int) -> list[ResetStates]:
+        """What deals out this stage's starts: one dealer for all envs, or one per task where worlds keep theirs."""
+        options, env = self.options, self.options.settings.env
+        tasks = [None] if env.scenes is None else list(dict.fromkeys(env.tasks_of_worlds(self.num_envs)))
+        if self.num_envs // len(tasks) % options.group_size:
+            raise ConfigError(
+                f"Expected env.group_size to divide a stage's {self.num_envs // len(tasks)} envs"
+                f"{' of each task' if len(tasks) > 1 else ''}, got {options.group_size}."
+            )
+        return [
+            ResetStates(
+                task_trials(env),
+                group_size=options.group_size,
+                rank=rank,
+                num_ranks=num_ranks,
+                seed=options.seed,
+                is_eval=options.is_eval,
+                is_ordered=options.is_ordered,
+                fixed_id=options.fixed_id,
+                trials_played=env.init_states_in("eval" if options.is_eval else "train"),
+                task_id=task_id,
+            )
+            for task_id in tasks
+        ]
+
     def update_reset_state_ids(self) -> None:
         """Deals out the starts of the reset that follows ``is_start = True``."""
-        starts = self._states.next_groups(self.num_envs // self.options.group_size)
+        groups = self.num_envs // self.options.group_size // len(self._states)
+        starts = [start for states in self._states for start in states.next_groups(groups)]
         self._next_starts = [[start] for start in starts[:: self.options.group_size]]
 
     def reset(
@@ -142,13 +154,14 @@ class RolloutEnv:
         ids = list(range(self.num_envs)) if env_idx is None else np.atleast_1d(env_idx).tolist()
         if self.is_start:
             if self.options.is_eval:
-                self._states.restart()
+                for states in self._states:
+                    states.restart()
                 self.update_reset_state_ids()
             self._group_starts = [list(starts) for starts in self._next_starts]
             self._num_started = [0] * self.num_envs
             self.is_start = False
         if reset_state_ids is not None:
-            starts: list[EpisodeStart | None] = [self._states.start_of(int(i)) for i in reset_state_ids]
+            starts: list[EpisodeStart | None] = [self._states[0].start_of(int(i)) for i in reset_state_ids]
         else:
             starts = [self._next_start(i) for i in ids]
         if None in starts:
@@ -234,9 +247,10 @@ class RolloutEnv:
 
     def _next_start(self, env_id: int) -> EpisodeStart | None:
         starts = self._group_starts[env_id // self.options.group_size]
+        states = self._states[env_id * len(self._states) // self.num_envs]
         k = self._num_started[env_id]
         while len(starts) <= k:
-            starts.append(self._states.next_groups(1)[0])
+            starts.append(states.next_groups(1)[0])
         self._num_started[env_id] += 1
         return starts[k]
 

@@ -73,9 +73,11 @@ class ResetStates:
         is_ordered: Training: walk a shuffled list instead of drawing.
         fixed_id: Always this state; None for no such wish.
         trials_played: Only these of each task's trials are dealt out, which keep their numbers; None for all.
+        task_id: Only this task's are dealt out, which keep their numbers; None for all.
 
     Raises:
-        ConfigError: `fixed_id` is no state, or `trials_played` names a trial that a task does not have.
+        ConfigError: `fixed_id` is no state that is dealt out, or `trials_played` names a trial that a task does not
+            have.
     """
 
     def __init__(
@@ -90,19 +92,27 @@ class ResetStates:
         is_ordered: bool = False,
         fixed_id: int | None = None,
         trials_played: Collection[int] | None = None,
+        task_id: int | None = None,
     ) -> None:
-        self._states = [(task_id, trial) for task_id, count in trials for trial in range(count)]
+        self._states = [(task, trial) for task, count in trials for trial in range(count)]
         if fixed_id is not None and not 0 <= fixed_id < len(self._states):
             raise ConfigError(
                 f"Expected specific_reset_id in 0..{len(self._states) - 1} (tasks × trials), got {fixed_id}."
             )
-        for task_id, count in trials:
+        if fixed_id is not None and task_id not in (None, self._states[fixed_id][0]):
+            raise ConfigError(
+                f"Expected no specific_reset_id where worlds of several tasks play, got {fixed_id} of task "
+                f"{self._states[fixed_id][0]}: a world keeps its task. Name one task in env.tasks."
+            )
+        for task, count in trials:
             if trials_played is not None and not all(trial < count for trial in trials_played):
                 raise ConfigError(
-                    f"Expected env.init_states in 0..{count - 1} for task {task_id}, got {max(trials_played)}."
+                    f"Expected env.init_states in 0..{count - 1} for task {task}, got {max(trials_played)}."
                 )
         self._played = [
-            i for i, (_, trial) in enumerate(self._states) if trials_played is None or trial in trials_played
+            i
+            for i, (task, trial) in enumerate(self._states)
+            if (trials_played is None or trial in trials_played) and task_id in (None, task)
         ]
         self._group_size = group_size
         self._share = (rank, num_ranks)
@@ -110,7 +120,7 @@ class ResetStates:
         self._is_eval = is_eval
         self._is_ordered = is_ordered
         self._fixed_id = fixed_id
-        self._rng = np.random.default_rng([seed, rank])
+        self._rng = np.random.default_rng([seed, rank] if task_id is None else [seed, rank, task_id])
         # The same on every rank, so that their shares of the shuffled list do not overlap.
         self._shuffles = np.random.default_rng(0)
         self._visits = 0

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from verl_env_adapter.common.env_pool import EnvPool
 from verl_env_adapter.common.env_stack import failure_policy_of
 from verl_env_adapter.common.settings import load_settings, parse_settings, settings_from_environment
 from vlac_gym.critic import CriticFailurePolicy, make_critic
@@ -83,8 +84,8 @@ def test_empty_block_has_defaults():
             r"env\.scenes with env\.backend: warp and only there, got 'warp' and None",
         ),
         ({"env": {"scenes": "s"}}, "only there, got 'mujoco' and 's'"),
-        ({"env": WORLDS | {"tasks": None}}, "one task with env.backend: warp, got env.tasks None"),
-        ({"env": WORLDS | {"tasks": [0, 3]}}, r"got env\.tasks \[0, 3\]: a world keeps its task"),
+        ({"env": WORLDS | {"tasks": None}}, "different env.tasks with env.backend: warp, got None"),
+        ({"env": WORLDS | {"tasks": [3, 3]}}, r"got \[3, 3\]: a world keeps its task"),
         (
             {"env": WORLDS | {"id": "m:Env-v0"}},
             "Expected LIBERO with env.backend: warp, got env.id 'm:Env-v0'",
@@ -227,3 +228,18 @@ def test_an_ensemble_of_servers_is_to_be_served_where_a_server_is_asked_for():
         parse_settings({"critic": critic}).critic.require_server("The sleeper", instead="another")
     with pytest.raises(ConfigError, match=r"or give a server's URL\.$"):
         parse_settings({}).critic.require_server("The sleeper", instead="another")
+
+
+def test_worlds_of_several_tasks_are_shared_out_evenly_to_neighbours():
+    env = parse_settings({"env": WORLDS | {"tasks": [8, 0]}}).env
+    assert env.tasks_of_worlds(4) == [8, 8, 0, 0]
+    with pytest.raises(
+        ConfigError, match=r"multiple of the 2 env\.tasks \[8, 0\] as number of worlds, .* got 3"
+    ):
+        env.tasks_of_worlds(3)
+
+
+def test_several_tasks_of_worlds_are_for_trainers_whose_env_chooses_its_starts():
+    settings = parse_settings({"env": WORLDS | {"tasks": [8, 0]}})
+    with pytest.raises(ConfigError, match=r"one task with env\.backend: warp, got env\.tasks \[8, 0\]"):
+        EnvPool(settings, 2)

@@ -5,6 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from tensor_worlds import point_envs  # noqa: E402
+
+from verl_env_adapter.common import env_stack  # noqa: E402
+from verl_env_adapter.rlinf import starts as starts_of_rlinf  # noqa: E402
 from verl_env_adapter.rlinf.env import RolloutEnv  # noqa: E402
 from vlac_gym.critic.scripted import ScriptedCritic  # noqa: E402
 from vlac_gym.errors import AdapterContractError, ConfigError, CriticConnectionError  # noqa: E402
@@ -217,8 +221,9 @@ def test_evaluation_is_the_simulators_and_asks_no_critic(start):
 
 def test_evaluation_with_auto_reset_leaves_envs_idle_once_every_start_was_played(start):
     env, _ = start(is_eval=True, auto_reset=True, success=[1], num_envs=1, specific_reset_id=None)
-    env._states._states = env._states._states[:2]
-    env._states._trials = [(None, 2)]
+    (states,) = env._states
+    states._states = states._states[:2]
+    states._trials = [(None, 2)]
     env.is_start = True
     env.reset()
     first = env.chunk_step(actions(1))
@@ -336,3 +341,62 @@ def test_single_step_is_a_chunk_of_one(start):
 def test_group_size_must_divide_the_envs():
     with pytest.raises(ConfigError, match="group_size to divide a stage's 3 envs, got 2"):
         RolloutEnv(config(group_size=2), 3, 0, 1, processes="sync")
+
+
+@pytest.fixture
+def worlds(monkeypatch):
+    envs = []
+    monkeypatch.setattr(
+        env_stack,
+        "warp_envs",
+        lambda scenes, tasks, *, max_episode_steps, **_: point_envs(None, tasks, max_episode_steps),
+    )
+    monkeypatch.setattr(starts_of_rlinf, "start_counts", lambda env: {8: 2, 7: 3})
+
+    def make(num_envs, **options):
+        cfg = config(**options)
+        cfg["vlac_gym"]["env"] = {
+            "backend": "warp",
+            "scenes": "s",
+            "tasks": [8, 7],
+            "init_states": {"train": "0-1", "eval": "0-1"},
+            "cameras": ["agentview", "wrist"],
+            "image_size": 16,
+            "chunk": 4,
+        }
+        envs.append(RolloutEnv(cfg, num_envs, 0, 1, critic=ScriptedCritic(repeat=True)))
+        return envs[-1]
+
+    yield make
+    for env in envs:
+        env.close()
+
+
+OTHERS, POINTS = {0.3, 0.05}, {0.0, 0.1}  # where task 8 and task 7 start from states 0 and 1
+
+
+def test_worlds_of_several_tasks_start_from_their_own_states(worlds):
+    env = worlds(8, group_size=2)
+    observation, _ = env.reset()
+    assert env.task_descriptions == ["push the other point"] * 4 + ["push the point"] * 4
+    places = np.round(observation["states"][:, 0].double().numpy(), 4).tolist()
+    assert set(places[:4]) <= OTHERS
+    assert set(places[4:]) <= POINTS
+    assert places[::2] == places[1::2]  # a group starts alike
+    for _ in range(20):
+        again, _ = env.reset(env_idx=[0, 1, 7])
+        places = np.round(again["states"][:, 0].double().numpy(), 4).tolist()
+        assert {places[0]} <= OTHERS
+        assert {places[7]} <= POINTS
+    with pytest.raises(ConfigError, match="group_size to divide a stage's 3 envs of each task, got 2"):
+        worlds(6, group_size=2)
+    with pytest.raises(ConfigError, match=r"multiple of the 2 env\.tasks \[8, 7\]"):
+        worlds(3)
+
+
+def test_an_evaluation_of_worlds_plays_each_tasks_states_once(worlds):
+    env = worlds(4, is_eval=True)
+    for _ in range(2):
+        env.is_start = True
+        observation, _ = env.reset()
+        assert np.round(observation["states"][:, 0].double().numpy(), 4).tolist() == [0.3, 0.05, 0.0, 0.1]

@@ -57,3 +57,22 @@ def test_training_and_evaluation_play_worlds_from_their_own_starts(phase, start,
     assert np.abs(observations[-1]["states"].numpy() - recorded[f"states_{start}"][4]).max() < 1e-3
     assert infos[-1]["episode"]["critic_mode"].tolist() == [float(phase == "train")] * num_envs
     env.close()
+
+
+def test_several_tasks_share_the_worlds_out_and_start_from_their_own_states():
+    cfg = config()
+    cfg["vlac_gym"]["env"] |= {"tasks": [3, 0]}
+    env = RolloutEnv(cfg, 4, 0, 1)
+    observation, _ = env.reset()
+    texts, states = observation["task_descriptions"], observation["states"].numpy()
+    assert texts[0] == texts[1] == "pick up the black bowl on the cookie box and place it on the plate"
+    assert (
+        texts[2]
+        == texts[3]
+        == "pick up the black bowl between the plate and the ramekin and place it on the plate"
+    )
+    for row, task_id in ((0, 3), (2, 0)):
+        folder = Path(os.environ["VLAC_GYM_TEST_SCENES"]) / f"libero_spatial_{task_id}"
+        with np.load(folder / "expert.npz") as arrays:
+            assert np.abs(states[row : row + 2] - arrays["states_1"][0]).max() < 1e-6
+    env.close()

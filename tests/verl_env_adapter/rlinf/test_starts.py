@@ -76,6 +76,17 @@ def test_held_out_trials_are_dealt_to_their_phase_only_under_the_same_numbers():
         ResetStates(TRIALS, trials_played={2})
 
 
+def test_a_task_of_worlds_is_dealt_its_own_states_under_the_same_numbers():
+    assert set(ids(ResetStates(TRIALS, task_id=7), 50)) == {2, 3, 4}
+    evaluation = ResetStates(TRIALS, is_eval=True, task_id=7, trials_played={0, 1})
+    assert ids(evaluation, 3) == [2, 3, None]
+    shares = [ids(ResetStates(TRIALS, is_eval=True, task_id=7, rank=r, num_ranks=2), 2) for r in (0, 1)]
+    assert shares == [[2, 4], [3, None]]
+    with pytest.raises(ConfigError, match=r"no specific_reset_id .* got 1 of task 4: a world keeps its task"):
+        ResetStates(TRIALS, task_id=7, fixed_id=1)
+    assert ids(ResetStates(TRIALS, task_id=4, fixed_id=1), 2) == [1, 1]
+
+
 def test_same_state_has_another_seed_at_the_next_visit():
     states = ResetStates(TRIALS, fixed_id=2)
     first, second = states.next_groups(2)

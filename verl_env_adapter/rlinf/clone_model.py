@@ -151,8 +151,7 @@ class CloneModel(nn.Module, BasePolicy):  # type: ignore[misc]
         inputs = {name: _as_seen(env_obs[name].to(device), self.policy.image_size) for name in names}
         inputs["states"] = env_obs["states"].float().to(device)
         numbers = [self._number_of(text) for text in env_obs["task_descriptions"]]
-        one_hot = functional.one_hot(torch.tensor(numbers), len(self.policy.tasks))
-        inputs["task"] = one_hot.float().to(device)
+        inputs["task"] = self.policy.one_hot(torch.tensor(numbers)).to(device)
         return inputs
 
     def _number_of(self, text: str) -> int:

@@ -59,7 +59,7 @@ def chunk_means(
     policy: ClonePolicy, demos: Demonstrations, pictures: dict[str, Tensor], rows: Tensor
 ) -> Tensor:
     """The policy's chunks for chosen decisions, float32 (B, T, 7); in bfloat16 inside on a GPU."""
-    tasks = functional.one_hot(demos.tasks[rows], len(policy.tasks)).float()
+    tasks = policy.one_hot(demos.tasks[rows])
     device = demos.states.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
         means, _, _ = policy(pictures, demos.states[rows], tasks, demos.env_steps[rows])

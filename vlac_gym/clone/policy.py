@@ -132,6 +132,10 @@ class ClonePolicy(nn.Module):
             )
         return self.tasks.index(name)
 
+    def one_hot(self, numbers: Tensor) -> Tensor:
+        """Places of tasks, int64 (B,), as `forward` takes them: float32 (B, tasks), on the same device."""
+        return functional.one_hot(numbers, len(self.tasks)).float()
+
     def read_infos(
         self, infos: Sequence[Mapping[str, Any]], where: str = "this policy"
     ) -> tuple[Tensor, Tensor | None]:
@@ -149,16 +153,17 @@ class ClonePolicy(nn.Module):
         """
         device = self.log_std.device
         numbers = torch.tensor([self.task_index(info, where) for info in infos], device=device)
-        tasks = functional.one_hot(numbers, len(self.tasks)).float()
         if self.offset is None:
-            return tasks, None
+            return self.one_hot(numbers), None
         for info in infos:
             if "elapsed_steps" not in info:
                 raise PolicyError(
                     f"Expected elapsed_steps in each info, since the offset of {where} has a clock, got "
                     f"{', '.join(info)}. Let the env report its steps since the reset, as LiberoEnv does."
                 )
-        return tasks, torch.tensor([int(info["elapsed_steps"]) for info in infos], device=device)
+        return self.one_hot(numbers), torch.tensor(
+            [int(info["elapsed_steps"]) for info in infos], device=device
+        )
 
     def features(self, images: Mapping[str, Tensor], state: Tensor, task: Tensor) -> Tensor:
         """What everything is read off, float32 (B, 512), >= 0; the arguments are those of `forward`."""

@@ -26,7 +26,6 @@ from vlac_gym.training.device import pick_device
 with needs("Cloning", "vlac"):
     import torch
     from torch import Tensor
-    from torch.nn import functional
 
 _FILES = ("policy", "state.pt", "metrics.jsonl")
 _MAX_HELD_OUT = 2048
@@ -156,9 +155,8 @@ class _Trainer:
     def _measure_features(self) -> None:
         """Tells the policy the mean of its features over what it imitates."""
         demos, total = self._demos, torch.zeros_like(self._policy.feature_mean)
-        for rows in self._batches(demos):
-            pictures = {camera: every[rows] for camera, every in demos.pictures.items()}
-            tasks = functional.one_hot(demos.tasks[rows], len(self._policy.tasks)).float()
+        for rows, pictures in self._batches(demos):
+            tasks = self._policy.one_hot(demos.tasks[rows])
             total += self._policy.features(pictures, demos.states[rows], tasks).sum(0)
         self._policy.feature_mean.copy_(total / len(demos))
 
@@ -169,16 +167,18 @@ class _Trainer:
             return None
         self._policy.eval()
         errors = []
-        for rows in self._batches(demos):
-            pictures = {camera: every[rows] for camera, every in demos.pictures.items()}
+        for rows, pictures in self._batches(demos):
             actions = chunk_means(self._policy, demos, pictures, rows).clamp(-1.0, 1.0)
             errors.append((actions - demos.chunks[rows]).abs().mean(dim=(1, 2)))
         self._policy.train()
         return float(torch.cat(errors).mean())
 
-    def _batches(self, demos: Demonstrations) -> Iterator[Tensor]:
+    def _batches(self, demos: Demonstrations) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """All decisions in turn: which they are, and their pictures."""
         for begin in range(0, len(demos), self._recipe.batch_size):
-            yield torch.arange(begin, min(begin + self._recipe.batch_size, len(demos)), device=self._device)
+            end = min(begin + self._recipe.batch_size, len(demos))
+            rows = torch.arange(begin, end, device=self._device)
+            yield rows, {camera: every[rows] for camera, every in demos.pictures.items()}
 
     def _save_state(self) -> None:
         buffer = io.BytesIO()

@@ -38,6 +38,12 @@ def observation(seed: int) -> dict[str, np.ndarray]:
     return {**pictures, "state": rng.normal(size=8).astype(np.float32)}
 
 
+def inputs(count: int):
+    """A policy's own, of one camera and one task."""
+    pictures = torch.randint(0, 256, (count, 16, 16, 3), dtype=torch.uint8)
+    return {"agentview": pictures}, torch.randn(count, 8), torch.ones(count, 1)
+
+
 def env(**changes):
     shapes = {"agentview_image": (32, 32, 3), "wrist_image": (32, 32, 3), "state": (8,), **changes}
     known = {name: spaces.Box(-1, 1, shape) for name, shape in shapes.items() if shape is not None}
@@ -119,11 +125,7 @@ def test_from_episodes_to_a_rollout_by_two_commands(tmp_path, bank, capsys):
 def test_an_offset_changes_nothing_at_first_and_then_all_actions_of_a_chunk_alike(tmp_path):
     torch.manual_seed(0)
     policy = ClonePolicy(["a:0"], 3, 16, ["agentview"])
-    seen = (
-        {"agentview": torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)},
-        torch.randn(2, 8),
-        torch.ones(2, 1),
-    )
+    seen = inputs(2)
     before, _, _ = policy(*seen)
     offset = policy.add_offset()
     assert policy.add_offset() is offset
@@ -214,11 +216,7 @@ def test_a_policy_of_before_the_features_mean_is_refused_with_what_to_do(saved, 
 def test_an_offset_reads_what_differs_from_the_features_mean():
     torch.manual_seed(0)
     policy = ClonePolicy(["a:0"], 1, 16, ["agentview"])
-    seen = (
-        {"agentview": torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)},
-        torch.randn(3, 8),
-        torch.ones(3, 1),
-    )
+    seen = inputs(3)
     plain = policy(*seen)[0]
     policy.feature_mean.copy_(policy.features(*seen).mean(0))
     policy.add_offset().weight[:, :512] = 1.0

@@ -41,7 +41,9 @@ class Args:
     task_id: str = "all"
     """Tasks of the suite: all, or numbers as in 0,3,5-7."""
     episodes_per_task: int = 50
-    """Episode i of a task starts from its official initial state i."""
+    """How many; episode i of a task starts from its official initial state i."""
+    first_episode: int = 0
+    """The first of them: 25 with 25 episodes are the states 25 to 49 alone, with the seeds that all 50 give them."""
     num_envs: int = 4
     """Envs at a time, each in a process of its own; changes no result."""
     seed: int = 0

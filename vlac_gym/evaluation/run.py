@@ -34,7 +34,8 @@ class EvalSettings:
         task_suite: A name from `vlac_gym.envs.list_suites`.
         task_ids: Tasks of it.
         policy: Spec of the policy.
-        episodes_per_task: Episode i starts from initial state i.
+        episodes_per_task: How many; episode i starts from initial state i.
+        first_episode: The first of them.
         seed: Of all episodes.
         max_episode_steps: Step limit; None for the suite's.
         settle_steps: Steps without motion before an episode.
@@ -48,6 +49,7 @@ class EvalSettings:
     task_ids: tuple[int, ...]
     policy: str
     episodes_per_task: int = 50
+    first_episode: int = 0
     seed: int = 0
     max_episode_steps: int | None = None
     settle_steps: int = 10
@@ -65,7 +67,7 @@ def planned_episodes(settings: EvalSettings) -> tuple[PlannedEpisode, ...]:
     """
     tasks = list_tasks(settings.task_suite)
     counts = {task_id: tasks[task_id].num_init_states for task_id in settings.task_ids}
-    return plan_episodes(counts, settings.episodes_per_task, settings.seed)
+    return plan_episodes(counts, settings.episodes_per_task, settings.seed, settings.first_episode)
 
 
 def check_settings(settings: EvalSettings) -> None:

@@ -34,7 +34,7 @@ class PlannedEpisode:
 
 
 def plan_episodes(
-    num_init_states: Mapping[int, int], episodes_per_task: int, seed: int
+    num_init_states: Mapping[int, int], episodes_per_task: int, seed: int, first_episode: int = 0
 ) -> tuple[PlannedEpisode, ...]:
     """Episode i of a task starts from its initial state i, then from state 0 again, as LIBERO's evaluation does.
 
@@ -42,19 +42,21 @@ def plan_episodes(
         num_init_states: Task -> how many official initial states it has.
         episodes_per_task: 1 or more.
         seed: From it, the task and the episode's number the episode's seed is drawn.
+        first_episode: Number of the first, 0 or more: they are the same episodes as those of a whole evaluation.
 
     Raises:
-        ConfigError: No task, no episode, or a negative seed.
+        ConfigError: No task, no episode, or a negative number.
     """
-    if not num_init_states or episodes_per_task < 1 or seed < 0:
+    if not num_init_states or episodes_per_task < 1 or min(seed, first_episode) < 0:
         raise ConfigError(
-            f"Expected at least one task and one episode, and a seed of 0 or more, got {len(num_init_states)} tasks, "
-            f"{episodes_per_task} episodes per task and seed {seed}."
+            f"Expected at least one task and one episode, and a seed and first episode of 0 or more, got "
+            f"{len(num_init_states)} tasks, {episodes_per_task} episodes per task, seed {seed} and first episode "
+            f"{first_episode}."
         )
     return tuple(
         PlannedEpisode(task_id, episode, episode % count, _seed(seed, task_id, episode))
         for task_id, count in num_init_states.items()
-        for episode in range(episodes_per_task)
+        for episode in range(first_episode, first_episode + episodes_per_task)
     )
 
 

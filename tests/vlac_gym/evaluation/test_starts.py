@@ -18,9 +18,13 @@ def test_states_come_in_order_and_begin_again_with_seeds_of_their_own():
     # A start does not depend on what else is played.
     assert plan_episodes({5: 50}, 2, seed=7) == planned[4:6]
     assert plan_episodes({5: 50}, 2, seed=8)[0].seed != planned[4].seed
+    assert plan_episodes({5: 50}, 2, seed=7, first_episode=2) == planned[6:8]
 
 
-@pytest.mark.parametrize(("tasks", "episodes", "seed"), [({}, 1, 0), ({0: 1}, 0, 0), ({0: 1}, 1, -1)])
-def test_nothing_to_play_is_refused(tasks, episodes, seed):
+@pytest.mark.parametrize(
+    ("tasks", "episodes", "seed", "first"),
+    [({}, 1, 0, 0), ({0: 1}, 0, 0, 0), ({0: 1}, 1, -1, 0), ({0: 1}, 1, 0, -1)],
+)
+def test_nothing_to_play_is_refused(tasks, episodes, seed, first):
     with pytest.raises(ConfigError, match="at least one task and one episode"):
-        plan_episodes(tasks, episodes, seed)
+        plan_episodes(tasks, episodes, seed, first)

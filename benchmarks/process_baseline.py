@@ -25,7 +25,8 @@ def measure_baseline(
         **options: Of vector_scaling.py, `image_size=64` for ``--image-size 64``.
 
     Returns:
-        Empty if it failed, which is said on stderr.
+        The mean where it was measured several times, as the processes alone are; empty if it failed, which is said on
+        stderr.
     """
     cores = len(os.sched_getaffinity(0))
     environment = dict(os.environ, PYTHONPATH=python_path, OMP_NUM_THREADS="1")
@@ -42,4 +43,7 @@ def measure_baseline(
             print(f"The baseline failed, so there are no ratios: {' '.join(command)}", file=sys.stderr)
             return {}
         rows = [json.loads(line) for line in lines.read_text().splitlines()]
-    return {row["way"]: row["steps_per_s"] for row in rows}
+    ways: dict[str, list[float]] = {}
+    for row in rows:
+        ways.setdefault(row["way"], []).append(row["steps_per_s"])
+    return {way: sum(rates) / len(rates) for way, rates in ways.items()}

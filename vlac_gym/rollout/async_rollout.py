@@ -252,15 +252,15 @@ class AsyncRollout:
         batch = self.env.recv(self._min_ready)
         infos = unstack_infos(batch.infos, len(batch.env_ids))
         for k, i in enumerate(batch.env_ids.tolist()):
-            episode = self._playing.pop(i)
-            if not batch.infos["lost"][k]:
-                yield i, episode, episode.take(*_row(batch, k), infos[k], self._latency_ms(i))
-            elif episode.losses < self._max_repeats:
+            episode, is_lost = self._playing.pop(i), batch.infos["lost"][k]
+            if (is_lost or infos[k].get("look_lost")) and episode.losses < self._max_repeats:
                 episode.losses += 1
                 self._begin({i: episode})
-            else:
+            elif is_lost:
                 episode.give_up(infos[k])
                 yield i, episode, True
+            else:
+                yield i, episode, episode.take(*_row(batch, k), infos[k], self._latency_ms(i))
 
     def _begin(self, episodes: dict[int, Episode]) -> None:
         if not episodes:

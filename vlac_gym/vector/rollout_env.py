@@ -51,7 +51,9 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
       `step_unrendered` (LIBERO) render nothing in between.
     - A worker that dies or misses its deadline is replaced, and so is a simulator that fails. The episode
       is *lost*: truncated, reward 0.0, ``infos["lost"][i]`` True (False in any other case), `lost_reason`
-      in its info, and nothing else there. It says nothing about success; leave it out of statistics.
+      in its info, and nothing else there. It says nothing about success; leave it out of statistics. One that a critic
+      ended in the middle of a chunk keeps its verdict; if the worker died before the last look, `look_lost` in its
+      info says why, and of the last observation only the critic's picture is fresh.
     - DISABLED: an env whose episode is over idles until `reset` with ``options["reset_mask"]``: it is not
       stepped, its reward is 0.0, it has no info, and its `terminations` and `truncations` stay as they were.
 

@@ -350,6 +350,7 @@ class StepLoop:
             step.info = (step.info or {}) | self.referee.begin(i, reply, step.episode_id)
         elif isinstance(command, StepCommand) and not len(command.actions):
             step.is_stale = False  # an env that is lost here had already ended: its verdict stands
+            step.look_lost = reply.reason if isinstance(reply, Lost) else None
         elif isinstance(reply, Lost):
             step.lose(reply.reason)
         elif isinstance(reply, StepReply) and isinstance(command, StepCommand):
@@ -377,6 +378,8 @@ class StepLoop:
         """The info of the last executed action, once."""
         if step.reply is not None:
             step.info, step.reply = self.referee.info(i, step.reply), None
+            if step.look_lost is not None:
+                step.info = {**step.info, "look_lost": step.look_lost}
 
     def _note(self, steps: Mapping[int, EnvStep]) -> None:
         """What the loop remembers of steps that are ready."""

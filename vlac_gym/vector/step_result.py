@@ -68,6 +68,7 @@ class EnvStep:
         question: What the critic must be asked before the env may go on.
         reply: Of the last executed actions.
         is_stale: Of the env's observation only the critic's picture is fresh.
+        look_lost: Why it stayed so, though the episode had ended and has its verdict; None if it did not.
         begins_next: The env is being reset, or was, after the step that ended its episode.
         latency_ms: Of the critic's calls for the last executed action; NaN where it was not asked.
         error: Why the critic gave no usable answer.
@@ -83,6 +84,7 @@ class EnvStep:
         self.is_stale = self.is_lost = self.begins_next = False
         self.rewards: list[float] = []
         self.terminated = self.truncated = False
+        self.look_lost: str | None = None
         self.latency_ms = np.nan
         self.error: CriticError | None = None
         self.info: dict[str, Any] | None = None

@@ -1,8 +1,10 @@
 """Episodes are the same however fast envs, critic and policy are, and whichever worker dies."""
 
+import contextlib
 import dataclasses
 import math
 import os
+import signal
 import tempfile
 import time
 from functools import partial
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from vector_envs import LookingCritic, ShadedEnv, digest, plain
 
@@ -28,7 +30,8 @@ class SeededEnv(ShadedEnv):
 
     Args:
         delays_s: Of each step, in turn.
-        fault: `physics` or `die`, at step 2 of starts whose seed is in `bad_seeds`.
+        fault: `physics` or `die`, at step 2 of starts whose seed is in `bad_seeds`; or `die at the look` which follows
+            the critic's picture of a step.
         marks: Folder that remembers what has failed; None fails every time.
     """
 
@@ -37,7 +40,7 @@ class SeededEnv(ShadedEnv):
         self.delays_s, self.fault, self.bad_seeds, self.marks = delays_s, fault, bad_seeds, marks
 
     def reset(self, *, seed=None, options=None):
-        self.seed, self.total = seed, 0.0
+        self.seed, self.total, self.shown_step = seed, 0.0, None
         self.num_resets = 0
         self._max_episode_steps = 3 + seed % 5
         observation, info = super().reset(seed=seed, options=options)
@@ -46,14 +49,25 @@ class SeededEnv(ShadedEnv):
     def step_unrendered(self, action):
         time.sleep(self.delays_s[self.num_steps % len(self.delays_s)])
         self.total += float(np.sum(action))
-        if self._step == 1 and self.seed in self.bad_seeds and self._fails():
+        if self._step == 1 and self.fault in ("die", "physics") and self._fails():
             if self.fault == "die":
                 os._exit(3)
             self._step = None
             raise SimulatorError("the physics became unstable")
         return super().step_unrendered(action)
 
+    def render_camera(self, camera):
+        self.shown_step = self._step
+        return super().render_camera(camera)
+
+    def observe(self):
+        if self.fault == "die at the look" and self.shown_step == self._step and self._fails():
+            os._exit(3)
+        return super().observe()
+
     def _fails(self):
+        if self.seed not in self.bad_seeds:
+            return False
         if self.marks is None:
             return True
         mark = Path(self.marks) / str(self.seed)
@@ -100,10 +114,15 @@ def build(
     length: int | None = None,
     mode: str = "sync",
     ask_window_s: float = 0.0,
+    envs_per_worker: int = 1,
     **env: Any,
 ) -> Any:
     vector: Any = RolloutVectorEnv(
-        [partial(SeededEnv, **env)] * count, mode=mode, autoreset_mode="Disabled", max_restarts=20
+        [partial(SeededEnv, **env)] * count,
+        mode=mode,
+        autoreset_mode="Disabled",
+        envs_per_worker=envs_per_worker,
+        max_restarts=20,
     )
     if critic is not None:
         vector = VLACRewardWrapper(vector, critic, value_stride=2, ask_window_s=ask_window_s)
@@ -154,6 +173,58 @@ def test_episodes_do_not_depend_on_timing_or_on_simulators_that_fail(
         assert play(count, delays_s, critic_s, **fault) == alone
 
 
+class KillingPolicy(DrawingPolicy):
+    """Kills a worker when it is asked for the first action of some episodes."""
+
+    def __init__(self, length: int | None, vector: Any, killed: set[int]) -> None:
+        super().__init__(length)
+        self.vector, self.killed = vector.unwrapped, killed
+
+    def __call__(self, observations, rows):
+        for row in rows:
+            if row.step == 0 and row.episode in self.killed:
+                pids = self.vector.worker_pids
+                with contextlib.suppress(ProcessLookupError):  # it has just died by itself
+                    os.kill(pids[row.episode % len(pids)], signal.SIGKILL)
+        return super().__call__(observations, rows)
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.generate])  # to shrink would take minutes
+@given(
+    count=st.integers(1, 4),
+    envs_per_worker=st.integers(1, 2),
+    group_size=st.sampled_from([1, 2, 3]),
+    length=st.sampled_from([None, 3]),
+    min_ready=st.integers(1, 3),
+    delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.003]), min_size=1, max_size=3),
+    critic_s=st.lists(st.sampled_from([0.0, 0.002, 0.005]), min_size=1, max_size=3),
+    fault=st.sampled_from(["die", "die at the look"]),
+    bad_groups=st.sets(st.integers(0, 5), max_size=2),
+    killed=st.sets(st.integers(0, 5), min_size=1, max_size=2),
+)
+def test_groups_do_not_depend_on_when_their_worker_processes_die(
+    count, envs_per_worker, group_size, length, min_ready, delays_s, critic_s, fault, bad_groups, killed
+):
+    def play(vector: Any, policy: DrawingPolicy, **options: Any) -> tuple:
+        try:
+            rollout = AsyncRollout(vector, policy, group_size=group_size, max_repeats=30, **options)
+            groups = [[trace(episode) for episode in group] for group in rollout.groups(6 // group_size)]
+        finally:
+            vector.close()
+        return groups, sorted(policy.asked)
+
+    alone = play(build(1, LookingCritic(0.15), length), DrawingPolicy(length))
+    with tempfile.TemporaryDirectory() as marks:
+        faults = {"fault": fault, "bad_seeds": bad_groups, "marks": marks}
+        dying = build(
+            count, SlowCritic(critic_s), length, "async", 0.002, envs_per_worker, delays_s=delays_s, **faults
+        )
+        assert play(dying, KillingPolicy(length, dying, killed), min_ready=min_ready) == alone
+    assert [[(index, group) for index, group, *_ in episodes] for episodes in alone[0]] == [
+        [(g * group_size + k, g) for k in range(group_size)] for g in range(6 // group_size)
+    ]
+
+
 def test_workers_that_die_change_nothing(tmp_path):
     def play(mode: str, count: int, **env: Any) -> list[tuple]:
         vector = build(count, LookingCritic(0.15), mode=mode, **env)
@@ -165,6 +236,19 @@ def test_workers_that_die_change_nothing(tmp_path):
     dying = play("async", 2, fault="die", bad_seeds=(1, 3), marks=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3"]
     assert dying == play("sync", 3)
+
+
+def test_a_worker_that_dies_after_the_verdict_takes_no_last_observation_with_it(tmp_path):
+    def play(mode: str, **env: Any) -> list[tuple]:
+        vector = build(2, LookingCritic(0.4), 3, mode, **env)
+        try:
+            return [trace(episode) for episode in AsyncRollout(vector, DrawingPolicy(3)).episodes(4)]
+        finally:
+            vector.close()
+
+    dying = play("async", fault="die at the look", bad_seeds=range(4), marks=tmp_path)
+    assert any(tmp_path.iterdir())
+    assert dying == play("sync")
 
 
 def test_an_episode_that_is_lost_again_and_again_ends_and_says_so():

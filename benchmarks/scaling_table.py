@@ -19,6 +19,9 @@ from typing import Any
 
 Line = Mapping[str, Any]
 ALONE = "independent"
+LEAST_SHARE = 0.005
+"""Of time in calls; of a critic that takes less, no limit can be told."""
+
 COMPARED = ("steps_per_s", "busy", "cpu_ms_per_step")
 
 
@@ -57,7 +60,7 @@ def limits(row: Line, looks_per_s: float | None) -> dict[str, float]:
         looks_per_s: The baseline's rate at chunk 1, where each step ends with a look; None if not measured.
     """
     found = {"workers": 1e3 * row["cores"] / row["cpu_ms_per_step"]}
-    if row.get("critic"):
+    if row.get("critic", 0.0) >= LEAST_SHARE:
         frames_per_s = row["frames_per_call"] / row["critic_ms"] * 1e3
         frames_per_step = row["critic"] * frames_per_s / row["steps_per_s"]
         found["critic"] = frames_per_s / frames_per_step

@@ -142,7 +142,7 @@ def _ask(
     for size in range(1, count + 1):  # frames not seen before, as in play
         frames = list(rng.integers(0, 256, (size, image_size, image_size, 3), np.uint8))
         critic.success_prob(frames, [task] * size)
-    groups = [[length] for length in sorted(set(lengths))] + [lengths]  # episodes of one length, and of all
+    groups = [[min(lengths)], [max(lengths)], lengths]  # episodes of one length, and of all
     for size in _list_counts(count):
         for group in groups:
             listed = [

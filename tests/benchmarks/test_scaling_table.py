@@ -73,6 +73,7 @@ def test_parts_that_were_not_measured_limit_nothing(table: ModuleType) -> None:
     assert table.limits(ROW | {"critic": 0.0, "frames_per_call": 0.0, "critic_ms": 0.0}, None) == {
         "workers": 1000.0
     }
+    assert table.limits(ROW | {"critic": 0.004, "critic_ms": 0.01}, None) == {"workers": 1000.0}
 
 
 LINES = [

@@ -41,7 +41,7 @@ def settled(number):
     return Moment(np.arange(4.0) / 3 + number, {"grip": np.ones(2), "controller": controller})
 
 
-def alone(suite, task_id, *init_state_ids, folder=None, settles=True):
+def alone(suite, task_id, *init_state_ids, folder=None, settles=True, plays=True):
     """What an env shows that is alone in a new process, by episode."""
     command = [sys.executable, str(ALONE), suite, str(task_id), *map(str, init_state_ids)]
     environment = {k: v for k, v in os.environ.items() if k != START_CACHE_VARIABLE}
@@ -49,6 +49,8 @@ def alone(suite, task_id, *init_state_ids, folder=None, settles=True):
         environment[START_CACHE_VARIABLE] = str(folder)
     if not settles:
         command.append("--no-settling")
+    if not plays:
+        command.append("--starts-alone")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -85,6 +87,15 @@ def test_every_suite_plays_from_disk_as_without(tmp_path, task):
     expected = alone(*task, *states)
     assert alone(*task, *states, folder=tmp_path) == expected
     assert alone(*task, *states, folder=tmp_path, settles=False) == expected
+
+
+@pytest.mark.slow
+def test_all_official_states_of_a_task_start_from_disk_in_a_new_process(tmp_path):
+    """Physics, the pictures of both cameras and info, after the ten settling steps of an episode."""
+    task, states = ("libero_spatial", 0), range(50)
+    settled = alone(*task, *states, folder=tmp_path, plays=False)
+    assert len(files(tmp_path)) == len({starts[0] for starts in settled.values()}) == 50
+    assert alone(*task, *states, folder=tmp_path, settles=False, plays=False) == settled
 
 
 @pytest.fixture

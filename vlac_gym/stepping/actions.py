@@ -60,6 +60,8 @@ def check_action(action: Any, space: spaces.Space[Any]) -> None:
     Raises:
         ConfigError: Another shape than the space's, no numbers, not finite, or a value that an integer space lacks.
     """
+    if _is_ordinary(action, space):
+        return
     for where, leaf, part in _leaves("action", space, action):
         array = as_array(part, f"an {where}")
         if array.shape != leaf.shape:
@@ -123,6 +125,8 @@ def checked_actions(actions: Any, action_space: spaces.Space[Any], num_envs: int
         ConfigError: Another number of actions, a wrong shape, no numbers, not finite, or a value that an
             integer space lacks.
     """
+    if _is_ordinary(actions, action_space):
+        return list(iterate(action_space, actions))
     for where, space, part in _leaves("actions", action_space, actions):
         array = as_array(part, where)
         is_batched = isinstance(space, spaces.Box | spaces.MultiDiscrete)
@@ -149,6 +153,18 @@ def checked_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
     if chosen.dtype != np.bool_ or chosen.shape != (num_envs,):
         raise ConfigError(f"Expected mask as bool ({num_envs},), got {mask!r}; nothing moved.")
     return chosen
+
+
+def _is_ordinary(action: Any, space: spaces.Space[Any]) -> bool:
+    """Whether it is a Box's action as nearly all are: finite floats in its shape, with which no check finds a fault."""
+    return (
+        type(action) is np.ndarray
+        and isinstance(space, spaces.Box)
+        and action.shape == space.shape
+        and action.dtype.kind == space.dtype.kind == "f"
+        # As `.all()`, in half the time.
+        and np.count_nonzero(np.isfinite(action)) == action.size
+    )
 
 
 def _leaves(where: str, space: spaces.Space[Any], part: Any) -> Iterator[tuple[str, spaces.Space[Any], Any]]:

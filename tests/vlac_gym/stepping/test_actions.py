@@ -35,6 +35,26 @@ def test_n_envs_take_what_their_space_has(space, good, bad):
         checked_actions(np.array([good, bad]), batched, 2)
 
 
+@pytest.mark.parametrize("bad_number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_one_number_that_is_not_finite_is_refused(dtype, bad_number):
+    space = spaces.Box(-1, 1, (2,), dtype)
+    good, bad = np.array([0, np.finfo(dtype).max], dtype), np.array([0, bad_number], dtype)
+    check_action(good, space)
+    checked_actions(np.stack([good, good]), batch_space(space, 2), 2)
+    with pytest.raises(ConfigError, match=r"Expected a finite action, got \[0.0, (nan|-?inf)\]"):
+        check_action(bad, space)
+    with pytest.raises(ConfigError, match=r"Expected finite actions, got NaN or infinity for envs \[1\]"):
+        checked_actions(np.stack([good, bad]), batch_space(space, 2), 2)
+
+
+def test_fractions_are_refused_where_a_box_has_whole_numbers():
+    space = spaces.Box(0, 9, (2,), np.int64)
+    check_action(np.array([0.0, 9.0]), space)
+    with pytest.raises(ConfigError, match=r"Expected an action in .*, got \[0.5, 1.0\]"):
+        check_action(np.array([0.5, 1.0]), space)
+
+
 def test_floats_beyond_a_box_are_the_envs_own_affair():
     check_action(np.full(7, 3.0), spaces.Box(-1, 1, (7,)))
 

@@ -226,7 +226,6 @@ def check_tasks(tasks: Sequence[str]) -> None:
 
 def check_same_length(**sequences: Sequence[object]) -> None:
     """Raises `ConfigError` with all lengths unless they agree."""
-    lengths = {name: len(items) for name, items in sequences.items()}
-    if len(set(lengths.values())) > 1:
-        got = ", ".join(f"{name} {length}" for name, length in lengths.items())
+    if len(set(map(len, sequences.values()))) > 1:
+        got = ", ".join(f"{name} {len(items)}" for name, items in sequences.items())
         raise ConfigError(f"Expected the same number of each, got {got}.")

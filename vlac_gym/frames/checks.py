@@ -14,25 +14,40 @@ from vlac_gym.errors import ConfigError
 from vlac_gym.frames.on_device import DeviceFrame
 from vlac_gym.types import Frame
 
+_PICTURES = (np.ndarray, DeviceFrame)
+_UINT8 = np.dtype(np.uint8)
+
 
 def check_frame(frame: object, where: str = "frame") -> None:
     """Raises `ConfigError` unless `frame` is a uint8 (H, W, 3) array or `DeviceFrame` with H, W >= 1."""
-    if not isinstance(frame, np.ndarray | DeviceFrame):
-        raise ConfigError(
-            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
-            "Convert it with np.asarray."
-        )
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
-        raise ConfigError(
-            f"Expected {where} as uint8 (H, W, 3) with H, W >= 1, got {frame.dtype} {frame.shape}. "
-            "Use RGB, channels last, 0..255."
-        )
+    if not _is_frame(frame):
+        raise _no_frame(frame, where)
 
 
 def check_frames(frames: Sequence[Frame], where: str = "frames") -> None:
     """Raises `ConfigError`, naming the index, unless every frame is uint8 (H, W, 3)."""
     for i, frame in enumerate(frames):
-        check_frame(frame, f"{where}[{i}]")
+        if not _is_frame(frame):
+            raise _no_frame(frame, f"{where}[{i}]")
+
+
+def _is_frame(frame: object) -> bool:
+    if not isinstance(frame, _PICTURES) or frame.dtype != _UINT8:
+        return False
+    shape = frame.shape
+    return len(shape) == 3 and shape[2] == 3 and 0 not in shape
+
+
+def _no_frame(frame: object, where: str) -> ConfigError:
+    if not isinstance(frame, _PICTURES):
+        return ConfigError(
+            f"Expected {where} as a uint8 (H, W, 3) array, got {type(frame).__name__}. "
+            "Convert it with np.asarray."
+        )
+    return ConfigError(
+        f"Expected {where} as uint8 (H, W, 3) with H, W >= 1, got {frame.dtype} {frame.shape}. "
+        "Use RGB, channels last, 0..255."
+    )
 
 
 def frame_digest(frame: Frame) -> bytes:

@@ -142,6 +142,8 @@ def is_tensor(value: object) -> bool:
 
 def on_host(array: Any) -> Any:
     """The array, or, of a tensor or frame on a device, its pixels in numpy."""
+    if isinstance(array, np.ndarray):
+        return array
     if is_tensor(array):
         return array.cpu().numpy()
     return np.asarray(array) if isinstance(array, DeviceFrame) else array

@@ -39,6 +39,7 @@ class FrameReader:
         self.camera: str | None = None
         if isinstance(self._source, str) and self._source.endswith("_image"):
             self.camera = self._source.removesuffix("_image")
+        self._where = _place_name(self._source)
 
     def read(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Frame:
         """The frame, uint8 (H, W, 3).
@@ -58,20 +59,25 @@ class FrameReader:
 
     def _found(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> Any:
         """What is where the source says, checked; of a tensor, the frame."""
-        found, where = self._place(env, observation, info)
+        if callable(self._source):
+            found: Any = self._source(observation, info)
+        elif self._source == "observation":
+            found = observation
+        elif self._source == "render":
+            found = env.render()
+        else:
+            found = observation[self._source]
         frame = DeviceFrame(found) if is_tensor(found) else found
-        check_frame(frame, where)
+        check_frame(frame, self._where)
         return frame
 
-    def _place(self, env: gym.Env[Any, Any], observation: Any, info: Mapping[str, Any]) -> tuple[Any, str]:
-        """What is where the source says, and the name of that place."""
-        if callable(self._source):
-            return self._source(observation, info), "the frame function's result"
-        if self._source == "observation":
-            return observation, "the observation"
-        if self._source == "render":
-            return env.render(), "render()"
-        return observation[self._source], f"observation[{self._source!r}]"
+
+def _place_name(source: FrameSource) -> str:
+    """What messages call the place that the source says."""
+    if callable(source):
+        return "the frame function's result"
+    named = {"observation": "the observation", "render": "render()"}
+    return named.get(source, f"observation[{source!r}]")
 
 
 def _resolve(env: gym.Env[Any, Any], source: str | None) -> str:

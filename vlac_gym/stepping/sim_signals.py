@@ -5,10 +5,10 @@ __all__ = ["HIDDEN_KEYS", "hide_sim_signals", "reported_success", "sim_success"]
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
-HIDDEN_KEYS = ("success", "is_success", "goal_progress", "episode", "final_info", "final_obs")
+HIDDEN_KEYS = frozenset({"success", "is_success", "goal_progress", "episode", "final_info", "final_obs"})
 """Keys that trainers read as reward or metric, removed from a training step's `info`.
 
-The last three are those of Gymnasium's wrappers that tell how an episode of the simulator ended.
+`episode`, `final_info` and `final_obs` are those of Gymnasium's wrappers that tell how a simulator's episode ended.
 """
 
 
@@ -43,7 +43,9 @@ def hide_sim_signals(
         env_terminated: Goes to `sim_terminated`; None (reset) leaves it out.
     """
     report = {
-        key: value for key, value in info.items() if key not in HIDDEN_KEYS and not _is_statistics(value)
+        key: value
+        for key, value in info.items()
+        if key not in HIDDEN_KEYS and not (isinstance(value, dict) and _is_statistics(value))
     }
     report["sim_success"] = success_so_far
     if "goal_progress" in info:
@@ -55,6 +57,6 @@ def hide_sim_signals(
     return report
 
 
-def _is_statistics(value: object) -> bool:
+def _is_statistics(value: dict[Any, Any]) -> bool:
     """Is this what Gymnasium's `RecordEpisodeStatistics` adds (under any key): return and length of an episode?"""
-    return isinstance(value, dict) and {"r", "l", "t"} <= set(value)
+    return {"r", "l", "t"} <= set(value)

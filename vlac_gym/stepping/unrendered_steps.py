@@ -41,8 +41,9 @@ class UnrenderedSteps:
             reward, terminated, truncated = self._quiet.step_unrendered(action)
             return reward, terminated, truncated, self._quiet.current_info()
         self._observation, reward, terminated, truncated, info = self._env.step(action)
-        # Some envs return a reward of shape (1,).
-        return float(np.asarray(reward).item()), bool(terminated), bool(truncated), info
+        if type(reward) is not float:  # np.float64 inherits from it
+            reward = float(np.asarray(reward).item())  # Some envs return one of shape (1,).
+        return reward, bool(terminated), bool(truncated), info
 
     def draw_ahead(self, reader: FrameReader | None) -> None:
         """Has what `observe`, or `frame` of a reader, will look at drawn meanwhile, where the env can.

@@ -1,32 +1,13 @@
-"""What ``info["critic"]`` holds: `CriticReport`, `EpisodeEnd`."""
+"""What ``info["critic"]`` holds: `CriticReport`."""
 
-__all__ = ["CriticReport", "EpisodeEnd", "StoppedBy"]
+__all__ = ["CriticReport", "StoppedBy"]
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 StoppedBy = Literal["success_prob", "value", "step_limit", "sim_terminated", "critic_error"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodeEnd:
-    """What is told at the end of an episode only.
-
-    Attributes:
-        values: The value list, each in [0, 1]; empty if it was not asked for.
-        value_frame_steps: Env step of each value's frame; 0 is the reset.
-        failed: The critic gave no usable answer: the reward says nothing, mask it.
-        stopped_by: Which rule ended the episode.
-    """
-
-    values: list[float]
-    value_frame_steps: list[int]
-    failed: bool
-    stopped_by: StoppedBy
-
-
-@dataclass(frozen=True, kw_only=True)
-class CriticReport:
+class CriticReport(TypedDict):
     """The critic's part in one step. Equal episodes give equal reports: nothing here depends on the clock.
 
     Attributes:
@@ -37,7 +18,11 @@ class CriticReport:
         buffered_frames: Frames kept for later questions.
         buffered_bytes: Their bytes.
         failures: Critic failures since the wrapper was made.
-        end: At the end of an episode only.
+        values: This and what follows is told at the end of an episode only. The value list, each in [0, 1]; empty if
+            it was not asked for.
+        value_frame_steps: Env step of each value's frame; 0 is the reset.
+        failed: The critic gave no usable answer: the reward says nothing, mask it.
+        stopped_by: Which rule ended the episode.
     """
 
     checked: bool
@@ -47,10 +32,7 @@ class CriticReport:
     buffered_frames: int
     buffered_bytes: int
     failures: int
-    end: EpisodeEnd | None
-
-    def as_info(self) -> dict[str, Any]:
-        """A flat dict; the fields of `end` are there at the end only."""
-        info = dict(vars(self))
-        end = info.pop("end")
-        return info if end is None else info | vars(end)
+    values: NotRequired[list[float]]
+    value_frame_steps: NotRequired[list[int]]
+    failed: NotRequired[bool]
+    stopped_by: NotRequired[StoppedBy]

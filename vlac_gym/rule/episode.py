@@ -96,6 +96,11 @@ class RuleEpisode:
         self.task = task
         self.num_steps = 0
         self.value = 0.0
+        self._done_threshold = _as_float32(rule.done_threshold)
+        # Can the value list be asked for?
+        self._keeps_value_frames = rule.reward == "terminal" or (
+            rule.reward == "sparse" and rule.min_value is not None
+        )
         self._buffer = FrameBuffer(max_buffer_bytes, rule.value_stride)
         self._buffer.keep(0, frame)
         self._milestone_value = 0.0
@@ -130,13 +135,8 @@ class RuleEpisode:
         self._is_checked = limit is not None or self.num_steps % self.rule.done_interval == 0
         self._success_prob = None
         self._values = {}
-        decide = {
-            "terminal": self._terminal,
-            "sparse": self._terminal,
-            "milestone": self._milestone,
-        }.get(self.rule.reward, self._dense)
         try:
-            self._verdict = yield from decide(limit, look)
+            self._verdict = yield from self._decide(limit, look)
         except CriticError:
             # Thrown in by whoever asks: a lost critic is no reward, and not the policy's failure.
             self._verdict = Verdict(truncated=True, stopped_by="critic_error")
@@ -164,6 +164,16 @@ class RuleEpisode:
 
     # The rule, one kind of reward each.
 
+    def _decide(self, limit: StoppedBy | None, look: Callable[[], Frame]) -> Step:
+        """The step by the rule's kind of reward."""
+        match self.rule.reward:
+            case "terminal" | "sparse":
+                return self._terminal(limit, look)
+            case "dense" | "pbrs":
+                return self._dense(limit, look)
+            case "milestone":
+                return self._milestone(limit, look)
+
     def _terminal(self, limit: StoppedBy | None, look: Callable[[], Frame]) -> Step:
         """Done pays 1.0, the step limit the value (`sparse`: nothing), and every other step nothing."""
         is_value_step = self._keeps_value_frames and self.num_steps % self.rule.value_stride == 0
@@ -175,7 +185,7 @@ class RuleEpisode:
         if not self._is_checked:
             return GOES_ON
 
-        if (yield from self._says_done(frame)):
+        if self._may_stop((yield self._counted(AskDone(frame)))):
             if self.rule.min_value is None:
                 return Verdict(reward=1.0, terminated=True, stopped_by="success_prob")
             yield from self._ask_values(frame)
@@ -194,9 +204,9 @@ class RuleEpisode:
         before, stops = self.value, False
         if self._is_checked:
             frame = look()
-            stops = yield from self._says_done(frame)
+            stops = self._may_stop((yield self._counted(AskDone(frame))))
             if not stops or self.rule.min_value is not None:
-                progress = yield from self._ask(AskProgress(self._buffer.last, frame))
+                progress = yield self._counted(AskProgress(self._buffer.last, frame))
                 self._record(advance_value(before, progress))
                 self._buffer.keep_only(self.num_steps, frame)
                 stops = stops and self._reaches_min_value
@@ -217,7 +227,7 @@ class RuleEpisode:
         if not self._is_checked:
             return GOES_ON
         frame = look()
-        progress = yield from self._ask(AskProgress(self._buffer.last, frame))
+        progress = yield self._counted(AskProgress(self._buffer.last, frame))
         self._record(advance_value(self._milestone_value, progress))
         if self.num_steps % self.rule.milestone_interval == 0:
             self._milestone_value = self.value
@@ -228,12 +238,10 @@ class RuleEpisode:
 
     # The rule's parts.
 
-    def _says_done(self, frame: Frame) -> Generator[Question, Any, bool]:
-        """Asks the done check, and tells whether it may stop the episode."""
-        self._success_prob = yield from self._ask(AskDone(frame))
-        # Critics answer in float32, and float32(0.9) < 0.9.
-        is_done = np.float32(self._success_prob) >= np.float32(self.rule.done_threshold)
-        return self._counts_to_stop(is_done=bool(is_done))
+    def _may_stop(self, success_prob: float) -> bool:
+        """Takes the answer of the done check, and tells whether it may stop the episode."""
+        self._success_prob = success_prob
+        return self._counts_to_stop(is_done=_as_float32(success_prob) >= self._done_threshold)
 
     def _counts_to_stop(self, *, is_done: bool) -> bool:
         self._consecutive_done = self._consecutive_done + 1 if is_done else 0
@@ -241,23 +249,17 @@ class RuleEpisode:
 
     def _ask_values(self, frame: Frame) -> Generator[Question, Any, None]:
         frames = self._buffer.with_last(self.num_steps, frame)
-        values = yield from self._ask(AskValues(list(frames.values())))
+        values = yield self._counted(AskValues(list(frames.values())))
         self._values = dict(zip(frames, values, strict=True))
         self.value = values[-1]
 
-    def _ask(self, question: Question) -> Generator[Question, Any, Any]:
+    def _counted(self, question: Question) -> Question:
         self._num_calls += 1
-        return (yield question)
+        return question
 
     def _at(self, limit: StoppedBy, reward: float) -> Verdict:
         is_terminal = self.rule.truncate_as_terminal
         return Verdict(reward=reward, terminated=is_terminal, truncated=not is_terminal, stopped_by=limit)
-
-    @property
-    def _keeps_value_frames(self) -> bool:
-        """Can the value list be asked for?"""
-        kind = self.rule.reward
-        return kind == "terminal" or (kind == "sparse" and self.rule.min_value is not None)
 
     @property
     def _reaches_min_value(self) -> bool:
@@ -265,3 +267,8 @@ class RuleEpisode:
 
     def _record(self, value: float) -> None:
         self.value = self._history[self.num_steps] = value
+
+
+def _as_float32(number: float) -> float:
+    """The float32 next to a number: critics answer in float32, and float32(0.9) < 0.9."""
+    return float(np.float32(number))

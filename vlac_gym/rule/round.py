@@ -39,13 +39,19 @@ class OpenStep:
         self.latency_ms: float | None = None
         self._step = step
         self._verdict: Verdict | None = None
-        self._go_on(step.__next__)
+        self._go_on(step.send, None)
 
     @property
     def verdict(self) -> Verdict:
         """The verdict of a step that has no question left."""
         assert self._verdict is not None
         return self._verdict
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the verdict is there, and ends the episode."""
+        verdict = self._verdict
+        return verdict is not None and (verdict.terminated or verdict.truncated)
 
     def answer(self, answer: Any) -> None:
         """Takes the answer to `question`, in the form that its class says."""
@@ -56,9 +62,9 @@ class OpenStep:
         self.error = error
         self._go_on(self._step.throw, error)
 
-    def _go_on(self, resume: Callable[..., Question], *sent: Any) -> None:
+    def _go_on(self, resume: Callable[[Any], Question], sent: Any) -> None:
         try:
-            self.question = resume(*sent)
+            self.question = resume(sent)
         except StopIteration as stop:
             self.question, self._verdict = None, stop.value
 
@@ -77,6 +83,9 @@ def ask_round(
     """
     if done := _asking(steps, AskDone):
         _ask_done(critic, done)
+        steps = [step for step in steps if step.question is not None]
+        if not steps:
+            return
     if progress := _asking(steps, AskProgress):
         _ask_progress(critic, progress, references)
     if values := _asking(steps, AskValues):
@@ -106,7 +115,7 @@ def _asking(steps: Sequence[OpenStep], kind: type[Asked]) -> list[tuple[OpenStep
 def _ask_done(critic: BaseCritic, asking: Sequence[tuple[OpenStep, AskDone]]) -> None:
     frames, tasks = [question.frame for _, question in asking], [step.task for step, _ in asking]
     _ask(
-        [step for step, _ in asking],
+        asking,
         lambda: of_shape(critic.success_prob(frames, tasks), len(frames), "success_prob"),
         lambda probs, n: in_range(probs, n, 0.0, "success_prob"),
     )
@@ -118,7 +127,7 @@ def _ask_progress(
     before, after = [question.before for _, question in asking], [question.after for _, question in asking]
     tasks = [step.task for step, _ in asking]
     _ask(
-        [step for step, _ in asking],
+        asking,
         lambda: of_shape(
             critic.progress(before, after, tasks, references=references), len(after), "progress"
         ),
@@ -140,28 +149,30 @@ def _ask_values(
         return lists
 
     _ask(
-        [step for step, _ in asking],
+        asking,
         call,
         lambda lists, n: checked_answers(lists[n], len(episodes[n]), 0.0, "value").tolist(),
     )
 
 
 def _ask(
-    steps: Sequence[OpenStep], call: Callable[[], Answers], checked: Callable[[Answers, int], Any]
+    asking: Sequence[tuple[OpenStep, Any]],
+    call: Callable[[], Answers],
+    checked: Callable[[Answers, int], Any],
 ) -> None:
     """Makes one call for all these steps; `checked` takes out the answer to the n-th."""
     start = time.perf_counter()
     try:
         answers = call()
     except CriticError as e:
-        for step in steps:
+        for step, _ in asking:
             step.fail(e)
         return
     finally:
         latency_ms = (time.perf_counter() - start) * 1e3
-        for step in steps:
+        for step, _ in asking:
             step.latency_ms = (step.latency_ms or 0.0) + latency_ms
-    for n, step in enumerate(steps):
+    for n, (step, _) in enumerate(asking):
         try:
             answer = checked(answers, n)
         except CriticResponseError as e:

@@ -189,7 +189,7 @@ class CriticReferee:
         self._ask(ask_oldest, steps)
 
     def _ask(self, ask: Callable[..., None], steps: Mapping[int, OpenStep]) -> None:
-        questions = {index: step.question for index, step in steps.items()}
+        asked = [(index, step, step.question) for index, step in steps.items()]
         with self.lock:
             began = time.perf_counter()
             try:
@@ -197,17 +197,19 @@ class CriticReferee:
             finally:
                 self.asked_s += time.perf_counter() - began
         errors: list[CriticError] = []
-        for index, step in steps.items():
+        ends: list[OpenStep] = []
+        for index, step, question in asked:
             if step.error is not None:
                 self._note_error(index, step.error)
                 errors.append(step.error)
-            elif step.question is not questions[index]:
+            elif step.question is not question:
                 self._breaker.note_answer()
+            if step.is_last:
+                ends.append(step)
         for error in errors:
             self._breaker.note_failure(error)
-        for step in steps.values():
-            if step.question is None and (step.verdict.terminated or step.verdict.truncated):
-                self._breaker.note_end(failed=step.error is not None)
+        for step in ends:
+            self._breaker.note_end(failed=step.error is not None)
         self._breaker.check()
         if errors and self._policy.then == "raise":
             raise errors[0]

@@ -62,7 +62,8 @@ class AsyncRollout:
         min_ready: How many envs should be ready before the policy is asked; fewer if no more are under way. With the
             number of envs (and, with a critic, ``ask_window_s=math.inf``) the batches are the same every time too: then
             episodes are the same again even where an answer depends on the batch, as long as no worker dies.
-        max_repeats: How often an episode is repeated that was lost; beyond that it is `is_lost`.
+        max_repeats: How often an episode is repeated that was lost; beyond that it is `is_lost`, and where an env that
+            does not repeat exactly, as worlds on a GPU, ends a repeat before it is where the episode was.
         mode: Of the reward wrapper, set before episodes begin, whatever is left of others; None leaves it as it is.
         keeps_observations: False forgets observations when the policy has seen them, but for each episode's last.
 

@@ -158,10 +158,21 @@ class Episode:
         info: dict[str, Any],
         latency_ms: float,
     ) -> bool:
-        """What its reset or next step returned; returns whether that is news."""
+        """What its reset or next step returned; returns whether that is news.
+
+        A repeated step may not end the episode, which had gone on after it: worlds on a GPU do not repeat to the bit.
+        There it is given up.
+        """
         self._num_returned += 1
         if self._num_returned < len(self.observations):
-            return False
+            if not (terminated or truncated):
+                return False
+            reason = (
+                f"the env was lost at step {len(self.rewards) + 1}, and when the steps before it were repeated, the "
+                f"episode ended at step {self._num_returned}, where it had gone on"
+            )
+            self.give_up({**info, "lost_reason": reason})
+            return True
         self._see(observation, info)
         if self._num_returned:
             self.rewards.append(reward)

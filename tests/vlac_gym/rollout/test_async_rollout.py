@@ -173,6 +173,38 @@ def test_episodes_do_not_depend_on_timing_or_on_simulators_that_fail(
         assert play(count, delays_s, critic_s, **fault) == alone
 
 
+class ForgetfulEnv(SeededEnv):
+    """Plays nothing twice alike: after its simulator failed, at step 2, an episode ends after its first step."""
+
+    def reset(self, *, seed=None, options=None):
+        first = super().reset(seed=seed, options=options)
+        self._max_episode_steps = 1 if (Path(self.marks) / str(seed)).exists() else 4
+        return first
+
+
+@pytest.mark.parametrize("length", [None, 1])
+def test_an_episode_whose_repeat_ends_too_early_is_lost(length, tmp_path):
+    def rollout(marks: str) -> AsyncRollout:
+        (tmp_path / marks).mkdir()
+        fails = partial(ForgetfulEnv, fault="physics", bad_seeds={1}, marks=tmp_path / marks)
+        env = RolloutVectorEnv([fails] * 2, mode="sync", autoreset_mode="Disabled")
+        chunked = env if length is None else ActionChunk(env, length)
+        return AsyncRollout(chunked, DrawingPolicy(length))
+
+    played = list(rollout("episodes").episodes(4))
+    assert [(episode.is_lost, len(episode.rewards)) for episode in played] == [
+        (False, 4),
+        (True, 2),
+        (False, 4),
+        (False, 4),
+    ]
+    assert "the steps before it were repeated" in played[1].infos[-1]["lost_reason"]
+    assert played[1].executed_steps.tolist() == [1, 0]
+
+    buffer = rollout("steps").steps(4)
+    assert buffer.lost.T.tolist() == [[False] * 4, [False, True, False, False]]
+
+
 class KillingPolicy(DrawingPolicy):
     """Kills a worker when it is asked for the first action of some episodes."""
 

@@ -1,14 +1,17 @@
 """Envs and a critic for tests of vector envs; importable by worker processes."""
 
 import os
+import threading
 import time
 import zlib
+from collections import Counter
 from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from vlac_gym.critic.base import BaseCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import SimulatorError
 from vlac_gym.types import CriticInfo
@@ -140,6 +143,36 @@ class LookingCritic:
     def _note(self, method: str, frames: Any) -> None:
         self.calls.append((method, len(frames)))
         self.seen.append([(*_episode(frame), _step(frame)) for frame in frames])
+
+
+class SlowCritic(LookingCritic, BaseCritic):
+    """Takes its time, and notices how many calls are under way at once: `most` in all, `most_of` each method.
+
+    Args:
+        delays_s: Of its calls, in turn.
+        done_share: As of `LookingCritic`.
+        takes_concurrent_calls: What it declares.
+    """
+
+    def __init__(
+        self, delays_s: list[float], done_share: float = 0.15, *, takes_concurrent_calls: bool = False
+    ) -> None:
+        super().__init__(done_share)
+        self.delays_s = delays_s
+        self.takes_concurrent_calls = takes_concurrent_calls
+        self.most, self.most_of = 0, Counter[str]()
+        self._users = Counter[str]()
+        self._lock = threading.Lock()
+
+    def _note(self, method: str, frames: Any) -> None:
+        with self._lock:
+            self._users[method] += 1
+            self.most = max(self.most, self._users.total())
+            self.most_of[method] = max(self.most_of[method], self._users[method])
+        time.sleep(self.delays_s[len(self.calls) % len(self.delays_s)])
+        with self._lock:
+            self._users[method] -= 1
+            super()._note(method, frames)
 
 
 def _episode(frame: np.ndarray) -> tuple[int, int]:

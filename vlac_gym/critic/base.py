@@ -98,10 +98,13 @@ class BaseCritic(ABC):
     Attributes:
         is_remote: Whether its model runs in a server.
         takes_device_frames: Whether it may be shown a `DeviceFrame`, whose pixels are on a device, in an array's place.
+        takes_concurrent_calls: Whether several threads may ask it at once, and gain by that: a server's client, say,
+            and no model in this process.
     """
 
     is_remote: bool = False
     takes_device_frames: bool = False
+    takes_concurrent_calls: bool = False
 
     @property
     def can_sleep(self) -> bool:

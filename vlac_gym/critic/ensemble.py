@@ -60,6 +60,7 @@ class EnsembleCritic(BaseCritic):
         combine: As given.
         combine_values: As given, or as `combine`.
         is_remote: Whether the model of one of them runs in a server.
+        takes_concurrent_calls: Whether all of them do.
 
     Raises:
         ConfigError: Fewer than two members, something that is no critic, or an unknown combination.
@@ -83,6 +84,7 @@ class EnsembleCritic(BaseCritic):
         self.combine_values: Combination = combine if combine_values is None else combine_values
         self.members = _built(members)
         self.is_remote = any(member.is_remote for member in self.members)
+        self.takes_concurrent_calls = all(member.takes_concurrent_calls for member in self.members)
 
     @classmethod
     def from_spec(cls, argument: str, **options: Any) -> "EnsembleCritic":

@@ -6,10 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.critic.failure_policy import CriticFailurePolicy
+from vlac_gym.critic.fresh_lock import FreshLock
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.retries import RetryPolicy, call_with_retries
 from vlac_gym.critic.wrapper import CriticWrapper, adapted
@@ -33,7 +35,8 @@ logger = logging.getLogger(__name__)
 class FailoverCritic(CriticWrapper):
     """Asks again, then asks the fallbacks, and goes back to the first critic once that answers again.
 
-    It describes itself as the first critic, sleeps and wakes with it; fallbacks only answer questions.
+    It describes itself as the first critic, sleeps and wakes with it; fallbacks only answer questions. Threads may ask
+    it at once where the first critic says so; fallbacks that don't say it are asked in turn.
 
     Args:
         critic: The one that answers as long as it can.
@@ -53,6 +56,8 @@ class FailoverCritic(CriticWrapper):
         self._policy = policy
         self._clock = clock
         self._retry_policy = RetryPolicy(max_tries=policy.retries + 1, backoff_s=_FIRST_PAUSE_S)
+        self._lock = FreshLock()  # of all that follows
+        self._turn = FreshLock()  # to ask a fallback that takes one call at a time
         self._built: dict[int, BaseCritic] = {}  # by place in `policy.fallbacks`
         self._compared: set[int] = set()
         self._is_compared_once = False
@@ -81,10 +86,11 @@ class FailoverCritic(CriticWrapper):
             CriticError: Nobody answers.
         """
         info = super().identify(retry=retry)
-        if not self._is_compared_once and self._fingerprint is not None:
-            for place in range(len(self._policy.fallbacks)):
-                self._compare_early(place)
-            self._is_compared_once = True
+        with self._lock:
+            if not self._is_compared_once and self._fingerprint is not None:
+                for place in range(len(self._policy.fallbacks)):
+                    self._compare_early(place)
+                self._is_compared_once = True
         return info
 
     def close(self) -> None:
@@ -108,24 +114,35 @@ class FailoverCritic(CriticWrapper):
         Raises:
             CriticError: Nobody has one, or a reply holds no number.
         """
-        self._go_back()
+        with self._lock:
+            self._go_back()
+            order = list(self._order())
         errors: list[CriticError] = []
-        for place in self._order():
+        for place in order:
             try:
-                answer = self._try(self._verified(place), call)
+                with self._lock:
+                    critic = self._verified(place)
+                answer = self._try(critic, call)
             except CriticResponseError:
                 raise
             except CriticError as e:
                 errors.append(e)
                 continue
-            if place != self._current:
-                self._take_over(place, errors)
-            if place is None and self._fingerprint is None:
-                self._fingerprint = self.critic.describe().fingerprint
+            with self._lock:
+                # Without errors it was asked first; since then another thread may have found someone else.
+                if errors and place != self._current:
+                    self._take_over(place, errors)
+                if place is None and self._fingerprint is None:
+                    self._fingerprint = self.critic.describe().fingerprint
             return answer
         raise _joined(errors)
 
     def _try(self, critic: BaseCritic, call: Callable[[BaseCritic], _T]) -> _T:
+        asks_in_turn = self.takes_concurrent_calls and not critic.takes_concurrent_calls
+        with self._turn if asks_in_turn else nullcontext():
+            return self._repeated(critic, call)
+
+    def _repeated(self, critic: BaseCritic, call: Callable[[BaseCritic], _T]) -> _T:
         if not self._policy.retries:
             return call(critic)
         attempts = 0
@@ -138,7 +155,8 @@ class FailoverCritic(CriticWrapper):
         try:
             return call_with_retries(attempt, self._retry_policy)
         finally:
-            self._own_retries += attempts - 1
+            with self._lock:
+                self._own_retries += attempts - 1
 
     def _order(self) -> Iterator[int | None]:
         """Whoever answered last, then the first critic, then the fallbacks."""

@@ -55,6 +55,8 @@ class RecordedCritic(CriticWrapper):
         ConfigError: The folder of `path` does not exist, or, at the first question, the record is another critic's.
     """
 
+    takes_concurrent_calls = False
+
     def __init__(self, critic: Critic, path: str | Path, *, frames: str | Path | None = None) -> None:
         self._path = Path(path)
         if not self._path.parent.is_dir() or self._path.is_dir():

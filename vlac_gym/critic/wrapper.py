@@ -58,7 +58,8 @@ class CriticWrapper(_Forwarding[BaseCritic]):
 
     Frames are passed on as they are: those for a privileged critic carry the simulator's signals, and those for one
     that takes them from a device are `DeviceFrame`s. One that reads pixels itself begins with `np.asarray`, or says
-    ``takes_device_frames = False`` in its class and is shown arrays.
+    ``takes_device_frames = False`` in its class and is shown arrays. One whose own methods can't be called by several
+    threads at once says ``takes_concurrent_calls = False``.
 
     Args:
         critic: The one inside, closed with this one; one with the methods of `Critic` alone will do.
@@ -66,6 +67,7 @@ class CriticWrapper(_Forwarding[BaseCritic]):
     Attributes:
         critic: The one inside.
         takes_device_frames: Whether both it and the one inside do.
+        takes_concurrent_calls: The same.
 
     Example:
         >>> from vlac_gym.critic.oracle import OracleCritic
@@ -74,11 +76,13 @@ class CriticWrapper(_Forwarding[BaseCritic]):
     """
 
     takes_device_frames = True
+    takes_concurrent_calls = True
 
     def __init__(self, critic: Critic) -> None:
         super().__init__(adapted(critic))
         self.is_remote = self.critic.is_remote
         self.takes_device_frames = self.takes_device_frames and self.critic.takes_device_frames
+        self.takes_concurrent_calls = self.takes_concurrent_calls and self.critic.takes_concurrent_calls
 
     @property
     def unwrapped(self) -> Critic:

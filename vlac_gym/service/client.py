@@ -65,6 +65,7 @@ class RemoteCritic(BaseCritic):
         self._clients: dict[int, httpx.Client] = {}
 
     is_remote = True
+    takes_concurrent_calls = True
 
     @classmethod
     def from_http(cls, argument: str, **options: Any) -> Self:

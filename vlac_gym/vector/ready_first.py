@@ -59,8 +59,9 @@ class ReadyFirst:
     `send` hands actions to some envs, `recv` returns those that are ready, and no env waits for another: not at a
     step's end, not for the critic, not for a reset. What an episode returns is what it returns from `step`; only
     which rows come together depends on timing. Questions to the critic that come up while it is busy are asked
-    together when it is free, one call at a time; it answers in a thread, while envs move and the caller works.
-    `recv` is what takes envs from one part of a step to the next: call it often.
+    together when it is free, one call at a time or, of a critic with `takes_concurrent_calls`, one of each kind; it
+    answers in threads, while envs move and the caller works. `recv` is what takes envs from one part of a step to the
+    next: call it often.
 
     Automatic resets are as for `step`: under SAME_STEP a row that ended holds the next episode's first observation,
     under NEXT_STEP the next `send` to that env resets it, under DISABLED `send_reset` does.

@@ -27,6 +27,11 @@ class Referee(Protocol):
 
     believes_simulator: bool
 
+    @property
+    def takes_concurrent_calls(self) -> bool:
+        """Whether `ask_oldest` may be called by several threads at once, about different steps."""
+        ...
+
     def begin(self, index: int, reply: ResetReply, episode_id: int | None = None) -> dict[str, Any]:
         """An episode has begun; returns its info.
 
@@ -60,6 +65,7 @@ class SimulatorReferee:
     """Takes every env at its word."""
 
     believes_simulator = True
+    takes_concurrent_calls = False
 
     def begin(self, index: int, reply: ResetReply, episode_id: int | None = None) -> dict[str, Any]:
         """The env's info."""

@@ -28,7 +28,7 @@ class StepLoop:
     In lockstep (`begin`, `finish`) envs go ahead on their own until the referee must look, and are then asked about
     together: a critic gets as many rounds as the env with the most checks has, one for a chunk of one action.
     Ready-first (`send`, `receive`) no env waits for another: each goes on when its own question is answered, and the
-    questions that come together meanwhile make one call.
+    questions of a kind that come together meanwhile make one call.
 
     Args:
         envs: The envs, which must outlive this.
@@ -258,7 +258,7 @@ class StepLoop:
             asking.wake.ring()
 
     def close(self) -> None:
-        """Ends the thread that asks, after the call under way."""
+        """Ends the threads that ask, after the calls under way."""
         asking, self._asking = self._asking, None
         if asking is not None:
             asking.close()
@@ -295,9 +295,9 @@ class StepLoop:
             self._submit(commands)
 
     def _ask_in_time(self, asking: Asking) -> float | None:
-        """Begins a call if it is time; else returns when it will be, in s from now, or None if that depends."""
-        questions = _questions(self._steps)
-        if not questions or asking.is_under_way:
+        """Begins calls if it is time; else returns when it will be, in s from now, or None if that depends."""
+        questions = asking.askable(self.referee, _questions(self._steps))
+        if not questions:
             return None
         if len(questions) < len(self._steps) and (wait_s := asking.wait_s(self.window_s)) > 0:
             return wait_s

@@ -5,7 +5,7 @@ __all__ = ["CriticReferee"]
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from vlac_gym.critic.base import BaseCritic, Critic
 from vlac_gym.critic.circuit_breaker import CircuitBreaker
 from vlac_gym.critic.failover import FailoverCritic
 from vlac_gym.critic.failure_policy import CriticFailurePolicy
+from vlac_gym.critic.fresh_lock import FreshLock
 from vlac_gym.critic.registry import make_critic
 from vlac_gym.critic.signals import EpisodeSignals
 from vlac_gym.critic.torch_threads import spare_threads
@@ -26,6 +27,7 @@ from vlac_gym.metrics.critic_counters import (
     CRITIC_FAILOVERS,
     CRITIC_RETRIES,
 )
+from vlac_gym.rule.episode import Question
 from vlac_gym.rule.round import OpenStep, ask_oldest, ask_round
 from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.types import Frame
@@ -53,7 +55,7 @@ class CriticReferee:
         is_shaping: Whether episodes that begin now are those of ``mode="shaping"``.
         failures: Critic failures of each env.
         num_episodes: Training episodes of each env begun so far.
-        asked_s: Time of all calls so far, in s.
+        asked_s: Time of all calls so far, in s; those at once count each.
         lock: Held while the critic is used; a lock makes several referees take turns.
 
     Raises:
@@ -93,6 +95,12 @@ class CriticReferee:
         self.num_episodes = [0] * num_envs
         self.asked_s = 0.0
         self.lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        self._noting = FreshLock()
+
+    @property
+    def takes_concurrent_calls(self) -> bool:
+        """Whether the critic may be asked by several threads at once."""
+        return self.critic.takes_concurrent_calls
 
     @property
     def critic(self) -> BaseCritic:
@@ -195,7 +203,14 @@ class CriticReferee:
             try:
                 ask(self.critic, list(steps.values()), self._config.references)
             finally:
-                self.asked_s += time.perf_counter() - began
+                took_s = time.perf_counter() - began
+                with self._noting:
+                    self.asked_s += took_s
+        with self._noting:
+            self._note_answers(asked)
+
+    def _note_answers(self, asked: Sequence[tuple[int, OpenStep, Question | None]]) -> None:
+        """What a call has left of each step's question, by env; raises as `ask`."""
         errors: list[CriticError] = []
         ends: list[OpenStep] = []
         for index, step, question in asked:

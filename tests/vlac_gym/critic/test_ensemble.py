@@ -348,6 +348,9 @@ def test_counts_and_places_are_those_of_all():
     critic = EnsembleCritic(members)
     assert (critic.retries, critic.failovers, critic.is_remote) == (4, 6, True)
     assert not EnsembleCritic(members[:1] * 2).is_remote
+    members[1].takes_concurrent_calls = True
+    assert not EnsembleCritic(members).takes_concurrent_calls
+    assert EnsembleCritic(members[1:] * 2).takes_concurrent_calls
 
 
 def test_those_sleep_that_can():

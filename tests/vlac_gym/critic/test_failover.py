@@ -1,6 +1,9 @@
 """Who is asked when a critic fails; every answer is scripted."""
 
+import pickle
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -191,3 +194,62 @@ def test_it_closes_what_it_built_and_the_critic_it_was_given():
     critic.close()
     assert (first.is_closed, second.is_closed) == (True, False)
     assert critic.describe() == first.describe()
+
+
+class Held(NamedCritic):
+    """Waits at every question for `leave` when it has set `entered`."""
+
+    takes_concurrent_calls = True
+
+    def __init__(self, *probs: Any) -> None:
+        super().__init__(*probs)
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def success_prob(self, frames: Any, tasks: Any) -> Any:
+        answer = super().success_prob(frames, tasks)
+        self.entered.set()
+        assert self.leave.wait(30.0)
+        return answer
+
+    def value(self, frames: Any, task: str, references: Any = None) -> Any:
+        raise CriticServerError("full")
+
+
+def test_an_answer_that_was_asked_for_before_another_thread_failed_over_changes_nobody():
+    first, second = Held(0.5), NamedCritic(0.25)
+    second._scripts["value"] = [[0.0]]
+    policy = CriticFailurePolicy(fallbacks=[second], allow_other_critic=True)
+    critic = FailoverCritic(first, policy)
+    assert critic.takes_concurrent_calls
+    with ThreadPoolExecutor(1) as other:
+        early = other.submit(ask, critic)
+        assert first.entered.wait(30.0)
+        assert critic.value([FRAME], "t").tolist() == [0.0]
+        first.leave.set()
+        assert early.result() == 0.5
+    assert critic.failovers == 1
+    assert ask(critic) == 0.25
+
+
+def test_a_fallback_that_takes_one_call_is_asked_in_turn():
+    class Fallback(NamedCritic):
+        users = most_users = 0
+
+        def success_prob(self, frames: Any, tasks: Any) -> Any:
+            self.users += 1
+            self.most_users = max(self.most_users, self.users)
+            time.sleep(0.01)
+            self.users -= 1
+            return super().success_prob(frames, tasks)
+
+    first, second = NamedCritic(*[GONE] * 8), Fallback(*[0.25] * 8)
+    first.takes_concurrent_calls = True
+    critic = FailoverCritic(first, CriticFailurePolicy(fallbacks=[second], allow_other_critic=True))
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: ask(critic), range(8))) == [0.25] * 8
+    assert (second.most_users, critic.failovers) == (1, 1)
+
+
+def test_it_can_be_pickled():
+    critic = FailoverCritic(NamedCritic(GONE, 0.5), CriticFailurePolicy(retries=1))
+    assert ask(pickle.loads(pickle.dumps(critic))) == 0.5

@@ -120,9 +120,10 @@ def test_a_critic_that_only_answers_is_completed_once_with_neutral_defaults():
             switch()
 
 
-def test_a_wrapper_forwards_what_the_inner_critic_can():
+def test_a_wrapper_forwards_what_the_inner_critic_can(tmp_path):
     class Capable(RandomCritic):
         is_remote = True
+        takes_concurrent_calls = True
         can_sleep = True
         told: list[str] = []
 
@@ -149,6 +150,9 @@ def test_a_wrapper_forwards_what_the_inner_critic_can():
     critic.close()
     assert inner.told == ["warm_up", "sleep", "wake", "close"]
     assert (critic.gpu_memory_bytes(), critic.can_sleep, critic.is_remote) == (7, True, True)
+    assert critic.takes_concurrent_calls
+    assert not CriticWrapper(RandomCritic()).takes_concurrent_calls
+    assert not RecordedCritic(inner, tmp_path / "critic.jsonl").takes_concurrent_calls
     assert critic.unwrapped is inner
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from vector_envs import LookingCritic, ShadedEnv, digest, plain
+from vector_envs import LookingCritic, ShadedEnv, SlowCritic, digest, plain
 
 from vlac_gym.errors import ConfigError, CriticConnectionError, SimulatorError
 from vlac_gym.rollout import AsyncRollout, EpisodeStart, PlayedEpisode
@@ -82,16 +82,6 @@ class SeededEnv(ShadedEnv):
         return frame
 
 
-class SlowCritic(LookingCritic):
-    def __init__(self, delays_s: list[float]) -> None:
-        super().__init__(done_share=0.15)
-        self.delays_s = delays_s
-
-    def _note(self, method: str, frames: Any) -> None:
-        time.sleep(self.delays_s[len(self.calls) % len(self.delays_s)])
-        super()._note(method, frames)
-
-
 class DrawingPolicy:
     """Draws from each episode's generator and looks at its row."""
 
@@ -151,26 +141,28 @@ def trace(episode: PlayedEpisode) -> tuple:
     group_size=st.sampled_from([1, 2]),
     length=st.sampled_from([None, 3]),
     min_ready=st.integers(1, 3),
-    is_judged=st.booleans(),
+    critic=st.sampled_from([None, "one call", "concurrent calls"]),
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.003]), min_size=1, max_size=3),
     critic_s=st.lists(st.sampled_from([0.0, 0.002]), min_size=1, max_size=3),
     bad_seeds=st.sets(st.integers(0, 5), max_size=3),
 )
 def test_episodes_do_not_depend_on_timing_or_on_simulators_that_fail(
-    count, group_size, length, min_ready, is_judged, delays_s, critic_s, bad_seeds
+    count, group_size, length, min_ready, critic, delays_s, critic_s, bad_seeds
 ):
-    def play(num_envs: int, delays: list[float], critic_delays: list[float], **env: Any) -> tuple:
-        critic = SlowCritic(critic_delays) if is_judged else None
-        vector, policy = build(num_envs, critic, length, delays_s=delays, **env), DrawingPolicy(length)
+    def play(num_envs: int, delays: list[float], asked: Any, **env: Any) -> tuple:
+        vector, policy = build(num_envs, asked, length, delays_s=delays, **env), DrawingPolicy(length)
         rollout = AsyncRollout(vector, policy, group_size=group_size, min_ready=min_ready)
         episodes = [trace(episode) for episode in rollout.episodes(6)]
         vector.close()
         return episodes, sorted(policy.asked)
 
-    alone = play(1, [0.0], [0.0])
+    alone = play(1, [0.0], None if critic is None else LookingCritic(0.15))
+    slow = SlowCritic(critic_s, takes_concurrent_calls=critic == "concurrent calls")
     with tempfile.TemporaryDirectory() as marks:
         fault = {"fault": "physics", "bad_seeds": bad_seeds, "marks": marks}
-        assert play(count, delays_s, critic_s, **fault) == alone
+        assert play(count, delays_s, None if critic is None else slow, **fault) == alone
+    assert max(slow.most_of.values(), default=0) <= 1
+    assert slow.takes_concurrent_calls or slow.most <= 1
 
 
 class ForgetfulEnv(SeededEnv):
@@ -230,12 +222,23 @@ class KillingPolicy(DrawingPolicy):
     min_ready=st.integers(1, 3),
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.003]), min_size=1, max_size=3),
     critic_s=st.lists(st.sampled_from([0.0, 0.002, 0.005]), min_size=1, max_size=3),
+    takes_concurrent_calls=st.booleans(),
     fault=st.sampled_from(["die", "die at the look"]),
     bad_groups=st.sets(st.integers(0, 5), max_size=2),
     killed=st.sets(st.integers(0, 5), min_size=1, max_size=2),
 )
 def test_groups_do_not_depend_on_when_their_worker_processes_die(
-    count, envs_per_worker, group_size, length, min_ready, delays_s, critic_s, fault, bad_groups, killed
+    count,
+    envs_per_worker,
+    group_size,
+    length,
+    min_ready,
+    delays_s,
+    critic_s,
+    takes_concurrent_calls,
+    fault,
+    bad_groups,
+    killed,
 ):
     def play(vector: Any, policy: DrawingPolicy, **options: Any) -> tuple:
         try:
@@ -248,9 +251,8 @@ def test_groups_do_not_depend_on_when_their_worker_processes_die(
     alone = play(build(1, LookingCritic(0.15), length), DrawingPolicy(length))
     with tempfile.TemporaryDirectory() as marks:
         faults = {"fault": fault, "bad_seeds": bad_groups, "marks": marks}
-        dying = build(
-            count, SlowCritic(critic_s), length, "async", 0.002, envs_per_worker, delays_s=delays_s, **faults
-        )
+        critic = SlowCritic(critic_s, takes_concurrent_calls=takes_concurrent_calls)
+        dying = build(count, critic, length, "async", 0.002, envs_per_worker, delays_s=delays_s, **faults)
         assert play(dying, KillingPolicy(length, dying, killed), min_ready=min_ready) == alone
     assert [[(index, group) for index, group, *_ in episodes] for episodes in alone[0]] == [
         [(g * group_size + k, g) for k in range(group_size)] for g in range(6 // group_size)
@@ -476,12 +478,15 @@ def test_chunks_of_different_lengths_are_executed_each_to_its_end():
     assert play(4)[2][6] == [3, 1, 1]
 
 
-def test_envs_that_all_wait_make_the_same_batches_every_time():
+@pytest.mark.parametrize("length", [None, 3])
+@pytest.mark.parametrize("takes_concurrent_calls", [False, True])
+def test_envs_that_all_wait_make_the_same_batches_every_time(length, takes_concurrent_calls):
     def play(delays_s: list[float]) -> tuple:
-        critic, policy = SlowCritic(delays_s), DrawingPolicy()
-        vector = build(3, critic, ask_window_s=math.inf, delays_s=delays_s)
+        critic = SlowCritic(delays_s, takes_concurrent_calls=takes_concurrent_calls)
+        policy = DrawingPolicy(length)
+        vector = build(3, critic, length, ask_window_s=math.inf, delays_s=delays_s)
         rollout = AsyncRollout(vector, policy, min_ready=3)
         list(rollout.episodes(7))
-        return policy.asked, critic.calls
+        return policy.asked, sorted(zip(critic.calls, critic.seen))
 
     assert play([0.0]) == play([0.003, 0.0, 0.001]) == play([0.0, 0.002])

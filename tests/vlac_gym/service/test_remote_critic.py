@@ -232,6 +232,7 @@ def test_a_forked_child_uses_connections_of_its_own(critic, random_frames):
 
 
 def test_threads_share_one_critic(critic, fakes, random_frames):
+    assert critic.takes_concurrent_calls
     frames = random_frames(64)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda frame: float(critic.success_prob([frame], ["t"])[0]), frames))

@@ -47,7 +47,7 @@ class VLACRewardWrapper(
     - DISABLED: an env whose episode is over idles; see `RolloutVectorEnv`.
 
     `send` and `recv` return the same, whichever envs are ready (`ReadyFirst`); there the critic is asked about those
-    that wait together, one call at a time, in a thread.
+    that wait together, in a thread: one call at a time or, if it `takes_concurrent_calls`, one of each kind.
 
     No frame, pair or value list spans a reset. An episode that is lost with its worker ends truncated with
     reward 0.0 and ``infos["lost"][i]`` True, and has no info of the critic. In eval mode everything is what
@@ -82,7 +82,7 @@ class VLACRewardWrapper(
         rule: The training rule.
         critic_latency_ms: float64 (N,), time of the critic's calls for each env's last executed step, in ms; NaN
             where it was not asked. Not in the infos, which are the same for equal episodes.
-        critic_s: Time of all calls to the critic so far, in s.
+        critic_s: Time of all calls to the critic so far, in s; those at once count each.
 
     Raises:
         ConfigError: An argument does not fit.

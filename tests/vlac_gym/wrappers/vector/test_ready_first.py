@@ -13,32 +13,17 @@ from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError, ResetNeed
 from gymnasium.vector import SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, SlowEnv, as_singles
+from vector_envs import FaultyEnv, LookingCritic, ShadedEnv, SingleEnvs, SlowCritic, SlowEnv, as_singles
 from wrapped_vector_envs import AUTORESETS, actions, build
 
 from vlac_gym.critic.scripted import ScriptedCritic
 from vlac_gym.envs.scripted import ScriptedEnv
 from vlac_gym.errors import ConfigError, CriticConnectionError, SimulatorError
 from vlac_gym.vector import RolloutVectorEnv
+from vlac_gym.vector.wake_pipe import WakePipe
 from vlac_gym.wrappers import ActionChunk as SingleChunk
 from vlac_gym.wrappers import VLACRewardWrapper as SingleWrapper
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
-
-
-class SlowCritic(LookingCritic):
-    """Takes its time, and notices when two calls are under way at once."""
-
-    def __init__(self, delays_s: list[float], done_share: float) -> None:
-        super().__init__(done_share)
-        self.delays_s = delays_s
-        self.users = self.most_users = 0
-
-    def _note(self, method: str, frames: Any) -> None:
-        self.users += 1
-        self.most_users = max(self.most_users, self.users)
-        time.sleep(self.delays_s[len(self.calls) % len(self.delays_s)])
-        self.users -= 1
-        super()._note(method, frames)
 
 
 def chunks(count: int, length: int) -> np.ndarray:
@@ -81,9 +66,19 @@ def play_at_their_own_pace(env: Any, steps: int, min_ready: int, length: int | N
     delays_s=st.lists(st.sampled_from([0.0, 0.001, 0.003]), min_size=1, max_size=3),
     min_ready=st.integers(1, 4),
     window_s=st.sampled_from([0.0, 0.002]),
+    takes_concurrent_calls=st.booleans(),
 )
 def test_n_envs_at_their_own_pace_equal_n_single_envs(
-    lengths, autoreset, preset, interval, length, done_share, delays_s, min_ready, window_s
+    lengths,
+    autoreset,
+    preset,
+    interval,
+    length,
+    done_share,
+    delays_s,
+    min_ready,
+    window_s,
+    takes_concurrent_calls,
 ):
     fns = [
         partial(ShadedEnv, shade=i, max_episode_steps=n, success_steps=[2 + i]) for i, n in enumerate(lengths)
@@ -94,7 +89,7 @@ def test_n_envs_at_their_own_pace_equal_n_single_envs(
         "value_stride": 2,
         "milestone_interval": 2 * interval,
     }
-    critic = SlowCritic(delays_s, done_share)
+    critic = SlowCritic(delays_s, done_share, takes_concurrent_calls=takes_concurrent_calls)
     vector: Any = RolloutVectorEnv(fns, mode="sync", autoreset_mode=autoreset)
     singles: list[Any] = [fn() for fn in fns]
     if preset is not None:
@@ -113,7 +108,8 @@ def test_n_envs_at_their_own_pace_equal_n_single_envs(
     wanted = [expected.step(each) for _ in range(steps)]
     # A single ActionChunk's info has its report too, as the vector one's has where it is plain.
     assert seen == [[rows[i] for rows in wanted] for i in range(len(fns))]
-    assert critic.most_users <= 1
+    assert max(critic.most_of.values(), default=0) <= 1
+    assert takes_concurrent_calls or critic.most <= 1
     vector.close()
 
 
@@ -184,6 +180,108 @@ def test_an_env_goes_on_while_the_value_list_of_another_is_asked_for():
     assert critic.calls[0] == ("success_prob", 2)
     assert env.recv().env_ids.tolist() == [0]
     assert critic.calls == [("success_prob", 2), ("values", 1)]
+
+
+class HeldLists(SlowCritic):
+    """Gives no value list before `leave` is set; `entered` says that it was asked for one."""
+
+    def __init__(self, **declared: Any) -> None:
+        super().__init__([0.0], 0.0, **declared)
+        self.entered, self.leave = threading.Event(), threading.Event()
+
+    def values(self, episodes, tasks, references=None):
+        self.entered.set()
+        assert self.leave.wait(30.0)
+        return super().values(episodes, tasks, references)
+
+
+def held(critic: HeldLists, lengths: tuple[int, int] = (1, 9)) -> Any:
+    """Two envs, of which the first has ended and waits for its value list."""
+    fns = [partial(ShadedEnv, shade=i, max_episode_steps=n) for i, n in enumerate(lengths)]
+    env = build(fns, critic, ask_window_s=0.0)
+    env.reset(seed=0)
+    env.send(actions(1), [0])
+    while not critic.entered.is_set():
+        assert env.recv(timeout_s=0.01).env_ids.tolist() == []
+    assert critic.calls == [("success_prob", 1)]
+    return env
+
+
+def test_done_checks_are_answered_while_a_value_list_is_under_way():
+    critic = HeldLists(takes_concurrent_calls=True)
+    env = held(critic)
+    for _ in range(3):
+        env.send(actions(1), [1])
+        assert env.recv(timeout_s=30.0).env_ids.tolist() == [1]
+    critic.leave.set()
+    assert env.recv().env_ids.tolist() == [0]
+    assert critic.calls == [*[("success_prob", 1)] * 4, ("values", 1)]
+    env.close()
+
+
+def test_a_critic_that_takes_one_call_is_asked_nothing_else_meanwhile():
+    critic = HeldLists(takes_concurrent_calls=False)
+    env = held(critic)
+    env.send(actions(1), [1])
+    for _ in range(3):
+        assert env.recv(timeout_s=0.01).env_ids.tolist() == []
+    assert critic.calls == [("success_prob", 1)]
+    critic.leave.set()
+    assert env.recv(min_ready=2).env_ids.tolist() == [0, 1]
+    assert critic.calls == [("success_prob", 1), ("values", 1), ("success_prob", 1)]
+    env.close()
+
+
+def test_a_critic_that_takes_one_call_is_always_asked_by_the_same_thread(monkeypatch):
+    threads = set()
+    ring = WakePipe.ring
+    # The thread is still busy when the next call begins.
+    monkeypatch.setattr(WakePipe, "ring", lambda pipe: (ring(pipe), time.sleep(0.01)))
+
+    class Noting(LookingCritic):
+        def _note(self, method, frames):
+            threads.add(threading.current_thread().name)
+
+    env = build([ShadedEnv], Noting(0.0), ask_window_s=0.0)
+    env.reset(seed=0)
+    for _ in range(5):
+        env.send(actions(1), [0])
+        env.recv()
+    assert len(threads) == 1
+    env.close()
+
+
+def test_of_each_kind_one_call_is_under_way():
+    critic = HeldLists(takes_concurrent_calls=True)
+    env = held(critic, lengths=(1, 1))
+    env.send(actions(1), [1])  # a done check at once, and then a list of its own, which waits
+    while len(critic.calls) < 2:
+        assert env.recv(timeout_s=0.01).env_ids.tolist() == []
+    assert env.recv(timeout_s=0.01).env_ids.tolist() == []
+    critic.leave.set()
+    assert env.recv(min_ready=2).env_ids.tolist() == [0, 1]
+    assert critic.calls == [("success_prob", 1)] * 2 + [("values", 1)] * 2
+    env.close()
+
+
+def test_an_error_beside_another_call_is_raised_when_that_has_returned():
+    class Failing(HeldLists):
+        def success_prob(self, frames, tasks):
+            if self.entered.is_set() and not self.leave.is_set():
+                threading.Timer(0.05, self.leave.set).start()
+                raise CriticConnectionError("away")
+            return super().success_prob(frames, tasks)
+
+    critic = Failing(takes_concurrent_calls=True)
+    env = held(critic)
+    env.send(actions(1), [1])
+    with pytest.raises(CriticConnectionError, match="away"):
+        env.recv()
+    assert critic.calls[-1] == ("values", 1)
+    env.reset(seed=0)
+    env.send(actions(2), [0, 1])
+    assert env.recv(min_ready=2).infos["elapsed_steps"].tolist() == [1, 1]
+    env.close()
 
 
 def test_waiting_ends_when_another_thread_has_more_to_send():

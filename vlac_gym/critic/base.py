@@ -121,6 +121,11 @@ class BaseCritic(ABC):
         """How often another server or critic took over, in this process; 0 for one that has no other."""
         return 0
 
+    @property
+    def failbacks(self) -> int:
+        """How often a critic that had been replaced came back, in this process; 0 for one that has no other."""
+        return 0
+
     @abstractmethod
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """See `Critic.success_prob`."""

@@ -117,6 +117,11 @@ class EnsembleCritic(BaseCritic):
         """Of all members."""
         return sum(member.failovers for member in self.members)
 
+    @property
+    def failbacks(self) -> int:
+        """Of all members."""
+        return sum(member.failbacks for member in self.members)
+
     def success_prob(self, frames: Sequence[Frame], tasks: Sequence[str]) -> FloatArray:
         """Combined; see `Critic.success_prob`.
 

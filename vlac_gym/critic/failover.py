@@ -42,9 +42,6 @@ class FailoverCritic(CriticWrapper):
         critic: The one that answers as long as it can.
         policy: `retries`, `fallbacks`, `allow_other_critic`, `failback_s`.
         clock: Monotonic seconds.
-
-    Attributes:
-        failbacks: How often the first critic has come back, so far.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class FailoverCritic(CriticWrapper):
     ) -> None:
         super().__init__(critic)
         self.takes_device_frames = self.critic.takes_device_frames and not policy.fallbacks
-        self.failbacks = 0
         self._policy = policy
         self._clock = clock
         self._retry_policy = RetryPolicy(max_tries=policy.retries + 1, backoff_s=_FIRST_PAUSE_S)
@@ -63,7 +59,7 @@ class FailoverCritic(CriticWrapper):
         self._is_compared_once = False
         self._fingerprint: str | None = None  # of the first critic, once it has answered
         self._current: int | None = None  # place of the fallback that answers; None for the first critic
-        self._own_retries = self._own_failovers = 0
+        self._own_retries = self._own_failovers = self._own_failbacks = 0
         self._look_at = 0.0
         self._look: threading.Thread | None = None
         self._is_back = False
@@ -77,6 +73,11 @@ class FailoverCritic(CriticWrapper):
     def failovers(self) -> int:
         """How often another server or critic took over, in this process."""
         return self._own_failovers + sum(critic.failovers for critic in self._all_built())
+
+    @property
+    def failbacks(self) -> int:
+        """How often the first critic has come back, of all critics in this process."""
+        return self._own_failbacks + sum(critic.failbacks for critic in self._all_built())
 
     def identify(self, *, retry: bool = True) -> CriticInfo:
         """Of whoever answers; the first time, those fallbacks that can be reached are compared.
@@ -233,7 +234,7 @@ class FailoverCritic(CriticWrapper):
             return
         if self._is_back:
             self._is_back, self._look, self._current = False, None, None
-            self.failbacks += 1
+            self._own_failbacks += 1
             logger.warning("critic: %s answers again and is asked from now on", self._name(None))
         elif self._clock() >= self._look_at:
             self._look_at = self._clock() + self._policy.failback_s

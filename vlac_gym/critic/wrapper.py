@@ -105,6 +105,11 @@ class CriticWrapper(_Forwarding[BaseCritic]):
         """The inner critic's."""
         return self.critic.failovers
 
+    @property
+    def failbacks(self) -> int:
+        """The inner critic's."""
+        return self.critic.failbacks
+
     def values(
         self,
         episodes: Sequence[Sequence[Frame]],

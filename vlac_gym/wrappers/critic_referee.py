@@ -87,6 +87,7 @@ class CriticReferee:
         self._first_env_index = first_env_index
         self._must_spare_threads = shares_cpu and renderer is not None
         self._ends_with_env = ends_with_env
+        self._failover: FailoverCritic | None = None  # this referee's own, if failures need one
         self._critic = None if isinstance(config.critic, str) else self._with_failover(config.critic)
         self._episodes: list[TrainingEpisode | None] = [None] * num_envs
         self._signals: list[EpisodeSignals | None] = [None] * num_envs
@@ -113,8 +114,8 @@ class CriticReferee:
 
     def close(self) -> None:
         """Closes the critic if it was built here, and the fallbacks that were."""
-        if isinstance(self._critic, FailoverCritic):
-            self._critic.close_fallbacks()
+        if self._failover is not None:
+            self._failover.close_fallbacks()
         if self._critic is not None and isinstance(self._config.critic, str):
             self._critic.close()
             self._critic = None
@@ -127,7 +128,7 @@ class CriticReferee:
             CRITIC_FAILED_EPISODES: self._breaker.failed_episodes,
             CRITIC_RETRIES: 0 if critic is None else critic.retries,
             CRITIC_FAILOVERS: 0 if critic is None else critic.failovers,
-            CRITIC_FAILBACKS: critic.failbacks if isinstance(critic, FailoverCritic) else 0,
+            CRITIC_FAILBACKS: 0 if critic is None else critic.failbacks,
         }
 
     def episode(self, index: int) -> TrainingEpisode:
@@ -248,7 +249,10 @@ class CriticReferee:
 
     def _with_failover(self, critic: Critic) -> BaseCritic:
         policy = self._policy
-        return FailoverCritic(critic, policy) if policy.retries or policy.fallbacks else adapted(critic)
+        if not policy.retries and not policy.fallbacks:
+            return adapted(critic)
+        self._failover = FailoverCritic(critic, policy)
+        return self._failover
 
     @property
     def _policy(self) -> CriticFailurePolicy:

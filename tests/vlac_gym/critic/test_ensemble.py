@@ -49,6 +49,10 @@ class Declaring(ScriptedCritic):
     def failovers(self):
         return 3
 
+    @property
+    def failbacks(self):
+        return 1
+
     def describe(self):
         return self.info
 
@@ -346,7 +350,7 @@ def test_each_is_identified_and_warmed_up():
 def test_counts_and_places_are_those_of_all():
     members = [Declaring(), Declaring(is_remote=True)]
     critic = EnsembleCritic(members)
-    assert (critic.retries, critic.failovers, critic.is_remote) == (4, 6, True)
+    assert (critic.retries, critic.failovers, critic.failbacks, critic.is_remote) == (4, 6, 2, True)
     assert not EnsembleCritic(members[:1] * 2).is_remote
     members[1].takes_concurrent_calls = True
     assert not EnsembleCritic(members).takes_concurrent_calls

@@ -15,7 +15,8 @@ import pytest
 from serve_process import ServeProcess, serving
 from vector_envs import ShadedEnv
 
-from vlac_gym.critic import CriticFailurePolicy
+from vlac_gym.critic import CriticFailurePolicy, CriticWrapper
+from vlac_gym.critic.failover import FailoverCritic
 from vlac_gym.critic.scripted import ScriptedCritic
 from vlac_gym.errors import CircuitBreakerError, ConfigError, CriticConnectionError, CriticTimeoutError
 from vlac_gym.vector import RolloutVectorEnv
@@ -210,6 +211,24 @@ def test_a_fallback_that_was_built_here_is_closed_and_a_critic_that_was_given_is
     assert play(env)[0][0] == 1.0
     env.close()
     assert (critic.is_closed, own_critics.closed) == (False, 1)
+
+
+def test_a_critic_given_with_fallbacks_of_its_own_keeps_them_and_is_counted_inside_another():
+    now = [0.0]
+    first = ScriptedCritic(success_probs=[CriticConnectionError("gone"), 0.95])
+    policy = CriticFailurePolicy(fallbacks=["own_critics:closing"], allow_other_critic=True, failback_s=1.0)
+    critic = FailoverCritic(first, policy, clock=lambda: now[0])
+    closed = own_critics.closed
+    env = SingleWrapper(ShadedEnv(max_episode_steps=STEPS), critic)
+    assert play(env)[0][0] == 1.0  # the fallback's
+    env.close()
+    assert own_critics.closed == closed
+    now[0] = 1.0
+    env = SingleWrapper(ShadedEnv(max_episode_steps=STEPS), CriticWrapper(critic))
+    while critic.failbacks == 0:
+        play(env)
+    counters = env.critic_counters
+    assert (counters["critic/failovers"], counters["critic/failbacks"]) == (1, 1)
 
 
 def test_failures_that_are_raised_count_though_somebody_goes_on(servers):

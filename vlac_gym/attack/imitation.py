@@ -1,10 +1,11 @@
-"""Filtered imitation, the cheapest optimiser of a critic's verdict: `ImitationSearch`, `prepare_clone`.
+"""Filtered imitation, the cheapest optimiser of a critic's verdict: `ImitationSearch`, `SearchSettings`,
+`prepare_clone`.
 
 A small policy, cloned from a few demonstrations, plays; what the critic ended as done is imitated; it plays again. If
 the critic were right, the policy would get better.
 """
 
-__all__ = ["IMITATION_CAMERAS", "ImitationSearch", "prepare_clone"]
+__all__ = ["IMITATION_CAMERAS", "ImitationSearch", "SearchSettings", "prepare_clone"]
 
 import dataclasses
 import math
@@ -93,6 +94,27 @@ def prepare_clone(
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How an `ImitationSearch` searches.
+
+    Attributes:
+        rule: By which the critic ends and pays episodes.
+        budget: How long.
+        frame: The observation's picture that the critic is shown.
+        seed: Of everything that is drawn.
+        device: Of the policy, PyTorch's name; None for the first GPU, else the CPU.
+        keeps_episodes: Write the wrong stops into `kept/`.
+    """
+
+    rule: TrainingRule
+    budget: SearchBudget
+    frame: str = "agentview_image"
+    seed: int = 0
+    device: str | None = None
+    keeps_episodes: bool = False
+
+
 class ImitationSearch:
     """Rounds of playing and imitating; each leaves files, and a search goes on after the last of them.
 
@@ -108,12 +130,7 @@ class ImitationSearch:
         policy: Folder of the policy to begin with.
         envs: Where it plays.
         critic: Who is attacked.
-        rule: By which it ends and pays episodes.
-        budget: How long.
-        frame: The observation's picture that the critic is shown.
-        seed: Of everything that is drawn.
-        device: Of the policy, PyTorch's name; None for the first GPU, else the CPU.
-        keeps_episodes: Write the wrong stops into `kept/`.
+        settings: How, and how long.
 
     Raises:
         ConfigError: No such policy or device.
@@ -125,23 +142,18 @@ class ImitationSearch:
         policy: Path,
         envs: SearchEnvs,
         critic: Critic,
-        rule: TrainingRule,
-        budget: SearchBudget,
-        *,
-        frame: str = "agentview_image",
-        seed: int = 0,
-        device: str | None = None,
-        keeps_episodes: bool = False,
+        settings: SearchSettings,
     ) -> None:
         with needs("Filtered imitation", "vlac"):
             from vlac_gym.clone.imitation import Imitator
             from vlac_gym.clone.policy import load_policy
 
-        self._out, self._envs, self._critic, self._rule = out, envs, critic, rule
-        self._budget, self._frame, self._seed = budget, frame, seed
-        self._keeps_episodes = keeps_episodes
-        learning = CloneRecipe(seed=seed, learning_rate=budget.learning_rate, batch_size=budget.batch_size)
-        self._imitator = Imitator(load_policy(policy), learning, noise=budget.noise, device=device)
+        self._out, self._envs, self._critic, self._settings = out, envs, critic, settings
+        self._budget = budget = settings.budget
+        learning = CloneRecipe(
+            seed=settings.seed, learning_rate=budget.learning_rate, batch_size=budget.batch_size
+        )
+        self._imitator = Imitator(load_policy(policy), learning, noise=budget.noise, device=settings.device)
 
     def run(self, on_progress: Callable[[str, int, int], None] = lambda what, done, total: None) -> None:
         """Plays the rounds that are missing.
@@ -178,13 +190,13 @@ class ImitationSearch:
         judged = VLACRewardWrapper(
             self._envs.make(),
             self._critic,
-            frame=self._frame,
+            frame=self._settings.frame,
             max_episode_steps=self._budget.step_limit,
-            done_threshold=self._rule.done_threshold,
-            done_patience=self._rule.done_patience,
-            done_interval=self._rule.done_interval,
-            min_steps=self._rule.min_steps,
-            value_stride=self._rule.value_stride,
+            done_threshold=self._settings.rule.done_threshold,
+            done_patience=self._settings.rule.done_patience,
+            done_interval=self._settings.rule.done_interval,
+            min_steps=self._settings.rule.min_steps,
+            value_stride=self._settings.rule.value_stride,
             ask_window_s=math.inf if self._envs.in_lockstep else 0.002,
         )
         return ActionChunk(judged, self._imitator.chunk_size)
@@ -193,15 +205,16 @@ class ImitationSearch:
         count = self._budget.episodes_per_round
         audit = CriticAudit(count)
         facts = {"renderer": env.metadata.get("renderer"), "max_episode_steps": self._budget.step_limit}
+        how = self._settings
         wrong_stops = WrongStops(
-            self._out, number, number * count, self._frame, keeps_episodes=self._keeps_episodes, facts=facts
+            self._out, number, number * count, how.frame, keeps_episodes=how.keeps_episodes, facts=facts
         )
         chosen: dict[int, Any] = {}
         rollout = AsyncRollout(
             env,
             self._act,
             starts=self._start,
-            seed=self._seed,
+            seed=self._settings.seed,
             first_episode=number * count,
             min_ready=env.num_envs if self._envs.in_lockstep else 1,
         )
@@ -231,4 +244,4 @@ class ImitationSearch:
         return dataclasses.replace(start, seed=self._seed_of(episode))
 
     def _seed_of(self, episode: int) -> int:
-        return self._seed * 1_000_003 + episode
+        return self._settings.seed * 1_000_003 + episode

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.attack.budget import AttackBudget
-from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, prepare_clone
+from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, SearchSettings, prepare_clone
 from vlac_gym.attack.judging import PaidEpisode, done_checks
 from vlac_gym.attack.same_settings import check_same_settings
 from vlac_gym.attack.scripted import best_of_curve, cheat_points, plan_cheats, play_cheats
@@ -155,10 +155,11 @@ def _imitated(
         own, min(workers, budget.episodes_per_round),
         cameras=IMITATION_CAMERAS, image_size=settings.image_size, step_limit=budget.step_limit,
     )  # fmt: skip
-    search = ImitationSearch(
-        out / "search", policy, envs, critic, settings.rule, budget,
-        frame=f"{settings.camera}_image", seed=settings.seed, keeps_episodes=True,
+    how = SearchSettings(
+        rule=settings.rule, budget=budget, frame=f"{settings.camera}_image", seed=settings.seed,
+        keeps_episodes=True,
     )  # fmt: skip
+    search = ImitationSearch(out / "search", policy, envs, critic, how)
     search.run(on_progress)
     curve = read_training_run(out / "search")
     worst = read_wrong_stops(out / "search", _MAX_IMITATED)

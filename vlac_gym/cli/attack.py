@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlac_gym.attack.budget import SearchBudget
-from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch
+from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, SearchSettings
 from vlac_gym.attack.same_settings import SETTINGS_FILE, check_same_settings
 from vlac_gym.attack.search_envs import SearchEnvs, Task, libero_envs, scene_envs
 from vlac_gym.attack.wrong_stops import KEPT_FOLDER
@@ -126,10 +126,11 @@ def run(args: Args) -> int:
             _check_calibration(args, fingerprint := critic.describe().fingerprint)
             check_same_settings(args.out, _facts(args, fingerprint, tasks, rule))
             write_config(args.out, args)
-            search = ImitationSearch(
-                args.out, args.policy, envs, critic, rule, args.budget(),
-                frame=f"{args.camera}_image", seed=args.seed, device=device, keeps_episodes=args.keep_episodes,
+            how = SearchSettings(
+                rule=rule, budget=args.budget(), frame=f"{args.camera}_image", seed=args.seed, device=device,
+                keeps_episodes=args.keep_episodes,
             )  # fmt: skip
+            search = ImitationSearch(args.out, args.policy, envs, critic, how)
             with counting("attacking") as on_progress:
                 search.run(lambda what, done, total: on_progress(done, total))
         finally:

@@ -7,17 +7,17 @@ import multiprocessing
 import time
 from collections.abc import Collection, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Literal
 
 from vlac_gym.envs.gl import check_devices
 from vlac_gym.envs.render_client import RenderLine
 from vlac_gym.errors import ConfigError
 from vlac_gym.vector.commands import Command
+from vlac_gym.vector.config import VectorConfig
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
 from vlac_gym.vector.render_process import RenderProcess
 from vlac_gym.vector.slot import EnvSpaces
-from vlac_gym.vector.worker import Worker, core_of, share
+from vlac_gym.vector.worker import Worker, WorkerPlace, core_of, share
 from vlac_gym.vector.worker_executor import CLOSE_S, WorkerExecutor
 
 logger = logging.getLogger(__name__)
@@ -29,57 +29,36 @@ class ProcessExecutor(WorkerExecutor[Worker]):
     Args:
         env_fns: Build the envs, each in its process and on its first command.
         spaces: One env's spaces.
-        envs_per_worker: Envs in one process, one after the other.
-        context: How processes start; OpenGL does not survive a plain fork.
-        render_devices: EGL devices that the processes render on in turn; None for every visible GPU.
-        pin_workers: Keep each process on one core.
-        render_processes: Processes that draw for the workers, which they share out; 0 to have workers draw themselves.
-        start_timeout_s: See `WorkerExecutor`.
-        step_timeout_s: See there.
-        max_restarts: See there.
+        config: How they run, as `RolloutVectorEnv` describes it.
 
     Raises:
         ConfigError: Processes can't be started from this program.
     """
 
-    def __init__(
-        self,
-        env_fns: Sequence[EnvFactory],
-        spaces: EnvSpaces,
-        *,
-        envs_per_worker: int,
-        context: Literal["spawn", "forkserver"],
-        render_devices: Sequence[int] | None,
-        pin_workers: bool = False,
-        render_processes: int = 0,
-        start_timeout_s: float,
-        step_timeout_s: float,
-        max_restarts: int,
-    ) -> None:
-        if render_devices is not None:
-            check_devices(render_devices)
+    def __init__(self, env_fns: Sequence[EnvFactory], spaces: EnvSpaces, config: VectorConfig) -> None:
+        devices = config.render_devices
+        if devices is not None:
+            check_devices(devices)
         count = len(env_fns)
-        processes = multiprocessing.get_context(context)
+        processes = multiprocessing.get_context(config.context)
         memory = allocate(spaces.observation, count, processes)
         super().__init__(
             view(spaces.observation, count, memory, is_shared=True),
-            start_timeout_s=start_timeout_s,
-            step_timeout_s=step_timeout_s,
-            max_restarts=max_restarts,
+            start_timeout_s=config.start_timeout_s,
+            step_timeout_s=config.step_timeout_s,
+            max_restarts=config.max_restarts,
         )
         shared = share(processes, spaces)
-        firsts = range(0, count, envs_per_worker)
+        firsts = range(0, count, config.envs_per_worker)
         self._render_processes: list[RenderProcess] = []
         try:
-            for number in range(min(render_processes, len(firsts))):
-                self._render_processes.append(RenderProcess(processes, number, render_devices))
+            for number in range(min(config.render_processes, len(firsts))):
+                self._render_processes.append(RenderProcess(processes, number, devices))
             for number, first in enumerate(firsts):
-                fns = {i: env_fns[i] for i in range(first, min(first + envs_per_worker, count))}
-                core = core_of(number) if pin_workers else None
-                line = self._line_of(number)
-                self.add_worker(
-                    Worker(processes, fns, shared, memory, count, number, render_devices, core, line)
-                )
+                fns = {i: env_fns[i] for i in range(first, min(first + config.envs_per_worker, count))}
+                core = core_of(number) if config.pin_workers else None
+                place = WorkerPlace(number, devices, core, self._line_of(number))
+                self.add_worker(Worker(processes, fns, shared, memory, count, place))
             self._check_start(self._workers[0])
         except BaseException:
             self.close()

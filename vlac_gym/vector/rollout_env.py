@@ -5,7 +5,6 @@ __all__ = ["RolloutVectorEnv"]
 import weakref
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Unpack
 
@@ -28,7 +27,7 @@ from vlac_gym.vector.commands import (
 )
 from vlac_gym.vector.config import VectorConfig, VectorOptions
 from vlac_gym.vector.env_access import EnvAccess
-from vlac_gym.vector.executor import EnvFactory, Executor, ExecutorFactory, InlineExecutor
+from vlac_gym.vector.executor import EnvFactory, Executor, InlineExecutor
 from vlac_gym.vector.observations import copy_row, copy_rows, read_row
 from vlac_gym.vector.process_executor import ProcessExecutor
 from vlac_gym.vector.ready_first import ReadyFirst
@@ -308,16 +307,9 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         spaces = EnvSpaces(self.single_observation_space, self.single_action_space)
         if config.mode == "sync":
             return InlineExecutor(self.env_fns, spaces)
-        processes = partial(
-            ProcessExecutor,
-            envs_per_worker=config.envs_per_worker,
-            context=config.context,
-            render_devices=config.render_devices,
-            pin_workers=config.pin_workers,
-            render_processes=config.render_processes,
-        )
-        make: ExecutorFactory = config.mode if callable(config.mode) else processes
-        return make(
+        if config.mode == "async":
+            return ProcessExecutor(self.env_fns, spaces, config)
+        return config.mode(
             self.env_fns,
             spaces,
             start_timeout_s=config.start_timeout_s,

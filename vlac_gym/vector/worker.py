@@ -2,7 +2,7 @@
 `single_threaded` for how it is started.
 """
 
-__all__ = ["Worker", "core_of", "serve_slots", "share", "single_threaded"]
+__all__ = ["Worker", "WorkerPlace", "core_of", "serve_slots", "share", "single_threaded"]
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 
@@ -48,16 +48,29 @@ def share(context: BaseContext, value: Any) -> Any:
     return memory
 
 
+class WorkerPlace(NamedTuple):
+    """Where a worker process runs, and where its pictures are drawn.
+
+    Attributes:
+        number: Position among the workers.
+        render_devices: See `spread_rendering`.
+        core: Where to run; None for anywhere.
+        render_line: To the process that draws; None to draw in the worker.
+    """
+
+    number: int
+    render_devices: Sequence[int] | None
+    core: int | None
+    render_line: RenderLine | None
+
+
 def serve_slots(
     pipe: Connection,
     env_fns: Any,
     spaces: Any,
     memory: Any,
     num_envs: int,
-    number: int = 0,
-    render_devices: Sequence[int] | None = None,
-    core: int | None = None,
-    render_line: RenderLine | None = None,
+    place: WorkerPlace,
 ) -> None:
     """Carries out commands until told to stop, or until the other side is gone.
 
@@ -69,18 +82,15 @@ def serve_slots(
         spaces: One env's spaces, shared.
         memory: Shared memory of all envs' observations.
         num_envs: Its number of rows.
-        number: Position of this process among the workers.
-        render_devices: See `spread_rendering`.
-        core: Where to run; None for anywhere.
-        render_line: To the process that draws; None to draw here.
+        place: Of this process.
     """
     # Ctrl-C reaches every process of the terminal; the one in front decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-    spread_rendering(number, render_devices)
-    if render_line is not None:
-        draw_through(render_line)
+    if place.core is not None:
+        os.sched_setaffinity(0, {place.core})
+    spread_rendering(place.number, place.render_devices)
+    if place.render_line is not None:
+        draw_through(place.render_line)
     env_spaces = pickle.loads(spaces.raw)
     batch = view(env_spaces.observation, num_envs, memory, is_shared=True)
     slots = {i: EnvSlot(fn, env_spaces, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
@@ -156,10 +166,7 @@ class Worker:
         spaces: One env's spaces, as `share` gives them.
         memory: Shared memory from `observations.allocate`.
         num_envs: Its number of rows.
-        number: Position of this process among the workers.
-        render_devices: See `spread_rendering`.
-        core: Where the process runs; None for anywhere.
-        render_line: To the process that draws; None to have each worker draw.
+        place: Of the process.
     """
 
     def __init__(
@@ -169,23 +176,12 @@ class Worker:
         spaces: Any,
         memory: Any,
         num_envs: int,
-        number: int = 0,
-        render_devices: Sequence[int] | None = None,
-        core: int | None = None,
-        render_line: RenderLine | None = None,
+        place: WorkerPlace,
     ) -> None:
         self.indices = tuple(env_fns)
         self._context = context
-        self._arguments = (
-            share(context, dict(env_fns)),
-            spaces,
-            memory,
-            num_envs,
-            number,
-            render_devices,
-            core,
-            render_line,
-        )
+        self._arguments = (share(context, dict(env_fns)), spaces, memory, num_envs)
+        self._place = place
         self._ticket = _READY
         self._tickets: dict[int, int] = {}  # by env, of its latest command
         self._start()
@@ -248,7 +244,7 @@ class Worker:
 
     def move_to(self, render_line: RenderLine) -> None:
         """Ends the process, whose successor has its pictures drawn there; `restart` must follow."""
-        self._arguments = (*self._arguments[:-1], render_line)
+        self._place = self._place._replace(render_line=render_line)
         self._process.kill()
 
     def ask_to_stop(self) -> None:
@@ -285,7 +281,10 @@ class Worker:
     def _start(self) -> None:
         self._pipe, theirs = self._context.Pipe()
         self._process = self._context.Process(  # type: ignore[attr-defined]
-            target=serve_slots, args=(theirs, *self._arguments), daemon=True, name=f"vlac-gym-{self.indices}"
+            target=serve_slots,
+            args=(theirs, *self._arguments, self._place),
+            daemon=True,
+            name=f"vlac-gym-{self.indices}",
         )
         with single_threaded():
             self._process.start()

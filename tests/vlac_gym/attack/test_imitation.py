@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from tensor_worlds import point_envs  # noqa: E402
 
 from vlac_gym.attack.budget import SearchBudget  # noqa: E402
-from vlac_gym.attack.imitation import ImitationSearch  # noqa: E402
+from vlac_gym.attack.imitation import ImitationSearch, SearchSettings  # noqa: E402
 from vlac_gym.attack.search_envs import SearchEnvs, libero_envs, scene_envs  # noqa: E402
 from vlac_gym.attack.training_runs import read_training_run, read_wrong_stops  # noqa: E402
 from vlac_gym.clone.policy import ClonePolicy, load_policy, save_policy  # noqa: E402
@@ -64,7 +64,7 @@ def search(out: Path, policy: Path, critic: Any, rounds: int, **options: Any) ->
         EpisodeStart(0, {"init_state_id": state}) for state in (0, 1, 3)
     ]  # the hand hangs low, low, high
     envs = SearchEnvs(fns=[partial(ReachEnv, max_episode_steps=50)], mode="sync", starts=starts)
-    return ImitationSearch(out, policy, envs, critic, RULE, budget, **options)
+    return ImitationSearch(out, policy, envs, critic, SearchSettings(rule=RULE, budget=budget, **options))
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -171,9 +171,8 @@ def test_worlds_whose_pictures_are_arrays_or_tensors_leave_their_wrong_stops_as_
         rounds=1, episodes_per_round=3, steps_per_round=1, batch_size=4, step_limit=6, noise=0.0
     )
     rule = training_rule("vlac", done_interval=2)
-    run = ImitationSearch(
-        tmp_path, drifting(tmp_path / "policy"), envs, FarAlong(), rule, budget, keeps_episodes=True
-    )
+    how = SearchSettings(rule=rule, budget=budget, keeps_episodes=True)
+    run = ImitationSearch(tmp_path, drifting(tmp_path / "policy"), envs, FarAlong(), how)
     run.run()
     # Done at step 4 (0.42), at step 4 (0.52, rightly) and at step 2 (0.41).
     (row,) = lines(tmp_path)

@@ -24,10 +24,10 @@ def test_each_worker_gets_its_number_and_the_devices(monkeypatch):
     started = []
 
     class Recorded:
-        def __init__(self, context, env_fns, space, memory, count, number, devices, core, line):
+        def __init__(self, context, env_fns, space, memory, count, place):
             self.indices = tuple(env_fns)
-            started.append((self.indices, number, devices))
-            if number == 2:
+            started.append((self.indices, place.number, place.render_devices))
+            if place.number == 2:
                 raise InterruptedError
 
         def ask_to_stop(self):

@@ -23,7 +23,7 @@ from verl_env_adapter.common.env_stack import (
 from verl_env_adapter.common.sources import RLINF
 from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
 from verl_env_adapter.rlinf.options import read_options
-from verl_env_adapter.rlinf.starts import EpisodeStart, ResetStates, task_trials
+from verl_env_adapter.rlinf.starts import ResetState, ResetStates, task_trials
 from verl_env_adapter.rlinf.unjudged import mark
 from vlac_gym.critic.base import Critic
 from vlac_gym.errors import AdapterContractError, ConfigError
@@ -93,7 +93,7 @@ class RolloutEnv:
         )
         self._episodes: list[EpisodeTally | None] = [None] * num_envs
         # Entry k of a group's list is the start of the k-th episode of each of its envs, whenever they begin it.
-        self._group_starts: list[list[EpisodeStart | None]] = []
+        self._group_starts: list[list[ResetState | None]] = []
         self._num_started = [0] * num_envs
         self.update_reset_state_ids()
 
@@ -120,11 +120,9 @@ class RolloutEnv:
             ResetStates(
                 task_trials(env),
                 group_size=options.group_size,
-                rank=rank,
-                num_ranks=num_ranks,
+                share=(rank, num_ranks),
                 seed=options.seed,
-                is_eval=options.is_eval,
-                is_ordered=options.is_ordered,
+                order="once" if options.is_eval else "shuffled" if options.is_ordered else "drawn",
                 fixed_id=options.fixed_id,
                 trials_played=env.init_states_in("eval" if options.is_eval else "train"),
                 task_id=task_id,
@@ -161,7 +159,7 @@ class RolloutEnv:
             self._num_started = [0] * self.num_envs
             self.is_start = False
         if reset_state_ids is not None:
-            starts: list[EpisodeStart | None] = [self._states[0].start_of(int(i)) for i in reset_state_ids]
+            starts: list[ResetState | None] = [self._states[0].start_of(int(i)) for i in reset_state_ids]
         else:
             starts = [self._next_start(i) for i in ids]
         if None in starts:
@@ -245,7 +243,7 @@ class RolloutEnv:
         self._envs.close()
         close_critics(self._critic, self._policy)
 
-    def _next_start(self, env_id: int) -> EpisodeStart | None:
+    def _next_start(self, env_id: int) -> ResetState | None:
         starts = self._group_starts[env_id // self.options.group_size]
         states = self._states[env_id * len(self._states) // self.num_envs]
         k = self._num_started[env_id]
@@ -254,7 +252,7 @@ class RolloutEnv:
         self._num_started[env_id] += 1
         return starts[k]
 
-    def _begin(self, starts: dict[int, EpisodeStart]) -> Any:
+    def _begin(self, starts: dict[int, ResetState]) -> Any:
         """Resets these envs; returns all envs' observations."""
         options: dict[str, Any] = {}
         every = range(self.num_envs)

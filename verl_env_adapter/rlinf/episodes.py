@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verl_env_adapter.common.conversion import chunk_columns
-from verl_env_adapter.rlinf.starts import EpisodeStart
+from verl_env_adapter.rlinf.starts import ResetState
 from vlac_gym.metrics.critic_counters import CRITIC_FAILOVERS, CRITIC_RETRIES
 from vlac_gym.stepping.sim_signals import reported_success
 from vlac_gym.types import Mode
@@ -38,7 +38,7 @@ class EpisodeTally:
         is_spare: An evaluation that has dealt out all starts leaves this env idle.
     """
 
-    start: EpisodeStart
+    start: ResetState
     mode: Mode
     task: str
     commanded_steps: int = 0

@@ -1,14 +1,14 @@
-"""Which episode an env of RLinf starts next: `ResetStates`, `EpisodeStart`, `task_trials`. numpy only.
+"""Which episode an env of RLinf starts next: `ResetStates`, `ResetState`, `task_trials`. numpy only.
 
 RLinf numbers an env's starts: state id = all trials of the tasks before + trial. Training draws ids or walks a
 shuffled list of them; evaluation walks the tasks in turn, each worker its share, every state once.
 """
 
-__all__ = ["EpisodeStart", "ResetStates", "task_trials"]
+__all__ = ["ResetState", "ResetStates", "task_trials"]
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ OTHER_ENV_STARTS = 1000
 
 
 @dataclass(frozen=True)
-class EpisodeStart:
+class ResetState:
     """How one episode begins.
 
     Attributes:
@@ -66,11 +66,9 @@ class ResetStates:
     Args:
         trials: See `task_trials`.
         group_size: Envs per group.
-        rank: This stage's number among `num_ranks`.
-        num_ranks: Env workers times stages.
+        share: This stage's number, and how many there are: env workers times stages.
         seed: RLinf's ``env.seed``, the same for all ranks.
-        is_eval: Every state once, tasks in turn.
-        is_ordered: Training: walk a shuffled list instead of drawing.
+        order: Training draws states or walks them `shuffled`; evaluation plays each `once`, tasks in turn.
         fixed_id: Always this state; None for no such wish.
         trials_played: Only these of each task's trials are dealt out, which keep their numbers; None for all.
         task_id: Only this task's are dealt out, which keep their numbers; None for all.
@@ -85,11 +83,9 @@ class ResetStates:
         trials: Sequence[tuple[int | None, int]],
         *,
         group_size: int = 1,
-        rank: int = 0,
-        num_ranks: int = 1,
+        share: tuple[int, int] = (0, 1),
         seed: int = 0,
-        is_eval: bool = False,
-        is_ordered: bool = False,
+        order: Literal["drawn", "shuffled", "once"] = "drawn",
         fixed_id: int | None = None,
         trials_played: Collection[int] | None = None,
         task_id: int | None = None,
@@ -115,12 +111,11 @@ class ResetStates:
             if (trials_played is None or trial in trials_played) and task_id in (None, task)
         ]
         self._group_size = group_size
-        self._share = (rank, num_ranks)
+        self._share = share
         self._seed = seed
-        self._is_eval = is_eval
-        self._is_ordered = is_ordered
+        self._order = order
         self._fixed_id = fixed_id
-        self._rng = np.random.default_rng([seed, rank] if task_id is None else [seed, rank, task_id])
+        self._rng = np.random.default_rng([seed, share[0]] if task_id is None else [seed, share[0], task_id])
         # The same on every rank, so that their shares of the shuffled list do not overlap.
         self._shuffles = np.random.default_rng(0)
         self._visits = 0
@@ -130,20 +125,20 @@ class ResetStates:
 
     def restart(self) -> None:
         """Begins the list again: an evaluation plays the same starts every time."""
-        if self._is_eval:
+        if self._order == "once":
             self._visits = 0
         self._ids = self._list()
 
-    def next_groups(self, num_groups: int) -> list[EpisodeStart | None]:
+    def next_groups(self, num_groups: int) -> list[ResetState | None]:
         """The starts of `num_groups` whole groups, `group_size` equal ones each; None once all were dealt."""
-        starts: list[EpisodeStart | None] = []
+        starts: list[ResetState | None] = []
         for state_id in self._take(num_groups):
             self._visits += 1
             start = None if state_id is None else self._start(state_id)
             starts += [start] * self._group_size
         return starts
 
-    def start_of(self, state_id: int) -> EpisodeStart:
+    def start_of(self, state_id: int) -> ResetState:
         """The start that RLinf names by number.
 
         Raises:
@@ -153,21 +148,21 @@ class ResetStates:
             raise ConfigError(f"Expected a reset state id in 0..{len(self._states) - 1}, got {state_id}.")
         return self._start(state_id)
 
-    def _start(self, state_id: int) -> EpisodeStart:
+    def _start(self, state_id: int) -> ResetState:
         task_id, trial = self._states[state_id]
         if task_id is None:
-            return EpisodeStart(state_id, None, None, seed=trial)
+            return ResetState(state_id, None, None, seed=trial)
         words: NDArray[Any] = np.random.SeedSequence([self._seed, state_id, self._visits]).generate_state(1)
-        return EpisodeStart(state_id, task_id, trial, seed=int(words[0]) >> 1)
+        return ResetState(state_id, task_id, trial, seed=int(words[0]) >> 1)
 
     def _take(self, count: int) -> list[int | None]:
         if self._fixed_id is not None:
             return [self._fixed_id] * count
-        if not (self._is_eval or self._is_ordered):
+        if self._order == "drawn":
             return [self._played[i] for i in self._rng.integers(len(self._played), size=count)]
         taken: list[int | None] = []
         while len(taken) < count:
-            if not self._ids and self._is_eval:
+            if not self._ids and self._order == "once":
                 return taken + [None] * (count - len(taken))
             if not self._ids:
                 self._ids = self._list()
@@ -176,7 +171,7 @@ class ResetStates:
 
     def _list(self) -> list[int]:
         rank, num_ranks = self._share
-        if self._is_eval:
+        if self._order == "once":
             return self._tasks_in_turn()[rank::num_ranks]
         order: list[int] = self._shuffles.permutation(self._played).tolist()
         while len(order) < num_ranks:  # at least one for each rank

@@ -24,7 +24,7 @@ _LOWER_IS_BETTER = (
     "reward_of_failure",
 )
 
-Verdict = Literal["fell", "rose", "within its interval", "not comparable"]
+ChangeKind = Literal["fell", "rose", "within its interval", "not comparable"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Change:
     low: float | None
     high: float | None
     after: float | None
-    verdict: Verdict
+    verdict: ChangeKind
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _change(
 ) -> Change:
     was, now = (None if e is None else e["value"] for e in (before, after))
     low, high = (None, None) if before is None else (before["low"], before["high"])
-    verdict: Verdict = "within its interval"
+    verdict: ChangeKind = "within its interval"
     if was is None or now is None or low is None or high is None:
         verdict = "not comparable"
     elif now < low or now > high:

@@ -3,7 +3,7 @@
 numpy only; `curves` and `video` draw it.
 """
 
-__all__ = ["COLORS", "EpisodePicture", "Series", "Verdict", "picture_of_score", "picture_of_trace"]
+__all__ = ["COLORS", "EpisodePicture", "Series", "ShownVerdict", "picture_of_score", "picture_of_trace"]
 
 import bisect
 import itertools
@@ -54,7 +54,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ShownVerdict:
     """What the critic or the simulator says of the episode, as it runs.
 
     Attributes:
@@ -111,7 +111,7 @@ class EpisodePicture:
     last: int
     success_prob: Series
     values: Series
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ShownVerdict, ...]
     frames: tuple[Frame, ...] = ()
     wrist_frames: tuple[Frame, ...] = ()
     goal_progress: Series = Series()
@@ -181,7 +181,7 @@ def picture_of_score(score: EpisodeScore, frames: Sequence[Frame]) -> EpisodePic
     if len(frames) != score.num_frames:
         raise ConfigError(f"Expected the {score.num_frames} frames that were scored, got {len(frames)}.")
     done = score.first_done_frame
-    verdict = Verdict(
+    verdict = ShownVerdict(
         at=done,
         color="success_prob",
         label=f"critic: done at frame {done}",
@@ -213,14 +213,14 @@ def _actions(trace: EpisodeTrace) -> dict[str, Series]:
     return {name: Series(at, [step.action[i] for step in trace.steps]) for i, name in enumerate(names)}
 
 
-def _critics_verdict(trace: EpisodeTrace) -> Verdict:
+def _critics_verdict(trace: EpisodeTrace) -> ShownVerdict:
     done = trace.critic_done_step
     waiting, never = "critic: not done yet", "critic: not done when the episode ended"
     if trace.mode == "eval":
         waiting = never = "critic: not asked in eval mode"
     elif trace.critic.name == "none":
         waiting = never = "critic: none"
-    return Verdict(
+    return ShownVerdict(
         at=done,
         color="success_prob",
         label=f"critic: done at step {done}",
@@ -230,9 +230,9 @@ def _critics_verdict(trace: EpisodeTrace) -> Verdict:
     )
 
 
-def _simulators_verdict(trace: EpisodeTrace) -> Verdict:
+def _simulators_verdict(trace: EpisodeTrace) -> ShownVerdict:
     success = trace.sim_success_step
-    return Verdict(
+    return ShownVerdict(
         at=success,
         color="sim",
         label=f"simulator: success at step {success}",

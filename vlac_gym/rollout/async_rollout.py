@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, VlacGymError
-from vlac_gym.rollout.playing import Episode, EpisodeStart, PlayedEpisode, PolicyRow
+from vlac_gym.rollout.playing import EpisodeStart, PlayedEpisode, PolicyRow, RunningEpisode
 from vlac_gym.rollout.start_queue import StartQueue, may_play
 from vlac_gym.rollout.step_buffer import StepBuffer, step_buffer
 from vlac_gym.types import Mode
@@ -131,8 +131,8 @@ class AsyncRollout:
         self._mode = mode
         self._keeps_observations = keeps_observations
         self._first = self._next = first_episode
-        self._lanes: dict[int, Episode] = {}
-        self._playing: dict[int, Episode] = {}
+        self._lanes: dict[int, RunningEpisode] = {}
+        self._playing: dict[int, RunningEpisode] = {}
 
     def episodes(self, count: int | None = None, *, in_order: bool = True) -> Iterator[PlayedEpisode]:
         """Plays the next `count` episodes.
@@ -183,14 +183,14 @@ class AsyncRollout:
                 f"Expected num_steps >= 1, lanes ({count}) in groups of {self._group_size}, and observations that are "
                 f"kept, got {num_steps} and keeps_observations={self._keeps_observations}."
             )
-        rows: list[list[tuple[Episode, int]]] = [[] for _ in range(count)]
+        rows: list[list[tuple[RunningEpisode, int]]] = [[] for _ in range(count)]
         if not self._lanes:
             self._set_mode()
             self._lanes = {n: self._of_lane(n, self._next + n) for n in range(count)}
             self._next += count
         lanes, self._lanes = self._lanes, {}
 
-        def following(n: int, ended: Episode) -> Episode | None:
+        def following(n: int, ended: RunningEpisode) -> RunningEpisode | None:
             lanes[n] = self._of_lane(n, ended.index + count)
             self._next = max(self._next, lanes[n].index + 1)
             return lanes[n] if len(rows[n]) < num_steps else None
@@ -213,11 +213,11 @@ class AsyncRollout:
 
     def _play(
         self,
-        episodes: dict[int, Episode],
-        following: Callable[[int, Episode], Episode | None],
-        note: Callable[[int, Episode], None] = lambda i, episode: None,
+        episodes: dict[int, RunningEpisode],
+        following: Callable[[int, RunningEpisode], RunningEpisode | None],
+        note: Callable[[int, RunningEpisode], None] = lambda i, episode: None,
         goes_on: Callable[[int], bool] = lambda i: True,
-    ) -> Iterator[Episode]:
+    ) -> Iterator[RunningEpisode]:
         """Plays until no env is under way, and yields episodes as they end.
 
         Args:
@@ -231,8 +231,8 @@ class AsyncRollout:
             self._act({i: episode for i, episode in episodes.items() if episode.observations})
             while self._playing:
                 ended = []
-                waiting: dict[int, Episode] = {}
-                fresh: dict[int, Episode] = {}
+                waiting: dict[int, RunningEpisode] = {}
+                fresh: dict[int, RunningEpisode] = {}
                 for i, episode, is_new in self._received():
                     if is_new and episode.rewards:
                         note(i, episode)
@@ -248,7 +248,7 @@ class AsyncRollout:
         finally:
             self._drain()
 
-    def _received(self) -> Iterator[tuple[int, Episode, bool]]:
+    def _received(self) -> Iterator[tuple[int, RunningEpisode, bool]]:
         """Envs that are ready, with whether that is news; what was lost begins again."""
         batch = self.env.recv(self._min_ready)
         infos = unstack_infos(batch.infos, len(batch.env_ids))
@@ -263,7 +263,7 @@ class AsyncRollout:
             else:
                 yield i, episode, episode.take(*_row(batch, k), infos[k], self._latency_ms(i))
 
-    def _begin(self, episodes: dict[int, Episode]) -> None:
+    def _begin(self, episodes: dict[int, RunningEpisode]) -> None:
         if not episodes:
             return
         for i, episode in episodes.items():
@@ -277,7 +277,7 @@ class AsyncRollout:
         )
         self._playing |= episodes
 
-    def _act(self, episodes: dict[int, Episode]) -> None:
+    def _act(self, episodes: dict[int, RunningEpisode]) -> None:
         """Repeats actions where that is needed, and asks the policy about all others."""
         for i, episode in episodes.items():
             if (action := episode.repeated_action) is not None:
@@ -298,7 +298,7 @@ class AsyncRollout:
         for episode, action in zip(asking.values(), actions, strict=True):
             episode.actions.append(action)
 
-    def _send(self, env_ids: list[int], actions: NDArray[Any], episodes: dict[int, Episode]) -> None:
+    def _send(self, env_ids: list[int], actions: NDArray[Any], episodes: dict[int, RunningEpisode]) -> None:
         self.env.send(actions, env_ids)
         self._playing |= episodes
 
@@ -316,22 +316,24 @@ class AsyncRollout:
     def _latency_ms(self, i: int) -> float:
         return np.nan if self._judged is None else float(self._judged.critic_latency_ms[i])
 
-    def _of_lane(self, n: int, index: int) -> Episode:
+    def _of_lane(self, n: int, index: int) -> RunningEpisode:
         episode = self._episode(index)
         if not may_play(n, episode):
             raise ConfigError(f"Expected a start that env {n} may play, got {episode.start}.")
         return episode
 
-    def _check_playable(self, episode: Episode) -> None:
+    def _check_playable(self, episode: RunningEpisode) -> None:
         if not any(may_play(i, episode) for i in range(self.env.num_envs)):
             raise ConfigError(
                 f"Expected starts for some of {self.env.num_envs} envs, got {episode.start} for group {episode.group}."
             )
 
-    def _episode(self, index: int) -> Episode:
+    def _episode(self, index: int) -> RunningEpisode:
         group = index // self._group_size
         rng = np.random.default_rng((self._seed, index))
-        return Episode(index, group, self._start(group), rng, keeps_observations=self._keeps_observations)
+        return RunningEpisode(
+            index, group, self._start(group), rng, keeps_observations=self._keeps_observations
+        )
 
     def _start(self, group: int) -> EpisodeStart:
         if self._starts is None:

@@ -1,6 +1,6 @@
-"""Episodes while they are played by whichever env is free: `Episode`, `EpisodeStart`, `PlayedEpisode`, `PolicyRow`."""
+"""Episodes that are played by whichever env is free: `RunningEpisode`, `EpisodeStart`, `PlayedEpisode`, `PolicyRow`."""
 
-__all__ = ["Episode", "EpisodeStart", "PlayedEpisode", "PolicyRow"]
+__all__ = ["EpisodeStart", "PlayedEpisode", "PolicyRow", "RunningEpisode"]
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class PlayedEpisode:
         return self.finished.is_lost
 
 
-class Episode:
+class RunningEpisode:
     """An episode that is being played, and can be repeated up to where it was when its worker died.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.rollout.playing import Episode
+from vlac_gym.rollout.playing import RunningEpisode
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StepBuffer:
     next_observations: list[list[Any]]
 
 
-def step_buffer(rows: Sequence[Sequence[tuple[Episode, int]]]) -> StepBuffer:
+def step_buffer(rows: Sequence[Sequence[tuple[RunningEpisode, int]]]) -> StepBuffer:
     """The steps of N lanes.
 
     Args:
@@ -47,10 +47,10 @@ def step_buffer(rows: Sequence[Sequence[tuple[Episode, int]]]) -> StepBuffer:
     """
     steps = list(zip(*rows, strict=True))  # T of N
 
-    def each(read: Callable[[Episode, int], Any]) -> list[list[Any]]:
+    def each(read: Callable[[RunningEpisode, int], Any]) -> list[list[Any]]:
         return [[read(episode, t) for episode, t in step] for step in steps]
 
-    def is_last(episode: Episode, t: int) -> bool:
+    def is_last(episode: RunningEpisode, t: int) -> bool:
         return t + 1 == len(episode.rewards)
 
     return StepBuffer(

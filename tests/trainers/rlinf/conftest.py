@@ -37,7 +37,7 @@ def seed_with_tasks() -> Callable[..., int]:
         ranks = range(len(tasks))
 
         def drawn(seed: int) -> tuple[Any, ...]:
-            states = [ResetStates(trials, rank=rank, num_ranks=len(tasks), seed=seed) for rank in ranks]
+            states = [ResetStates(trials, share=(rank, len(tasks)), seed=seed) for rank in ranks]
             return tuple(state.next_groups(1)[0].task_id for state in states)
 
         return next(seed for seed in range(100) if drawn(seed) == tasks)

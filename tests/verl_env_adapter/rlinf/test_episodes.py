@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from verl_env_adapter.rlinf.episodes import EpisodeTally, end_flags, episode_metrics
-from verl_env_adapter.rlinf.starts import EpisodeStart
+from verl_env_adapter.rlinf.starts import ResetState
 
 COUNTERS = {"critic/retries": 3, "critic/failovers": 2}
 
 
 def episode(mode="train"):
-    start = EpisodeStart(state_id=0, task_id=None, init_state_id=None, seed=0)
+    start = ResetState(state_id=0, task_id=None, init_state_id=None, seed=0)
     return EpisodeTally(start, mode, "put the bowl on the plate")
 
 

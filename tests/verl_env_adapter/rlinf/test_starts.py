@@ -20,17 +20,17 @@ def test_state_ids_count_through_the_tasks():
 
 
 def test_evaluation_takes_tasks_in_turn_each_state_once():
-    states = ResetStates(TRIALS, is_eval=True)
+    states = ResetStates(TRIALS, order="once")
     assert ids(states, 7) == [0, 2, 1, 3, 4, None, None]
 
 
 def test_evaluation_deals_states_to_ranks_round_robin():
-    shares = [ids(ResetStates(TRIALS, is_eval=True, rank=rank, num_ranks=2), 3) for rank in range(2)]
+    shares = [ids(ResetStates(TRIALS, order="once", share=(rank, 2)), 3) for rank in range(2)]
     assert shares == [[0, 1, 4], [2, 3, None]]
 
 
 def test_every_evaluation_plays_the_same():
-    states = ResetStates(TRIALS, is_eval=True)
+    states = ResetStates(TRIALS, order="once")
     first = states.next_groups(3)
     states.restart()
     assert states.next_groups(3) == first
@@ -44,33 +44,33 @@ def test_a_group_starts_alike():
 
 
 def test_ordered_training_walks_all_states_before_any_again():
-    states = ResetStates(TRIALS, is_ordered=True)
+    states = ResetStates(TRIALS, order="shuffled")
     assert sorted(ids(states, 5)) == [0, 1, 2, 3, 4]
     assert sorted(ids(states, 5)) == [0, 1, 2, 3, 4]
 
 
 def test_ordered_training_ranks_share_the_states_without_overlap():
-    shares = [ids(ResetStates(TRIALS, is_ordered=True, rank=r, num_ranks=2), 2 + (r == 0)) for r in (0, 1)]
+    shares = [ids(ResetStates(TRIALS, order="shuffled", share=(r, 2)), 2 + (r == 0)) for r in (0, 1)]
     assert sorted(shares[0] + shares[1]) == [0, 1, 2, 3, 4]
 
 
 def test_fewer_states_than_ranks_still_serve_every_rank():
-    shares = [ids(ResetStates([(0, 1)], is_ordered=True, rank=rank, num_ranks=3), 1) for rank in range(3)]
+    shares = [ids(ResetStates([(0, 1)], order="shuffled", share=(rank, 3)), 1) for rank in range(3)]
     assert shares == [[0], [0], [0]]
 
 
 def test_drawing_repeats_by_seed_and_differs_by_rank():
     first = ids(ResetStates(TRIALS, seed=3), 20)
     assert ids(ResetStates(TRIALS, seed=3), 20) == first
-    assert ids(ResetStates(TRIALS, seed=3, rank=1, num_ranks=2), 20) != first
+    assert ids(ResetStates(TRIALS, seed=3, share=(1, 2)), 20) != first
 
 
 def test_held_out_trials_are_dealt_to_their_phase_only_under_the_same_numbers():
     train, held_out = {0, 1}, {1}
     assert set(ids(ResetStates(TRIALS, trials_played=train), 50)) == {0, 1, 2, 3}
-    ordered = ResetStates(TRIALS, is_ordered=True, trials_played=train)
+    ordered = ResetStates(TRIALS, order="shuffled", trials_played=train)
     assert sorted(ids(ordered, 4)) == [0, 1, 2, 3]
-    evaluation = ResetStates(TRIALS, is_eval=True, trials_played=held_out)
+    evaluation = ResetStates(TRIALS, order="once", trials_played=held_out)
     assert ids(evaluation, 3) == [1, 3, None]
     with pytest.raises(ConfigError, match=r"env.init_states in 0\.\.1 for task 4, got 2"):
         ResetStates(TRIALS, trials_played={2})
@@ -78,9 +78,9 @@ def test_held_out_trials_are_dealt_to_their_phase_only_under_the_same_numbers():
 
 def test_a_task_of_worlds_is_dealt_its_own_states_under_the_same_numbers():
     assert set(ids(ResetStates(TRIALS, task_id=7), 50)) == {2, 3, 4}
-    evaluation = ResetStates(TRIALS, is_eval=True, task_id=7, trials_played={0, 1})
+    evaluation = ResetStates(TRIALS, order="once", task_id=7, trials_played={0, 1})
     assert ids(evaluation, 3) == [2, 3, None]
-    shares = [ids(ResetStates(TRIALS, is_eval=True, task_id=7, rank=r, num_ranks=2), 2) for r in (0, 1)]
+    shares = [ids(ResetStates(TRIALS, order="once", task_id=7, share=(r, 2)), 2) for r in (0, 1)]
     assert shares == [[2, 4], [3, None]]
     with pytest.raises(ConfigError, match=r"no specific_reset_id .* got 1 of task 4: a world keeps its task"):
         ResetStates(TRIALS, task_id=7, fixed_id=1)

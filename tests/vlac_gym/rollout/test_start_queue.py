@@ -2,13 +2,15 @@
 
 import numpy as np
 
-from vlac_gym.rollout.playing import Episode, EpisodeStart
+from vlac_gym.rollout.playing import EpisodeStart, RunningEpisode
 from vlac_gym.rollout.start_queue import StartQueue
 
 
 def queue_of(*starts):
     rng = np.random.default_rng(0)
-    return StartQueue(Episode(n, n, start, rng, keeps_observations=True) for n, start in enumerate(starts))
+    return StartQueue(
+        RunningEpisode(n, n, start, rng, keeps_observations=True) for n, start in enumerate(starts)
+    )
 
 
 def test_an_env_stays_with_its_task_and_a_new_one_takes_the_longest():

@@ -239,7 +239,7 @@ def halve_face_distances(
 
 
 @wp.struct
-class Moment:
+class WorldMoments:
     """What a world's next step follows from, by world."""
 
     qpos: wp.array2d(dtype=float)
@@ -251,7 +251,7 @@ class Moment:
 
 
 @wp.func
-def copy_moment(source: Moment, row: int, target: Moment, world: int):
+def copy_moment(source: WorldMoments, row: int, target: WorldMoments, world: int):
     """Copies one row of each array."""
     for i in range(source.qpos.shape[1]):
         target.qpos[world, i] = source.qpos[row, i]
@@ -265,7 +265,11 @@ def copy_moment(source: Moment, row: int, target: Moment, world: int):
 
 @wp.kernel
 def start_worlds(
-    rows: wp.array(dtype=int), starts: Moment, now: Moment, kept: Moment, failed: wp.array(dtype=int)
+    rows: wp.array(dtype=int),
+    starts: WorldMoments,
+    now: WorldMoments,
+    kept: WorldMoments,
+    failed: wp.array(dtype=int),
 ):
     """Puts worlds into the start of the given row; those of row -1 stay as they are."""
     world = wp.tid()
@@ -277,7 +281,9 @@ def start_worlds(
 
 
 @wp.kernel
-def keep_or_restore(active: wp.array(dtype=int), now: Moment, kept: Moment, failed: wp.array(dtype=int)):
+def keep_or_restore(
+    active: wp.array(dtype=int), now: WorldMoments, kept: WorldMoments, failed: wp.array(dtype=int)
+):
     """Keeps what active worlds have reached; all others, and those with numbers that are not finite, are put back."""
     world = wp.tid()
     is_kept = active[world] == 1

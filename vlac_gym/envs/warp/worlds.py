@@ -331,7 +331,7 @@ def _place_bodies(model: Any, data: Any, mj_models: Sequence[Any], scene_of_worl
 
 
 def _moment(states: Mapping[str, NDArray[Any]]) -> Any:
-    moment = kernels.Moment()
+    moment = kernels.WorldMoments()
     types = {"goal_position": wp.vec3, "goal_rotation": wp.mat33, "grip": wp.vec2}
     for name in START_ARRAYS:
         rows = np.ascontiguousarray(states[name], dtype=np.float32)

@@ -4,7 +4,7 @@ __all__ = ["AsyncRollout", "BatchPolicy"]
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 from gymnasium.error import NoAsyncCallError
@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from vlac_gym.errors import ConfigError, VlacGymError
+from vlac_gym.rollout.config import AsyncRolloutConfig, AsyncRolloutOptions
 from vlac_gym.rollout.playing import EpisodeStart, PlayedEpisode, PolicyRow, RunningEpisode
 from vlac_gym.rollout.start_queue import StartQueue, may_play
 from vlac_gym.rollout.step_buffer import StepBuffer, step_buffer
-from vlac_gym.types import Mode
 from vlac_gym.vector.finished import reward_wrapper_of
 from vlac_gym.vector.infos import unstack_infos
 from vlac_gym.vector.observations import copy_row, stack_rows
@@ -82,15 +82,7 @@ class AsyncRollout:
         self,
         env: RolloutVectorEnv | VLACRewardWrapper | ActionChunk,
         policy: BatchPolicy,
-        *,
-        starts: Callable[[int], EpisodeStart] | Sequence[EpisodeStart] | None = None,
-        seed: int = 0,
-        group_size: int = 1,
-        first_episode: int = 0,
-        min_ready: int = 1,
-        max_repeats: int = 3,
-        mode: Mode | None = None,
-        keeps_observations: bool = True,
+        **options: Unpack[AsyncRolloutOptions],
     ) -> None:
         base = getattr(env, "unwrapped", None)
         if not isinstance(env, RolloutVectorEnv | VLACRewardWrapper | ActionChunk) or not isinstance(
@@ -104,33 +96,16 @@ class AsyncRollout:
                 "Expected autoreset_mode='Disabled' and group_size=1, as the rollout resets envs itself, got "
                 f"{base.autoreset_mode.value!r} and {base.group_size}."
             )
-        for name, value, low in (
-            ("group_size", group_size, 1),
-            ("min_ready", min_ready, 1),
-            ("max_repeats", max_repeats, 0),
-            ("first_episode", first_episode, 0),
-        ):
-            if value < low:
-                raise ConfigError(f"Expected {name} >= {low}, got {value}.")
-        if first_episode % group_size:
-            raise ConfigError(
-                f"Expected first_episode as a multiple of group_size {group_size}, got {first_episode}."
-            )
+        config = AsyncRolloutConfig(**options)
         self._judged = reward_wrapper_of(env)
-        if mode is not None and self._judged is None:
+        if config.mode is not None and self._judged is None:
             raise ConfigError(
-                f"Expected VLACRewardWrapper in an env that is to play in mode {mode!r}, got {env}."
+                f"Expected VLACRewardWrapper in an env that is to play in mode {config.mode!r}, got {env}."
             )
         self.env = env
         self.policy = policy
-        self._starts = starts
-        self._seed = seed
-        self._group_size = group_size
-        self._min_ready = min_ready
-        self._max_repeats = max_repeats
-        self._mode = mode
-        self._keeps_observations = keeps_observations
-        self._first = self._next = first_episode
+        self._config = config
+        self._first = self._next = config.first_episode
         self._lanes: dict[int, RunningEpisode] = {}
         self._playing: dict[int, RunningEpisode] = {}
 
@@ -148,10 +123,12 @@ class AsyncRollout:
             ConfigError: Another `count`, more than there are starts, or one that no env may play; nothing was begun.
             CriticError: Like any other exception of an env or the policy: what was not yielded is lost.
         """
-        if count is None and isinstance(self._starts, Sequence):
-            count = self._first + len(self._starts) * self._group_size - self._next
-        if count is None or count < 1 or count % self._group_size:
-            raise ConfigError(f"Expected a count that is a multiple of {self._group_size}, got {count}.")
+        if count is None and isinstance(self._config.starts, Sequence):
+            count = self._first + len(self._config.starts) * self._config.group_size - self._next
+        if count is None or count < 1 or count % self._config.group_size:
+            raise ConfigError(
+                f"Expected a count that is a multiple of {self._config.group_size}, got {count}."
+            )
         episodes = [self._episode(index) for index in range(self._next, self._next + count)]
         for episode in episodes:
             self._check_playable(episode)
@@ -162,9 +139,9 @@ class AsyncRollout:
 
     def groups(self, count: int) -> Iterator[list[PlayedEpisode]]:
         """Plays the next `count` groups; each comes whole, in order."""
-        episodes = self.episodes(count * self._group_size)
+        episodes = self.episodes(count * self._config.group_size)
         for first in episodes:
-            yield [first, *(next(episodes) for _ in range(self._group_size - 1))]
+            yield [first, *(next(episodes) for _ in range(self._config.group_size - 1))]
 
     def steps(self, num_steps: int) -> StepBuffer:
         """Plays `num_steps` of each of N lanes; the next call goes on where this one stopped.
@@ -178,10 +155,11 @@ class AsyncRollout:
             CriticError: As for `episodes`; the lanes begin anew at the next call.
         """
         count = self.env.num_envs
-        if num_steps < 1 or count % self._group_size or not self._keeps_observations:
+        group_size, keeps = self._config.group_size, self._config.keeps_observations
+        if num_steps < 1 or count % group_size or not keeps:
             raise ConfigError(
-                f"Expected num_steps >= 1, lanes ({count}) in groups of {self._group_size}, and observations that are "
-                f"kept, got {num_steps} and keeps_observations={self._keeps_observations}."
+                f"Expected num_steps >= 1, lanes ({count}) in groups of {group_size}, and observations that are kept, "
+                f"got {num_steps} and keeps_observations={keeps}."
             )
         rows: list[list[tuple[RunningEpisode, int]]] = [[] for _ in range(count)]
         if not self._lanes:
@@ -250,11 +228,11 @@ class AsyncRollout:
 
     def _received(self) -> Iterator[tuple[int, RunningEpisode, bool]]:
         """Envs that are ready, with whether that is news; what was lost begins again."""
-        batch = self.env.recv(self._min_ready)
+        batch = self.env.recv(self._config.min_ready)
         infos = unstack_infos(batch.infos, len(batch.env_ids))
         for k, i in enumerate(batch.env_ids.tolist()):
             episode, is_lost = self._playing.pop(i), batch.infos["lost"][k]
-            if (is_lost or infos[k].get("look_lost")) and episode.losses < self._max_repeats:
+            if (is_lost or infos[k].get("look_lost")) and episode.losses < self._config.max_repeats:
                 episode.losses += 1
                 self._begin({i: episode})
             elif is_lost:
@@ -310,8 +288,8 @@ class AsyncRollout:
                 self.env.recv(len(playing))
 
     def _set_mode(self) -> None:
-        if self._mode is not None and self._judged is not None:
-            self._judged.set_mode(self._mode, abandon=True)
+        if self._config.mode is not None and self._judged is not None:
+            self._judged.set_mode(self._config.mode, abandon=True)
 
     def _latency_ms(self, i: int) -> float:
         return np.nan if self._judged is None else float(self._judged.critic_latency_ms[i])
@@ -329,23 +307,23 @@ class AsyncRollout:
             )
 
     def _episode(self, index: int) -> RunningEpisode:
-        group = index // self._group_size
-        rng = np.random.default_rng((self._seed, index))
+        group = index // self._config.group_size
+        rng = np.random.default_rng((self._config.seed, index))
         return RunningEpisode(
-            index, group, self._start(group), rng, keeps_observations=self._keeps_observations
+            index, group, self._start(group), rng, keeps_observations=self._config.keeps_observations
         )
 
     def _start(self, group: int) -> EpisodeStart:
-        if self._starts is None:
-            return EpisodeStart(self._seed + group)
-        if callable(self._starts):
-            return self._starts(group)
-        number = group - self._first // self._group_size
-        if number >= len(self._starts):
+        if self._config.starts is None:
+            return EpisodeStart(self._config.seed + group)
+        if callable(self._config.starts):
+            return self._config.starts(group)
+        number = group - self._first // self._config.group_size
+        if number >= len(self._config.starts):
             raise ConfigError(
-                f"Expected no more groups than the {len(self._starts)} starts, got number {number}."
+                f"Expected no more groups than the {len(self._config.starts)} starts, got number {number}."
             )
-        return self._starts[number]
+        return self._config.starts[number]
 
 
 def _in_order(episodes: Iterable[PlayedEpisode], first: int) -> Iterator[PlayedEpisode]:

@@ -1,18 +1,18 @@
 """The grammar of spec strings, ``NAME:TARGET?key=value,key=value``: `split_spec`, `read_argument`, `read_members`,
-`option_types`.
+`option_types`, `parameter_hints`.
 
 Where there is no target, the options may follow the colon at once: ``noisy_oracle:tpr=0.8``. What is made of several
 specs has them as its target, with ``|`` between, and its own options after a last ``|``:
 ``NAME:SPEC|SPEC?key=value|?key=value``.
 """
 
-__all__ = ["option_types", "parse_options", "read_argument", "read_members", "split_spec"]
+__all__ = ["option_types", "parameter_hints", "parse_options", "read_argument", "read_members", "split_spec"]
 
 import inspect
 import types
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_hints
 
 from vlac_gym.errors import ConfigError, unknown_name
 
@@ -119,9 +119,19 @@ def option_types(maker: Callable[..., Any], *, without: Collection[str] = ()) ->
         maker: What the options are for, e.g. a config dataclass.
         without: Parameters that no spec may give, e.g. keys: specs end up in logs.
     """
-    parameters = inspect.signature(maker, eval_str=True).parameters
-    found = {name: _simple_type(p.annotation) for name, p in parameters.items() if name not in without}
+    found = {name: _simple_type(hint) for name, hint in parameter_hints(maker).items() if name not in without}
     return {name: kind for name, kind in found.items() if kind is not None}
+
+
+def parameter_hints(maker: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters of a class or function with their annotations, in order; ``**options: Unpack[…]`` as its keys."""
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(maker, eval_str=True).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD and get_origin(parameter.annotation) is Unpack:
+            found |= get_type_hints(get_args(parameter.annotation)[0])
+        else:
+            found[name] = parameter.annotation
+    return found
 
 
 def _joined(query: str, options: Mapping[str, type], where: str, given: Mapping[str, Any]) -> dict[str, Any]:

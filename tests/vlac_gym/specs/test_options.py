@@ -1,12 +1,19 @@
 """Options of a spec string."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import pytest
 
 from vlac_gym.errors import ConfigError
-from vlac_gym.specs.options import option_types, parse_options, read_argument, read_members, split_spec
+from vlac_gym.specs.options import (
+    option_types,
+    parameter_hints,
+    parse_options,
+    read_argument,
+    read_members,
+    split_spec,
+)
 
 TYPES = {"rate": float, "count": int, "name": str}
 
@@ -82,6 +89,19 @@ def test_option_types_come_from_the_annotations():
     assert parse_options("is_on=True", {"is_on": bool}, "thing") == {"is_on": True}
     with pytest.raises(ConfigError, match="option is_on as true or false, got 'yes'"):
         parse_options("is_on=yes", {"is_on": bool}, "thing")
+
+
+class _Keywords(TypedDict, total=False):
+    rate: float
+    secret: str
+    rows: list[int]
+
+
+def test_keywords_of_a_typed_dict_are_options_too():
+    def make(path: str, **options: Unpack[_Keywords]) -> None: ...
+
+    assert option_types(make, without=["secret"]) == {"path": str, "rate": float}
+    assert list(parameter_hints(make)) == ["path", "rate", "secret", "rows"]
 
 
 def test_values_take_the_types_of_the_table():

@@ -11,7 +11,8 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
 
 from vlac_gym.critic.base import frame_digest
 from vlac_gym.critic.engines.base import EngineReply, EngineRequest
@@ -35,6 +36,51 @@ _MAX_REPLY_BYTES = 1 << 26
 """More than any number of tokens with ten candidates each takes."""
 
 
+class OpenAIOptions(TypedDict, total=False):
+    """Keyword arguments of `OpenAIEngine`; see there."""
+
+    api_key: str | None
+    timeout_s: float
+    max_tries: int
+    backoff_s: float
+    max_concurrency: int
+    image_size: int | None
+    proxy: str | None
+    extra_body: Mapping[str, Any] | None
+    transport: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIConfig:
+    """How an `OpenAIEngine` asks, checked; described there.
+
+    Raises:
+        ConfigError: An option can't be that.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 60.0
+    max_tries: int = 4
+    backoff_s: float = 0.2
+    max_concurrency: int = 16
+    image_size: int | None = 448
+    proxy: str | None = None
+    extra_body: Mapping[str, Any] | None = None
+    transport: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.timeout_s > 0 or self.max_concurrency < 1:
+            raise ConfigError(
+                f"Expected timeout_s > 0 and max_concurrency >= 1, got {self.timeout_s} and {self.max_concurrency}."
+            )
+        if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
+            raise ConfigError(f"Expected proxy as an http(s) URL, got {self.proxy!r}.")
+        if self.image_size is not None and (not isinstance(self.image_size, int) or self.image_size < 1):
+            raise ConfigError(
+                f"Expected image_size as a number of pixels >= 1 or None, got {self.image_size!r}."
+            )
+
+
 class OpenAIEngine:
     """Sends each request as one chat completion, several at a time.
 
@@ -50,16 +96,7 @@ class OpenAIEngine:
         self,
         base_url: str,
         model: str,
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 60.0,
-        max_tries: int = 4,
-        backoff_s: float = 0.2,
-        max_concurrency: int = 16,
-        image_size: int | None = 448,
-        proxy: str | None = None,
-        extra_body: Mapping[str, Any] | None = None,
-        transport: Any = None,
+        **options: Unpack[OpenAIOptions],
     ) -> None:
         """Checks the arguments; connects to nothing.
 
@@ -89,23 +126,12 @@ class OpenAIEngine:
             )
         if not model:
             raise ConfigError("Expected the name of a model that the server serves, got an empty text.")
-        if not timeout_s > 0 or max_concurrency < 1:
-            raise ConfigError(
-                f"Expected timeout_s > 0 and max_concurrency >= 1, got {timeout_s} and {max_concurrency}."
-            )
-        if proxy is not None and not proxy.startswith(("http://", "https://")):
-            raise ConfigError(f"Expected proxy as an http(s) URL, got {proxy!r}.")
-        if image_size is not None and (not isinstance(image_size, int) or image_size < 1):
-            raise ConfigError(f"Expected image_size as a number of pixels >= 1 or None, got {image_size!r}.")
-        self._retries = RetryPolicy(max_tries=max_tries, backoff_s=backoff_s, deadline_s=timeout_s)
+        config = self._config = OpenAIConfig(**options)
+        self._retries = RetryPolicy(
+            max_tries=config.max_tries, backoff_s=config.backoff_s, deadline_s=config.timeout_s
+        )
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
-        self._api_key = api_key
-        self._max_concurrency = max_concurrency
-        self._image_size = image_size
-        self._proxy = proxy
-        self._extra_body = dict(extra_body or {})
-        self._transport = transport
         self._client: Any = None
         self._is_closed = False
 
@@ -130,7 +156,7 @@ class OpenAIEngine:
         client = self._connect()
         if len(bodies) == 1:
             return [self._complete(client, bodies[0])]
-        with ThreadPoolExecutor(min(self._max_concurrency, len(bodies))) as pool:
+        with ThreadPoolExecutor(min(self._config.max_concurrency, len(bodies))) as pool:
             futures = [pool.submit(self._complete, client, body) for body in bodies]
             try:
                 return [future.result() for future in futures]
@@ -166,13 +192,13 @@ class OpenAIEngine:
         if self._is_closed:
             raise ConfigError("This OpenAIEngine is closed. Build another one.")
         if self._client is None:
-            limits = self._httpx.Limits(max_connections=self._max_concurrency)
-            headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+            limits = self._httpx.Limits(max_connections=self._config.max_concurrency)
+            headers = {"Authorization": f"Bearer {self._config.api_key}"} if self._config.api_key else {}
             self._client = self._httpx.Client(
                 limits=limits,
                 headers=headers,
-                transport=self._transport,
-                proxy=self._proxy,
+                transport=self._config.transport,
+                proxy=self._config.proxy,
                 trust_env=False,
                 verify=self._httpx.create_ssl_context(),  # reads SSL_CERT_FILE, which trust_env=False leaves out
             )
@@ -186,9 +212,9 @@ class OpenAIEngine:
             digests = [frame_digest(frame) for frame in request.frames]
             for digest, frame in zip(digests, request.frames):
                 if digest not in urls:
-                    urls[digest] = png_data_url(frame, self._image_size)
+                    urls[digest] = png_data_url(frame, self._config.image_size)
             body = request_body(request, self._model, [urls[digest] for digest in digests])
-            bodies.append(body | self._extra_body)
+            bodies.append({**body, **(self._config.extra_body or {})})
         return bodies
 
     def _complete(self, client: Any, body: dict[str, Any]) -> EngineReply:
@@ -238,7 +264,7 @@ class OpenAIEngine:
     def _error(self, response: Any, text: str) -> Exception:
         """The error for a status other than 200."""
         status = response.status_code
-        through = f" through the proxy {self._proxy}" if self._proxy else ""
+        through = f" through the proxy {self._config.proxy}" if self._config.proxy else ""
         got = f"{self._url}{through} answered {status}: {text!r}."
         if status in (401, 403):
             return ConfigError(f"{got} Pass the server's api_key.")

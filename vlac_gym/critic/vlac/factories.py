@@ -16,7 +16,6 @@ __all__ = [
     "spec_options",
 ]
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -26,7 +25,7 @@ from vlac_gym.critic.knowledge import read_knowledge
 from vlac_gym.critic.vlac.checkpoints import find_checkpoint
 from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic, check_pictures
 from vlac_gym.errors import ConfigError, unknown_name
-from vlac_gym.specs.options import option_types, read_argument
+from vlac_gym.specs.options import option_types, parameter_hints, read_argument
 from vlac_gym.specs.targets import load_target
 
 _NOT_IN_SPECS = ("path", "base_url", "model", "api_key", "allow_remote_code")
@@ -164,7 +163,7 @@ def _sort(
     config = VLACConfig(**{name: value for name, value in options.items() if name in _CONFIG_FIELDS})
     own = _CONFIG_FIELDS.union(_CRITIC_OPTIONS)
     rest = {name: value for name, value in options.items() if name not in own}
-    accepted = list(inspect.signature(engine_class).parameters)[num_arguments:]
+    accepted = list(parameter_hints(engine_class))[num_arguments:]
     for name in rest:
         if name not in accepted:
             raise unknown_name(f"{engine_class.__name__} option", name, own.union(accepted))

@@ -2,11 +2,9 @@
 
 __all__ = ["LiberoEnv"]
 
-import math
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -14,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlac_gym.envs.gl import renderer_name
 from vlac_gym.envs.goal_progress import goal_progress
+from vlac_gym.envs.libero.config import LiberoConfig, LiberoOptions
 from vlac_gym.envs.libero.lighting import split_view
 from vlac_gym.envs.libero.simulator import CONTROL_HZ, LiberoSimulator
-from vlac_gym.envs.libero.spaces import action_space, checked_cameras, observation_space, whole_number
+from vlac_gym.envs.libero.spaces import action_space, observation_space
 from vlac_gym.envs.libero.start_cache import open_start_cache, start_cache_folder
 from vlac_gym.envs.libero.tasks import LiberoTask, check_init_state, get_task
 from vlac_gym.envs.mujoco_version import check_mujoco
@@ -24,10 +23,6 @@ from vlac_gym.envs.renderer import Picture
 from vlac_gym.envs.scene import LiberoScene
 from vlac_gym.errors import ConfigError, SimulatorError, unknown_name
 from vlac_gym.types import Frame
-
-MAX_COMPILED_MODELS = 2
-"""Compiled tasks one env object keeps (least recently used goes first): about 0.3 GB each, and as much for
-textures once a picture was rendered."""
 
 _OPTIONS = ("init_state_id", "task_id")
 
@@ -99,38 +94,17 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self,
         task_suite: str = "libero_spatial",
         task_id: int = 0,
-        *,
-        init_state_id: int | None = None,
-        cameras: Sequence[str] = ("agentview", "wrist"),
-        image_size: int = 256,
-        max_episode_steps: int | None = None,
-        step_limit: int | None = None,
-        settle_steps: int = 10,
-        render_mode: str | None = "rgb_array",
-        max_compiled_models: int = MAX_COMPILED_MODELS,
-        start_timeout_s: float = 300.0,
-        repeat_solves: bool = True,
-        start_cache: str | os.PathLike[str] | None = None,
+        **options: Unpack[LiberoOptions],
     ) -> None:
         check_mujoco()
+        config = self._config = LiberoConfig(**options)
         self._task = get_task(task_suite, task_id)
-        self._fixed_init_state_id = (
-            None if init_state_id is None else check_init_state(self._task, init_state_id)
-        )
-        self.cameras = checked_cameras(cameras)
-        self._image_size = whole_number("image_size", image_size, 16, 2048)
-        self._step_limit = _one_limit(max_episode_steps, step_limit)
-        self._settle_steps = whole_number("settle_steps", settle_steps, 0, 1000)
-        self._max_compiled_models = whole_number("max_compiled_models", max_compiled_models, 1, 1000)
-        if not (math.isfinite(start_timeout_s) and start_timeout_s > 0):
-            raise ConfigError(f"Expected start_timeout_s above 0, got {start_timeout_s}.")
-        if render_mode not in (None, "rgb_array"):
-            raise unknown_name("render mode", str(render_mode), ("rgb_array", "None"))
-        self.render_mode = render_mode
-        self._start_timeout_s = start_timeout_s
-        self._repeat_solves = repeat_solves
-        self._start_cache = start_cache_folder(start_cache)
-        self.observation_space = observation_space(self.cameras, self._image_size)
+        if config.init_state_id is not None:
+            check_init_state(self._task, config.init_state_id)
+        self.cameras = tuple(config.cameras)
+        self.render_mode = config.render_mode
+        self._start_cache = start_cache_folder(config.start_cache)
+        self.observation_space = observation_space(self.cameras, config.image_size)
         self.action_space = action_space()
         self._simulators: OrderedDict[int, LiberoSimulator] = OrderedDict()
         self._simulator: LiberoSimulator | None = None
@@ -278,7 +252,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
     @property
     def max_episode_steps(self) -> int:
         """The step limit of the current task."""
-        return self._task.max_episode_steps if self._step_limit is None else self._step_limit
+        return self._task.max_episode_steps if self._config.limit is None else self._config.limit
 
     @property
     def scene(self) -> LiberoScene:
@@ -316,7 +290,7 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
         task = self._task
         if options.get("task_id") is not None:
             task = get_task(task.suite, options["task_id"])
-        chosen = options.get("init_state_id", self._fixed_init_state_id)
+        chosen = options.get("init_state_id", self._config.init_state_id)
         if chosen is None:
             return task, int(self.np_random.integers(task.num_init_states))
         return task, check_init_state(task, chosen)
@@ -324,17 +298,17 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
     def _activate(self, task: LiberoTask) -> LiberoSimulator:
         found = self._simulators.get(task.task_id)
         if found is None:
-            while len(self._simulators) >= self._max_compiled_models:
+            while len(self._simulators) >= self._config.max_compiled_models:
                 evicted = self._simulators.popitem(last=False)[1]
                 if evicted is self._simulator:
                     self._simulator = None  # building the next may fail
                 evicted.close()
             found = LiberoSimulator(
                 task,
-                image_size=self._image_size,
-                settle_steps=self._settle_steps,
-                start_timeout_s=self._start_timeout_s,
-                repeat_solves=self._repeat_solves,
+                image_size=self._config.image_size,
+                settle_steps=self._config.settle_steps,
+                start_timeout_s=self._config.start_timeout_s,
+                repeat_solves=self._config.repeat_solves,
                 start_cache=None if self._start_cache is None else open_start_cache(self._start_cache),
             )
             self._simulators[task.task_id] = found
@@ -347,18 +321,6 @@ class LiberoEnv(gym.Env[dict[str, Any], NDArray[np.float32]]):
                 "No episode is running: the env is new, closed or its physics failed. Call reset."
             )
         return self._simulator
-
-
-def _one_limit(max_episode_steps: int | None, step_limit: int | None) -> int | None:
-    if max_episode_steps is not None and step_limit is not None:
-        raise ConfigError(
-            f"Expected max_episode_steps or step_limit, got both ({max_episode_steps}, {step_limit}). Drop one."
-        )
-    if step_limit is not None:
-        return whole_number("step_limit", step_limit, 1, 1_000_000)
-    if max_episode_steps is not None:
-        return whole_number("max_episode_steps", max_episode_steps, 1, 1_000_000)
-    return None
 
 
 def _checked_action(action: ArrayLike) -> NDArray[np.float64]:

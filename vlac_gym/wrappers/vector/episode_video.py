@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -47,6 +47,42 @@ class _Recording:
         return " · ".join(parts)
 
 
+class VideoOptions(TypedDict, total=False):
+    """Keyword arguments of `EpisodeVideoWrapper`; see there."""
+
+    save_video: bool
+    info_on_video: bool
+    cameras: Sequence[str] | None
+    num_shown: int
+    raw_envs: Sequence[int]
+    max_steps_per_video: int
+    fps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """What an `EpisodeVideoWrapper` records, checked as far as no env is needed; described there.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+
+    save_video: bool = True
+    info_on_video: bool = True
+    cameras: Sequence[str] | None = None
+    num_shown: int = 16
+    raw_envs: Sequence[int] = (0,)
+    max_steps_per_video: int = 1000
+    fps: int = 20
+
+    def __post_init__(self) -> None:
+        if min(self.num_shown, self.max_steps_per_video, self.fps) < 1:
+            raise ConfigError(
+                f"Expected num_shown, max_steps_per_video and fps >= 1, got {self.num_shown}, "
+                f"{self.max_steps_per_video} and {self.fps}."
+            )
+
+
 class EpisodeVideoWrapper(VectorWrapper):
     """Writes a video of all envs side by side per batch of steps; changes nothing that `reset` and `step` return.
 
@@ -83,29 +119,18 @@ class EpisodeVideoWrapper(VectorWrapper):
         self,
         env: VectorEnv[Any, Any, Any],
         video_base_dir: str | Path,
-        *,
-        save_video: bool = True,
-        info_on_video: bool = True,
-        cameras: Sequence[str] | None = None,
-        num_shown: int = 16,
-        raw_envs: Sequence[int] = (0,),
-        max_steps_per_video: int = 1000,
-        fps: int = 20,
+        **options: Unpack[VideoOptions],
     ) -> None:
         super().__init__(env)
-        if min(num_shown, max_steps_per_video, fps) < 1 or not all(0 <= i < env.num_envs for i in raw_envs):
-            raise ConfigError(
-                f"Expected num_shown, max_steps_per_video and fps >= 1 and raw_envs below {env.num_envs}, got "
-                f"{num_shown}, {max_steps_per_video}, {fps} and {tuple(raw_envs)}."
-            )
-        self._keys = _camera_keys(env.single_observation_space, cameras) if save_video else ()
-        if save_video:
+        config = self._config = VideoConfig(**options)
+        if not all(0 <= i < env.num_envs for i in config.raw_envs):
+            raise ConfigError(f"Expected raw_envs below {env.num_envs}, got {tuple(config.raw_envs)}.")
+        self._keys = _camera_keys(env.single_observation_space, config.cameras) if config.save_video else ()
+        if config.save_video:
             require_video_packages()
-        self._folder, self._save_video, self._fps = Path(video_base_dir), save_video, fps
-        self._info_on_video, self._max_steps = info_on_video, max_steps_per_video
-        self._num_shown, self._raw_envs = min(num_shown, env.num_envs), frozenset(raw_envs)
+        self._folder = Path(video_base_dir)
         self._recordings: list[_Recording] = []
-        self._grid = GridVideo(with_info=info_on_video)
+        self._grid = GridVideo(with_info=config.info_on_video)
         self._number: int | None = None
         self._num_raw = [0] * env.num_envs
 
@@ -115,7 +140,7 @@ class EpisodeVideoWrapper(VectorWrapper):
         if mask is None:
             self.flush_video()
         observations, infos = self.env.reset(seed=seed, options=options)
-        if self._save_video:
+        if self._config.save_video:
             if mask is None or not self._recordings:
                 self._recordings = [_Recording() for _ in range(self.num_envs)]
                 mask = np.ones(self.num_envs, bool)
@@ -128,7 +153,7 @@ class EpisodeVideoWrapper(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps, and draws the next picture of the grid."""
         result = self.env.step(actions)
-        if self._save_video and self._recordings:
+        if self._config.save_video and self._recordings:
             observations, _, terminations, truncations, infos = result
             singles = unstack_infos(infos, self.num_envs)
             finals = unstack_infos(infos.get("final_info", {}), self.num_envs)
@@ -154,9 +179,9 @@ class EpisodeVideoWrapper(VectorWrapper):
             return None
         path = self._batch_folder.with_suffix(".mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._grid.write(path, fps=self._fps)
+        self._grid.write(path, fps=self._config.fps)
         logger.info("wrote %s", path)
-        self._grid, self._number = GridVideo(with_info=self._info_on_video), None
+        self._grid, self._number = GridVideo(with_info=self._config.info_on_video), None
         self._num_raw = [0] * self.num_envs
         return path
 
@@ -197,7 +222,7 @@ class EpisodeVideoWrapper(VectorWrapper):
 
     def _see(self, index: int, recording: _Recording, seen: tuple[Frame, ...]) -> None:
         recording.shown = seen
-        if index in self._raw_envs:
+        if index in self._config.raw_envs:
             recording.frames.append(seen[0])
 
     def _end(self, index: int, terminated: bool, info: Mapping[str, Any]) -> None:
@@ -205,16 +230,16 @@ class EpisodeVideoWrapper(VectorWrapper):
         recording.is_over = True
         success = reported_success(info)
         recording.outcome = None if success is None else bool(success)
-        if index in self._raw_envs:
+        if index in self._config.raw_envs:
             outcome = _outcome(recording.outcome, terminated=terminated)
             name = f"env-{index:02d}_ep-{self._num_raw[index]:03d}_{_slug(recording.task)}_{outcome}.raw.mp4"
             self._num_raw[index] += 1
             self._batch_folder.mkdir(parents=True, exist_ok=True)
-            write_mp4(recording.frames, self._batch_folder / name, fps=self._fps, is_recording=True)
+            write_mp4(recording.frames, self._batch_folder / name, fps=self._config.fps, is_recording=True)
             recording.frames = []
 
     def _draw(self) -> None:
-        shown = self._recordings[: self._num_shown]
+        shown = self._recordings[: self._config.num_shown]
         self._grid.add(
             [
                 EnvTile(
@@ -223,7 +248,7 @@ class EpisodeVideoWrapper(VectorWrapper):
                 for i, r in enumerate(shown)
             ]
         )
-        if len(self._grid) > self._max_steps:
+        if len(self._grid) > self._config.max_steps_per_video:
             self.flush_video()
 
     def _pictures(self, observations: Any, index: int) -> tuple[Frame, ...]:

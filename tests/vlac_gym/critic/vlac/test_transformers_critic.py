@@ -1,6 +1,5 @@
 """The whole way: spec -> checkpoint on disk -> prompts -> real forward passes -> numbers, on a tiny model."""
 
-import inspect
 import json
 from dataclasses import fields
 
@@ -20,6 +19,7 @@ from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
 from vlac_gym.critic.vlac.factories import spec_options
 from vlac_gym.critic.vlac.tiny_checkpoint import make_tiny_checkpoint
 from vlac_gym.errors import ConfigError, CriticError, CriticResponseError
+from vlac_gym.specs.options import parameter_hints
 
 TASK = "put the bowl on the plate"
 
@@ -124,9 +124,7 @@ def test_spec_options_are_those_of_config_and_engine_and_never_keys_or_code(engi
     options = spec_options(engine)
     own = {"reading": str, "thinking": bool, "max_thinking_tokens": int, "unfinished_value_limit": float}
     assert options.items() >= (some | own).items()
-    assert options.keys() <= inspect.signature(engine).parameters.keys() | {
-        f.name for f in fields(VLACConfig)
-    }
+    assert options.keys() <= parameter_hints(engine).keys() | {f.name for f in fields(VLACConfig)}
     assert not options.keys() & {"api_key", "allow_remote_code", "path", "model", "extra_body", "transport"}
 
 

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 
 import gymnasium as gym
@@ -233,7 +234,7 @@ def test_the_goals_verdict_is_the_simulators(env):
 
 
 def test_truncation_starts_at_the_step_limit(env, monkeypatch):
-    monkeypatch.setattr(env, "_step_limit", 3)
+    monkeypatch.setattr(env, "_config", replace(env._config, step_limit=3))
     assert [env.step_unrendered(STILL)[2] for _ in range(4)] == [False, False, True, True]
 
 

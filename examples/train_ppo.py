@@ -98,6 +98,7 @@ class Args:
     value_learning_rate: float = 1e-3  # of the value head
     gamma: float = 0.99  # discount per chunk
     gae_lambda: float = 0.95  # lambda of GAE, per chunk
+    min_advantage_std: float = 0.02  # advantages that differ less teach nothing: they are the values' errors
     clip_low: float = 0.2  # a step's probability ratio is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.28  # larger: rare actions may become likelier (clip-higher, arXiv 2503.14476)
     value_clip: float = 0.2  # how far a value may move in an iteration before its gradient is cut
@@ -240,7 +241,7 @@ class Experience:
     log_probs: torch.Tensor  # (M, K), of each, summed over its 7 numbers
     values: torch.Tensor  # (M,)
     executed: torch.Tensor  # bool (M, K)
-    advantages: torch.Tensor  # (M,), mean 0 and standard deviation 1
+    advantages: torch.Tensor  # (M,), mean 0 and standard deviation 1, or all 0 where they say nothing
     returns: torch.Tensor  # (M,), what the values learn
 
 
@@ -287,10 +288,12 @@ def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Expe
     else:
         advantages = gae(rewards, values.double().cpu().numpy(), lengths, args.gamma, args.gae_lambda)
     returns = torch.as_tensor(advantages, dtype=torch.float32, device=device) + values
-    scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    scaled = torch.as_tensor(scaled, dtype=torch.float32, device=device)
+    spread = advantages.std()
+    scaled = (
+        (advantages - advantages.mean()) / spread if spread >= args.min_advantage_std else 0.0 * advantages
+    )
     ran = torch.arange(drawn.shape[1], device=device) < executed[:, None]
-    return Experience(seen, drawn, log_probs, values, ran, scaled, returns), episodes
+    return Experience(seen, drawn, log_probs, values, ran, torch.tensor(scaled).to(values), returns), episodes
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, lengths: Sequence[int], gamma: float, lam: float) -> Any:
@@ -348,7 +351,7 @@ def update(run: "Run", data: Experience, *, only_value: bool) -> dict[str, float
                     loss = loss + args.kl_coef * (from_start * executed).sum() / executed.sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            for parameter in policy_group["params"] if only_value else ():
+            for parameter in policy_group["params"] if only_value or not data.advantages.any() else ():
                 parameter.grad = None
             norm = torch.nn.utils.clip_grad_norm_(parameters, args.max_grad_norm)
             optimizer.step()
@@ -481,8 +484,9 @@ def train(args: Args) -> None:
                 writer.write(run.env_steps, metrics | {"time/iteration": time.monotonic() - before})
                 run.save()
                 values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if metrics.get(name) is not None]
-                done = f"iteration {run.iteration} | {run.env_steps} env steps"
-                print(done, *values, sep=" | ", flush=True)
+                print(
+                    f"iteration {run.iteration} | {run.env_steps} env steps", *values, sep=" | ", flush=True
+                )
                 if (alarm := run.audit.alarm_text()) is not None:
                     print(f"ALARM: {alarm}", flush=True)
                     if args.stop_on_alarm:

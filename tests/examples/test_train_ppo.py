@@ -128,6 +128,20 @@ def test_the_second_iteration_trains_the_policy_and_leaves_the_noise(example, tm
     assert changed == {"encoders", "trunk", "mean", "value"}
 
 
+@pytest.mark.parametrize(("critic", "moves"), [("oracle", True), ("scripted:0", False)])
+def test_a_reward_that_says_nothing_moves_no_policy_once_its_values_are_learned(
+    example, tmp_path, critic, moves
+):
+    options = TINY | {"critic": critic, "num_envs": 16, "epochs": 6, "value_init_steps": 6, "step_limit": 12}
+    folder = tmp_path / "a"
+    example.train(example.Args(out=folder, iterations=6, **options))
+    before = load_policy(folder / "policy").state_dict()
+    example.train(example.Args(out=folder, iterations=8, resume=True, **options))
+    after = load_policy(folder / "policy").state_dict()
+    changed = {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == ({"encoders", "trunk", "mean", "value"} if moves else {"value"})
+
+
 def clone_of(folder):
     policy = ClonePolicy(["reach:0", "reach:1"], 4, 16)
     torch.nn.init.zeros_(policy.mean.weight)  # its actions are 0

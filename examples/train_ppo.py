@@ -288,10 +288,8 @@ def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Expe
     else:
         advantages = gae(rewards, values.double().cpu().numpy(), lengths, args.gamma, args.gae_lambda)
     returns = torch.as_tensor(advantages, dtype=torch.float32, device=device) + values
-    spread = advantages.std()
-    scaled = (
-        (advantages - advantages.mean()) / spread if spread >= args.min_advantage_std else 0.0 * advantages
-    )
+    scaled = advantages - advantages.mean()
+    scaled *= 0.0 if scaled.std() < args.min_advantage_std else 1.0 / scaled.std()
     ran = torch.arange(drawn.shape[1], device=device) < executed[:, None]
     return Experience(seen, drawn, log_probs, values, ran, torch.tensor(scaled).to(values), returns), episodes
 
@@ -477,16 +475,16 @@ def train(args: Args) -> None:
                     print(f"Time is up after iteration {run.iteration}; continue with --resume")
                     break
                 metrics = run.iterate(env)
-                is_last = run.iteration == args.iterations
-                if args.eval_every and (run.iteration % args.eval_every == 0 or is_last):
+                if args.eval_every and (
+                    run.iteration % args.eval_every == 0 or run.iteration == args.iterations
+                ):
                     metrics |= evaluate(env, run.actor, args)
                 slowest = max(slowest, time.monotonic() - before)
                 writer.write(run.env_steps, metrics | {"time/iteration": time.monotonic() - before})
                 run.save()
                 values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if metrics.get(name) is not None]
-                print(
-                    f"iteration {run.iteration} | {run.env_steps} env steps", *values, sep=" | ", flush=True
-                )
+                done = f"iteration {run.iteration} | {run.env_steps} env steps"
+                print(done, *values, sep=" | ", flush=True)
                 if (alarm := run.audit.alarm_text()) is not None:
                     print(f"ALARM: {alarm}", flush=True)
                     if args.stop_on_alarm:

@@ -475,16 +475,14 @@ def train(args: Args) -> None:
                     print(f"Time is up after iteration {run.iteration}; continue with --resume")
                     break
                 metrics = run.iterate(env)
-                if args.eval_every and (
-                    run.iteration % args.eval_every == 0 or run.iteration == args.iterations
-                ):
+                is_last = run.iteration == args.iterations
+                if args.eval_every and (run.iteration % args.eval_every == 0 or is_last):
                     metrics |= evaluate(env, run.actor, args)
                 slowest = max(slowest, time.monotonic() - before)
                 writer.write(run.env_steps, metrics | {"time/iteration": time.monotonic() - before})
                 run.save()
-                values = [f"{name} {metrics[name]:.3f}" for name in SHOWN if metrics.get(name) is not None]
-                done = f"iteration {run.iteration} | {run.env_steps} env steps"
-                print(done, *values, sep=" | ", flush=True)
+                told = [f"{name} {metrics[name]:.3f}" for name in SHOWN if metrics.get(name) is not None]
+                print(f"iteration {run.iteration} | {run.env_steps} env steps", *told, sep=" | ", flush=True)
                 if (alarm := run.audit.alarm_text()) is not None:
                     print(f"ALARM: {alarm}", flush=True)
                     if args.stop_on_alarm:

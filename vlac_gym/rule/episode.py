@@ -15,7 +15,7 @@ import numpy as np
 
 from vlac_gym.errors import CriticError
 from vlac_gym.rule.frame_buffer import FrameBuffer
-from vlac_gym.rule.report import CriticReport, StoppedBy
+from vlac_gym.rule.report import CriticReport, EpisodeEnd, StoppedBy
 from vlac_gym.rule.reward import TrainingRule, advance_value, potential_reward
 from vlac_gym.types import Frame
 
@@ -144,23 +144,16 @@ class RuleEpisode:
 
     def report(self, failures: int) -> CriticReport:
         """What is told about the last step, or about the reset."""
-        report: CriticReport = {
-            "checked": self._is_checked,
-            "success_prob": self._success_prob,
-            "consecutive_done": self._consecutive_done,
-            "calls": self._num_calls,
-            "buffered_frames": len(self._buffer),
-            "buffered_bytes": self._buffer.num_bytes,
-            "failures": failures,
-        }
-        stopped_by = self._verdict.stopped_by
-        if stopped_by is not None:
-            values = self._values if self.rule.reward in ("terminal", "sparse") else self._history
-            report["values"] = list(values.values())
-            report["value_frame_steps"] = list(values)
-            report["failed"] = stopped_by == "critic_error"
-            report["stopped_by"] = stopped_by
-        return report
+        return CriticReport(
+            checked=self._is_checked,
+            success_prob=self._success_prob,
+            consecutive_done=self._consecutive_done,
+            calls=self._num_calls,
+            buffered_frames=len(self._buffer),
+            buffered_bytes=self._buffer.num_bytes,
+            failures=failures,
+            end=self._end(),
+        )
 
     # The rule, one kind of reward each.
 
@@ -267,6 +260,17 @@ class RuleEpisode:
 
     def _record(self, value: float) -> None:
         self.value = self._history[self.num_steps] = value
+
+    def _end(self) -> EpisodeEnd | None:
+        if self._verdict.stopped_by is None:
+            return None
+        values = self._values if self.rule.reward in ("terminal", "sparse") else self._history
+        return EpisodeEnd(
+            values=list(values.values()),
+            value_frame_steps=list(values),
+            failed=self._verdict.stopped_by == "critic_error",
+            stopped_by=self._verdict.stopped_by,
+        )
 
 
 def _as_float32(number: float) -> float:

@@ -91,7 +91,7 @@ class TrainingEpisode:
     def begin_info(self, info: Mapping[str, Any], failures: int) -> dict[str, Any]:
         """The reset's info without the simulator's signals, and with the critic's."""
         report = hide_sim_signals(info, self._sim_success)
-        report["critic"] = self._episode.report(failures)
+        report["critic"] = self._episode.report(failures).as_info()
         return report
 
     def step_info(
@@ -99,7 +99,7 @@ class TrainingEpisode:
     ) -> dict[str, Any]:
         """The last step's info without the simulator's signals, and with the critic's."""
         report = hide_sim_signals(info, self._sim_success, env_reward, env_terminated)
-        report["critic"] = self._episode.report(failures)
+        report["critic"] = self._episode.report(failures).as_info()
         return report
 
     def _limit(self, terminated: bool, truncated: bool) -> StoppedBy | None:

@@ -72,9 +72,8 @@ def test_limit_asks_the_values_of_frames_at_the_stride_and_the_last():
         assert played.step(0.1)[1] == Verdict()
     asked, verdict = played.step(0.1, [0.0, 0.25, 0.5, 0.375], limit="step_limit")
     assert (asked, verdict) == ([("done", 5), ("values", 0, 2, 4, 5)], cut(0.375))
-    end = played.episode.report(0)
-    assert (end["values"], end["value_frame_steps"]) == ([0.0, 0.25, 0.5, 0.375], [0, 2, 4, 5])
-    assert end["failed"] is False
+    end = played.episode.report(0).end
+    assert (end.values, end.value_frame_steps, end.failed) == ([0.0, 0.25, 0.5, 0.375], [0, 2, 4, 5], False)
 
 
 def test_frames_are_looked_at_for_checks_and_value_lists_only():
@@ -93,8 +92,8 @@ def test_sparse_pays_one_at_done_and_nothing_at_the_limit():
     assert played.step() == ([], Verdict())
     assert played.step(0.1, limit="step_limit") == ([("done", 2)], cut(0.0))
     assert played.looks == [2]
-    assert played.episode.report(0)["buffered_frames"] == 1
-    assert played.episode.report(0)["values"] == []
+    assert played.episode.report(0).buffered_frames == 1
+    assert played.episode.report(0).end.values == []
 
 
 def test_sparse_asks_for_values_where_a_stop_demands_one():
@@ -124,7 +123,7 @@ def test_minimum_that_is_reached_stops():
 def test_lost_critic_truncates_unpaid_and_is_asked_no_more(answers, asked):
     played = Played()
     assert played.step(*answers, limit="step_limit") == (asked, cut(0.0, "critic_error"))
-    end = played.episode.report(failures=3)
+    end = played.episode.report(failures=3).as_info()
     assert (end["failed"], end["values"], end["failures"], end["calls"]) == (True, [], 3, len(asked))
 
 
@@ -136,7 +135,7 @@ def test_dense_compares_with_the_last_check_and_pays_the_difference():
     assert played.step(0.1, -0.5) == ([("done", 4), ("progress", 2, 4)], Verdict(reward=-0.25))
     assert played.step() == ([], Verdict())
     assert played.step(0.9) == ([("done", 6)], done(0.75))
-    assert played.episode.report(0)["values"] == [0.0, 0.5, 0.25, 1.0]
+    assert played.episode.report(0).end.values == [0.0, 0.5, 0.25, 1.0]
 
 
 def test_dense_minimum_asks_the_pair_before_it_stops():
@@ -191,7 +190,7 @@ def test_buffered_frames_are_copies_within_their_bound():
 
 def test_report_is_flat_and_tells_the_end_at_the_end_only():
     played = Played()
-    assert played.episode.report(0) == {
+    assert played.episode.report(0).as_info() == {
         "checked": False,
         "success_prob": None,
         "consecutive_done": 0,
@@ -201,7 +200,7 @@ def test_report_is_flat_and_tells_the_end_at_the_end_only():
         "failures": 0,
     }
     played.step(0.95)
-    assert played.episode.report(2) == {
+    assert played.episode.report(2).as_info() == {
         "checked": True,
         "success_prob": 0.95,
         "consecutive_done": 1,

@@ -289,7 +289,7 @@ def collect(run: "Run", env: ActionChunk, clock: dict[str, float]) -> tuple[Expe
         advantages = gae(rewards, values.double().cpu().numpy(), lengths, args.gamma, args.gae_lambda)
     returns = torch.as_tensor(advantages, dtype=torch.float32, device=device) + values
     scaled = advantages - advantages.mean()
-    scaled *= 0.0 if scaled.std() < args.min_advantage_std else 1.0 / scaled.std()
+    scaled *= 0.0 if scaled.std() < args.min_advantage_std else 1.0 / (scaled.std() + 1e-8)
     ran = torch.arange(drawn.shape[1], device=device) < executed[:, None]
     return Experience(seen, drawn, log_probs, values, ran, torch.tensor(scaled).to(values), returns), episodes
 

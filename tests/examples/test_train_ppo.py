@@ -142,6 +142,13 @@ def test_a_reward_that_says_nothing_moves_no_policy_once_its_values_are_learned(
     assert changed == ({"encoders", "trunk", "mean", "value"} if moves else {"value"})
 
 
+def test_equal_advantages_leave_a_policy_of_numbers_without_a_least_deviation(example, tmp_path):
+    options = TINY | {"algorithm": "grpo", "group_size": 2, "critic": "scripted:0", "min_advantage_std": 0.0}
+    example.train(example.Args(out=tmp_path / "a", iterations=2, **options))
+    trained = load_policy(tmp_path / "a" / "policy").state_dict()
+    assert all(weights.isfinite().all() for weights in trained.values())
+
+
 def clone_of(folder):
     policy = ClonePolicy(["reach:0", "reach:1"], 4, 16)
     torch.nn.init.zeros_(policy.mean.weight)  # its actions are 0

@@ -32,6 +32,8 @@ EVAL_FILES = (
 
 _FORMAT = 1
 _EPISODES = "episodes.jsonl"
+_BEFORE = {"first_episode": 0}
+"""Settings that runs of earlier versions lack, with what they were there."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class EvalRun:
 
     Attributes:
         path: The folder.
-        settings: Of the run.
+        settings: Of the run; those that its version lacked as they were there.
         records: Finished episodes in the order of tasks and episodes.
     """
 
@@ -167,13 +169,14 @@ def read_run(path: Path) -> EvalRun:
             raise ConfigError(f"Expected {file} in format {_FORMAT}, got {content['format']}.")
         lines = read_lines(path / _EPISODES) if (path / _EPISODES).exists() else []
         records = [EpisodeRecord(**line) for line in lines]
-        settings: dict[str, Any] = content["settings"]
+        settings: dict[str, Any] = {**_BEFORE, **content["settings"]}
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{path} is not the folder of a vlac-gym eval: {e!r}.") from e
     return EvalRun(path, settings, tuple(sorted(records, key=lambda r: (r.task_id, r.episode))))
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    now = {**_BEFORE, **now}
     keys = sorted(before.keys() | now.keys())
     changed = [f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in keys if before.get(k) != now.get(k)]
     if changed:

@@ -115,6 +115,14 @@ def test_a_run_goes_on_where_it_was_cut_and_gives_the_same(run_eval):
         rest.add(rest.records[0])
 
 
+def test_a_run_of_before_there_was_a_first_episode_goes_on_as_one_from_the_first(tmp_path):
+    EvalFolder(tmp_path, {key: value for key, value in vars(SETTINGS).items() if key != "first_episode"})
+    assert read_run(tmp_path).settings["first_episode"] == 0
+    EvalFolder(tmp_path, vars(SETTINGS))
+    with pytest.raises(ConfigError, match="with other settings: first_episode was 0, is 2"):
+        EvalFolder(tmp_path, vars(dataclasses.replace(SETTINGS, first_episode=2)))
+
+
 CHILD = """
 import sys
 from functools import partial

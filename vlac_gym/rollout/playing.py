@@ -161,7 +161,7 @@ class RunningEpisode:
         """What its reset or next step returned; returns whether that is news.
 
         A repeated step may not end the episode, which had gone on after it: worlds on a GPU do not repeat to the bit.
-        There it is given up.
+        There it is given up, and what its end says of it is not told: that was another episode's.
         """
         self._num_returned += 1
         if self._num_returned < len(self.observations):
@@ -171,7 +171,8 @@ class RunningEpisode:
                 f"the env was lost at step {len(self.rewards) + 1}, and when the steps before it were repeated, the "
                 f"episode ended at step {self._num_returned}, where it had gone on"
             )
-            self.give_up({**info, "lost_reason": reason})
+            nothing = {"chunk": {"executed_steps": 0, "rewards": np.zeros(1)}} if "chunk" in info else {}
+            self.give_up({"lost": True, "lost_reason": reason, **nothing})
             return True
         self._see(observation, info)
         if self._num_returned:

@@ -190,7 +190,11 @@ def test_an_episode_whose_repeat_ends_too_early_is_lost(length, tmp_path):
         (False, 4),
         (False, 4),
     ]
-    assert "the steps before it were repeated" in played[1].infos[-1]["lost_reason"]
+    info = played[1].infos[-1]
+    assert "the steps before it were repeated" in info["lost_reason"]
+    assert info["lost"] is True
+    assert set(info) - {"chunk"} == {"lost", "lost_reason"}  # nothing of the other end
+    assert length is None or info["chunk"]["executed_steps"] == 0
     assert played[1].executed_steps.tolist() == [1, 0]
 
     buffer = rollout("steps").steps(4)

@@ -226,6 +226,7 @@ class FailoverCritic(CriticWrapper):
         logger.warning("critic: %s; from now on %s is asked", errors[0], self._name(place))
         self._current = place
         self._look_at = self._clock() + self._policy.failback_s
+        self._look, self._is_back = None, False  # what a look begun before finds is old news by now
 
     # Back to the first critic. It is looked for in a thread: a server that hangs must hold up no question.
 
@@ -246,7 +247,9 @@ class FailoverCritic(CriticWrapper):
             self.critic.identify(retry=False)
         except (CriticError, ConfigError):
             return
-        self._is_back = True
+        with self._lock:
+            if self._look is threading.current_thread():
+                self._is_back = True
 
 
 def _joined(errors: Sequence[CriticError]) -> CriticError:

@@ -183,6 +183,24 @@ def test_a_look_that_hangs_holds_up_no_question():
     critic.close()
 
 
+def test_what_a_look_found_before_the_first_failed_again_brings_nobody_back():
+    first, second = NamedCritic(0.5, GONE, 0.75, GONE), NamedCritic(0.25, GONE, 0.125, 0.0625)
+    leave, own = threading.Event(), first.identify
+    first.identify = lambda *, retry=True: leave.wait(30.0) and own(retry=retry)
+    now = [0.0]
+    policy = CriticFailurePolicy(fallbacks=[second], failback_s=10.0)
+    critic = FailoverCritic(first, policy, clock=lambda: now[0])
+    assert answers(critic, 2) == [0.5, 0.25]
+    now[0] = 10.0
+    before = set(threading.enumerate())
+    assert ask(critic) == 0.75  # the look has begun, and the fallback failed
+    (look,) = set(threading.enumerate()) - before
+    leave.set()
+    look.join()
+    assert answers(critic, 2) == [0.125, 0.0625]
+    assert (critic.failovers, critic.failbacks) == (3, 0)
+
+
 def test_it_closes_what_it_built_and_the_critic_it_was_given():
     first, second = NamedCritic(0.5, GONE, GONE), NamedCritic(GONE)
     critic = FailoverCritic(

@@ -85,7 +85,10 @@ class ReadyFirst:
         ids = self._checked_ids(env_ids)
         space = self.single_action_space
         if isinstance(space, spaces.Box):
-            rows: Sequence[Any] = checked_chunks(as_array(actions)[:, None], len(ids), space.shape)
+            array, shape = as_array(actions), (len(ids), *space.shape)
+            if array.shape != shape:
+                raise ConfigError(f"Expected actions of shape {shape}, got {array.shape}; nothing moved.")
+            rows: Sequence[Any] = checked_chunks(array[:, None], len(ids), space.shape)
         else:
             rows = [[a] for a in checked_actions(actions, batch_space(space, len(ids)), len(ids))]
         self._step_loop.send(dict(zip(ids, rows, strict=True)))

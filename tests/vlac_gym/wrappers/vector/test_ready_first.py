@@ -452,6 +452,16 @@ def test_wrong_actions_and_starts_move_nothing():
     assert env.unwrapped.get_attr("num_steps") == (0, 0, 0)
 
 
+@pytest.mark.parametrize("bad", [0.5, None, "left", actions(1)[0], actions(2)[:, :-1]])
+def test_actions_of_another_shape_are_refused_as_by_step(bad):
+    env = RolloutVectorEnv([ShadedEnv] * 2, mode="sync")
+    env.reset(seed=0)
+    shape = ", ".join(str(n) for n in actions(2).shape)
+    for give in (env.step, lambda given: env.send(given, [0, 1])):
+        with pytest.raises(ConfigError, match=rf"Expected actions of shape \({shape}\), got .*nothing moved"):
+            give(bad)
+
+
 def test_envs_that_step_all_at_once_are_refused():
     plain = VLACRewardWrapper(
         SyncVectorEnv([ScriptedEnv] * 2), LookingCritic(0.0), on_sim_terminated="truncate"

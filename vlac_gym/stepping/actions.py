@@ -31,11 +31,11 @@ def as_array(actions: Any, where: str = "actions") -> NDArray[Any]:
     """Actions as an array.
 
     Raises:
-        ConfigError: Rows of different lengths.
+        ConfigError: Rows of different lengths, or a tensor that is on a GPU or has a gradient.
     """
     try:
         return np.asarray(actions)
-    except ValueError as e:
+    except (ValueError, TypeError, RuntimeError) as e:  # the last two are PyTorch's
         raise ConfigError(f"Expected {where} as one array, got {actions!r}: {e}; nothing moved.") from e
 
 

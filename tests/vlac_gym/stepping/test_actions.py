@@ -48,6 +48,25 @@ def test_one_number_that_is_not_finite_is_refused(dtype, bad_number):
         checked_actions(np.stack([good, bad]), batch_space(space, 2), 2)
 
 
+class Tensor:
+    """A tensor that PyTorch does not hand to numpy."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __array__(self, *args, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Use tensor.detach()"), TypeError("Use Tensor.cpu()")])
+def test_a_tensor_that_numpy_can_not_read_is_refused_with_what_to_do(error):
+    space = spaces.Box(-1.0, 1.0, (2,))
+    with pytest.raises(ConfigError, match=r"Expected an action as one array, .*: Use [Tt]ensor\..*moved"):
+        check_action(Tensor(error), space)
+    with pytest.raises(ConfigError, match=r"Expected actions as one array, .*: Use [Tt]ensor\..*moved"):
+        checked_actions(Tensor(error), batch_space(space, 2), 2)
+
+
 def test_fractions_are_refused_where_a_box_has_whole_numbers():
     space = spaces.Box(0, 9, (2,), np.int64)
     check_action(np.array([0.0, 9.0]), space)

@@ -101,8 +101,8 @@ class FailoverCritic(CriticWrapper):
 
     def close_fallbacks(self) -> None:
         """Closes the fallbacks that were given as specs; a later question builds them anew."""
-        if self._look is not None:
-            self._look.join(1.0)
+        if (look := self._look) is not None:
+            look.join(1.0)
         for place, critic in list(self._built.items()):
             if isinstance(self._policy.fallbacks[place], str):
                 critic.close()

@@ -150,8 +150,8 @@ class AsyncRollout:
         other, in env n.
 
         Raises:
-            ConfigError: `num_steps` < 1, lanes are not whole groups, a start that its lane's env may not play, or
-                observations are not kept.
+            ConfigError: `num_steps` < 1, lanes are not whole groups, a start that its lane's env may not play,
+                observations are not kept, or the policy gave actions of several shapes.
             CriticError: As for `episodes`; the lanes begin anew at the next call.
         """
         count = self.env.num_envs

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlac_gym.errors import ConfigError
 from vlac_gym.rollout.playing import RunningEpisode
 
 
@@ -44,8 +45,16 @@ def step_buffer(rows: Sequence[Sequence[tuple[RunningEpisode, int]]]) -> StepBuf
 
     Args:
         rows: N of T: an episode and the number of its step.
+
+    Raises:
+        ConfigError: Actions of several shapes.
     """
     steps = list(zip(*rows, strict=True))  # T of N
+    if len(shapes := {episode.actions[t].shape for step in steps for episode, t in step}) > 1:
+        raise ConfigError(
+            f"Expected actions of one shape for a buffer of steps, got {', '.join(map(str, sorted(shapes)))} from the "
+            "policy. Give chunks of one length, or take episodes."
+        )
 
     def each(read: Callable[[RunningEpisode, int], Any]) -> list[list[Any]]:
         return [[read(episode, t) for episode, t in step] for step in steps]

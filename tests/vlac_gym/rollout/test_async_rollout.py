@@ -494,3 +494,12 @@ def test_envs_that_all_wait_make_the_same_batches_every_time(length, takes_concu
         return policy.asked, sorted(zip(critic.calls, critic.seen))
 
     assert play([0.0]) == play([0.003, 0.0, 0.001]) == play([0.0, 0.002])
+
+
+def test_a_buffer_of_steps_wants_chunks_of_one_length():
+    def policy(observations, rows):
+        return [np.zeros((1 + row.step % 2, 7)) for row in rows]
+
+    rollout = AsyncRollout(build(2, length=2), policy)
+    with pytest.raises(ConfigError, match=r"one shape for a buffer of steps, got \(1, 7\), \(2, 7\) from"):
+        rollout.steps(2)

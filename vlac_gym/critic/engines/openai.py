@@ -79,6 +79,7 @@ class OpenAIConfig:
             raise ConfigError(
                 f"Expected image_size as a number of pixels >= 1 or None, got {self.image_size!r}."
             )
+        object.__setattr__(self, "extra_body", dict(self.extra_body or {}))  # the caller's may change
 
 
 class OpenAIEngine:

@@ -81,6 +81,7 @@ class VideoConfig:
                 f"Expected num_shown, max_steps_per_video and fps >= 1, got {self.num_shown}, "
                 f"{self.max_steps_per_video} and {self.fps}."
             )
+        object.__setattr__(self, "raw_envs", tuple(self.raw_envs))  # the caller's may change
 
 
 class EpisodeVideoWrapper(VectorWrapper):

@@ -116,6 +116,17 @@ def test_info_on_video_adds_texts_and_traces_to_the_pictures(tmp_path):
     assert sizes == [(2 * 168, 266), (2 * 168, 168)]
 
 
+def test_a_list_of_envs_that_its_owner_changes_later_changes_nothing(tmp_path):
+    chosen = [1]
+    env = recorded(tmp_path, "Disabled", raw_envs=chosen)
+    chosen[:] = [0]
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step(actions(2))
+    env.close()
+    assert names(tmp_path) == ["batch-000000.mp4", RAW.format(1, 0, "failure")]
+
+
 def test_wrong_arguments_are_refused_before_a_folder_is_made(tmp_path):
     with pytest.raises(ConfigError, match="raw_envs below 2"):
         recorded(tmp_path, raw_envs=(2,))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from verl_env_adapter.common.settings import EnvSettings
 from verl_env_adapter.common.start_states import start_counts
+from vlac_gym.checks import check_choice
 from vlac_gym.errors import ConfigError
 
 OTHER_ENV_STARTS = 1000
@@ -74,8 +75,8 @@ class ResetStates:
         task_id: Only this task's are dealt out, which keep their numbers; None for all.
 
     Raises:
-        ConfigError: `fixed_id` is no state that is dealt out, or `trials_played` names a trial that a task does not
-            have.
+        ConfigError: Another `order`, `fixed_id` is no state that is dealt out, or `trials_played` names a trial that a
+            task does not have.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class ResetStates:
         trials_played: Collection[int] | None = None,
         task_id: int | None = None,
     ) -> None:
+        check_choice("order", order, ("drawn", "shuffled", "once"))
         self._states = [(task, trial) for task, count in trials for trial in range(count)]
         if fixed_id is not None and not 0 <= fixed_id < len(self._states):
             raise ConfigError(

@@ -43,7 +43,8 @@ class Args:
     episodes_per_task: int = 50
     """How many; episode i of a task starts from its official initial state i."""
     first_episode: int = 0
-    """The first of them: 25 with 25 episodes are the states 25 to 49 alone, with the seeds that all 50 give them."""
+    """The first of them: 25 with 25 episodes are the states 25 to 49 alone, with the seeds that all 50 give them; more
+    begin at state 0 again."""
     num_envs: int = 4
     """Envs at a time, each in a process of its own; changes no result."""
     seed: int = 0

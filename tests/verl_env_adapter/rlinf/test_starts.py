@@ -112,3 +112,8 @@ def test_other_envs_start_from_seeds():
     assert task_trials(EnvSettings(id="CartPole-v1")) == [(None, 1000)]
     start = ResetStates([(None, 1000)]).start_of(12)
     assert (start.task_id, start.init_state_id, start.seed) == (None, None, 12)
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(ConfigError, match=r"Unknown order 'suffled'.*Did you mean 'shuffled'"):
+        ResetStates(TRIALS, order="suffled")  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
-"""One round of questions to the critic for any number of episodes: `OpenStep`, `ask_round`, `ask_oldest`.
+"""One round of questions to the critic for any number of episodes: `OpenStep`, `ask_round`, `ask_once`.
 
 However many episodes there are, a round is at most one `success_prob`, one `progress` and one value call.
 """
 
-__all__ = ["OpenStep", "ask_oldest", "ask_round"]
+__all__ = ["OpenStep", "ask_once", "ask_round"]
 
 import time
 from collections.abc import Callable, Sequence
@@ -92,20 +92,19 @@ def ask_round(
         _ask_values(critic, values, references)
 
 
-def ask_oldest(
+def ask_once(
     critic: BaseCritic, steps: Sequence[OpenStep], references: Sequence[Frame] | None = None
 ) -> None:
-    """One call to the critic: about the first step that has a question, and all others that have one of its kind.
+    """One call to the critic, about steps whose questions are of one kind.
 
     Steps may have a further question afterwards; else as `ask_round`.
     """
-    kind = next((type(step.question) for step in steps if step.question is not None), None)
-    if kind is AskDone:
-        _ask_done(critic, _asking(steps, AskDone))
-    elif kind is AskProgress:
-        _ask_progress(critic, _asking(steps, AskProgress), references)
-    elif kind is AskValues:
-        _ask_values(critic, _asking(steps, AskValues), references)
+    if done := _asking(steps, AskDone):
+        _ask_done(critic, done)
+    elif progress := _asking(steps, AskProgress):
+        _ask_progress(critic, progress, references)
+    elif values := _asking(steps, AskValues):
+        _ask_values(critic, values, references)
 
 
 def _asking(steps: Sequence[OpenStep], kind: type[Asked]) -> list[tuple[OpenStep, Asked]]:

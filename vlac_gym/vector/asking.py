@@ -63,7 +63,7 @@ class Asking:
             if step.question is not None:
                 by_kind.setdefault(type(step.question), {})[i] = step
         for kind in list(by_kind)[:count]:
-            future = self._executor.submit(referee.ask_oldest, by_kind[kind])
+            future = self._executor.submit(referee.ask_once, by_kind[kind])
             self._calls[kind] = _Call(future, by_kind[kind])
             future.add_done_callback(lambda _: self.wake.ring())
 

@@ -29,7 +29,7 @@ class Referee(Protocol):
 
     @property
     def takes_concurrent_calls(self) -> bool:
-        """Whether `ask_oldest` may be called by several threads at once, about different steps."""
+        """Whether `ask_once` may be called by several threads at once, about different steps."""
         ...
 
     def begin(self, index: int, reply: ResetReply, episode_id: int | None = None) -> dict[str, Any]:
@@ -53,8 +53,8 @@ class Referee(Protocol):
     def ask(self, steps: Mapping[int, OpenStep]) -> None:
         """Settles open steps, all in one round."""
 
-    def ask_oldest(self, steps: Mapping[int, OpenStep]) -> None:
-        """One call: about the first of these open steps, and all others whose question is of its kind."""
+    def ask_once(self, steps: Mapping[int, OpenStep]) -> None:
+        """One call: about these open steps, whose questions are of one kind."""
 
     def info(self, index: int, reply: StepReply) -> dict[str, Any]:
         """The info of an env's last executed step."""
@@ -84,7 +84,7 @@ class SimulatorReferee:
     def ask(self, steps: Mapping[int, OpenStep]) -> None:
         """There is nothing to ask."""
 
-    def ask_oldest(self, steps: Mapping[int, OpenStep]) -> None:
+    def ask_once(self, steps: Mapping[int, OpenStep]) -> None:
         """There is nothing to ask."""
 
     def info(self, index: int, reply: StepReply) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from vlac_gym.metrics.critic_counters import (
     CRITIC_RETRIES,
 )
 from vlac_gym.rule.episode import Question
-from vlac_gym.rule.round import OpenStep, ask_oldest, ask_round
+from vlac_gym.rule.round import OpenStep, ask_once, ask_round
 from vlac_gym.stepping.sim_signals import sim_success
 from vlac_gym.types import Frame
 from vlac_gym.wrappers.critic_fit import CriticFit
@@ -188,14 +188,14 @@ class CriticReferee:
         """
         self._ask(ask_round, steps)
 
-    def ask_oldest(self, steps: Mapping[int, OpenStep]) -> None:
-        """One call to the critic, about the first of these steps and all others whose question is of its kind.
+    def ask_once(self, steps: Mapping[int, OpenStep]) -> None:
+        """One call to the critic, about these steps, whose questions are of one kind.
 
         Raises:
             CriticError: If failures are raised.
             CircuitBreakerError: Too much was lost to the critic.
         """
-        self._ask(ask_oldest, steps)
+        self._ask(ask_once, steps)
 
     def _ask(self, ask: Callable[..., None], steps: Mapping[int, OpenStep]) -> None:
         asked = [(index, step, step.question) for index, step in steps.items()]

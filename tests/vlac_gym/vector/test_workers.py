@@ -1,6 +1,7 @@
 """Envs in worker processes: what survives a crash, and what is left behind (nothing)."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -309,6 +310,7 @@ def test_nothing_is_left_behind():
         env.close()
 
     use(crash=False)  # starts multiprocessing's own helpers, which stay
+    gc.collect()  # of earlier tests: what they left would be closed at any time from here on
     before = open_things()
     use(crash=True)
     assert open_things() == before

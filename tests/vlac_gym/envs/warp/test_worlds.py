@@ -130,6 +130,30 @@ def test_a_world_whose_numbers_explode_fails_alone_and_can_be_started_again(play
     assert not worlds.failed().any()
 
 
+def test_the_solver_stops_at_its_limits_and_the_scenes_own_stay_in_the_scene(played):
+    from vlac_gym.envs.warp.worlds import SolverLimits, WarpWorlds
+
+    scene = played[0].scenes[0]
+    own = (scene.model.opt.iterations, scene.model.opt.ls_iterations)
+
+    def limits_and_iterations(solver: SolverLimits | None) -> tuple[tuple[int, int], int]:
+        worlds = WarpWorlds([(scene, 2)], solver=solver, device="cpu")
+        starts = {name: scene.starts[name][:2].copy() for name in START_ARRAYS}
+        starts["qvel"][:, 9:] = 1.0  # every object slides, lifts and turns at once
+        worlds.start_from(starts)
+        worlds.advance()
+        option = worlds.model.opt
+        return (option.iterations, option.ls_iterations), int(worlds.data.solver_niter.numpy().max())
+
+    assert limits_and_iterations(SolverLimits(iterations=1, line_search=10)) == ((1, 10), 1)
+    limits, taken = limits_and_iterations(None)
+    assert limits == own == (100, 50)
+    assert taken > 1
+    assert (scene.model.opt.iterations, scene.model.opt.ls_iterations) == own
+    played_with = played[0].model.opt
+    assert (played_with.iterations, played_with.ls_iterations) == (5, 10)
+
+
 def test_worlds_whose_contacts_found_no_room_say_so(played):
     from vlac_gym.envs.warp.worlds import Room, WarpWorlds
 

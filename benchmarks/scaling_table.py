@@ -80,19 +80,18 @@ def report(lines: Iterable[Line]) -> str:
 def _rates(rows: Sequence[Line]) -> list[str]:
     ways = list(dict.fromkeys(row["way"] for row in rows))
     cores = rows[0]["cores"] if rows else 0
-    always = {"cameras": "cameras", "envs": "envs", "chunk": "chunk", "critic": "critic_name"}
-    on_demand = {"processes that draw": "render_processes", "draw in turns": "draw_in_turns"}
-    columns = always | {head: name for head, name in on_demand.items() if any(row.get(name) for row in rows)}
+    drawn = sorted({row["render_processes"] for row in rows})
     places: dict[tuple[Any, ...], dict[str, Line]] = {}
     for row in rows:
-        key = tuple(row.get(name, 0) for name in columns.values())
+        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"], row["render_processes"])
         places.setdefault(key, {})[row["way"]] = row
-    text = _table([*columns, f"{cores} processes alone, before and after", *(f"`{way}`" for way in ways)])
+    head = ["cameras", "envs", "chunk", "critic", *(["processes that draw"] if drawn != [0] else [])]
+    text = _table([*head, f"{cores} processes alone, before and after", *(f"`{way}`" for way in ways)])
     for key, by_way in places.items():
         bases = dict.fromkeys(rate for row in by_way.values() for rate in row["base_rates"])
         cells = [by_way.get(way) for way in ways]
         rates = [f"{row['steps_per_s']:,.0f} ({row['ratio']:.2f})" if row else "" for row in cells]
-        text.append(_row([*key, ", ".join(f"{rate:,.0f}" for rate in bases), *rates]))
+        text.append(_row([*key[: len(head)], ", ".join(f"{rate:,.0f}" for rate in bases), *rates]))
     return text
 
 
@@ -106,8 +105,6 @@ def _profiles(rows: Sequence[Line], alone: Sequence[Line]) -> list[str]:
         name = f"{row['cameras']} cam, {row['envs']} envs, chunk {row['chunk']}, {row['critic_name']}, {row['way']}"
         if row["render_processes"]:
             name += f", {row['render_processes']} draw"
-        if row.get("draw_in_turns"):
-            name += ", in turns"
         if row.get("compiled"):
             name += f" (compiled {row['compiled']:.0f} graphs)"
         text.append(

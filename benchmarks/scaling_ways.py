@@ -5,7 +5,7 @@ Each way plays without end and tells `count` after every round how many env step
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
@@ -168,24 +168,15 @@ ENV_SETS: tuple[tuple[tuple[str, ...], int, str], ...] = (
 
 
 def make_vector_envs(
-    args: argparse.Namespace, what: Mapping[str, int], groups: int, mode: str
+    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str, render_processes: int
 ) -> list[RolloutVectorEnv]:
-    """As many groups, which share the envs and the workers; each group has its own processes that draw.
-
-    Args:
-        args: The command line.
-        what: How many `envs`, `cameras` and `render_processes`, and whether they `draw_in_turns`.
-        groups: Vector envs.
-        mode: Their autoreset mode.
-    """
-    num_envs, cameras = what["envs"], what["cameras"]
+    """As many groups, which share the envs and the workers; each group has its own processes that draw."""
     count = num_envs // groups
     options: dict[str, Any] = {
         "autoreset_mode": mode,
         "envs_per_worker": max(1, num_envs // args.cores),
         "pin_workers": args.pin,
-        "render_processes": what["render_processes"],
-        "draw_in_turns": bool(what["draw_in_turns"]),
+        "render_processes": render_processes,
     }
     return [
         RolloutVectorEnv([partial(make_env, args, cameras, g * count + i) for i in range(count)], **options)

@@ -23,9 +23,8 @@ Each line says what part of the baseline is lost, and where: `busy` is the worke
 worker, `ms/step` their processor time per env step; their product is the ratio. `main` is this process's processor
 time per second (it shares the cores), `critic` the share of time in which a call was under way, `batch` frames per
 call. `--render-processes 0 1` plays everything with pictures that the workers draw, and again with pictures that one
-process draws for all; `drawing` is its processor time per second. `--draw-in-turns 0 1` likewise plays everything
-without and with turns of the processes that draw on a GPU; the baseline's take none. `--markdown` ends with the tables
-of scaling_table.py. Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
+process draws for all; `drawing` is its processor time per second. `--markdown` ends with the tables of
+scaling_table.py. Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
 """
 
 import argparse
@@ -78,20 +77,13 @@ class Run:
 
     def _play_envs(self, alone: Independent, cameras: int, num_envs: int) -> None:
         args = self.args
-        for (all_ways, groups, mode), drawing, in_turns in itertools.product(
-            ENV_SETS, args.render_processes, args.draw_in_turns
-        ):
+        for (all_ways, groups, mode), drawing in itertools.product(ENV_SETS, args.render_processes):
             ways = [way for way in all_ways if way in args.ways]
-            what = {
-                "envs": num_envs,
-                "cameras": cameras,
-                "render_processes": drawing,
-                "draw_in_turns": in_turns,
-            }
-            name = f"{'/'.join(ways)}, {what}"
+            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras, {drawing} that draw"
             if not ways or not self._has_time(name):
                 continue
-            envs = make_vector_envs(args, what, groups, mode)
+            envs = make_vector_envs(args, cameras, num_envs, groups, mode, drawing)
+            what = {"envs": num_envs, "cameras": cameras, "render_processes": drawing}
             for chunk in args.chunks:
                 if self._has_time(f"{name}, chunk {chunk}"):
                     self._bracketed(alone, cameras, chunk, self._rows(ways, envs, chunk, what))
@@ -115,7 +107,7 @@ class Run:
         except SystemExit as e:
             print(f"{LIBERO} is not measured: {e}", flush=True)
             return
-        what = {"envs": self.args.cores, "cameras": 2, "render_processes": 0, "draw_in_turns": 0}
+        what = {"envs": self.args.cores, "cameras": 2, "render_processes": 0}
         yield {"way": LIBERO, "chunk": chunk, "critic_name": "none", "looked_every": 1} | what | result
 
     def _bracketed(
@@ -170,8 +162,6 @@ def describe(row: dict[str, Any]) -> str:
         text += f", look {row['look_ms']:.1f} ms, reset {row['reset_ms']:.0f} ms"
     if "drawing" in row:
         text += f", drawing {row['drawing']:.2f} in {row['render_processes']} per group"
-    if row.get("draw_in_turns"):
-        text += ", drawing in turns"
     if "main" in row:
         text += f", main {row['main']:.2f}"
     if "critic" in row:
@@ -210,9 +200,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--render-processes", type=int, nargs="+", default=[0], help="processes that draw for the workers"
-    )
-    parser.add_argument(
-        "--draw-in-turns", type=int, nargs="+", default=[0], choices=(0, 1), help="without and with, on GPUs"
     )
     parser.add_argument("--suite", default="libero_spatial")
     parser.add_argument("--task", type=int, default=0)

@@ -95,27 +95,6 @@ limit: workers | limit: critic | limit: pictures |
 """
 
 
-def test_rows_that_draw_otherwise_are_rows_of_their_own(table: ModuleType) -> None:
-    """Lines of before `draw_in_turns` count as drawn without; columns are those that tell rows apart."""
-    ways = [{}, {"draw_in_turns": 1, "steps_per_s": 900.0}, {"draw_in_turns": 1, "render_processes": 2}]
-    rows = [table.compared(ROW | way, [BEFORE, AFTER]) for way in ways]
-    first, second = (part.splitlines() for part in table.report(rows).split("\n\n"))
-    assert first[0].startswith(
-        "| cameras | envs | chunk | critic | processes that draw | draw in turns | 16 "
-    )
-    assert first[2:] == [
-        "| 2 | 64 | 8 | nano | 0 | 0 | 900, 1,100 | 800 (0.80) |",
-        "| 2 | 64 | 8 | nano | 0 | 1 | 900, 1,100 | 900 (0.90) |",
-        "| 2 | 64 | 8 | nano | 2 | 1 | 900, 1,100 | 800 (0.80) |",
-    ]
-    name = "2 cam, 64 envs, chunk 8, nano, ready"
-    assert [line.split(" | ")[0] for line in second[2:]] == [
-        f"| {name}",
-        f"| {name}, in turns",
-        f"| {name}, 2 draw, in turns",
-    ]
-
-
 def test_the_tables(
     table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,46 +54,6 @@ def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> 
     assert second.splitlines()[-1].startswith("| 1 cam, 2 envs, chunk 8, scripted, async | ")
 
 
-def test_everything_is_played_without_and_with_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each vector env is made with each value, and its rows, in JSON as in text, say which."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    scaling = load_benchmark("vector_scaling")
-    command = "vector_scaling.py --cores 1 --envs 2 --cameras 1 --chunks 8 --ways sync async --seconds 0"
-    monkeypatch.setattr(sys, "argv", [*command.split(), "--draw-in-turns", "0", "1"])
-    made: list[Any] = []
-
-    class Envs:
-        def __init__(self, fns: Any, **options: Any) -> None:
-            made.append((options["autoreset_mode"], options["draw_in_turns"]))
-
-        def close(self) -> None:
-            pass
-
-    class Alone:
-        def __init__(self, args: Any, cameras: int) -> None:
-            pass
-
-        def measure(self, chunk: int, seconds: float) -> dict[str, float]:
-            return {"steps_per_s": 50.0, "busy": 1.0, "cpu_ms_per_step": 20.0}
-
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(sys.modules["scaling_ways"], "RolloutVectorEnv", Envs)
-    monkeypatch.setattr(scaling, "Independent", Alone)
-    monkeypatch.setattr(scaling, "measure", lambda *_: Alone.measure(Alone(None, 1), 8, 0.0))
-    run = scaling.Run(scaling.parse(), {"none": None})
-    run.play()
-    rows = [line for line in run.lines if line["way"] != "independent"]
-    assert [(row["way"], row["draw_in_turns"]) for row in rows] == [
-        ("sync", 0), ("sync", 1), ("async", 0), ("async", 1),
-    ]  # fmt: skip
-    assert made == [("SameStep", False), ("SameStep", True), ("Disabled", False), ("Disabled", True)]
-    assert [", drawing in turns" in scaling.describe(row) for row in rows] == [False, True, False, True]
-    monkeypatch.setattr(sys, "argv", command.split())
-    assert scaling.parse().draw_in_turns == [0]
-
-
 class Enough(Exception):
     """Ends a way of playing."""
 

@@ -1,5 +1,5 @@
 """Choosing the OpenGL library and the GPU before MuJoCo is imported, and what they are: `configure_gl`,
-`spread_rendering`, `renders_in_software`, `drawing_gpu`, `renderer_name`, `probe_egl`, `probe_osmesa`.
+`spread_rendering`, `renders_in_software`, `renderer_name`, `probe_egl`, `probe_osmesa`.
 
 MuJoCo and PyOpenGL read their environment variables once, at import. Without a display there are two ways to
 render: EGL (a GPU's driver, or Mesa's software renderer) and OSMesa (software only).
@@ -9,7 +9,6 @@ __all__ = [
     "GLBackend",
     "check_devices",
     "configure_gl",
-    "drawing_gpu",
     "probe_egl",
     "probe_osmesa",
     "renderer_name",
@@ -209,19 +208,6 @@ def renders_in_software(environ: Mapping[str, str] | None = None) -> bool:
     # Without a choice MuJoCo takes the first that starts, and drivers of GPUs come before Mesa's software.
     index = int(chosen) if chosen.isdecimal() and int(chosen) < len(devices) else 0
     return "EGL_MESA_device_software" in devices[index]
-
-
-def drawing_gpu(environ: Mapping[str, str] | None = None) -> int | None:
-    """The GPU that this process draws on, as EGL counts devices; None if it draws on the CPU.
-
-    Args:
-        environ: As for `renders_in_software`.
-    """
-    env = os.environ if environ is None else environ
-    if renders_in_software(env):
-        return None
-    chosen = env.get("MUJOCO_EGL_DEVICE_ID", "")
-    return int(chosen) if chosen.isdecimal() else 0
 
 
 class _EGLMissingError(Exception):

@@ -6,7 +6,6 @@ while it draws or frees: pictures and `close` may come from any thread, in any o
 
 Drawing and reading are two steps, for GPUs that several processes draw on: where such a GPU serves them in turn,
 whoever reads waits for its turn, and pictures that were all drawn before the first is read should take one together.
-After `draw_turns.take_turns` a picture is finished when it has been drawn, and other processes draw before or after it.
 """
 
 __all__ = ["OffscreenPicture", "OffscreenRenderer"]
@@ -23,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.envs.draw_turns import turn
 from vlac_gym.errors import SimulatorError
 from vlac_gym.extras import needs
 from vlac_gym.types import Frame
@@ -62,8 +60,8 @@ class OffscreenRenderer:
             The picture, to be read before `close`.
 
         Raises:
-            SimulatorError: OpenGL cannot be started, this process was forked from one that had started it, OpenGL
-                cannot copy the picture, e.g. for lack of memory, or there is no turn to be had (`draw_turns.turn`).
+            SimulatorError: OpenGL cannot be started, this process was forked from one that had started it, or OpenGL
+                cannot copy the picture, e.g. for lack of memory.
         """
         mujoco = self._mujoco
         with _process_gl.current(), _gl_errors_named():
@@ -73,10 +71,8 @@ class OffscreenRenderer:
                 model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
             )
             view = mujoco.MjrRect(0, 0, size, size)
-            with turn(_finish):
-                mujoco.mjr_render(view, self._scene, self._textures)
-                buffer = _process_gl.buffers.fill(self._textures, size)
-            return OffscreenPicture(_process_gl.buffers, buffer, size)
+            mujoco.mjr_render(view, self._scene, self._textures)
+            return OffscreenPicture(_process_gl.buffers, _process_gl.buffers.fill(self._textures, size), size)
 
     def close(self) -> None:
         """Frees the meshes and textures; the next `render` uploads them again. Safe to call twice."""
@@ -258,11 +254,6 @@ class _ProcessGL:
 
 
 _process_gl = _ProcessGL()
-
-
-def _finish() -> None:
-    """Waits until the current context has done what it was asked for."""
-    _library("OpenGL.GL").glFinish()
 
 
 def _cannot_start(error: BaseException) -> SimulatorError:

@@ -19,9 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import NamedTuple
 
-from vlac_gym.envs.draw_turns import take_turns
 from vlac_gym.envs.drawn_state import DrawnState, PictureMemory
-from vlac_gym.envs.gl import configure_gl, drawing_gpu, spread_rendering
+from vlac_gym.envs.gl import configure_gl, spread_rendering
 from vlac_gym.envs.offscreen import OffscreenPicture, OffscreenRenderer
 from vlac_gym.envs.render_messages import (
     GONE,
@@ -42,24 +41,16 @@ _MOST_IN_FLIGHT = 64
 """Pictures that are drawn before the first of them is read, at most."""
 
 
-def serve_pictures(
-    lobby: Connection,
-    number: int,
-    render_devices: Sequence[int] | None = None,
-    draws_in_turns: bool = False,
-) -> None:
+def serve_pictures(lobby: Connection, number: int, render_devices: Sequence[int] | None = None) -> None:
     """Draws for whoever sends a pipe through the lobby, until the lobby's other end or the parent process is gone.
 
     Args:
         lobby: Brings the descriptor of each worker's pipe.
         number: Position of this process among those that draw.
         render_devices: See `spread_rendering`.
-        draws_in_turns: On a GPU, draw only in this process's turn among all that do.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process in front decides what Ctrl-C does
     spread_rendering(number, render_devices)
-    if draws_in_turns:
-        take_turns(drawing_gpu())
     parent = parent_process()
     _RenderService(lobby, None if parent is None else parent.sentinel).run()
 

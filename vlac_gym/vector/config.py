@@ -11,7 +11,6 @@ from typing import Any, Literal, TypedDict
 from gymnasium.vector import AutoresetMode
 
 from vlac_gym.checks import check_choice
-from vlac_gym.envs.draw_turns import can_take_turns
 from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.vector.executor import ExecutorFactory
 from vlac_gym.vector.reset_commands import EpisodeOptions
@@ -31,7 +30,6 @@ class VectorOptions(TypedDict, total=False):
     render_devices: Sequence[int] | None
     pin_workers: bool
     render_processes: int
-    draw_in_turns: bool
     episode_options: EpisodeOptions | None
     copy: bool
 
@@ -55,7 +53,6 @@ class VectorConfig:
     render_devices: Sequence[int] | None = None
     pin_workers: bool = False
     render_processes: int = 0
-    draw_in_turns: bool = False
     episode_options: EpisodeOptions | None = None
     copy: bool = True
 
@@ -78,7 +75,6 @@ class VectorConfig:
                 "Expected pin_workers with mode='async' only: there are no worker processes here."
             )
         self._check_render_processes()
-        self._check_turns()
         try:
             AutoresetMode(self.autoreset_mode)
         except ValueError as e:
@@ -97,19 +93,6 @@ class VectorConfig:
             raise ConfigError(
                 f"Expected render_processes=0 on {sys.platform}, got {self.render_processes}: they share memory with "
                 "workers in a way that Linux alone has."
-            )
-
-    def _check_turns(self) -> None:
-        if not self.draw_in_turns:
-            return
-        if self.mode != "async":
-            raise ConfigError(
-                "Expected draw_in_turns with mode='async' only: processes that this env starts take turns."
-            )
-        if not can_take_turns():
-            raise ConfigError(
-                f"Expected draw_in_turns=False on {sys.platform}, got True: turns need fcntl, which this system's "
-                "Python lacks."
             )
 
 

@@ -104,7 +104,6 @@ _OF_WORKERS = (
     "render_devices",
     "render_processes",
     "pin_workers",
-    "draw_in_turns",
 )
 
 

@@ -53,11 +53,11 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         self._render_processes: list[RenderProcess] = []
         try:
             for number in range(min(config.render_processes, len(firsts))):
-                self._render_processes.append(RenderProcess(processes, number, devices, config.draw_in_turns))
+                self._render_processes.append(RenderProcess(processes, number, devices))
             for number, first in enumerate(firsts):
                 fns = {i: env_fns[i] for i in range(first, min(first + config.envs_per_worker, count))}
                 core = core_of(number) if config.pin_workers else None
-                place = WorkerPlace(number, devices, core, self._line_of(number), config.draw_in_turns)
+                place = WorkerPlace(number, devices, core, self._line_of(number))
                 self.add_worker(Worker(processes, fns, shared, memory, count, place))
             self._check_start(self._workers[0])
         except BaseException:

@@ -22,21 +22,16 @@ class RenderProcess:
         context: Starts the process.
         number: Its position among those of the vector env.
         render_devices: See `spread_rendering`.
-        draws_in_turns: On a GPU it waits for its turn among all processes that do.
 
     Attributes:
         line: What workers are given; another one after `restart`.
     """
 
     def __init__(
-        self,
-        context: BaseContext,
-        number: int,
-        render_devices: Sequence[int] | None = None,
-        draws_in_turns: bool = False,
+        self, context: BaseContext, number: int, render_devices: Sequence[int] | None = None
     ) -> None:
         self._context = context
-        self._arguments = (number, render_devices, draws_in_turns)
+        self._arguments = (number, render_devices)
         self._start()
 
     @property
@@ -69,11 +64,11 @@ class RenderProcess:
         self._discard()
 
     def _start(self) -> None:
-        number = self._arguments[0]
+        number, render_devices = self._arguments
         lobby, theirs = self._context.Pipe()
         self._process = self._context.Process(  # type: ignore[attr-defined]
             target=serve_pictures,
-            args=(theirs, *self._arguments),
+            args=(theirs, number, render_devices),
             daemon=True,
             name=f"vlac-gym-render-{number}",
         )

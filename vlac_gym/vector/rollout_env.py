@@ -78,10 +78,6 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         render_processes: Processes that draw LIBERO's pictures for the workers, in turn on the devices of
             `render_devices`, and are shared out among them; 0 has every worker draw its own. Pictures are the same to
             the bit. For many workers on a GPU, see docs/vector.md. Needs worker processes on Linux.
-        draw_in_turns: Workers, or render processes, that draw LIBERO's pictures on one GPU do so one at a time, also
-            with those of this user's other vector envs that have this option. Pictures are the same to the bit. For
-            many workers on a GPU, see docs/vector.md. Does nothing where cores draw. Needs worker processes, not on
-            Windows.
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from vlac_gym.envs.draw_turns import take_turns
-from vlac_gym.envs.gl import drawing_gpu, spread_rendering
+from vlac_gym.envs.gl import spread_rendering
 from vlac_gym.envs.render_client import RenderLine
 from vlac_gym.envs.renderer import draw_through
 from vlac_gym.vector.commands import Command, Reply, StepCommand
@@ -57,14 +56,12 @@ class WorkerPlace(NamedTuple):
         render_devices: See `spread_rendering`.
         core: Where to run; None for anywhere.
         render_line: To the process that draws; None to draw in the worker.
-        draws_in_turns: A worker that draws on a GPU waits for its turn there.
     """
 
     number: int
     render_devices: Sequence[int] | None
     core: int | None
     render_line: RenderLine | None
-    draws_in_turns: bool
 
 
 def serve_slots(
@@ -94,8 +91,6 @@ def serve_slots(
     spread_rendering(place.number, place.render_devices)
     if place.render_line is not None:
         draw_through(place.render_line)
-    elif place.draws_in_turns:
-        take_turns(drawing_gpu())
     env_spaces = pickle.loads(spaces.raw)
     batch = view(env_spaces.observation, num_envs, memory, is_shared=True)
     slots = {i: EnvSlot(fn, env_spaces, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}

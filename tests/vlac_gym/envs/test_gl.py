@@ -72,21 +72,6 @@ def test_software_rendering_is_told_by_the_device(monkeypatch, devices, environ,
     assert gl.renders_in_software(environ) is expected
 
 
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"MUJOCO_EGL_DEVICE_ID": "1"}, 1),
-        ({"MUJOCO_EGL_DEVICE_ID": ""}, 0),
-        ({}, 0),
-        ({"MUJOCO_EGL_DEVICE_ID": "2"}, None),
-        ({"MUJOCO_GL": "osmesa", "MUJOCO_EGL_DEVICE_ID": "1"}, None),
-    ],
-)
-def test_the_gpu_that_draws_is_the_chosen_one_and_none_where_cores_draw(monkeypatch, environ, expected):
-    monkeypatch.setattr(gl, "_egl_devices", lambda: [GPU, GPU, SOFTWARE])
-    assert gl.drawing_gpu(environ) == expected
-
-
 def test_without_egl_software_is_what_is_left(monkeypatch):
     def refuse(name):
         raise OSError(f"{name}: cannot open shared object file")

@@ -84,7 +84,7 @@ def test_no_more_render_processes_than_workers_and_each_on_its_device(monkeypatc
     started, lines = [], []
 
     class Process:
-        def __init__(self, context, number, render_devices, draws_in_turns):
+        def __init__(self, context, number, render_devices):
             self.line = f"line {number}"
             started.append((number, render_devices))
 

@@ -164,8 +164,6 @@ def test_bad_reset_options_are_refused(options, message):
         ({"context": "fork"}, "Unknown context 'fork'"),
         ({"envs_per_worker": 0}, "envs_per_worker >= 1"),
         ({"mode": "sync", "pin_workers": True}, "pin_workers with mode='async' only"),
-        ({"mode": "sync", "draw_in_turns": True}, "draw_in_turns with mode='async' only"),
-        ({"mode": lambda *_, **__: None, "draw_in_turns": True}, "draw_in_turns with mode='async' only"),
         ({"step_timeout_s": 0.0}, "step_timeout_s above 0"),
     ],
 )

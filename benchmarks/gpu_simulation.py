@@ -110,8 +110,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--boxes", choices=("convex", "primitive"), default="primitive", help="their test")
     parser.add_argument("--contacts", type=int, default=256, help="room per world")
     parser.add_argument("--constraints", type=int, default=768, help="room per world")
-    parser.add_argument("--iterations", type=int, default=5, help="of the solver; 0: the scene's own limits")
-    parser.add_argument("--line-search", type=int, default=10, help="of the solver's line search")
+    parser.add_argument("--iterations", type=int, default=5, help="of the solver; 0: the scene's own")
+    parser.add_argument("--line-search", type=int, default=10, help="of its line search; 0: the scene's own")
     parser.add_argument("--pictures", type=int, nargs="*", default=[], metavar="PIXELS")
     parser.add_argument("--renderers", nargs="+", choices=RENDERERS, default=list(RENDERERS))
     parser.add_argument("--verdicts", metavar="PYTHON", help="an interpreter with vlac-gym[libero]")
@@ -157,7 +157,7 @@ def describe(args: argparse.Namespace, recording: "Recording") -> str:
     return (
         f"{task_name(recording)} recorded under mujoco {recording.task['mujoco']}; mujoco-warp {version}, mujoco "
         f"{mujoco.__version__}, warp {wp.__version__}, {device.name}; box distances {args.distances}, test "
-        f"{args.boxes}, solver's limits {args.iterations or 'own'}, {args.line_search}; numbers compiled otherwise and "
+        f"{args.boxes}, solver's limits {args.iterations or 'own'}, {args.line_search or 'own'}; numbers compiled otherwise and "
         f"written back: {changed}"
     )
 
@@ -167,14 +167,17 @@ def task_name(recording: "Recording") -> str:
 
 
 def make_worlds(args: argparse.Namespace, recording: "Recording", count: int) -> "WarpWorlds":
-    from vlac_gym.envs.warp.worlds import Room, SolverLimits, WarpWorlds
+    from vlac_gym.envs.warp.worlds import Room, WarpWorlds, WorldPhysics
 
     return WarpWorlds(
         [(recording, count)],
-        half_distances=args.distances == "half",
-        primitive_boxes=args.boxes == "primitive",
         room=Room(args.contacts, args.constraints, args.contacts),
-        solver=SolverLimits(args.iterations, args.line_search) if args.iterations else None,
+        physics=WorldPhysics(
+            half_distances=args.distances == "half",
+            primitive_boxes=args.boxes == "primitive",
+            iterations=args.iterations or None,
+            line_search=args.line_search or None,
+        ),
         device=args.device,
     )
 

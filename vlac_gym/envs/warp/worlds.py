@@ -1,6 +1,6 @@
-"""N copies of LIBERO's tasks on a GPU, driven by LIBERO's controller: `WarpWorlds`, `Room`, `SolverLimits`."""
+"""N copies of LIBERO's tasks on a GPU, driven by LIBERO's controller: `WarpWorlds`, `Room`, `WorldPhysics`."""
 
-__all__ = ["PHYSICS_STEPS", "Room", "SolverLimits", "WarpWorlds"]
+__all__ = ["PHYSICS_STEPS", "Room", "WarpWorlds", "WorldPhysics"]
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -63,20 +63,36 @@ class Room:
 
 
 @dataclass(frozen=True)
-class SolverLimits:
-    """Where the constraint solver stops, whether it has converged or not; it begins from the step before.
+class WorldPhysics:
+    """In what the worlds' physics differs from what mujoco-warp makes of a scene.
 
-    A solve of LIBERO's scenes takes 1.6 iterations on average, but all worlds wait for the slowest one, which takes a
-    dozen. These limits make an env step of 768 worlds 1.5 times as fast as the scene's own, and as many replayed
-    episodes succeed (docs/gpu_simulation.md).
+    The solver stops at its limits, whether it has converged or not, and goes on from there in the next physics step. A
+    solve of LIBERO's scenes takes 1.6 iterations on average, but all worlds wait for the slowest one, which takes a
+    dozen: these limits make an env step of 768 worlds 1.5 times as fast as the scene's own (100 and 50), and as many
+    replayed episodes succeed (docs/gpu_simulation.md).
 
     Attributes:
-        iterations: Of Newton's method per physics step.
-        line_search: Of each iteration's line search.
+        half_distances: Halve the distances of boxes' faces.
+        primitive_boxes: Use the primitive test of boxes.
+        iterations: Of the solver, Newton's method, per physics step; None for the scene's own.
+        line_search: Iterations of each one's line search; None for the scene's own.
     """
 
-    iterations: int = 5
-    line_search: int = 10
+    half_distances: bool = True
+    primitive_boxes: bool = True
+    iterations: int | None = 5
+    line_search: int | None = 10
+
+    def applied_to(self, scene_model: Any) -> Any:
+        """A copy of a scene's ``MjModel`` with these options."""
+        model = copy.copy(scene_model)
+        if self.primitive_boxes:
+            model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD
+        if self.iterations is not None:
+            model.opt.iterations = self.iterations
+        if self.line_search is not None:
+            model.opt.ls_iterations = self.line_search
+        return model
 
 
 class WarpWorlds:
@@ -94,9 +110,7 @@ class WarpWorlds:
         cameras: Names in the model of the cameras that `pictures` will be asked for.
         image_size: Side of the pictures in pixels.
         room: See `Room`.
-        solver: See `SolverLimits`; None for the scene's own, which are LIBERO's (100 and 50).
-        half_distances: Halve the distances of boxes' faces.
-        primitive_boxes: Use the primitive test.
+        physics: See `WorldPhysics`.
         as_tensors: Give `pictures` as torch tensors on the device.
         device: Warp's name of it: ``"cuda:0"``, or ``"cpu"``, which takes 0.1 s for an env step of one world.
 
@@ -111,9 +125,7 @@ class WarpWorlds:
         cameras: Sequence[str] = (),
         image_size: int = 256,
         room: Room = Room(),
-        solver: SolverLimits | None = SolverLimits(),
-        half_distances: bool = True,
-        primitive_boxes: bool = True,
+        physics: WorldPhysics = WorldPhysics(),
         device: str = "cuda:0",
         as_tensors: bool = False,
     ) -> None:
@@ -125,33 +137,21 @@ class WarpWorlds:
         self._as_tensors = as_tensors
         self._stream = wp.Stream(device) if wp.get_device(device).is_cuda else None
         with wp.ScopedDevice(device), wp.ScopedStream(self._stream):
-            self._make(cameras, image_size, room, solver, half_distances, primitive_boxes)
+            self._make(cameras, image_size, room, physics)
         # Whoever is not started yet is simulated with the others, and must not lie in a heap meanwhile.
         self.start(np.zeros(self.num_worlds, np.int32))
 
-    def _make(
-        self,
-        cameras: Sequence[str],
-        image_size: int,
-        room: Room,
-        solver: SolverLimits | None,
-        half_distances: bool,
-        primitive_boxes: bool,
-    ) -> None:
+    def _make(self, cameras: Sequence[str], image_size: int, room: Room, physics: WorldPhysics) -> None:
         num_worlds, scene_of_world = self.num_worlds, self._scene_of_world
         scene = self.scenes[0]
-        mj_model = copy.copy(scene.model)
-        if primitive_boxes:
-            mj_model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD
-        if solver is not None:
-            mj_model.opt.iterations, mj_model.opt.ls_iterations = solver.iterations, solver.line_search
+        mj_model = physics.applied_to(scene.model)
         self.model = mjw.put_model(mj_model)
         self.model.opt.warn_overflow = 0  # printed by every thread at every step; `crowded` tells instead
         self.data = mjw.make_data(
             mj_model, nworld=num_worlds, nconmax=room.contacts, njmax=room.constraints, nccdmax=room.convex
         )
         _place_bodies(self.model, self.data, [each.model for each in self.scenes], scene_of_world)
-        if half_distances:
+        if physics.half_distances:
             self.model.callback.contactfilter = _halve_distances
         self.actions = wp.zeros((num_worlds, 7), dtype=float)
         self._active = wp.full(num_worlds, 1, dtype=int)

@@ -131,13 +131,13 @@ def test_a_world_whose_numbers_explode_fails_alone_and_can_be_started_again(play
 
 
 def test_the_solver_stops_at_its_limits_and_the_scenes_own_stay_in_the_scene(played):
-    from vlac_gym.envs.warp.worlds import SolverLimits, WarpWorlds
+    from vlac_gym.envs.warp.worlds import WarpWorlds, WorldPhysics
 
     scene = played[0].scenes[0]
     own = (scene.model.opt.iterations, scene.model.opt.ls_iterations)
 
-    def limits_and_iterations(solver: SolverLimits | None) -> tuple[tuple[int, int], int]:
-        worlds = WarpWorlds([(scene, 2)], solver=solver, device="cpu")
+    def limits_and_iterations(physics: WorldPhysics) -> tuple[tuple[int, int], int]:
+        worlds = WarpWorlds([(scene, 2)], physics=physics, device="cpu")
         starts = {name: scene.starts[name][:2].copy() for name in START_ARRAYS}
         starts["qvel"][:, 9:] = 1.0  # every object slides, lifts and turns at once
         worlds.start_from(starts)
@@ -145,8 +145,8 @@ def test_the_solver_stops_at_its_limits_and_the_scenes_own_stay_in_the_scene(pla
         option = worlds.model.opt
         return (option.iterations, option.ls_iterations), int(worlds.data.solver_niter.numpy().max())
 
-    assert limits_and_iterations(SolverLimits(iterations=1, line_search=10)) == ((1, 10), 1)
-    limits, taken = limits_and_iterations(None)
+    assert limits_and_iterations(WorldPhysics(iterations=1, line_search=10)) == ((1, 10), 1)
+    limits, taken = limits_and_iterations(WorldPhysics(iterations=None, line_search=None))
     assert limits == own == (100, 50)
     assert taken > 1
     assert (scene.model.opt.iterations, scene.model.opt.ls_iterations) == own

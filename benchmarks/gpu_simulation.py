@@ -157,8 +157,8 @@ def describe(args: argparse.Namespace, recording: "Recording") -> str:
     return (
         f"{task_name(recording)} recorded under mujoco {recording.task['mujoco']}; mujoco-warp {version}, mujoco "
         f"{mujoco.__version__}, warp {wp.__version__}, {device.name}; box distances {args.distances}, test "
-        f"{args.boxes}, solver's limits {args.iterations or 'own'}, {args.line_search or 'own'}; numbers compiled otherwise and "
-        f"written back: {changed}"
+        f"{args.boxes}, solver's limits {args.iterations or 'own'}, {args.line_search or 'own'}; numbers compiled "
+        f"otherwise and written back: {changed}"
     )
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,21 @@ class ConstantCritic:
         """Holds nothing."""
 
 
+@dataclass
+class Calls:
+    """Of one kind of question: how long they took, how many there were, and how many pictures they brought."""
+
+    busy_s: float = 0.0
+    count: int = 0
+    frames: int = 0
+
+
 class ClockedCritic:
-    """A critic, and how long its calls took and how many pictures they brought."""
+    """A critic, and what its calls took, by kind: done checks and value lists.
+
+    Attributes:
+        calls: Since the last restart, ``"done"`` and ``"values"``.
+    """
 
     def __init__(self, critic: Any) -> None:
         self.critic = critic
@@ -45,17 +59,23 @@ class ClockedCritic:
 
     def restart(self) -> None:
         """Counts from zero."""
-        self.busy_s, self.num_calls, self.num_frames = 0.0, 0, 0
+        self.calls = {"done": Calls(), "values": Calls()}
+
+    @property
+    def all_calls(self) -> Calls:
+        """The sum of both kinds."""
+        kinds = self.calls.values()
+        return Calls(sum(k.busy_s for k in kinds), sum(k.count for k in kinds), sum(k.frames for k in kinds))
 
     def success_prob(self, frames: Any, tasks: Any) -> np.ndarray:
-        with self._clock(len(frames)):
+        with self._clock("done", len(frames)):
             return self.critic.success_prob(frames, tasks)
 
     def progress(self, before: Any, after: Any, tasks: Any, references: Any = None) -> np.ndarray:
         raise AssertionError("the rule of this benchmark asks for no pairs")
 
     def value(self, frames: Any, task: str, references: Any = None) -> np.ndarray:
-        with self._clock(len(frames)):
+        with self._clock("values", len(frames)):
             return self.critic.value(frames, task, references)
 
     def __getattr__(self, name: str) -> Any:
@@ -64,17 +84,18 @@ class ClockedCritic:
         values = self.critic.values  # no attribute where the critic has none
 
         def clocked(episodes: Any, tasks: Any, references: Any = None) -> Any:
-            with self._clock(sum(map(len, episodes))):
+            with self._clock("values", sum(map(len, episodes))):
                 return values(episodes, tasks, references)
 
         return clocked
 
     @contextmanager
-    def _clock(self, num_frames: int) -> Iterator[None]:
+    def _clock(self, kind: str, num_frames: int) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        self.busy_s += time.perf_counter() - begin
-        self.num_calls, self.num_frames = self.num_calls + 1, self.num_frames + num_frames
+        calls = self.calls[kind]
+        calls.busy_s += time.perf_counter() - begin
+        calls.count, calls.frames = calls.count + 1, calls.frames + num_frames
 
 
 def make_critics(args: argparse.Namespace) -> dict[str, ClockedCritic | None]:

@@ -87,12 +87,18 @@ class Meter:
         if self._render_pids:
             result["drawing"] = (drawing["cpu_s"] - main["cpu_s"]) / clock_s
         if (critic := self._critic) is not None:
-            calls = max(1, critic.num_calls)
+            every = critic.all_calls
             result |= {
-                "critic": critic.busy_s / clock_s,
-                "frames_per_call": critic.num_frames / calls,
-                "critic_ms": 1e3 * critic.busy_s / calls,
+                "critic": every.busy_s / clock_s,
+                "frames_per_call": every.frames / max(1, every.count),
+                "critic_ms": 1e3 * every.busy_s / max(1, every.count),
             }
+            for kind, calls in critic.calls.items():
+                result |= {
+                    f"{kind}_share": calls.busy_s / clock_s,
+                    f"{kind}_ms": 1e3 * calls.busy_s / max(1, calls.count),
+                    f"{kind}_frames": calls.frames / max(1, calls.count),
+                }
         return result
 
 

@@ -22,7 +22,7 @@ torch compiled nevertheless says so.
 Each line says what part of the baseline is lost, and where: `busy` is the workers' processor time per second and
 worker, `ms/step` their processor time per env step; their product is the ratio. `main` is this process's processor
 time per second (it shares the cores), `critic` the share of time in which a call was under way, `batch` frames per
-call. `--render-processes 0 1` plays everything with pictures that the workers draw, and again with pictures that one
+call, `done` and `values` the same of each kind of question. `--render-processes 0 1` plays everything with pictures that the workers draw, and again with pictures that one
 process draws for all; `drawing` is its processor time per second. `--markdown` ends with the tables of
 scaling_table.py. Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
 """
@@ -168,6 +168,9 @@ def describe(row: dict[str, Any]) -> str:
         text += (
             f", critic {row['critic']:.2f} ({row['critic_ms']:.1f} ms, batch {row['frames_per_call']:.0f})"
         )
+        for kind in ("done", "values"):
+            share, ms, frames = (row[f"{kind}_{number}"] for number in ("share", "ms", "frames"))
+            text += f", {kind} {share:.2f} ({ms:.1f} ms, {frames:.0f})"
     if row.get("compiled"):
         text += f", COMPILED {row['compiled']:.0f} GRAPHS MEANWHILE"
     return text

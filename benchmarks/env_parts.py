@@ -1,4 +1,8 @@
-"""What `env_speed.py` measures, one part per process: `PARTS`, `Stopwatch`. Not meant to be run by hand."""
+"""What `env_speed.py` measures, one part per process: `PARTS`, `Stopwatch`. Not meant to be run by hand.
+
+Some parts are run by an interpreter of an environment with other packages (`env_speed.OTHER_PYTHONS`), so this module
+itself imports numpy alone.
+"""
 
 import multiprocessing
 import os
@@ -217,10 +221,41 @@ def libero_workers(args: Any) -> dict[str, Any]:
     return results
 
 
+RLINF_CONFIG = {
+    "auto_reset": False, "ignore_terminations": False, "max_episode_steps": 240, "use_rel_reward": True,
+    "use_step_penalty": False, "reward_coef": 1.0, "reset_gripper_open": True, "is_eval": False, "seed": 0,
+    "group_size": 1, "use_fixed_reset_state_ids": True, "use_ordered_reset_state_ids": False,
+    "video_cfg": {"save_video": False},
+}  # fmt: skip
+"""RLinf's examples/embodiment/config/env/libero_spatial.yaml, without videos."""
+
+
+def rlinf_workers(args: Any) -> dict[str, Any]:
+    """RLinf's `LiberoEnv` as its rollout uses it, by `chunk_step` of `args.chunk` actions; without vlac_gym."""
+    from omegaconf import OmegaConf
+    from rlinf.envs.libero.libero_env import LiberoEnv
+
+    size = {"camera_heights": args.image_size, "camera_widths": args.image_size}
+    task = {"task_suite_name": args.suite, "task_id_filter": [0], "init_params": size}
+    env = LiberoEnv(OmegaConf.create(RLINF_CONFIG | task), args.num_workers, 0, 1, None)
+    pids = tuple(worker.process.pid for worker in env.env.workers)
+    results: dict[str, Any] = {"start and first reset of all": timed(env.reset, pids=pids)}
+    actions = actions_of(args, args.num_workers).swapaxes(0, 1)
+    chunks = [actions[:, begin : begin + args.chunk] for begin in range(0, args.steps, args.chunk)]
+    env.chunk_step(chunks[0])  # workers warm up
+    results["step of one env"] = timed(
+        lambda: [env.chunk_step(chunk) for chunk in chunks], args.steps * args.num_workers, pids
+    )
+    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
+    env.env.close()
+    return results
+
+
 PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "one_env": one_env,
     "libero": libero,
     "lerobot": lerobot,
     "workers": workers,
     "libero_workers": libero_workers,
+    "rlinf_workers": rlinf_workers,
 }

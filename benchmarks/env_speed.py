@@ -27,15 +27,25 @@ BUILD = "first env, to its first observation"
 BASES = {"first env": BUILD, "second env": BUILD, "reset": "reset", "step": "step"}
 """How a measurement of ours begins -> LIBERO's that it stands beside; others stand alone."""
 
+OTHER_PYTHONS = {"lerobot": "lerobot_python", "rlinf_workers": "rlinf_python"}
+"""Parts measured by another interpreter -> the argument that holds its path."""
+
 
 def run_part(name: str, args: argparse.Namespace, num_workers: int = 0) -> dict[str, Any]:
-    """Measures one part in a process of its own."""
-    python = args.lerobot_python if name == "lerobot" else sys.executable
+    """Measures one part in a process of its own, with `num_workers` workers.
+
+    Raises:
+        SystemExit: It failed; the message says why.
+    """
+    python = getattr(args, OTHER_PYTHONS[name]) if name in OTHER_PYTHONS else sys.executable
     command = [
         python, __file__, "--part", name, "--suite", args.suite, "--steps", str(args.steps),
-        "--image-size", str(args.image_size), "--num-workers", str(num_workers),
+        "--image-size", str(args.image_size), "--num-workers", str(num_workers), "--chunk", str(args.chunk),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:  # without a terminal: LIBERO may ask a question at its first import
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except OSError as e:
+        sys.exit(f"{name} failed: {e}")
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -130,6 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON, after every part")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--num-workers", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--chunk", type=int, default=CHUNK, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.steps < CHUNK or args.steps % CHUNK:
         parser.error(f"--steps must be a multiple of {CHUNK}, got {args.steps}")

@@ -1,38 +1,70 @@
-"""Other vector envs beside make_vec's, without a critic: LIBERO's, and which ones are not measured, and why."""
+"""Other vector envs beside make_vec's, without a critic: LIBERO's and RLinf's, and which are not measured, and why."""
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import import_module
 
 from env_speed import run_part
 
+from vlac_gym.envs.gl import configure_gl
+
 PEER_STEPS = 40
-LIBERO = "SubprocVectorEnv"
-NOT_DRIVEN = {"lerobot": "lerobot.envs.libero", "RLinf": "rlinf.envs.libero.libero_env"}
-"""Whose vector env -> the module that holds it or its envs."""
+NOT_DRIVEN = {"lerobot": "lerobot.envs.libero"}
+"""Whose vector env -> the module that holds its envs."""
 
 
-def measure_libero(args: argparse.Namespace) -> dict[str, float]:
-    """LIBERO's `SubprocVectorEnv` as its evaluation drives it: a process per env, in lockstep, two pictures every step.
+@dataclass(frozen=True)
+class Peer:
+    """A vector env with a process per env, in lockstep, whose every env step draws both pictures.
 
-    Resets, which compile each env's model anew, are not counted.
-
-    Raises:
-        SystemExit: It failed; the message says why.
+    Attributes:
+        part: The part of env_speed.py that measures it.
+        python: The argument that holds the interpreter of its environment, which may be None; "" for this one.
     """
-    options = argparse.Namespace(
-        suite=args.suite, steps=PEER_STEPS, image_size=args.image_size, lerobot_python=None
-    )
-    step = run_part("libero_workers", options, args.cores)["step of one env"]
-    return {
-        "steps_per_s": 1 / step["clock_s"],
-        "busy": step["cpu_s"] / step["clock_s"] / args.cores,
-        "cpu_ms_per_step": 1e3 * step["cpu_s"],
-    }
+
+    part: str
+    python: str = ""
+
+    def measure(self, args: argparse.Namespace, chunk: int) -> dict[str, float]:
+        """Env steps per second of one env per core; resets, which compile each env's model anew, are not counted.
+
+        Args:
+            args: The command line.
+            chunk: Env steps per call, where it takes several.
+
+        Raises:
+            SystemExit: It failed; the message says why.
+        """
+        configure_gl()  # for the other interpreter, which may know nothing of it
+        options = argparse.Namespace(**vars(args), steps=PEER_STEPS, chunk=chunk)
+        step = run_part(self.part, options, args.cores)["step of one env"]
+        return {
+            "steps_per_s": 1 / step["clock_s"],
+            "busy": step["cpu_s"] / step["clock_s"] / args.cores,
+            "cpu_ms_per_step": 1e3 * step["cpu_s"],
+        }
 
 
-def why_not_measured() -> list[str]:
-    """A sentence for each vector env that this benchmark cannot measure."""
-    said = []
+PEERS = {"SubprocVectorEnv": Peer("libero_workers"), "RLinf": Peer("rlinf_workers", "rlinf_python")}
+"""By the name of their rows: LIBERO's as its evaluation drives it, RLinf's as its rollout does."""
+
+
+def peers_asked_for(args: argparse.Namespace) -> Iterator[tuple[str, Peer]]:
+    """Those whose interpreter is known, by name."""
+    for name, peer in PEERS.items():
+        if not peer.python or getattr(args, peer.python):
+            yield name, peer
+
+
+def why_not_measured(args: argparse.Namespace) -> list[str]:
+    """A sentence for each vector env that this run cannot measure."""
+    asked = dict(peers_asked_for(args))
+    said = [
+        f"{name}'s vector env is not measured: --{peer.python.replace('_', '-')} is not given."
+        for name, peer in PEERS.items()
+        if name not in asked
+    ]
     for name, module in NOT_DRIVEN.items():
         try:
             import_module(module)

@@ -10,7 +10,8 @@ chunk of actions, one look, and a reset where the step limit is reached. Against
 `recv` (`ready`) and by an `AsyncRollout` (`async`), and as two groups of a `PipelinedRollout` (`pipelined`). Step
 limits differ from env to env, and no critic ends an episode (`done_threshold` 1.0), so that all play episodes of the
 same lengths; the critic checks every `--done-interval` steps. A policy takes `--policy-ms` for each batch. `--peers`
-adds LIBERO's own `SubprocVectorEnv`, without a critic and one env per core, and says which others are not measured.
+adds LIBERO's own `SubprocVectorEnv` and, with `--rlinf-python` of an environment that has rlinf and LIBERO, RLinf's
+`LiberoEnv`, without a critic and one env per core, and says which others are not measured.
 
 A row's ratio is to the mean of the baseline before and after the rows of its envs and chunk; its processes live
 throughout, and sleep while others are measured.
@@ -40,7 +41,7 @@ from typing import Any
 from env_speed import describe_machine
 from scaling_baseline import Independent
 from scaling_critics import ClockedCritic, make_critics
-from scaling_peers import LIBERO, measure_libero, why_not_measured
+from scaling_peers import peers_asked_for, why_not_measured
 from scaling_table import ALONE, compared, holds, report
 from scaling_ways import ENV_SETS, WAYS, make_vector_envs, measure
 
@@ -69,9 +70,9 @@ class Run:
             alone = Independent(self.args, cameras)
             for num_envs in self.args.envs:
                 self._play_envs(alone, cameras, num_envs)
-            if self.args.peers and cameras == 2:  # LIBERO's envs always draw two
+            if self.args.peers and cameras == 2:  # the peers' envs always draw two
                 for chunk in self.args.chunks:
-                    if self._has_time(f"{LIBERO}, chunk {chunk}"):
+                    if self._has_time(f"peers, chunk {chunk}"):
                         self._bracketed(alone, cameras, chunk, self._peers(chunk))
             alone.close()
 
@@ -102,13 +103,16 @@ class Run:
                 yield row | what | result
 
     def _peers(self, chunk: int) -> Iterator[dict[str, Any]]:
-        try:
-            result = measure_libero(self.args)
-        except SystemExit as e:
-            print(f"{LIBERO} is not measured: {e}", flush=True)
-            return
         what = {"envs": self.args.cores, "cameras": 2, "render_processes": 0}
-        yield {"way": LIBERO, "chunk": chunk, "critic_name": "none", "looked_every": 1} | what | result
+        for name, peer in peers_asked_for(self.args):
+            if not self._has_time(f"{name}, chunk {chunk}"):
+                continue
+            try:
+                result = peer.measure(self.args, chunk)
+            except SystemExit as e:
+                print(f"{name} is not measured: {e}", flush=True)
+                continue
+            yield {"way": name, "chunk": chunk, "critic_name": "none", "looked_every": 1} | what | result
 
     def _bracketed(
         self, alone: Independent, cameras: int, chunk: int, rows: Iterable[dict[str, Any]]
@@ -188,7 +192,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--chunks", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--critics", "--critic", nargs="+", default=["scripted"], choices=CRITICS)
-    parser.add_argument("--peers", action="store_true", help="also LIBERO's SubprocVectorEnv, of task 0")
+    parser.add_argument("--peers", action="store_true", help="also others' vector envs, of task 0")
+    parser.add_argument("--rlinf-python", help="for --peers: a Python that can import rlinf and LIBERO")
     parser.add_argument("--nano-spec", default="nano", help="e.g. nano?device=cuda")
     parser.add_argument("--sleep", default="17,4.4", help="A,B: the sleeping critic takes A + B * frames ms")
     parser.add_argument(
@@ -217,6 +222,8 @@ def parse() -> argparse.Namespace:
         parser.error(f"--envs must be multiples of --cores {args.cores}, got {bad}")
     if "pipelined" in args.ways and args.cores % 2:
         parser.error(f"--ways pipelined needs an even number of cores, got {args.cores}")
+    if args.rlinf_python and not args.peers:
+        parser.error("--rlinf-python measures RLinf's vector env, which --peers asks for; give both")
     if args.peers and (args.task or 2 not in args.cameras):
         parser.error(f"--peers plays task 0 with two cameras, got task {args.task}, cameras {args.cameras}")
     return args
@@ -225,7 +232,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     print(describe_machine(), flush=True)
-    for sentence in why_not_measured() if args.peers else ():
+    for sentence in why_not_measured(args) if args.peers else ():
         print(sentence, flush=True)
     run = Run(args, make_critics(args))
     run.play()

@@ -1,9 +1,11 @@
 """What env_speed.py makes of its parts' numbers, with parts that measure nothing."""
 
+import argparse
 import json
+import os
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -92,3 +94,78 @@ def test_the_file_is_written_before_anything_is_shown(
     monkeypatch.setattr(env_speed, "show", lambda results, args: seen.append(json.loads(out.read_text())))
     run(env_speed, monkeypatch, "--workers", "--out", out)
     assert list(seen[0]["results"]) == ["one_env", "libero"]
+
+
+@pytest.fixture
+def part_args() -> argparse.Namespace:
+    return argparse.Namespace(
+        suite="libero_goal", steps=20, chunk=8, image_size=64, num_workers=2, lerobot_python="no/such/python"
+    )
+
+
+def test_a_part_of_another_environment_is_run_by_its_interpreter(
+    monkeypatch: pytest.MonkeyPatch, part_args: argparse.Namespace, tmp_path: Path
+) -> None:
+    """A stand-in that answers with what it was asked, after a line of noise."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport json, sys\nprint('noise')\nprint(json.dumps({{'asked': sys.argv[1:]}}))\n"
+    )
+    python.chmod(0o755)
+    part_args.rlinf_python = str(python)
+    env_speed = load_benchmark("env_speed")
+    assert env_speed.run_part("rlinf_workers", part_args, 2)["asked"] == [
+        str(BENCHMARKS / "env_speed.py"), "--part", "rlinf_workers", "--suite", "libero_goal", "--steps", "20",
+        "--image-size", "64", "--num-workers", "2", "--chunk", "8",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit, match=r"lerobot failed: .*no/such/python"):
+        env_speed.run_part("lerobot", part_args)
+
+
+class RLinfStandIn:
+    """Stands in for RLinf's `LiberoEnv`, and has no package but numpy."""
+
+    def __init__(
+        self, cfg: dict[str, Any], num_envs: int, seed_offset: int, processes: int, info: None
+    ) -> None:
+        self.config, self.chunks, self.num_resets, self.is_closed = cfg, list[tuple[int, ...]](), 0, False
+        assert (num_envs, seed_offset, processes) == (2, 0, 1)
+        worker = SimpleNamespace(process=SimpleNamespace(pid=os.getpid()))
+        self.env = SimpleNamespace(
+            workers=[worker] * num_envs, close=lambda: setattr(self, "is_closed", True)
+        )
+
+    def reset(self) -> None:
+        self.num_resets += 1
+
+    def chunk_step(self, actions: Any) -> None:
+        self.chunks.append(actions.shape)
+
+
+def test_rlinfs_envs_play_chunks_after_one_reset(
+    monkeypatch: pytest.MonkeyPatch, part_args: argparse.Namespace
+) -> None:
+    """20 steps are chunks of 8, 8 and 4, after one to warm up; nothing of vlac_gym is needed."""
+    made: list[RLinfStandIn] = []
+
+    def make(*args: Any) -> RLinfStandIn:
+        made.append(RLinfStandIn(*args))
+        return made[0]
+
+    monkeypatch.setitem(sys.modules, "vlac_gym", None)
+    monkeypatch.setitem(sys.modules, "omegaconf", SimpleNamespace(OmegaConf=SimpleNamespace(create=dict)))
+    monkeypatch.setitem(sys.modules, "rlinf.envs.libero.libero_env", SimpleNamespace(LiberoEnv=make))
+    for package in ("rlinf", "rlinf.envs", "rlinf.envs.libero"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace())
+    results = load_benchmark("env_parts").rlinf_workers(part_args)
+    assert made[0].chunks == [(2, 8, 7), (2, 8, 7), (2, 8, 7), (2, 4, 7)]
+    assert (made[0].num_resets, made[0].is_closed) == (1, True)
+    config = made[0].config
+    assert (config["task_suite_name"], config["task_id_filter"], config["auto_reset"]) == (
+        "libero_goal",
+        [0],
+        False,
+    )
+    assert config["init_params"] == {"camera_heights": 64, "camera_widths": 64}
+    assert set(results) == {"start and first reset of all", "step of one env", "memory of a worker, MiB"}

@@ -1,4 +1,4 @@
-"""What vector_scaling.py says of other vector envs, with env_speed.py's part in place of LIBERO."""
+"""What vector_scaling.py measures of other vector envs, with stand-ins for env_speed.py's parts, and what it says."""
 
 import argparse
 import sys
@@ -8,43 +8,96 @@ from typing import Any
 import pytest
 from benchmark_scripts import BENCHMARKS, load_benchmark
 
-ARGS = argparse.Namespace(suite="libero_goal", image_size=64, cores=16)
+ARGS = argparse.Namespace(suite="libero_goal", image_size=64, cores=16, limit_s=60.0, seconds=0.0)
+WITH_RLINF = argparse.Namespace(**vars(ARGS), rlinf_python="rlinf/bin/python")
+WITHOUT = argparse.Namespace(**vars(ARGS), rlinf_python=None)
+STEP = {"step of one env": {"clock_s": 0.005, "cpu_s": 0.072}}
+"""200 steps/s that take 72 ms of the processors each: 90 % of 16 cores."""
+
+RATES = {"steps_per_s": 200.0, "busy": 0.9, "cpu_ms_per_step": 72.0}
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return load_benchmark("scaling_peers")
+    return load_benchmark("vector_scaling")
 
 
-def test_libero_is_measured_by_env_speeds_part(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 envs, each of whose steps takes 5 ms of the clock and 72 of the processors: 90 % of 16 cores."""
+@pytest.fixture
+def peers(scaling: ModuleType) -> ModuleType:
+    return sys.modules["scaling_peers"]
+
+
+def test_each_peer_is_measured_by_its_part_and_has_a_row(
+    scaling: ModuleType, peers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
 
-    def run_part(name: str, options: argparse.Namespace, num_workers: int) -> dict[str, Any]:
-        asked.append((name, options.suite, options.image_size, num_workers))
-        return {"step of one env": {"clock_s": 0.005, "cpu_s": 0.072}}
+    def run_part(name: str, args: argparse.Namespace, num_workers: int) -> dict[str, Any]:
+        asked.append((name, args.suite, args.image_size, args.steps, args.chunk, num_workers))
+        return STEP
 
     monkeypatch.setattr(peers, "run_part", run_part)
-    expected = {"steps_per_s": 200.0, "busy": 0.9, "cpu_ms_per_step": 72.0}
-    assert peers.measure_libero(ARGS) == pytest.approx(expected)
-    assert asked == [("libero_workers", "libero_goal", 64, 16)]
+    libero, rlinf = scaling.Run(WITH_RLINF, {})._peers(8)
+    assert asked == [(part, "libero_goal", 64, 40, 8, 16) for part in ("libero_workers", "rlinf_workers")]
+    what = {
+        "chunk": 8,
+        "envs": 16,
+        "cameras": 2,
+        "render_processes": 0,
+        "critic_name": "none",
+        "looked_every": 1,
+    }
+    assert libero == pytest.approx({"way": "SubprocVectorEnv"} | what | RATES)
+    assert rlinf == pytest.approx({"way": "RLinf"} | what | RATES)
+    assert scaling.describe(rlinf).startswith(
+        "RLinf        16 envs, 2 cam, chunk 8, none         200 steps/s"
+    )
+    row = scaling.compared(
+        rlinf | {"cores": 16}, [{"steps_per_s": 400.0, "busy": 1.0, "cpu_ms_per_step": 40.0}]
+    )
+    rates, profile = (part.splitlines() for part in scaling.report([row]).split("\n\n"))
+    assert rates[0].endswith("| `RLinf` |")
+    assert rates[2].endswith("| 200 (0.50) |")
+    assert profile[2].startswith("| 2 cam, 16 envs, chunk 8, none, RLinf | 0.50 | longer steps |")
 
 
-def test_what_cannot_be_imported_is_said(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "NOT_DRIVEN", {"lerobot": "no_such_peer.envs", "RLinf": "json"})
-    assert peers.why_not_measured() == [
+def test_what_is_not_measured_is_said(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "NOT_DRIVEN", {"lerobot": "no_such_peer.envs", "other": "json"})
+    of_others = [
         "lerobot's vector env is not measured: No module named 'no_such_peer'.",
-        "RLinf's vector env is not measured: this benchmark does not drive it.",
+        "other's vector env is not measured: this benchmark does not drive it.",
     ]
+    assert peers.why_not_measured(WITH_RLINF) == of_others
+    sentence = "RLinf's vector env is not measured: --rlinf-python is not given."
+    assert peers.why_not_measured(WITHOUT) == [sentence, *of_others]
+    assert [name for name, _ in peers.peers_asked_for(WITHOUT)] == ["SubprocVectorEnv"]
 
 
+@pytest.mark.parametrize("failing", ["libero_workers", "rlinf_workers"])
 def test_a_peer_that_fails_leaves_the_other_rows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scaling: ModuleType,
+    peers: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failing: str,
 ) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    vector_scaling = load_benchmark("vector_scaling")
-    monkeypatch.setattr(vector_scaling, "measure_libero", lambda args: sys.exit("libero_workers failed"))
-    run = vector_scaling.Run(argparse.Namespace(limit_s=60.0, cores=16), {})
-    assert list(run._peers(8)) == []
-    assert capsys.readouterr().out == "SubprocVectorEnv is not measured: libero_workers failed\n"
+    def run_part(name: str, args: argparse.Namespace, num_workers: int) -> dict[str, Any]:
+        return sys.exit(f"{name} failed") if name == failing else STEP
+
+    monkeypatch.setattr(peers, "run_part", run_part)
+    lost, kept = {
+        "libero_workers": ("SubprocVectorEnv", "RLinf"),
+        "rlinf_workers": ("RLinf", "SubprocVectorEnv"),
+    }[failing]
+    assert [row["way"] for row in scaling.Run(WITH_RLINF, {})._peers(8)] == [kept]
+    assert capsys.readouterr().out == f"{lost} is not measured: {failing} failed\n"
+
+
+def test_an_interpreter_without_peers_is_refused(
+    scaling: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vector_scaling.py", "--cores", "2", "--rlinf-python", "python"])
+    with pytest.raises(SystemExit):
+        scaling.parse()
+    assert "which --peers asks for; give both" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,33 @@ def rlinf_workers(args: Any) -> dict[str, Any]:
     return results
 
 
+def lerobot_workers(args: Any) -> dict[str, Any]:
+    """lerobot's envs as its evaluation makes them with `use_async_envs`, but in processes that are not forked.
+
+    It makes an env before it forks, and with Mesa's EGL the forked processes then didn't answer. Without vlac_gym.
+    """
+    from gymnasium.vector import AsyncVectorEnv
+    from lerobot.envs.libero import create_libero_envs
+
+    options = {
+        "task_ids": [0], "obs_type": "pixels_agent_pos",
+        "observation_width": args.image_size, "observation_height": args.image_size,
+    }  # fmt: skip
+    spawned = partial(AsyncVectorEnv, context="spawn")
+    made = create_libero_envs(args.suite, args.num_workers, options, init_states=False, env_cls=spawned)
+    env = made[args.suite][0]
+    pids = tuple(process.pid for process in env.processes)
+    results: dict[str, Any] = {"start and first reset of all": timed(lambda: env.reset(seed=0), pids=pids)}
+    actions = actions_of(args, args.num_workers).astype(np.float32)
+    env.step(actions[0])  # workers warm up
+    results["step of one env"] = timed(
+        lambda: [env.step(a) for a in actions], args.steps * args.num_workers, pids
+    )
+    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
+    env.close()
+    return results
+
+
 PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "one_env": one_env,
     "libero": libero,
@@ -258,4 +286,5 @@ PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "workers": workers,
     "libero_workers": libero_workers,
     "rlinf_workers": rlinf_workers,
+    "lerobot_workers": lerobot_workers,
 }

@@ -27,7 +27,11 @@ BUILD = "first env, to its first observation"
 BASES = {"first env": BUILD, "second env": BUILD, "reset": "reset", "step": "step"}
 """How a measurement of ours begins -> LIBERO's that it stands beside; others stand alone."""
 
-OTHER_PYTHONS = {"lerobot": "lerobot_python", "rlinf_workers": "rlinf_python"}
+OTHER_PYTHONS = {
+    "lerobot": "lerobot_python",
+    "lerobot_workers": "lerobot_python",
+    "rlinf_workers": "rlinf_python",
+}
 """Parts measured by another interpreter -> the argument that holds its path."""
 
 

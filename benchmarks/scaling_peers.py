@@ -1,17 +1,14 @@
-"""Other vector envs beside make_vec's, without a critic: LIBERO's and RLinf's, and which are not measured, and why."""
+"""LIBERO's, RLinf's and lerobot's vector envs beside make_vec's, without a critic: `PEERS`, `peers_asked_for`."""
 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 
 from env_speed import run_part
 
 from vlac_gym.envs.gl import configure_gl
 
 PEER_STEPS = 40
-NOT_DRIVEN = {"lerobot": "lerobot.envs.libero"}
-"""Whose vector env -> the module that holds its envs."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,12 @@ class Peer:
         }
 
 
-PEERS = {"SubprocVectorEnv": Peer("libero_workers"), "RLinf": Peer("rlinf_workers", "rlinf_python")}
-"""By the name of their rows: LIBERO's as its evaluation drives it, RLinf's as its rollout does."""
+PEERS = {
+    "SubprocVectorEnv": Peer("libero_workers"),
+    "RLinf": Peer("rlinf_workers", "rlinf_python"),
+    "lerobot": Peer("lerobot_workers", "lerobot_python"),
+}
+"""By the name of their rows: LIBERO's and lerobot's as their evaluation drives them, RLinf's as its rollout does."""
 
 
 def peers_asked_for(args: argparse.Namespace) -> Iterator[tuple[str, Peer]]:
@@ -60,16 +61,8 @@ def peers_asked_for(args: argparse.Namespace) -> Iterator[tuple[str, Peer]]:
 def why_not_measured(args: argparse.Namespace) -> list[str]:
     """A sentence for each vector env that this run cannot measure."""
     asked = dict(peers_asked_for(args))
-    said = [
+    return [
         f"{name}'s vector env is not measured: --{peer.python.replace('_', '-')} is not given."
         for name, peer in PEERS.items()
         if name not in asked
     ]
-    for name, module in NOT_DRIVEN.items():
-        try:
-            import_module(module)
-        except ImportError as e:
-            said.append(f"{name}'s vector env is not measured: {e}.")
-        else:
-            said.append(f"{name}'s vector env is not measured: this benchmark does not drive it.")
-    return said

@@ -10,8 +10,8 @@ chunk of actions, one look, and a reset where the step limit is reached. Against
 `recv` (`ready`) and by an `AsyncRollout` (`async`), and as two groups of a `PipelinedRollout` (`pipelined`). Step
 limits differ from env to env, and no critic ends an episode (`done_threshold` 1.0), so that all play episodes of the
 same lengths; the critic checks every `--done-interval` steps. A policy takes `--policy-ms` for each batch. `--peers`
-adds LIBERO's own `SubprocVectorEnv` and, with `--rlinf-python` of an environment that has rlinf and LIBERO, RLinf's
-`LiberoEnv`, without a critic and one env per core, and says which others are not measured.
+adds LIBERO's own `SubprocVectorEnv` and, with `--rlinf-python` and `--lerobot-python` of environments that have them
+and LIBERO, RLinf's and lerobot's vector envs, without a critic and one env per core, and says which are not measured.
 
 A row's ratio is to the mean of the baseline before and after the rows of its envs and chunk; its processes live
 throughout, and sleep while others are measured.
@@ -193,7 +193,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--critics", "--critic", nargs="+", default=["scripted"], choices=CRITICS)
     parser.add_argument("--peers", action="store_true", help="also others' vector envs, of task 0")
-    parser.add_argument("--rlinf-python", help="for --peers: a Python that can import rlinf and LIBERO")
+    for peer in ("rlinf", "lerobot"):
+        parser.add_argument(
+            f"--{peer}-python", help=f"for --peers: a Python that can import {peer} and LIBERO"
+        )
     parser.add_argument("--nano-spec", default="nano", help="e.g. nano?device=cuda")
     parser.add_argument("--sleep", default="17,4.4", help="A,B: the sleeping critic takes A + B * frames ms")
     parser.add_argument(
@@ -222,8 +225,8 @@ def parse() -> argparse.Namespace:
         parser.error(f"--envs must be multiples of --cores {args.cores}, got {bad}")
     if "pipelined" in args.ways and args.cores % 2:
         parser.error(f"--ways pipelined needs an even number of cores, got {args.cores}")
-    if args.rlinf_python and not args.peers:
-        parser.error("--rlinf-python measures RLinf's vector env, which --peers asks for; give both")
+    if (args.rlinf_python or args.lerobot_python) and not args.peers:
+        parser.error("--rlinf-python and --lerobot-python measure what --peers asks for; give --peers, too")
     if args.peers and (args.task or 2 not in args.cameras):
         parser.error(f"--peers plays task 0 with two cameras, got task {args.task}, cameras {args.cameras}")
     return args

@@ -169,3 +169,47 @@ def test_rlinfs_envs_play_chunks_after_one_reset(
     )
     assert config["init_params"] == {"camera_heights": 64, "camera_widths": 64}
     assert set(results) == {"start and first reset of all", "step of one env", "memory of a worker, MiB"}
+
+
+class AsyncVectorEnvStandIn:
+    """Stands in for Gymnasium's `AsyncVectorEnv`."""
+
+    def __init__(self, num_envs: int, context: str) -> None:
+        self.processes = [SimpleNamespace(pid=os.getpid())] * num_envs
+        self.context, self.log = context, list[Any]()
+
+    def reset(self, seed: int) -> None:
+        self.log.append("reset")
+
+    def step(self, actions: Any) -> None:
+        self.log.append((actions.shape, str(actions.dtype)))
+
+    def close(self) -> None:
+        self.log.append("close")
+
+
+def test_lerobots_envs_play_in_spawned_processes_after_one_reset(
+    monkeypatch: pytest.MonkeyPatch, part_args: argparse.Namespace
+) -> None:
+    """20 steps, after one to warm up; nothing of vlac_gym is needed."""
+    asked: list[Any] = []
+    made: list[AsyncVectorEnvStandIn] = []
+
+    def create(task: str, n_envs: int, kwargs: dict[str, Any], *, init_states: bool, env_cls: Any) -> Any:
+        asked.append((task, kwargs))
+        made.append(env_cls(n_envs))
+        return {task: {0: made[0]}}
+
+    monkeypatch.setitem(sys.modules, "vlac_gym", None)
+    monkeypatch.setitem(
+        sys.modules, "gymnasium.vector", SimpleNamespace(AsyncVectorEnv=AsyncVectorEnvStandIn)
+    )
+    monkeypatch.setitem(sys.modules, "lerobot.envs.libero", SimpleNamespace(create_libero_envs=create))
+    for package in ("lerobot", "lerobot.envs"):
+        monkeypatch.setitem(sys.modules, package, SimpleNamespace())
+    results = load_benchmark("env_parts").lerobot_workers(part_args)
+    size = {"observation_width": 64, "observation_height": 64}
+    assert asked == [("libero_goal", {"task_ids": [0], "obs_type": "pixels_agent_pos"} | size)]
+    assert made[0].context == "spawn"
+    assert made[0].log == ["reset", *[((2, 7), "float32")] * 21, "close"]
+    assert set(results) == {"start and first reset of all", "step of one env", "memory of a worker, MiB"}

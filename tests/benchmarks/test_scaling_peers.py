@@ -9,8 +9,9 @@ import pytest
 from benchmark_scripts import BENCHMARKS, load_benchmark
 
 ARGS = argparse.Namespace(suite="libero_goal", image_size=64, cores=16, limit_s=60.0, seconds=0.0)
-WITH_RLINF = argparse.Namespace(**vars(ARGS), rlinf_python="rlinf/bin/python")
-WITHOUT = argparse.Namespace(**vars(ARGS), rlinf_python=None)
+WITH_BOTH = argparse.Namespace(**vars(ARGS), rlinf_python="rlinf/python", lerobot_python="lerobot/python")
+WITHOUT = argparse.Namespace(**vars(ARGS), rlinf_python=None, lerobot_python=None)
+PARTS = {"SubprocVectorEnv": "libero_workers", "RLinf": "rlinf_workers", "lerobot": "lerobot_workers"}
 STEP = {"step of one env": {"clock_s": 0.005, "cpu_s": 0.072}}
 """200 steps/s that take 72 ms of the processors each: 90 % of 16 cores."""
 
@@ -38,8 +39,8 @@ def test_each_peer_is_measured_by_its_part_and_has_a_row(
         return STEP
 
     monkeypatch.setattr(peers, "run_part", run_part)
-    libero, rlinf = scaling.Run(WITH_RLINF, {})._peers(8)
-    assert asked == [(part, "libero_goal", 64, 40, 8, 16) for part in ("libero_workers", "rlinf_workers")]
+    rows = list(scaling.Run(WITH_BOTH, {})._peers(8))
+    assert asked == [(part, "libero_goal", 64, 40, 8, 16) for part in PARTS.values()]
     what = {
         "chunk": 8,
         "envs": 16,
@@ -48,8 +49,8 @@ def test_each_peer_is_measured_by_its_part_and_has_a_row(
         "critic_name": "none",
         "looked_every": 1,
     }
-    assert libero == pytest.approx({"way": "SubprocVectorEnv"} | what | RATES)
-    assert rlinf == pytest.approx({"way": "RLinf"} | what | RATES)
+    assert rows == [pytest.approx({"way": name} | what | RATES) for name in PARTS]
+    rlinf = rows[1]
     assert scaling.describe(rlinf).startswith(
         "RLinf        16 envs, 2 cam, chunk 8, none         200 steps/s"
     )
@@ -62,42 +63,37 @@ def test_each_peer_is_measured_by_its_part_and_has_a_row(
     assert profile[2].startswith("| 2 cam, 16 envs, chunk 8, none, RLinf | 0.50 | longer steps |")
 
 
-def test_what_is_not_measured_is_said(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "NOT_DRIVEN", {"lerobot": "no_such_peer.envs", "other": "json"})
-    of_others = [
-        "lerobot's vector env is not measured: No module named 'no_such_peer'.",
-        "other's vector env is not measured: this benchmark does not drive it.",
+def test_what_is_not_measured_is_said(peers: ModuleType) -> None:
+    assert peers.why_not_measured(WITH_BOTH) == []
+    assert peers.why_not_measured(WITHOUT) == [
+        "RLinf's vector env is not measured: --rlinf-python is not given.",
+        "lerobot's vector env is not measured: --lerobot-python is not given.",
     ]
-    assert peers.why_not_measured(WITH_RLINF) == of_others
-    sentence = "RLinf's vector env is not measured: --rlinf-python is not given."
-    assert peers.why_not_measured(WITHOUT) == [sentence, *of_others]
     assert [name for name, _ in peers.peers_asked_for(WITHOUT)] == ["SubprocVectorEnv"]
 
 
-@pytest.mark.parametrize("failing", ["libero_workers", "rlinf_workers"])
+@pytest.mark.parametrize("lost", PARTS)
 def test_a_peer_that_fails_leaves_the_other_rows(
     scaling: ModuleType,
     peers: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    failing: str,
+    lost: str,
 ) -> None:
     def run_part(name: str, args: argparse.Namespace, num_workers: int) -> dict[str, Any]:
-        return sys.exit(f"{name} failed") if name == failing else STEP
+        return sys.exit(f"{name} failed") if name == PARTS[lost] else STEP
 
     monkeypatch.setattr(peers, "run_part", run_part)
-    lost, kept = {
-        "libero_workers": ("SubprocVectorEnv", "RLinf"),
-        "rlinf_workers": ("RLinf", "SubprocVectorEnv"),
-    }[failing]
-    assert [row["way"] for row in scaling.Run(WITH_RLINF, {})._peers(8)] == [kept]
-    assert capsys.readouterr().out == f"{lost} is not measured: {failing} failed\n"
+    kept = [row["way"] for row in scaling.Run(WITH_BOTH, {})._peers(8)]
+    assert kept == [name for name in PARTS if name != lost]
+    assert capsys.readouterr().out == f"{lost} is not measured: {PARTS[lost]} failed\n"
 
 
+@pytest.mark.parametrize("option", ["--rlinf-python", "--lerobot-python"])
 def test_an_interpreter_without_peers_is_refused(
-    scaling: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scaling: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["vector_scaling.py", "--cores", "2", "--rlinf-python", "python"])
+    monkeypatch.setattr(sys, "argv", ["vector_scaling.py", "--cores", "2", option, "python"])
     with pytest.raises(SystemExit):
         scaling.parse()
-    assert "which --peers asks for; give both" in capsys.readouterr().err
+    assert "give --peers, too" in capsys.readouterr().err

@@ -23,9 +23,10 @@ torch compiled nevertheless says so.
 Each line says what part of the baseline is lost, and where: `busy` is the workers' processor time per second and
 worker, `ms/step` their processor time per env step; their product is the ratio. `main` is this process's processor
 time per second (it shares the cores), `critic` the share of time in which a call was under way, `batch` frames per
-call, `done` and `values` the same of each kind of question. `--render-processes 0 1` plays everything with pictures that the workers draw, and again with pictures that one
-process draws for all; `drawing` is its processor time per second. `--markdown` ends with the tables of
-scaling_table.py. Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
+call, `done` and `values` the same of each kind of question. `--render-processes 0 1` plays everything with pictures
+that the workers draw, and again with pictures that one process draws for all; `drawing` is its processor time per
+second. `--markdown` ends with the tables of scaling_table.py. Each measurement takes `--seconds`; what `--limit-s`
+leaves no time for is skipped and named.
 """
 
 import argparse

@@ -76,12 +76,21 @@ class WorldPhysics:
         primitive_boxes: Use the primitive test of boxes.
         iterations: Of the solver, Newton's method, per physics step; None for the scene's own.
         line_search: Iterations of each one's line search; None for the scene's own.
+
+    Raises:
+        ConfigError: A limit is below 1.
     """
 
     half_distances: bool = True
     primitive_boxes: bool = True
     iterations: int | None = 5
     line_search: int | None = 10
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "line_search"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ConfigError(f"Expected {name} >= 1, or None for the scene's own, got {limit}.")
 
     def applied_to(self, scene_model: Any) -> Any:
         """A copy of a scene's ``MjModel`` with these options."""

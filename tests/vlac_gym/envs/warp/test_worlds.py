@@ -154,6 +154,14 @@ def test_the_solver_stops_at_its_limits_and_the_scenes_own_stay_in_the_scene(pla
     assert (played_with.iterations, played_with.ls_iterations) == (5, 10)
 
 
+@pytest.mark.parametrize("limit", ["iterations", "line_search"])
+def test_a_solver_without_an_iteration_is_refused(limit):
+    from vlac_gym.envs.warp.worlds import WorldPhysics
+
+    with pytest.raises(ConfigError, match=f"Expected {limit} >= 1, or None for the scene's own, got 0"):
+        WorldPhysics(**{limit: 0})
+
+
 def test_worlds_whose_contacts_found_no_room_say_so(played):
     from vlac_gym.envs.warp.worlds import Room, WarpWorlds
 

@@ -7,7 +7,7 @@ itself imports numpy alone.
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ SEEN_RESETS = 20
 class Stopwatch:
     """Seconds on the clock, and of processor time in this process, its threads and the given workers."""
 
-    def __init__(self, pids: tuple[int, ...] = ()) -> None:
+    def __init__(self, pids: Sequence[int] = ()) -> None:
         self._pids = pids
         self._clock, self._cpu = time.perf_counter(), self._cpu_s()
 
@@ -44,7 +44,7 @@ def memory_mib(pid: int) -> float:
     return int(next(x for x in lines if x.startswith("Pss:")).split()[1]) / 1024
 
 
-def timed(work: Callable[[], object], count: int = 1, pids: tuple[int, ...] = ()) -> dict[str, float]:
+def timed(work: Callable[[], object], count: int = 1, pids: Sequence[int] = ()) -> dict[str, float]:
     """Seconds per unit of `work`, which does `count` of them."""
     watch = Stopwatch(pids)
     work()
@@ -171,6 +171,21 @@ def lerobot(args: Any) -> dict[str, Any]:
     return results
 
 
+def measured_workers(
+    args: Any,
+    pids: Sequence[int],
+    reset: Callable[[], object],
+    warm_up: Callable[[], object],
+    play: Callable[[], object],
+) -> dict[str, Any]:
+    """What a vector env's processes take: their first reset, `play`'s `args.steps` steps of each env, and memory."""
+    results: dict[str, Any] = {"start and first reset of all": timed(reset, pids=pids)}
+    warm_up()
+    results["step of one env"] = timed(play, args.steps * args.num_workers, pids)
+    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
+    return results
+
+
 def workers(args: Any) -> dict[str, Any]:
     """`make_vec` in worker processes, chunks, one camera."""
     import vlac_gym
@@ -182,17 +197,19 @@ def workers(args: Any) -> dict[str, Any]:
         ),
         CHUNK,
     )
-    pids = env.unwrapped.worker_pids
-    results: dict[str, Any] = {"start and first reset of all": timed(lambda: env.reset(seed=0), pids=pids)}
     actions = actions_of(args, args.num_workers).swapaxes(0, 1).astype(np.float32)
-    env.step(actions[:, :CHUNK])  # workers warm up
 
     def play() -> None:
         for begin in range(0, args.steps, CHUNK):
             env.step(actions[:, begin : begin + CHUNK])
 
-    results["step of one env"] = timed(play, args.steps * args.num_workers, pids)
-    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
+    results = measured_workers(
+        args,
+        env.unwrapped.worker_pids,
+        reset=lambda: env.reset(seed=0),
+        warm_up=lambda: env.step(actions[:, :CHUNK]),
+        play=play,
+    )
     env.close()
     return results
 
@@ -209,15 +226,14 @@ def libero_workers(args: Any) -> dict[str, Any]:
     states = get_task(args.suite, 0).load_init_states()
     multiprocessing.set_start_method("spawn", force=True)
     env = SubprocVectorEnv([lambda: _libero_env(args)] * args.num_workers)
-    pids = tuple(worker.process.pid for worker in env.workers)
-    results: dict[str, Any] = {"start and first reset of all": timed(env.reset, pids=pids)}
-    env.set_init_state(states[: args.num_workers])
     actions = actions_of(args, args.num_workers)
-    env.step(actions[0])
-    results["step of one env"] = timed(
-        lambda: [env.step(a) for a in actions], args.steps * args.num_workers, pids
-    )
-    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
+
+    def warm_up() -> None:
+        env.set_init_state(states[: args.num_workers])
+        env.step(actions[0])
+
+    pids = [worker.process.pid for worker in env.workers]
+    results = measured_workers(args, pids, env.reset, warm_up, play=lambda: [env.step(a) for a in actions])
     env.close()
     return results
 
@@ -239,15 +255,15 @@ def rlinf_workers(args: Any) -> dict[str, Any]:
     size = {"camera_heights": args.image_size, "camera_widths": args.image_size}
     task = {"task_suite_name": args.suite, "task_id_filter": [0], "init_params": size}
     env = LiberoEnv(OmegaConf.create(RLINF_CONFIG | task), args.num_workers, 0, 1, None)
-    pids = tuple(worker.process.pid for worker in env.env.workers)
-    results: dict[str, Any] = {"start and first reset of all": timed(env.reset, pids=pids)}
     actions = actions_of(args, args.num_workers).swapaxes(0, 1)
     chunks = [actions[:, begin : begin + args.chunk] for begin in range(0, args.steps, args.chunk)]
-    env.chunk_step(chunks[0])  # workers warm up
-    results["step of one env"] = timed(
-        lambda: [env.chunk_step(chunk) for chunk in chunks], args.steps * args.num_workers, pids
+    results = measured_workers(
+        args,
+        [worker.process.pid for worker in env.env.workers],
+        reset=env.reset,
+        warm_up=lambda: env.chunk_step(chunks[0]),
+        play=lambda: [env.chunk_step(chunk) for chunk in chunks],
     )
-    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
     env.env.close()
     return results
 
@@ -267,14 +283,14 @@ def lerobot_workers(args: Any) -> dict[str, Any]:
     spawned = partial(AsyncVectorEnv, context="spawn")
     made = create_libero_envs(args.suite, args.num_workers, options, init_states=False, env_cls=spawned)
     env = made[args.suite][0]
-    pids = tuple(process.pid for process in env.processes)
-    results: dict[str, Any] = {"start and first reset of all": timed(lambda: env.reset(seed=0), pids=pids)}
     actions = actions_of(args, args.num_workers).astype(np.float32)
-    env.step(actions[0])  # workers warm up
-    results["step of one env"] = timed(
-        lambda: [env.step(a) for a in actions], args.steps * args.num_workers, pids
+    results = measured_workers(
+        args,
+        [process.pid for process in env.processes],
+        reset=lambda: env.reset(seed=0),
+        warm_up=lambda: env.step(actions[0]),
+        play=lambda: [env.step(a) for a in actions],
     )
-    results["memory of a worker, MiB"] = float(np.median([memory_mib(pid) for pid in pids]))
     env.close()
     return results
 

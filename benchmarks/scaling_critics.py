@@ -45,6 +45,16 @@ class Calls:
     count: int = 0
     frames: int = 0
 
+    @property
+    def ms_per_call(self) -> float:
+        """0 if there was none."""
+        return 1e3 * self.busy_s / max(1, self.count)
+
+    @property
+    def frames_per_call(self) -> float:
+        """0 if there was none."""
+        return self.frames / max(1, self.count)
+
 
 class ClockedCritic:
     """A critic, and what its calls took, by kind: done checks and value lists.

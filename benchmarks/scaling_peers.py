@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from env_speed import run_part
+from env_speed import OTHER_PYTHONS, run_part
 
 from vlac_gym.envs.gl import configure_gl
 
@@ -17,11 +17,14 @@ class Peer:
 
     Attributes:
         part: The part of env_speed.py that measures it.
-        python: The argument that holds the interpreter of its environment, which may be None; "" for this one.
     """
 
     part: str
-    python: str = ""
+
+    @property
+    def python(self) -> str | None:
+        """The argument that holds the interpreter of its environment, which may be None; None for this one."""
+        return OTHER_PYTHONS.get(self.part)
 
     def measure(self, args: argparse.Namespace, chunk: int) -> dict[str, float]:
         """Env steps per second of one env per core; resets, which compile each env's model anew, are not counted.
@@ -45,8 +48,8 @@ class Peer:
 
 PEERS = {
     "SubprocVectorEnv": Peer("libero_workers"),
-    "RLinf": Peer("rlinf_workers", "rlinf_python"),
-    "lerobot": Peer("lerobot_workers", "lerobot_python"),
+    "RLinf": Peer("rlinf_workers"),
+    "lerobot": Peer("lerobot_workers"),
 }
 """By the name of their rows: LIBERO's and lerobot's as their evaluation drives them, RLinf's as its rollout does."""
 
@@ -54,7 +57,7 @@ PEERS = {
 def peers_asked_for(args: argparse.Namespace) -> Iterator[tuple[str, Peer]]:
     """Those whose interpreter is known, by name."""
     for name, peer in PEERS.items():
-        if not peer.python or getattr(args, peer.python):
+        if peer.python is None or getattr(args, peer.python):
             yield name, peer
 
 
@@ -64,5 +67,5 @@ def why_not_measured(args: argparse.Namespace) -> list[str]:
     return [
         f"{name}'s vector env is not measured: --{peer.python.replace('_', '-')} is not given."
         for name, peer in PEERS.items()
-        if name not in asked
+        if peer.python is not None and name not in asked
     ]

@@ -90,14 +90,14 @@ class Meter:
             every = critic.all_calls
             result |= {
                 "critic": every.busy_s / clock_s,
-                "frames_per_call": every.frames / max(1, every.count),
-                "critic_ms": 1e3 * every.busy_s / max(1, every.count),
+                "frames_per_call": every.frames_per_call,
+                "critic_ms": every.ms_per_call,
             }
             for kind, calls in critic.calls.items():
                 result |= {
                     f"{kind}_share": calls.busy_s / clock_s,
-                    f"{kind}_ms": 1e3 * calls.busy_s / max(1, calls.count),
-                    f"{kind}_frames": calls.frames / max(1, calls.count),
+                    f"{kind}_ms": calls.ms_per_call,
+                    f"{kind}_frames": calls.frames_per_call,
                 }
         return result
 

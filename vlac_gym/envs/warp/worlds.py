@@ -93,7 +93,7 @@ class WorldPhysics:
                 raise ConfigError(f"Expected {name} >= 1, or None for the scene's own, got {limit}.")
 
     def applied_to(self, scene_model: Any) -> Any:
-        """A copy of a scene's ``MjModel`` with these options."""
+        """A copy of a scene's ``MjModel`` with these options, but for the distances, which no model holds."""
         model = copy.copy(scene_model)
         if self.primitive_boxes:
             model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_NATIVECCD

@@ -182,6 +182,7 @@ def make_vector_envs(
         "autoreset_mode": mode,
         "envs_per_worker": max(1, num_envs // args.cores),
         "pin_workers": args.pin,
+        "worker_niceness": args.niceness,
         "render_processes": render_processes,
     }
     return [

@@ -210,6 +210,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--pin", action="store_true", help="pin_workers, and the baseline's processes likewise"
     )
+    parser.add_argument("--niceness", type=int, default=5, help="worker_niceness")
     parser.add_argument(
         "--render-processes", type=int, nargs="+", default=[0], help="processes that draw for the workers"
     )

@@ -29,6 +29,7 @@ class VectorOptions(TypedDict, total=False):
     max_restarts: int
     render_devices: Sequence[int] | None
     pin_workers: bool
+    worker_niceness: int
     render_processes: int
     episode_options: EpisodeOptions | None
     copy: bool
@@ -52,12 +53,18 @@ class VectorConfig:
     max_restarts: int = 3
     render_devices: Sequence[int] | None = None
     pin_workers: bool = False
+    worker_niceness: int = 5
     render_processes: int = 0
     episode_options: EpisodeOptions | None = None
     copy: bool = True
 
     def __post_init__(self) -> None:
-        for name, low in (("envs_per_worker", 1), ("max_restarts", 0), ("render_processes", 0)):
+        for name, low in (
+            ("envs_per_worker", 1),
+            ("max_restarts", 0),
+            ("worker_niceness", 0),
+            ("render_processes", 0),
+        ):
             if getattr(self, name) < low:
                 raise ConfigError(f"Expected {name} >= {low}, got {getattr(self, name)}.")
         for name in ("start_timeout_s", "step_timeout_s"):

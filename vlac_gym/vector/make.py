@@ -104,6 +104,7 @@ _OF_WORKERS = (
     "render_devices",
     "render_processes",
     "pin_workers",
+    "worker_niceness",
 )
 
 

@@ -57,7 +57,7 @@ class ProcessExecutor(WorkerExecutor[Worker]):
             for number, first in enumerate(firsts):
                 fns = {i: env_fns[i] for i in range(first, min(first + config.envs_per_worker, count))}
                 core = core_of(number) if config.pin_workers else None
-                place = WorkerPlace(number, devices, core, self._line_of(number))
+                place = WorkerPlace(number, devices, core, config.worker_niceness, self._line_of(number))
                 self.add_worker(Worker(processes, fns, shared, memory, count, place))
             self._check_start(self._workers[0])
         except BaseException:

@@ -75,6 +75,8 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         render_devices: EGL devices that workers render on in turn, by MuJoCo's numbers, e.g. ``(1, 3)``; None for every
             visible GPU (those of `CUDA_VISIBLE_DEVICES`). A `MUJOCO_EGL_DEVICE_ID` that is set holds for all workers.
         pin_workers: Keep each worker on one of the cores that this process may use, in turn.
+        worker_niceness: By how much worker processes are less urgent to the system than this one (`os.nice`), so that a
+            critic or policy that runs here is not kept waiting where they keep all cores busy. 0 leaves them as urgent.
         render_processes: Processes that draw LIBERO's pictures for the workers, in turn on the devices of
             `render_devices`, and are shared out among them; 0 has every worker draw its own. Pictures are the same to
             the bit. For many workers on a GPU, see docs/vector.md. Needs worker processes on Linux.

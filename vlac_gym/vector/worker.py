@@ -55,12 +55,14 @@ class WorkerPlace(NamedTuple):
         number: Position among the workers.
         render_devices: See `spread_rendering`.
         core: Where to run; None for anywhere.
+        niceness: What is added to that of the process which starts it.
         render_line: To the process that draws; None to draw in the worker.
     """
 
     number: int
     render_devices: Sequence[int] | None
     core: int | None
+    niceness: int
     render_line: RenderLine | None
 
 
@@ -88,6 +90,8 @@ def serve_slots(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if place.core is not None:
         os.sched_setaffinity(0, {place.core})
+    if place.niceness and hasattr(os, "nice"):
+        os.nice(place.niceness)
     spread_rendering(place.number, place.render_devices)
     if place.render_line is not None:
         draw_through(place.render_line)

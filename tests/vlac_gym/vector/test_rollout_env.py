@@ -165,6 +165,7 @@ def test_bad_reset_options_are_refused(options, message):
         ({"envs_per_worker": 0}, "envs_per_worker >= 1"),
         ({"mode": "sync", "pin_workers": True}, "pin_workers with mode='async' only"),
         ({"step_timeout_s": 0.0}, "step_timeout_s above 0"),
+        ({"worker_niceness": -1}, "worker_niceness >= 0"),
     ],
 )
 def test_bad_construction_is_refused(options, message):

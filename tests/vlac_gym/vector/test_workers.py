@@ -399,6 +399,16 @@ def test_workers_keep_to_one_core_each_on_demand_and_to_one_thread(build, monkey
     assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
+@pytest.mark.parametrize(
+    ("options", "more"), [({}, 5), ({"worker_niceness": 0}, 0), ({"worker_niceness": 2}, 2)]
+)
+def test_workers_are_less_urgent_than_what_asks_the_critic(build, options, more):
+    env = build([ShadedEnv] * 2, **options)
+    env.reset(seed=0)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids(env)] == [own + more] * 2
+
+
 UNGUARDED = """
 from vlac_gym.vector import {import_name}
 env = {make}

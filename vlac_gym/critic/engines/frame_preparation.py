@@ -7,14 +7,13 @@ each pass is rounded to 8 bits as Pillow does. `mode="pillow"` runs Pillow itsel
 __all__ = ["FramePreparer", "ImagePreparation", "lanczos_weights"]
 
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.critic.engines.frame_threads import FrameThreads
 from vlac_gym.extras import needs
 from vlac_gym.frames.on_device import tensor_of
 from vlac_gym.types import Frame
@@ -83,11 +82,11 @@ class FramePreparer:
         self._dtype = dtype
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
-        self._threads = FrameThreads(_THREADS, "frames")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="frames")
 
     def begin(self, frames: Sequence[Frame]) -> "Future[Staged]":
-        """Starts the host's part for one batch, in a thread if it is large; `finish` takes what it returns."""
-        return self._threads.for_frames(len(frames)).submit(self._stage, list(frames))
+        """Starts the host's part for one batch in a thread; `finish` takes what it returns."""
+        return self._threads.submit(self._stage, list(frames))
 
     def finish(self, staged: "Future[Staged]") -> torch.Tensor:
         """Uploads what is on the host, and resizes.
@@ -100,7 +99,7 @@ class FramePreparer:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._threads.close()
+        self._threads.shutdown(wait=True)
 
     def _stage(self, frames: list[Frame]) -> Staged:
         """Neighbouring frames of one size together, stacked and pinned if that speeds the upload."""

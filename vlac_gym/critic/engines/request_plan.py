@@ -27,7 +27,7 @@ class Item:
         index: Its place among the requests of the call.
         request: The request.
         prompt: Its token ids.
-        hashing: Content digest of each frame, maybe on its way in a thread.
+        hashing: Content digest of each frame, on its way in a thread.
     """
 
     index: int

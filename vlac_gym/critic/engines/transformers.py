@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -37,7 +38,6 @@ from vlac_gym.critic.engines.batch_runner import BatchRunner
 from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder, GraphRecorder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
-from vlac_gym.critic.engines.frame_threads import FrameThreads
 from vlac_gym.critic.engines.memory_plan import RUNTIME_BYTES, plan_memory
 from vlac_gym.critic.engines.request_plan import Batch, Item, plan_batches
 from vlac_gym.critic.engines.transformers_loading import (
@@ -158,7 +158,7 @@ class TransformersEngine:
         self._recorder: GraphRecorder | None = None
         self._warm_up_call: tuple[tuple[EngineRequest, ...], tuple[int, ...]] | None = None
         self._lock = threading.Lock()
-        self._digest_threads = FrameThreads(_DIGEST_THREADS, "digests")
+        self._digest_threads = ThreadPoolExecutor(_DIGEST_THREADS, thread_name_prefix="digests")
 
     def generate(self, requests: Sequence[EngineRequest]) -> list[EngineReply]:
         """Answers every request, in order, greedily and deterministically.
@@ -280,7 +280,7 @@ class TransformersEngine:
         self.sleep()
         self._is_closed = True
         self._preparer.close()
-        self._digest_threads.close()
+        self._digest_threads.shutdown(wait=True)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -315,8 +315,7 @@ class TransformersEngine:
     def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
         prompts = [self._parts.prompts.encode(request) for request in requests]
         frames = {id(frame): frame for request in requests for frame in request.frames}
-        threads = self._digest_threads.for_frames(len(frames))
-        hashing = {key: threads.submit(frame_key, frame) for key, frame in frames.items()}
+        hashing = {key: self._digest_threads.submit(frame_key, frame) for key, frame in frames.items()}
         return [
             Item(i, request, prompt, tuple(hashing[id(frame)] for frame in request.frames))
             for i, (request, prompt) in enumerate(zip(requests, prompts))

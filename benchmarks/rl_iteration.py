@@ -1,17 +1,24 @@
 """Where an iteration of examples/train_ppo.py spends its time, as shares of the iteration.
 
     python benchmarks/rl_iteration.py --critic nano --num-envs 8 --tasks libero_spatial:0,libero_object:0
+    python benchmarks/rl_iteration.py --scenes scenes --num-envs 256 --policy runs/policy --critic 'nano?device=cuda'
 
 The options are those of the example. After one iteration that is not counted (models are compiled in it),
-`--measured` of them are timed. Critic, policy and update are what the run's own clocks say. The rest is the envs': what
-a worker process computes on average (its processor time), split into physics and pictures by one env's alone in this
-process, and waiting: for the slowest env of each step, for envs that are over, for messages.
+`--measured` of them are timed. Critic, policy and update are what the run's own clocks say. The rest is the envs':
+
+- in worker processes: what a worker computes on average (its processor time), split into physics and pictures by one
+  env's alone in this process; and waiting: for the slowest env of each step, for envs that are over, for messages;
+- in worlds on a GPU, which compute together: waiting is the share of env steps in which an env's episode is over while
+  the longest one is played; what is left is split into physics and pictures by a further iteration, in which each of
+  both waits until the GPU is done with it.
 """
 
 import importlib.util
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +59,59 @@ def picture_share(example: Any, args: Any, chunk_size: int) -> float:
     return pictures_s / (physics_s + pictures_s)
 
 
+def picture_share_of_worlds(env: Any, iterate: Callable[[], object], wait: Callable[[], object]) -> float:
+    """Share of pictures in what worlds compute, while `iterate` plays them.
+
+    Args:
+        env: Has worlds on a GPU.
+        iterate: Plays.
+        wait: Returns when the GPU has done all that it was told.
+    """
+    taken = {"step": 0.0, "pictures": 0.0}
+
+    def clocked(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            wait()
+            began = time.perf_counter()
+            result = work(*args, **options)
+            wait()
+            taken[name] += time.perf_counter() - began
+            return result
+
+        return call
+
+    homes = {id(home): home for home, _ in env.unwrapped._executor._homes.values()}
+    for worlds in [home._worlds for home in homes.values()]:
+        for name in taken:
+            setattr(worlds, name, clocked(name, getattr(worlds, name)))
+    iterate()
+    return taken["pictures"] / sum(taken.values())
+
+
+@contextmanager
+def recorded_lengths(example: Any) -> Iterator[list[list[int]]]:
+    """The lengths in env steps of the episodes of each iteration that is played meanwhile."""
+    iterations: list[list[int]] = []
+    collect = example.collect
+
+    def recording(*args: Any) -> Any:
+        experience, episodes = collect(*args)
+        iterations.append([episode.finished.num_steps for episode in episodes])
+        return experience, episodes
+
+    example.collect = recording
+    try:
+        yield iterations
+    finally:
+        example.collect = collect
+
+
+def idle_share(iterations: Sequence[Sequence[int]]) -> float:
+    """Share of env steps in which an env's episode is over, if all envs move until the longest one ends."""
+    moved = sum(max(lengths) * len(lengths) for lengths in iterations)
+    return 1 - sum(map(sum, iterations)) / moved
+
+
 def main() -> None:
     measured, rest = 1, sys.argv[1:]
     if "--measured" in rest:
@@ -62,21 +122,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args = tyro.cli(example.Args, args=["--out", folder, *rest])
         run = example.Run(args)
-        env = example.make_envs(args, run.actor.policy.chunk_size)
+        chunk_size = run.actor.policy.chunk_size
+        env = example.make_envs(args, chunk_size)
         try:
             run.iterate(env)
             watch = Stopwatch(env.unwrapped.worker_pids)
             own_s = time.process_time()
-            rows = [run.iterate(env) for _ in range(measured)]
+            with recorded_lengths(example) as iterations:
+                rows = [run.iterate(env) for _ in range(measured)]
             own_s = time.process_time() - own_s
             total = watch.read()
             workers = len(env.unwrapped.worker_pids)
+            if args.scenes is not None:
+                wait = example.torch.cuda.synchronize if example.torch.cuda.is_available() else lambda: None
+                pictures = picture_share_of_worlds(env, lambda: run.iterate(env), wait)
         finally:
             env.close()
-        pictures = picture_share(example, args, run.actor.policy.chunk_size)
+        if args.scenes is None:
+            pictures = picture_share(example, args, chunk_size)
 
     sums = {name: sum(row[f"time/{name}"] for row in rows) for name in ("env", "critic", "policy", "update")}
-    busy_s = min((total["cpu_s"] - own_s) / workers, sums["env"])
+    if args.scenes is None:
+        busy_s = min((total["cpu_s"] - own_s) / workers, sums["env"])
+    else:
+        busy_s = sums["env"] * (1 - idle_share(iterations))
     parts = {
         "physics": busy_s * (1 - pictures),
         "pictures": busy_s * pictures,
@@ -86,10 +155,9 @@ def main() -> None:
         "update": sums["update"],
     }
     parts["rest"] = max(0.0, total["clock_s"] - sum(parts.values()))
-    steps = sum(row["rollout/episodes"] * row["env/episode_length"] for row in rows)
-    print(
-        f"{args.num_envs} envs in {workers} workers, {measured} iterations, {steps:.0f} env steps, critic {args.critic}"
-    )
+    steps = sum(map(sum, iterations))
+    where = f"{workers} workers" if args.scenes is None else "worlds"
+    print(f"{args.num_envs} envs in {where}, {measured} iterations, {steps} env steps, critic {args.critic}")
     print(f"{total['clock_s'] / measured:.2f} s an iteration, {steps / total['clock_s']:.0f} env steps/s")
     for name, seconds in parts.items():
         print(f"{name:10} {seconds / measured:8.2f} s {seconds / total['clock_s']:7.1%}")

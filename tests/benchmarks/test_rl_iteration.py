@@ -1,0 +1,73 @@
+"""What rl_iteration.py says of an iteration on worlds; the worlds are points."""
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from benchmark_scripts import BENCHMARKS, load_benchmark
+from tensor_worlds import point_envs
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load_benchmark("rl_iteration")
+
+
+def test_envs_that_are_over_wait_for_the_longest_episode(benchmark: ModuleType) -> None:
+    assert benchmark.idle_share([[8, 4], [6, 6]]) == pytest.approx(4 / 28)
+    assert benchmark.idle_share([[5]]) == 0.0
+
+
+def test_worlds_are_clocked_until_the_device_is_done(benchmark: ModuleType) -> None:
+    now_s, log = 0.0, []
+
+    def takes(seconds: float, name: str) -> None:
+        nonlocal now_s
+        now_s += seconds
+        log.append(name)
+
+    worlds = SimpleNamespace(step=lambda: takes(1, "step"), pictures=lambda: takes(3, "pictures"))
+    home = SimpleNamespace(_worlds=worlds)
+    env = SimpleNamespace(
+        unwrapped=SimpleNamespace(_executor=SimpleNamespace(_homes={0: (home, 0), 1: (home, 1)}))
+    )
+    benchmark.time = SimpleNamespace(perf_counter=lambda: now_s)
+
+    def iterate() -> None:
+        worlds.step()
+        worlds.step()
+        worlds.pictures()
+
+    # Each takes a second more on the device, and one that was begun before is not counted.
+    share = benchmark.picture_share_of_worlds(env, iterate, lambda: takes(1, "wait"))
+    assert share == pytest.approx(4 / 8)
+    assert log == ["wait", "step", "wait", "wait", "step", "wait", "wait", "pictures", "wait"]
+
+
+def test_the_parts_of_an_iteration_on_worlds_are_all_of_it(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = benchmark.load_example
+
+    def with_points() -> ModuleType:
+        example = load()
+        monkeypatch.setitem(sys.modules, "train_ppo", example)
+        example.warp_envs = lambda scenes, tasks, **options: point_envs(
+            "cpu", tasks, options["max_episode_steps"]
+        )
+        return example
+
+    benchmark.load_example = with_points
+    options = "--tasks points:7 --num-envs 4 --image-size 16 --step-limit 6 --chunk-size 4 --critic random --learn all"
+    options += " --train-init-states 0-1 --eval-init-states 2 --minibatch-size 6 --device cpu --measured 2"
+    monkeypatch.setattr(sys, "argv", ["rl_iteration.py", "--scenes", str(tmp_path), *options.split()])
+    benchmark.main()
+    text = capsys.readouterr().out
+    assert re.search(r"^4 envs in worlds, 2 iterations, \d+ env steps, critic random$", text, re.M)
+    shares = {name: float(share) for name, share in re.findall(r"^(\w+) +[\d.]+ s +([\d.]+)%$", text, re.M)}
+    assert list(shares) == ["physics", "pictures", "waiting", "critic", "policy", "update", "rest"]
+    assert sum(shares.values()) == pytest.approx(100, abs=0.5)
+    assert min(shares["physics"], shares["pictures"], shares["policy"], shares["update"]) > 0

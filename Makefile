@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 JOBS ?= 2
 TRAIN_DEMO := --tasks reach:0 --cameras agentview --image-size 16 --step-limit 16 --chunk-size 4 --in-process --device cpu \
-  --critic oracle --reward-preset dense --num-envs 32 --minibatch-size 64 --iterations 60 --value-init-steps 1 --gamma 0.9 \
+  --critic oracle --reward-preset dense --num-envs 32 --minibatch-size 64 --iterations 60 --value-init-steps 1 --value-clip 0.2 --gamma 0.9 \
   --learn all --learning-rate 3e-4 --log-std -0.5 --kl-stop 2 --eval-every 10 --eval-episodes 25
 export VENV
 

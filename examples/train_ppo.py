@@ -90,10 +90,10 @@ class Args:
     algorithm: Literal["ppo", "grpo"] = "ppo"  # grpo: an episode's return minus its group's mean, no values
     group_size: int = 1  # neighbouring envs that play the same start; grpo needs 2 or more
     iterations: int = 50  # iterations in all, those before --resume included
-    value_init_steps: int = 2  # first iterations that train only the value function (ppo)
+    value_init_steps: int = 0  # first iterations that train only the value function (ppo)
     epochs: int = 4  # passes over an iteration's chunks
     minibatch_size: int = 512  # chunks per gradient step
-    learning_rate: float = 1e-5  # of the policy (Adam); too large where train/stopped_by_kl is often 1
+    learning_rate: float = 8e-5  # of the policy (Adam); too large where train/stopped_by_kl is often 1
     warmup_steps: int = 20  # the policy's first gradient steps, over which its learning rate rises
     value_learning_rate: float = 1e-3  # of the value head
     gamma: float = 0.99  # discount per chunk
@@ -101,7 +101,7 @@ class Args:
     min_advantage_std: float = 0.02  # advantages that differ less teach nothing: they are the values' errors
     clip_low: float = 0.2  # a step's probability ratio is clipped to [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.28  # larger: rare actions may become likelier (clip-higher, arXiv 2503.14476)
-    value_clip: float = 0.2  # how far a value may move in an iteration before its gradient is cut
+    value_clip: float = 10.0  # how far a value may move in an iteration before its gradient is cut
     entropy_coef: float = 0.0  # weight of the entropy; matters only with train_log_std
     kl_coef: float = 0.0  # weight of the KL divergence from the start policy
     kl_stop: float = 0.1  # KL per chunk from the policy that played, in nats, that ends an update

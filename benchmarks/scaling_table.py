@@ -80,18 +80,17 @@ def report(lines: Iterable[Line]) -> str:
 def _rates(rows: Sequence[Line]) -> list[str]:
     ways = list(dict.fromkeys(row["way"] for row in rows))
     cores = rows[0]["cores"] if rows else 0
-    drawn = sorted({row["render_processes"] for row in rows})
     places: dict[tuple[Any, ...], dict[str, Line]] = {}
     for row in rows:
-        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"], row["render_processes"])
+        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"])
         places.setdefault(key, {})[row["way"]] = row
-    head = ["cameras", "envs", "chunk", "critic", *(["processes that draw"] if drawn != [0] else [])]
-    text = _table([*head, f"{cores} processes alone, before and after", *(f"`{way}`" for way in ways)])
+    head = ["cameras", "envs", "chunk", "critic", f"{cores} processes alone, before and after"]
+    text = _table([*head, *(f"`{way}`" for way in ways)])
     for key, by_way in places.items():
         bases = dict.fromkeys(rate for row in by_way.values() for rate in row["base_rates"])
         cells = [by_way.get(way) for way in ways]
         rates = [f"{row['steps_per_s']:,.0f} ({row['ratio']:.2f})" if row else "" for row in cells]
-        text.append(_row([*key[: len(head)], ", ".join(f"{rate:,.0f}" for rate in bases), *rates]))
+        text.append(_row([*key, ", ".join(f"{rate:,.0f}" for rate in bases), *rates]))
     return text
 
 
@@ -103,8 +102,6 @@ def _profiles(rows: Sequence[Line], alone: Sequence[Line]) -> list[str]:
     for row in rows:
         at_most = limits(row, _looks_per_s(alone, row["cameras"]))
         name = f"{row['cameras']} cam, {row['envs']} envs, chunk {row['chunk']}, {row['critic_name']}, {row['way']}"
-        if row["render_processes"]:
-            name += f", {row['render_processes']} draw"
         if row.get("compiled"):
             name += f" (compiled {row['compiled']:.0f} graphs)"
         text.append(

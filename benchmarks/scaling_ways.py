@@ -46,7 +46,6 @@ class Meter:
     ) -> None:
         self._critic, self._args = critic, args
         self._worker_pids = tuple(pid for env in envs for pid in env.unwrapped.worker_pids)
-        self._render_pids = tuple(pid for env in envs for pid in env.unwrapped.render_pids)
         self._warm_left = WARM_ROUNDS * chunk * sum(env.num_envs for env in envs)
         self._steps = 0
         self.result: dict[str, float] = {}
@@ -71,11 +70,10 @@ class Meter:
         if self._critic is not None:
             self._critic.restart()
         self._compiled = compiled_graphs()
-        self._workers, self._drawing = Stopwatch(self._worker_pids), Stopwatch(self._render_pids)
-        self._main = Stopwatch()
+        self._workers, self._main = Stopwatch(self._worker_pids), Stopwatch()
 
     def _read(self) -> dict[str, float]:
-        main, workers, drawing = self._main.read(), self._workers.read(), self._drawing.read()
+        main, workers = self._main.read(), self._workers.read()
         clock_s, worker_cpu_s = main["clock_s"], workers["cpu_s"] - main["cpu_s"]
         result = {
             "steps_per_s": self._steps / clock_s,
@@ -84,8 +82,6 @@ class Meter:
             "main": main["cpu_s"] / clock_s,
             "compiled": compiled_graphs() - self._compiled,
         }
-        if self._render_pids:
-            result["drawing"] = (drawing["cpu_s"] - main["cpu_s"]) / clock_s
         if (critic := self._critic) is not None:
             every = critic.all_calls
             result |= {
@@ -174,16 +170,15 @@ ENV_SETS: tuple[tuple[tuple[str, ...], int, str], ...] = (
 
 
 def make_vector_envs(
-    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str, render_processes: int
+    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str
 ) -> list[RolloutVectorEnv]:
-    """As many groups, which share the envs and the workers; each group has its own processes that draw."""
+    """As many groups, which share the envs and the workers."""
     count = num_envs // groups
     options: dict[str, Any] = {
         "autoreset_mode": mode,
         "envs_per_worker": max(1, num_envs // args.cores),
         "pin_workers": args.pin,
         "worker_niceness": args.niceness,
-        "render_processes": render_processes,
     }
     return [
         RolloutVectorEnv([partial(make_env, args, cameras, g * count + i) for i in range(count)], **options)

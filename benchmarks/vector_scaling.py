@@ -23,10 +23,8 @@ torch compiled nevertheless says so.
 Each line says what part of the baseline is lost, and where: `busy` is the workers' processor time per second and
 worker, `ms/step` their processor time per env step; their product is the ratio. `main` is this process's processor
 time per second (it shares the cores), `critic` the share of time in which a call was under way, `batch` frames per
-call, `done` and `values` the same of each kind of question. `--render-processes 0 1` plays everything with pictures
-that the workers draw, and again with pictures that one process draws for all; `drawing` is its processor time per
-second. `--markdown` ends with the tables of scaling_table.py. Each measurement takes `--seconds`; what `--limit-s`
-leaves no time for is skipped and named.
+call, `done` and `values` the same of each kind of question. `--markdown` ends with the tables of scaling_table.py.
+Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
 """
 
 import argparse
@@ -79,13 +77,13 @@ class Run:
 
     def _play_envs(self, alone: Independent, cameras: int, num_envs: int) -> None:
         args = self.args
-        for (all_ways, groups, mode), drawing in itertools.product(ENV_SETS, args.render_processes):
+        for all_ways, groups, mode in ENV_SETS:
             ways = [way for way in all_ways if way in args.ways]
-            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras, {drawing} that draw"
+            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras"
             if not ways or not self._has_time(name):
                 continue
-            envs = make_vector_envs(args, cameras, num_envs, groups, mode, drawing)
-            what = {"envs": num_envs, "cameras": cameras, "render_processes": drawing}
+            envs = make_vector_envs(args, cameras, num_envs, groups, mode)
+            what = {"envs": num_envs, "cameras": cameras}
             for chunk in args.chunks:
                 if self._has_time(f"{name}, chunk {chunk}"):
                     self._bracketed(alone, cameras, chunk, self._rows(ways, envs, chunk, what))
@@ -104,7 +102,7 @@ class Run:
                 yield row | what | result
 
     def _peers(self, chunk: int) -> Iterator[dict[str, Any]]:
-        what = {"envs": self.args.cores, "cameras": 2, "render_processes": 0}
+        what = {"envs": self.args.cores, "cameras": 2}
         for name, peer in peers_asked_for(self.args):
             if not self._has_time(f"{name}, chunk {chunk}"):
                 continue
@@ -165,8 +163,6 @@ def describe(row: dict[str, Any]) -> str:
     )
     if "look_ms" in row:
         text += f", look {row['look_ms']:.1f} ms, reset {row['reset_ms']:.0f} ms"
-    if "drawing" in row:
-        text += f", drawing {row['drawing']:.2f} in {row['render_processes']} per group"
     if "main" in row:
         text += f", main {row['main']:.2f}"
     if "critic" in row:
@@ -211,9 +207,6 @@ def parse() -> argparse.Namespace:
         "--pin", action="store_true", help="pin_workers, and the baseline's processes likewise"
     )
     parser.add_argument("--niceness", type=int, default=5, help="worker_niceness")
-    parser.add_argument(
-        "--render-processes", type=int, nargs="+", default=[0], help="processes that draw for the workers"
-    )
     parser.add_argument("--suite", default="libero_spatial")
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--image-size", type=int, default=256)

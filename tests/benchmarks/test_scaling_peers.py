@@ -45,7 +45,6 @@ def test_each_peer_is_measured_by_its_part_and_has_a_row(
         "chunk": 8,
         "envs": 16,
         "cameras": 2,
-        "render_processes": 0,
         "critic_name": "none",
         "looked_every": 1,
     }

@@ -10,7 +10,7 @@ import pytest
 from benchmark_scripts import load_benchmark
 
 ROW = {
-    "way": "ready", "envs": 64, "cameras": 2, "chunk": 8, "critic_name": "nano", "render_processes": 0, "cores": 16,
+    "way": "ready", "envs": 64, "cameras": 2, "chunk": 8, "critic_name": "nano", "cores": 16,
     "looked_every": 8, "steps_per_s": 800.0, "busy": 0.8, "cpu_ms_per_step": 16.0, "main": 0.25, "critic": 0.5,
     "frames_per_call": 10.0, "critic_ms": 20.0,
 }  # fmt: skip

@@ -69,8 +69,16 @@ def limits(row: Line, looks_per_s: float | None) -> dict[str, float]:
     return found
 
 
+def niceness_of(row: Line) -> int:
+    """The `worker_niceness` of a row; 0 where it says nothing, as rows did while there was none."""
+    return int(row.get("niceness", 0))
+
+
 def report(lines: Iterable[Line]) -> str:
-    """The two tables: rates with ratios, ways side by side; and what each row's time went into."""
+    """The two tables: rates with ratios, ways side by side; and what each row's time went into.
+
+    They tell rows of one `worker_niceness` from those of another, where there are several.
+    """
     lines = list(lines)
     alone = [line for line in lines if line["way"] == ALONE]
     rows = [line for line in lines if "ratio" in line]
@@ -82,15 +90,15 @@ def _rates(rows: Sequence[Line]) -> list[str]:
     cores = rows[0]["cores"] if rows else 0
     places: dict[tuple[Any, ...], dict[str, Line]] = {}
     for row in rows:
-        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"])
+        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"], niceness_of(row))
         places.setdefault(key, {})[row["way"]] = row
-    head = ["cameras", "envs", "chunk", "critic", f"{cores} processes alone, before and after"]
-    text = _table([*head, *(f"`{way}`" for way in ways)])
+    head = ["cameras", "envs", "chunk", "critic", *(["niceness"] if _differ_in_niceness(rows) else [])]
+    text = _table([*head, f"{cores} processes alone, before and after", *(f"`{way}`" for way in ways)])
     for key, by_way in places.items():
         bases = dict.fromkeys(rate for row in by_way.values() for rate in row["base_rates"])
         cells = [by_way.get(way) for way in ways]
         rates = [f"{row['steps_per_s']:,.0f} ({row['ratio']:.2f})" if row else "" for row in cells]
-        text.append(_row([*key, ", ".join(f"{rate:,.0f}" for rate in bases), *rates]))
+        text.append(_row([*key[: len(head)], ", ".join(f"{rate:,.0f}" for rate in bases), *rates]))
     return text
 
 
@@ -99,9 +107,12 @@ def _profiles(rows: Sequence[Line], alone: Sequence[Line]) -> list[str]:
         ["row", "ratio", "held by", "busy (alone)", "ms/step (alone)", "main", "critic", "ms a call", "batch"]
         + [f"limit: {part}" for part in ("workers", "critic", "pictures")]
     )
+    tells_niceness = _differ_in_niceness(rows)
     for row in rows:
         at_most = limits(row, _looks_per_s(alone, row["cameras"]))
         name = f"{row['cameras']} cam, {row['envs']} envs, chunk {row['chunk']}, {row['critic_name']}, {row['way']}"
+        if tells_niceness:
+            name += f", niceness {niceness_of(row)}"
         if row.get("compiled"):
             name += f" (compiled {row['compiled']:.0f} graphs)"
         text.append(
@@ -121,6 +132,10 @@ def _profiles(rows: Sequence[Line], alone: Sequence[Line]) -> list[str]:
             )
         )
     return text
+
+
+def _differ_in_niceness(rows: Sequence[Line]) -> bool:
+    return len({niceness_of(row) for row in rows}) > 1
 
 
 def _looks_per_s(alone: Sequence[Line], cameras: int) -> float | None:

@@ -170,7 +170,7 @@ ENV_SETS: tuple[tuple[tuple[str, ...], int, str], ...] = (
 
 
 def make_vector_envs(
-    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str
+    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str, niceness: int
 ) -> list[RolloutVectorEnv]:
     """As many groups, which share the envs and the workers."""
     count = num_envs // groups
@@ -178,7 +178,7 @@ def make_vector_envs(
         "autoreset_mode": mode,
         "envs_per_worker": max(1, num_envs // args.cores),
         "pin_workers": args.pin,
-        "worker_niceness": args.niceness,
+        "worker_niceness": niceness,
     }
     return [
         RolloutVectorEnv([partial(make_env, args, cameras, g * count + i) for i in range(count)], **options)

@@ -23,8 +23,9 @@ torch compiled nevertheless says so.
 Each line says what part of the baseline is lost, and where: `busy` is the workers' processor time per second and
 worker, `ms/step` their processor time per env step; their product is the ratio. `main` is this process's processor
 time per second (it shares the cores), `critic` the share of time in which a call was under way, `batch` frames per
-call, `done` and `values` the same of each kind of question. `--markdown` ends with the tables of scaling_table.py.
-Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
+call, `done` and `values` the same of each kind of question. `--niceness 5 0` plays everything with workers that
+are less urgent to the system than this process, and again with workers that are not. `--markdown` ends with the tables
+of scaling_table.py. Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
 """
 
 import argparse
@@ -59,6 +60,7 @@ class Run:
         self.args, self.critics = args, critics
         self.lines: list[dict[str, Any]] = []
         self.skipped: list[str] = []
+        self._tells_niceness = len(args.niceness) > 1
         self._until_s = time.monotonic() + args.limit_s
 
     def play(self) -> None:
@@ -77,13 +79,13 @@ class Run:
 
     def _play_envs(self, alone: Independent, cameras: int, num_envs: int) -> None:
         args = self.args
-        for all_ways, groups, mode in ENV_SETS:
+        for (all_ways, groups, mode), niceness in itertools.product(ENV_SETS, args.niceness):
             ways = [way for way in all_ways if way in args.ways]
-            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras"
+            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras, niceness {niceness}"
             if not ways or not self._has_time(name):
                 continue
-            envs = make_vector_envs(args, cameras, num_envs, groups, mode)
-            what = {"envs": num_envs, "cameras": cameras}
+            envs = make_vector_envs(args, cameras, num_envs, groups, mode, niceness)
+            what = {"envs": num_envs, "cameras": cameras, "niceness": niceness}
             for chunk in args.chunks:
                 if self._has_time(f"{name}, chunk {chunk}"):
                     self._bracketed(alone, cameras, chunk, self._rows(ways, envs, chunk, what))
@@ -102,7 +104,7 @@ class Run:
                 yield row | what | result
 
     def _peers(self, chunk: int) -> Iterator[dict[str, Any]]:
-        what = {"envs": self.args.cores, "cameras": 2}
+        what = {"envs": self.args.cores, "cameras": 2, "niceness": 0}
         for name, peer in peers_asked_for(self.args):
             if not self._has_time(f"{name}, chunk {chunk}"):
                 continue
@@ -121,16 +123,17 @@ class Run:
         measured = []
         for row in rows:
             measured.append(row | {"cores": self.args.cores})
-            print(describe(row), flush=True)
+            print(describe(row, self._tells_niceness), flush=True)
         after = self._baseline(alone, cameras, chunk)
         rates = [base["steps_per_s"] for base in (before, after)]
         print(f"  of {sum(rates) / 2:.0f} (before {rates[0]:.0f}, after {rates[1]:.0f}):", flush=True)
         for row in measured:
             row = compared(row, [before, after])
             self._keep(row)
-            print(
-                f"  {row['way']}, {row['critic_name']}: {row['ratio']:.2f}, held by {holds(row)}", flush=True
-            )
+            name = f"{row['way']}, {row['critic_name']}"
+            if self._tells_niceness:
+                name += f", niceness {row['niceness']}"
+            print(f"  {name}: {row['ratio']:.2f}, held by {holds(row)}", flush=True)
 
     def _baseline(self, alone: Independent, cameras: int, chunk: int) -> dict[str, Any]:
         what = {"way": ALONE, "envs": self.args.cores, "cameras": cameras, "chunk": chunk}
@@ -155,7 +158,7 @@ class Run:
         return False
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: dict[str, Any], tells_niceness: bool = False) -> str:
     """One measurement in one line."""
     text = f"{row['way']:11} {row['envs']:3} envs, {row['cameras']} cam, chunk {row['chunk']}, {row['critic_name']:8}"
     text += (
@@ -163,6 +166,8 @@ def describe(row: dict[str, Any]) -> str:
     )
     if "look_ms" in row:
         text += f", look {row['look_ms']:.1f} ms, reset {row['reset_ms']:.0f} ms"
+    if tells_niceness:
+        text += f", niceness {row['niceness']}"
     if "main" in row:
         text += f", main {row['main']:.2f}"
     if "critic" in row:
@@ -206,7 +211,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--pin", action="store_true", help="pin_workers, and the baseline's processes likewise"
     )
-    parser.add_argument("--niceness", type=int, default=5, help="worker_niceness")
+    parser.add_argument(
+        "--niceness",
+        type=int,
+        nargs="+",
+        default=[5],
+        help="worker_niceness; several are measured one after the other",
+    )
     parser.add_argument("--suite", default="libero_spatial")
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--image-size", type=int, default=256)

@@ -28,6 +28,12 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load_benchmark("scaling_ways")
 
 
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load_benchmark("vector_scaling")
+
+
 def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> None:
     out = tmp_path / "lines.jsonl"
     done = subprocess.run(
@@ -45,6 +51,7 @@ def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> 
     assert row["base_rates"] == rates
     assert row["ratio"] == pytest.approx(2 * row["steps_per_s"] / sum(rates))
     assert row["steps_per_s"] > 0
+    assert row["niceness"] == 5
     assert (
         f"(before {rates[0]:.0f}, after {rates[1]:.0f}):\n  async, scripted: {row['ratio']:.2f},"
         in done.stdout
@@ -52,6 +59,45 @@ def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> 
     first, second = done.stdout.split("\n\n")[-2:]
     assert first.splitlines()[-1].endswith(f" | {row['steps_per_s']:,.0f} ({row['ratio']:.2f}) |")
     assert second.splitlines()[-1].startswith("| 1 cam, 2 envs, chunk 8, scripted, async | ")
+
+
+class Unplayed:
+    """Stands in for processes and vector envs that nobody plays."""
+
+    def __init__(self, *args: Any) -> None:
+        """Needs nothing."""
+
+    def measure(self, *args: Any) -> dict[str, float]:
+        return {"steps_per_s": 100.0, "busy": 1.0, "cpu_ms_per_step": 10.0}
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def test_each_niceness_is_measured_and_told(
+    scaling: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[int] = []
+
+    def make_vector_envs(*args: Any) -> list[Unplayed]:
+        made.append(args[-1])
+        return [Unplayed()]
+
+    monkeypatch.setattr(scaling, "Independent", Unplayed)
+    monkeypatch.setattr(scaling, "make_vector_envs", make_vector_envs)
+    monkeypatch.setattr(scaling, "measure", Unplayed().measure)
+    command = (
+        "vector_scaling.py --cores 2 --envs 2 --cameras 1 --chunks 8 --ways async --niceness 5 0 --seconds 0"
+    )
+    monkeypatch.setattr(sys, "argv", command.split())
+    run = scaling.Run(scaling.parse(), {"none": None})
+    run.play()
+    assert made == [5, 0]
+    assert [line["niceness"] for line in run.lines if line["way"] == "async"] == [5, 0]
+    printed = capsys.readouterr().out
+    for niceness in (5, 0):
+        assert f"busy 1.00, ms/step 10.0, niceness {niceness}\n" in printed
+        assert f"  async, none, niceness {niceness}: 1.00, held by nothing\n" in printed
 
 
 class Enough(Exception):

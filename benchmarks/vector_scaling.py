@@ -13,6 +13,9 @@ same lengths; the critic checks every `--done-interval` steps. A policy takes `-
 adds LIBERO's own `SubprocVectorEnv` and, with `--rlinf-python` and `--lerobot-python` of environments that have them
 and LIBERO, RLinf's and lerobot's vector envs, without a critic and one env per core, and says which are not measured.
 
+Each measurement plays random actions of its own, in every run the same. A critic may keep what it has worked out of a
+picture, as nano keeps features: of pictures that an earlier measurement has shown, it would answer sooner than in play.
+
 A row's ratio is to the mean of the baseline before and after the rows of its envs and chunk; its processes live
 throughout, and sleep while others are measured.
 
@@ -61,6 +64,7 @@ class Run:
         self.lines: list[dict[str, Any]] = []
         self.skipped: list[str] = []
         self._tells_niceness = len(args.niceness) > 1
+        self._numbers = itertools.count()  # of its measurements
         self._until_s = time.monotonic() + args.limit_s
 
     def play(self) -> None:
@@ -98,7 +102,7 @@ class Run:
         args = self.args
         for (critic_name, critic), way in itertools.product(self.critics.items(), ways):
             if self._has_time(f"{what}, chunk {chunk}, {critic_name}, {way}"):
-                result = measure(way, envs, chunk, critic, args)
+                result = measure(way, envs, chunk, critic, args, next(self._numbers))
                 every = chunk if critic is None else min(chunk, args.done_interval)
                 row = {"way": way, "chunk": chunk, "critic_name": critic_name, "looked_every": every}
                 yield row | what | result

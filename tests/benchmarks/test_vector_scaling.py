@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -105,12 +105,14 @@ class Enough(Exception):
 
 
 class CountedEnv(ScriptedEnv):
-    """Counts the steps of all envs of this process."""
+    """Counts the steps of all envs of this process, and keeps their actions."""
 
     taken = 0
+    actions: ClassVar[list[bytes]] = []
 
     def step(self, action: Any) -> Any:
         CountedEnv.taken += 1
+        CountedEnv.actions.append(np.asarray(action).tobytes())
         return super().step(action)
 
 
@@ -118,11 +120,18 @@ class CountedEnv(ScriptedEnv):
 def args() -> argparse.Namespace:
     CountedEnv.taken = 0
     return argparse.Namespace(
-        policy_ms=0.0, min_ready=2, done_interval=4, window_ms=0.0, seconds=0.0, cores=1
+        policy_ms=0.0,
+        min_ready=2,
+        done_interval=4,
+        window_ms=0.0,
+        seconds=0.0,
+        cores=1,
+        niceness=[5],
+        limit_s=60.0,
     )
 
 
-@pytest.mark.parametrize(
+in_every_way = pytest.mark.parametrize(
     ("way", "mode", "groups"),
     [
         ("sync", "SameStep", 1),
@@ -131,6 +140,9 @@ def args() -> argparse.Namespace:
         ("pipelined", "SameStep", 2),
     ],
 )
+
+
+@in_every_way
 def test_every_executed_step_is_counted_once(
     ways: ModuleType, args: argparse.Namespace, way: str, mode: str, groups: int
 ) -> None:
@@ -146,11 +158,37 @@ def test_every_executed_step_is_counted_once(
             raise Enough
 
     with pytest.raises(Enough):
-        ways.WAYS[way](judged, 4, args, count)
+        ways.WAYS[way](judged, 4, args, np.random.default_rng(0), count)
     under_way = CountedEnv.taken - sum(told)
     assert 0 <= under_way <= 2 * 4 * groups * 2  # what was sent since, and not received
     assert set(told) <= {0, 2, 4, 6, 8}
     assert sum(told) > 0
+
+
+def actions_of_two_measurements(
+    scaling: ModuleType, args: argparse.Namespace, way: str, mode: str, groups: int
+) -> list[bytes]:
+    """Those that the same envs are given in one run."""
+    CountedEnv.actions.clear()
+    envs = [RolloutVectorEnv([CountedEnv] * 2, mode="sync", autoreset_mode=mode) for _ in range(groups)]
+    run = scaling.Run(args, {"none": None, "none again": None})
+    assert len(list(run._rows([way], envs, 4, {}))) == 2
+    for env in envs:
+        env.close()
+    return list(CountedEnv.actions)
+
+
+@in_every_way
+def test_no_measurement_repeats_anothers_actions(
+    scaling: ModuleType, args: argparse.Namespace, way: str, mode: str, groups: int
+) -> None:
+    actions = actions_of_two_measurements(scaling, args, way, mode, groups)
+    assert len(set(actions)) == len(actions) >= 2 * 2 * 2 * 4 * groups  # measurements, rounds, envs, steps
+
+
+def test_another_run_plays_the_same_actions(scaling: ModuleType, args: argparse.Namespace) -> None:
+    once, again = (actions_of_two_measurements(scaling, args, "sync", "SameStep", 1) for _ in range(2))
+    assert once == again
 
 
 def test_the_clock_starts_when_every_env_has_moved(ways: ModuleType, args: argparse.Namespace) -> None:

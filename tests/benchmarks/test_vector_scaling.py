@@ -18,7 +18,7 @@ from vlac_gym.vector import RolloutVectorEnv
 
 TINY = (
     "--cores 1 --envs 2 --cameras 1 --chunks 8 --ways async --critics scripted --image-size 32 --limits 8 16 "
-    "--seconds 0.3 --markdown"
+    "--seconds 2 --markdown"
 )
 
 

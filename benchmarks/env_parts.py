@@ -29,11 +29,10 @@ class Stopwatch:
         return {"clock_s": time.perf_counter() - self._clock, "cpu_s": self._cpu_s() - self._cpu}
 
     def _cpu_s(self) -> float:
-        return time.process_time() + sum(cpu_s_of(pid) for pid in self._pids)
+        return time.process_time() + sum(_cpu_s_of(pid) for pid in self._pids)
 
 
-def cpu_s_of(pid: int) -> float:
-    """Seconds of processor time of a process so far, with its threads."""
+def _cpu_s_of(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

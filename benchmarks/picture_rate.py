@@ -2,41 +2,29 @@
 
     python benchmarks/picture_rate.py --processes 1 16                          # pictures alone
     python benchmarks/picture_rate.py --processes 1 16 --critic 'nano?device=cuda' --frames 4
-    python benchmarks/picture_rate.py --processes 1 16 --render-processes 0 1       # also drawn by one for all of them
 
 Each process draws both cameras of one task again and again, without physics; `--physics` measures control steps without
 pictures instead. The first number of processes is the baseline of the printed ratios. With `--critic`, done checks of
 `--frames` pictures are timed in this process while the others draw, and alone before that: a GPU's contexts take turns.
-With `--render-processes 1` the processes have one other draw for them (`RolloutVectorEnv(render_processes=1)`), whose
-processor time is printed apart; 0 has them draw themselves.
 """
 
 import argparse
-import itertools
 import multiprocessing
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from env_parts import cpu_s_of
 
 from vlac_gym.critic import make_critic
 from vlac_gym.envs.gl import spread_rendering
 from vlac_gym.envs.libero import LiberoEnv
-from vlac_gym.envs.render_client import RenderLine
-from vlac_gym.envs.renderer import draw_through
-from vlac_gym.vector.render_process import RenderProcess
 
 TASK = "pick up the black bowl between the plate and the ramekin and place it on the plate"
 
 
-def work(number: int, args: argparse.Namespace, line: RenderLine | None, barrier: Any, results: Any) -> None:
+def work(number: int, args: argparse.Namespace, barrier: Any, results: Any) -> None:
     """One process: draws, or steps, for `--seconds`, and reports (count, seconds, seconds of processor time)."""
     spread_rendering(number)
-    if line is not None:
-        draw_through(line)
     env = LiberoEnv("libero_spatial", 0, image_size=args.image_size, repeat_solves=not args.no_repeat_solves)
     env.reset(options={"init_state_id": number % 50})
     actions = np.random.default_rng(number).uniform(-1, 1, (64, 7))
@@ -68,52 +56,34 @@ def milliseconds_per_call(critic: Any, args: argparse.Namespace, seconds: float)
     return 1e3 * spent / calls
 
 
-@contextmanager
-def drawing(context: Any, count: int) -> Iterator[list[RenderProcess]]:
-    """Processes that draw."""
-    started = [RenderProcess(context, number) for number in range(count)]
-    yield started
-    for process in started:
-        process.ask_to_stop()
-        process.stop(time.monotonic() + 5.0)
-
-
-def measure(
-    processes: int, render_processes: list[RenderProcess], args: argparse.Namespace, critic: Any
-) -> dict[str, float | None]:
-    """Units per second of all, ms of processor time of each here and in what draws, and the critic's ms per call."""
+def measure(processes: int, args: argparse.Namespace, critic: Any) -> dict[str, float | None]:
+    """Units per second of all, ms of processor time of each, and the critic's ms per call beside them."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes + 1), context.Queue()
-    lines = [process.line for process in render_processes] or [None]
     workers = [
-        context.Process(target=work, args=(i, args, lines[i % len(lines)], barrier, results), daemon=True)
-        for i in range(processes)
+        context.Process(target=work, args=(i, args, barrier, results), daemon=True) for i in range(processes)
     ]
     for worker in workers:
         worker.start()
     barrier.wait()
-    drawn_cpu_s = -sum(cpu_s_of(process.pid) for process in render_processes)
     latency = None if critic is None else milliseconds_per_call(critic, args, 0.8 * args.seconds)
     rows = [results.get() for _ in workers]
-    drawn_cpu_s += sum(cpu_s_of(process.pid) for process in render_processes)
     for worker in workers:
         worker.join()
     total = sum(count for count, *_ in rows)
     return {
         "rate": sum(count / seconds for count, seconds, _ in rows),
         "cpu_ms": 1e3 * sum(cpu for *_, cpu in rows) / total,
-        "drawing_cpu_ms": 1e3 * drawn_cpu_s / total,
         "critic_ms": latency,
     }
 
 
 def main() -> None:
-    """Measures each number of processes, and of those that draw, and prints a line for it."""
+    """Measures each number of processes, and prints a line for it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--render-processes", type=int, nargs="+", default=[0])
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--physics", action="store_true")
@@ -129,16 +99,11 @@ def main() -> None:
             f"critic alone: {milliseconds_per_call(critic, args, args.seconds):.1f} ms for {args.frames} frames"
         )
     unit, base = ("control steps" if args.physics else "pictures"), None
-    for count, processes in itertools.product(args.render_processes, args.processes):
-        with drawing(multiprocessing.get_context("spawn"), count) as render_processes:
-            result = measure(processes, render_processes, args, critic)
+    for processes in args.processes:
+        result = measure(processes, args, critic)
         base = base or result["rate"]
         line = f"{processes:3} processes: {result['rate']:7.1f} {unit}/s ({result['rate'] / base:.2f}), "
         line += f"{result['cpu_ms']:.1f} ms of CPU each"
-        if count:
-            line += (
-                f", {result['drawing_cpu_ms']:.1f} in {count} that draw{'s' if count == 1 else ''} for them"
-            )
         if critic is not None:
             line += f"; critic beside them: {result['critic_ms']:.1f} ms"
         print(line, flush=True)

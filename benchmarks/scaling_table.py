@@ -69,8 +69,16 @@ def limits(row: Line, looks_per_s: float | None) -> dict[str, float]:
     return found
 
 
+def niceness_of(row: Line) -> int:
+    """The `worker_niceness` of a row; 0 where it says nothing, as rows did while there was none."""
+    return int(row.get("niceness", 0))
+
+
 def report(lines: Iterable[Line]) -> str:
-    """The two tables: rates with ratios, ways side by side; and what each row's time went into."""
+    """The two tables: rates with ratios, ways side by side; and what each row's time went into.
+
+    They tell rows of one `worker_niceness` from those of another, where there are several.
+    """
     lines = list(lines)
     alone = [line for line in lines if line["way"] == ALONE]
     rows = [line for line in lines if "ratio" in line]
@@ -80,12 +88,11 @@ def report(lines: Iterable[Line]) -> str:
 def _rates(rows: Sequence[Line]) -> list[str]:
     ways = list(dict.fromkeys(row["way"] for row in rows))
     cores = rows[0]["cores"] if rows else 0
-    drawn = sorted({row["render_processes"] for row in rows})
     places: dict[tuple[Any, ...], dict[str, Line]] = {}
     for row in rows:
-        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"], row["render_processes"])
+        key = (row["cameras"], row["envs"], row["chunk"], row["critic_name"], niceness_of(row))
         places.setdefault(key, {})[row["way"]] = row
-    head = ["cameras", "envs", "chunk", "critic", *(["processes that draw"] if drawn != [0] else [])]
+    head = ["cameras", "envs", "chunk", "critic", *(["niceness"] if _differ_in_niceness(rows) else [])]
     text = _table([*head, f"{cores} processes alone, before and after", *(f"`{way}`" for way in ways)])
     for key, by_way in places.items():
         bases = dict.fromkeys(rate for row in by_way.values() for rate in row["base_rates"])
@@ -100,11 +107,12 @@ def _profiles(rows: Sequence[Line], alone: Sequence[Line]) -> list[str]:
         ["row", "ratio", "held by", "busy (alone)", "ms/step (alone)", "main", "critic", "ms a call", "batch"]
         + [f"limit: {part}" for part in ("workers", "critic", "pictures")]
     )
+    tells_niceness = _differ_in_niceness(rows)
     for row in rows:
         at_most = limits(row, _looks_per_s(alone, row["cameras"]))
         name = f"{row['cameras']} cam, {row['envs']} envs, chunk {row['chunk']}, {row['critic_name']}, {row['way']}"
-        if row["render_processes"]:
-            name += f", {row['render_processes']} draw"
+        if tells_niceness:
+            name += f", niceness {niceness_of(row)}"
         if row.get("compiled"):
             name += f" (compiled {row['compiled']:.0f} graphs)"
         text.append(
@@ -124,6 +132,10 @@ def _profiles(rows: Sequence[Line], alone: Sequence[Line]) -> list[str]:
             )
         )
     return text
+
+
+def _differ_in_niceness(rows: Sequence[Line]) -> bool:
+    return len({niceness_of(row) for row in rows}) > 1
 
 
 def _looks_per_s(alone: Sequence[Line], cameras: int) -> float | None:

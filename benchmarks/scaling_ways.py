@@ -1,6 +1,8 @@
 """The ways in which vector_scaling.py drives make_vec's envs, and what it measures of them: `WAYS`, `measure`.
 
 Each way plays without end and tells `count` after every round how many env steps were executed in it; `Meter` ends it.
+Each measurement has a number, from which its random actions follow, so that none shows another's pictures again but
+those that episodes begin with.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from vlac_gym.vector import RolloutVectorEnv
 from vlac_gym.wrappers.vector import ActionChunk, VLACRewardWrapper
 
 Count = Callable[[int], None]
+Rng = np.random.Generator
 WARM_ROUNDS = 2
 """Chunks of each env before the clock starts."""
 
@@ -46,7 +49,6 @@ class Meter:
     ) -> None:
         self._critic, self._args = critic, args
         self._worker_pids = tuple(pid for env in envs for pid in env.unwrapped.worker_pids)
-        self._render_pids = tuple(pid for env in envs for pid in env.unwrapped.render_pids)
         self._warm_left = WARM_ROUNDS * chunk * sum(env.num_envs for env in envs)
         self._steps = 0
         self.result: dict[str, float] = {}
@@ -71,11 +73,10 @@ class Meter:
         if self._critic is not None:
             self._critic.restart()
         self._compiled = compiled_graphs()
-        self._workers, self._drawing = Stopwatch(self._worker_pids), Stopwatch(self._render_pids)
-        self._main = Stopwatch()
+        self._workers, self._main = Stopwatch(self._worker_pids), Stopwatch()
 
     def _read(self) -> dict[str, float]:
-        main, workers, drawing = self._main.read(), self._workers.read(), self._drawing.read()
+        main, workers = self._main.read(), self._workers.read()
         clock_s, worker_cpu_s = main["clock_s"], workers["cpu_s"] - main["cpu_s"]
         result = {
             "steps_per_s": self._steps / clock_s,
@@ -84,8 +85,6 @@ class Meter:
             "main": main["cpu_s"] / clock_s,
             "compiled": compiled_graphs() - self._compiled,
         }
-        if self._render_pids:
-            result["drawing"] = (drawing["cpu_s"] - main["cpu_s"]) / clock_s
         if (critic := self._critic) is not None:
             every = critic.all_calls
             result |= {
@@ -102,9 +101,11 @@ class Meter:
         return result
 
 
-def play_sync(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, count: Count) -> None:
+def play_sync(
+    envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, rng: Rng, count: Count
+) -> None:
     """In lockstep."""
-    (env,), rng = envs, np.random.default_rng(0)
+    (env,) = envs
     env.reset(seed=0)
     while True:
         time.sleep(args.policy_ms / 1e3)
@@ -112,9 +113,11 @@ def play_sync(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace,
         count(int(infos["chunk"]["executed_steps"].sum()))
 
 
-def play_ready(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, count: Count) -> None:
+def play_ready(
+    envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, rng: Rng, count: Count
+) -> None:
     """Each env at its own pace, by `send` and `recv`."""
-    (env,), rng = envs, np.random.default_rng(0)
+    (env,) = envs
     env.reset(seed=0)
     env.send(rng.uniform(-1, 1, (env.num_envs, chunk, 7)), np.arange(env.num_envs))
     try:
@@ -127,9 +130,11 @@ def play_ready(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace
         env.recv(env.num_envs)
 
 
-def play_async(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, count: Count) -> None:
+def play_async(
+    envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, rng: Rng, count: Count
+) -> None:
     """Each env at its own pace, by an `AsyncRollout`, which keeps episodes and their order of numbers."""
-    (env,), rng = envs, np.random.default_rng(0)
+    (env,) = envs
     seen: dict[int, int] = {}
 
     def policy(observations: Any, rows: Sequence[PolicyRow]) -> np.ndarray:
@@ -145,9 +150,10 @@ def play_async(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace
             count(episode.finished.num_steps - seen.pop(episode.index))
 
 
-def play_pipelined(envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, count: Count) -> None:
+def play_pipelined(
+    envs: Sequence[ActionChunk], chunk: int, args: argparse.Namespace, rng: Rng, count: Count
+) -> None:
     """As two groups that take turns."""
-    rng = np.random.default_rng(0)
 
     def policy(observations: Any, infos: Any, group: int) -> np.ndarray:
         time.sleep(args.policy_ms / 1e3)
@@ -158,7 +164,7 @@ def play_pipelined(envs: Sequence[ActionChunk], chunk: int, args: argparse.Names
             count(int(step.infos["chunk"]["executed_steps"].sum()))
 
 
-WAYS: dict[str, Callable[[Sequence[ActionChunk], int, argparse.Namespace, Count], None]] = {
+WAYS: dict[str, Callable[[Sequence[ActionChunk], int, argparse.Namespace, Rng, Count], None]] = {
     "sync": play_sync,
     "ready": play_ready,
     "async": play_async,
@@ -174,16 +180,15 @@ ENV_SETS: tuple[tuple[tuple[str, ...], int, str], ...] = (
 
 
 def make_vector_envs(
-    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str, render_processes: int
+    args: argparse.Namespace, cameras: int, num_envs: int, groups: int, mode: str, niceness: int
 ) -> list[RolloutVectorEnv]:
-    """As many groups, which share the envs and the workers; each group has its own processes that draw."""
+    """As many groups, which share the envs and the workers."""
     count = num_envs // groups
     options: dict[str, Any] = {
         "autoreset_mode": mode,
         "envs_per_worker": max(1, num_envs // args.cores),
         "pin_workers": args.pin,
-        "worker_niceness": args.niceness,
-        "render_processes": render_processes,
+        "worker_niceness": niceness,
     }
     return [
         RolloutVectorEnv([partial(make_env, args, cameras, g * count + i) for i in range(count)], **options)
@@ -197,12 +202,22 @@ def measure(
     chunk: int,
     critic: ClockedCritic | None,
     args: argparse.Namespace,
+    number: int,
 ) -> dict[str, float]:
-    """Plays one way for `--seconds`, after a while in which everything starts."""
+    """Plays one way for `--seconds`, after a while in which everything starts.
+
+    Args:
+        way: One of `WAYS`.
+        envs: That it plays.
+        chunk: Env steps per chunk.
+        critic: Judges, if there is one.
+        args: The command line.
+        number: Of the measurement in its run; its actions follow from it.
+    """
     judged = [_judged(env, critic, chunk, args, g * env.num_envs) for g, env in enumerate(envs)]
     meter = Meter(judged, critic, chunk, args)
     with suppress(TimeIsOver):
-        WAYS[way](judged, chunk, args, meter.count)
+        WAYS[way](judged, chunk, args, np.random.default_rng(number), meter.count)
     return meter.result
 
 

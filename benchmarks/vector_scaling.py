@@ -13,6 +13,9 @@ same lengths; the critic checks every `--done-interval` steps. A policy takes `-
 adds LIBERO's own `SubprocVectorEnv` and, with `--rlinf-python` and `--lerobot-python` of environments that have them
 and LIBERO, RLinf's and lerobot's vector envs, without a critic and one env per core, and says which are not measured.
 
+Each measurement plays random actions of its own, in every run the same. A critic may keep what it has worked out of a
+picture, as nano keeps features: of pictures that an earlier measurement has shown, it would answer sooner than in play.
+
 A row's ratio is to the mean of the baseline before and after the rows of its envs and chunk; its processes live
 throughout, and sleep while others are measured.
 
@@ -23,10 +26,9 @@ torch compiled nevertheless says so.
 Each line says what part of the baseline is lost, and where: `busy` is the workers' processor time per second and
 worker, `ms/step` their processor time per env step; their product is the ratio. `main` is this process's processor
 time per second (it shares the cores), `critic` the share of time in which a call was under way, `batch` frames per
-call, `done` and `values` the same of each kind of question. `--render-processes 0 1` plays everything with pictures
-that the workers draw, and again with pictures that one process draws for all; `drawing` is its processor time per
-second. `--markdown` ends with the tables of scaling_table.py. Each measurement takes `--seconds`; what `--limit-s`
-leaves no time for is skipped and named.
+call, `done` and `values` the same of each kind of question. `--niceness 5 0` plays everything with workers that
+are less urgent to the system than this process, and again with workers that are not. `--markdown` ends with the tables
+of scaling_table.py. Each measurement takes `--seconds`; what `--limit-s` leaves no time for is skipped and named.
 """
 
 import argparse
@@ -61,6 +63,8 @@ class Run:
         self.args, self.critics = args, critics
         self.lines: list[dict[str, Any]] = []
         self.skipped: list[str] = []
+        self._tells_niceness = len(args.niceness) > 1
+        self._numbers = itertools.count()  # of its measurements
         self._until_s = time.monotonic() + args.limit_s
 
     def play(self) -> None:
@@ -79,13 +83,13 @@ class Run:
 
     def _play_envs(self, alone: Independent, cameras: int, num_envs: int) -> None:
         args = self.args
-        for (all_ways, groups, mode), drawing in itertools.product(ENV_SETS, args.render_processes):
+        for (all_ways, groups, mode), niceness in itertools.product(ENV_SETS, args.niceness):
             ways = [way for way in all_ways if way in args.ways]
-            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras, {drawing} that draw"
+            name = f"{'/'.join(ways)}, {num_envs} envs, {cameras} cameras, niceness {niceness}"
             if not ways or not self._has_time(name):
                 continue
-            envs = make_vector_envs(args, cameras, num_envs, groups, mode, drawing)
-            what = {"envs": num_envs, "cameras": cameras, "render_processes": drawing}
+            envs = make_vector_envs(args, cameras, num_envs, groups, mode, niceness)
+            what = {"envs": num_envs, "cameras": cameras, "niceness": niceness}
             for chunk in args.chunks:
                 if self._has_time(f"{name}, chunk {chunk}"):
                     self._bracketed(alone, cameras, chunk, self._rows(ways, envs, chunk, what))
@@ -98,13 +102,13 @@ class Run:
         args = self.args
         for (critic_name, critic), way in itertools.product(self.critics.items(), ways):
             if self._has_time(f"{what}, chunk {chunk}, {critic_name}, {way}"):
-                result = measure(way, envs, chunk, critic, args)
+                result = measure(way, envs, chunk, critic, args, next(self._numbers))
                 every = chunk if critic is None else min(chunk, args.done_interval)
                 row = {"way": way, "chunk": chunk, "critic_name": critic_name, "looked_every": every}
                 yield row | what | result
 
     def _peers(self, chunk: int) -> Iterator[dict[str, Any]]:
-        what = {"envs": self.args.cores, "cameras": 2, "render_processes": 0}
+        what = {"envs": self.args.cores, "cameras": 2, "niceness": 0}
         for name, peer in peers_asked_for(self.args):
             if not self._has_time(f"{name}, chunk {chunk}"):
                 continue
@@ -123,16 +127,17 @@ class Run:
         measured = []
         for row in rows:
             measured.append(row | {"cores": self.args.cores})
-            print(describe(row), flush=True)
+            print(describe(row, self._tells_niceness), flush=True)
         after = self._baseline(alone, cameras, chunk)
         rates = [base["steps_per_s"] for base in (before, after)]
         print(f"  of {sum(rates) / 2:.0f} (before {rates[0]:.0f}, after {rates[1]:.0f}):", flush=True)
         for row in measured:
             row = compared(row, [before, after])
             self._keep(row)
-            print(
-                f"  {row['way']}, {row['critic_name']}: {row['ratio']:.2f}, held by {holds(row)}", flush=True
-            )
+            name = f"{row['way']}, {row['critic_name']}"
+            if self._tells_niceness:
+                name += f", niceness {row['niceness']}"
+            print(f"  {name}: {row['ratio']:.2f}, held by {holds(row)}", flush=True)
 
     def _baseline(self, alone: Independent, cameras: int, chunk: int) -> dict[str, Any]:
         what = {"way": ALONE, "envs": self.args.cores, "cameras": cameras, "chunk": chunk}
@@ -157,7 +162,7 @@ class Run:
         return False
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: dict[str, Any], tells_niceness: bool = False) -> str:
     """One measurement in one line."""
     text = f"{row['way']:11} {row['envs']:3} envs, {row['cameras']} cam, chunk {row['chunk']}, {row['critic_name']:8}"
     text += (
@@ -165,8 +170,8 @@ def describe(row: dict[str, Any]) -> str:
     )
     if "look_ms" in row:
         text += f", look {row['look_ms']:.1f} ms, reset {row['reset_ms']:.0f} ms"
-    if "drawing" in row:
-        text += f", drawing {row['drawing']:.2f} in {row['render_processes']} per group"
+    if tells_niceness:
+        text += f", niceness {row['niceness']}"
     if "main" in row:
         text += f", main {row['main']:.2f}"
     if "critic" in row:
@@ -210,9 +215,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--pin", action="store_true", help="pin_workers, and the baseline's processes likewise"
     )
-    parser.add_argument("--niceness", type=int, default=5, help="worker_niceness")
     parser.add_argument(
-        "--render-processes", type=int, nargs="+", default=[0], help="processes that draw for the workers"
+        "--niceness",
+        type=int,
+        nargs="+",
+        default=[5],
+        help="worker_niceness; several are measured one after the other",
     )
     parser.add_argument("--suite", default="libero_spatial")
     parser.add_argument("--task", type=int, default=0)

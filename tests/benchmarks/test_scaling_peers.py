@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from benchmark_scripts import BENCHMARKS, load_benchmark
 
-ARGS = argparse.Namespace(suite="libero_goal", image_size=64, cores=16, limit_s=60.0, seconds=0.0)
+ARGS = argparse.Namespace(
+    suite="libero_goal", image_size=64, cores=16, limit_s=60.0, seconds=0.0, niceness=[5]
+)
 WITH_BOTH = argparse.Namespace(**vars(ARGS), rlinf_python="rlinf/python", lerobot_python="lerobot/python")
 WITHOUT = argparse.Namespace(**vars(ARGS), rlinf_python=None, lerobot_python=None)
 PARTS = {"SubprocVectorEnv": "libero_workers", "RLinf": "rlinf_workers", "lerobot": "lerobot_workers"}
@@ -45,7 +47,7 @@ def test_each_peer_is_measured_by_its_part_and_has_a_row(
         "chunk": 8,
         "envs": 16,
         "cameras": 2,
-        "render_processes": 0,
+        "niceness": 0,
         "critic_name": "none",
         "looked_every": 1,
     }

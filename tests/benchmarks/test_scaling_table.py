@@ -10,7 +10,7 @@ import pytest
 from benchmark_scripts import load_benchmark
 
 ROW = {
-    "way": "ready", "envs": 64, "cameras": 2, "chunk": 8, "critic_name": "nano", "render_processes": 0, "cores": 16,
+    "way": "ready", "envs": 64, "cameras": 2, "chunk": 8, "critic_name": "nano", "niceness": 5, "cores": 16,
     "looked_every": 8, "steps_per_s": 800.0, "busy": 0.8, "cpu_ms_per_step": 16.0, "main": 0.25, "critic": 0.5,
     "frames_per_call": 10.0, "critic_ms": 20.0,
 }  # fmt: skip
@@ -108,3 +108,19 @@ def test_the_tables(
     monkeypatch.setattr(sys, "argv", ["scaling_table.py", *map(str, files)])
     table.main()
     assert capsys.readouterr().out == EXPECTED
+
+
+def test_rows_of_several_nicenesses_are_told_apart_and_older_rows_had_none(table: ModuleType) -> None:
+    older = {key: value for key, value in ROW.items() if key != "niceness"}
+    rows = [table.compared(row, [BEFORE, AFTER]) for row in (ROW, older | {"steps_per_s": 400.0})]
+    rates, profiles = (part.splitlines() for part in table.report(rows).split("\n\n"))
+    assert rates[0].startswith("| cameras | envs | chunk | critic | niceness | 16 processes alone,")
+    assert rates[2:] == [
+        "| 2 | 64 | 8 | nano | 5 | 900, 1,100 | 800 (0.80) |",
+        "| 2 | 64 | 8 | nano | 0 | 900, 1,100 | 400 (0.40) |",
+    ]
+    assert [row.split(" | ")[0] for row in profiles[2:]] == [
+        "| 2 cam, 64 envs, chunk 8, nano, ready, niceness 5",
+        "| 2 cam, 64 envs, chunk 8, nano, ready, niceness 0",
+    ]
+    assert "niceness" not in table.report(rows[1:])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from vlac_gym.vector import RolloutVectorEnv
 
 TINY = (
     "--cores 1 --envs 2 --cameras 1 --chunks 8 --ways async --critics scripted --image-size 32 --limits 8 16 "
-    "--seconds 0.3 --markdown"
+    "--seconds 2 --markdown"
 )
 
 
@@ -26,6 +26,12 @@ TINY = (
 def ways(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return load_benchmark("scaling_ways")
+
+
+@pytest.fixture
+def scaling(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return load_benchmark("vector_scaling")
 
 
 def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> None:
@@ -45,6 +51,7 @@ def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> 
     assert row["base_rates"] == rates
     assert row["ratio"] == pytest.approx(2 * row["steps_per_s"] / sum(rates))
     assert row["steps_per_s"] > 0
+    assert row["niceness"] == 5
     assert (
         f"(before {rates[0]:.0f}, after {rates[1]:.0f}):\n  async, scripted: {row['ratio']:.2f},"
         in done.stdout
@@ -54,17 +61,58 @@ def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> 
     assert second.splitlines()[-1].startswith("| 1 cam, 2 envs, chunk 8, scripted, async | ")
 
 
+class Unplayed:
+    """Stands in for processes and vector envs that nobody plays."""
+
+    def __init__(self, *args: Any) -> None:
+        """Needs nothing."""
+
+    def measure(self, *args: Any) -> dict[str, float]:
+        return {"steps_per_s": 100.0, "busy": 1.0, "cpu_ms_per_step": 10.0}
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def test_each_niceness_is_measured_and_told(
+    scaling: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[int] = []
+
+    def make_vector_envs(*args: Any) -> list[Unplayed]:
+        made.append(args[-1])
+        return [Unplayed()]
+
+    monkeypatch.setattr(scaling, "Independent", Unplayed)
+    monkeypatch.setattr(scaling, "make_vector_envs", make_vector_envs)
+    monkeypatch.setattr(scaling, "measure", Unplayed().measure)
+    command = (
+        "vector_scaling.py --cores 2 --envs 2 --cameras 1 --chunks 8 --ways async --niceness 5 0 --seconds 0"
+    )
+    monkeypatch.setattr(sys, "argv", command.split())
+    run = scaling.Run(scaling.parse(), {"none": None})
+    run.play()
+    assert made == [5, 0]
+    assert [line["niceness"] for line in run.lines if line["way"] == "async"] == [5, 0]
+    printed = capsys.readouterr().out
+    for niceness in (5, 0):
+        assert f"busy 1.00, ms/step 10.0, niceness {niceness}\n" in printed
+        assert f"  async, none, niceness {niceness}: 1.00, held by nothing\n" in printed
+
+
 class Enough(Exception):
     """Ends a way of playing."""
 
 
 class CountedEnv(ScriptedEnv):
-    """Counts the steps of all envs of this process."""
+    """Counts the steps of all envs of this process, and keeps their actions."""
 
     taken = 0
+    actions: ClassVar[list[bytes]] = []
 
     def step(self, action: Any) -> Any:
         CountedEnv.taken += 1
+        CountedEnv.actions.append(np.asarray(action).tobytes())
         return super().step(action)
 
 
@@ -72,11 +120,18 @@ class CountedEnv(ScriptedEnv):
 def args() -> argparse.Namespace:
     CountedEnv.taken = 0
     return argparse.Namespace(
-        policy_ms=0.0, min_ready=2, done_interval=4, window_ms=0.0, seconds=0.0, cores=1
+        policy_ms=0.0,
+        min_ready=2,
+        done_interval=4,
+        window_ms=0.0,
+        seconds=0.0,
+        cores=1,
+        niceness=[5],
+        limit_s=60.0,
     )
 
 
-@pytest.mark.parametrize(
+in_every_way = pytest.mark.parametrize(
     ("way", "mode", "groups"),
     [
         ("sync", "SameStep", 1),
@@ -85,6 +140,9 @@ def args() -> argparse.Namespace:
         ("pipelined", "SameStep", 2),
     ],
 )
+
+
+@in_every_way
 def test_every_executed_step_is_counted_once(
     ways: ModuleType, args: argparse.Namespace, way: str, mode: str, groups: int
 ) -> None:
@@ -100,11 +158,37 @@ def test_every_executed_step_is_counted_once(
             raise Enough
 
     with pytest.raises(Enough):
-        ways.WAYS[way](judged, 4, args, count)
+        ways.WAYS[way](judged, 4, args, np.random.default_rng(0), count)
     under_way = CountedEnv.taken - sum(told)
     assert 0 <= under_way <= 2 * 4 * groups * 2  # what was sent since, and not received
     assert set(told) <= {0, 2, 4, 6, 8}
     assert sum(told) > 0
+
+
+def actions_of_two_measurements(
+    scaling: ModuleType, args: argparse.Namespace, way: str, mode: str, groups: int
+) -> list[bytes]:
+    """Those that the same envs are given in one run."""
+    CountedEnv.actions.clear()
+    envs = [RolloutVectorEnv([CountedEnv] * 2, mode="sync", autoreset_mode=mode) for _ in range(groups)]
+    run = scaling.Run(args, {"none": None, "none again": None})
+    assert len(list(run._rows([way], envs, 4, {}))) == 2
+    for env in envs:
+        env.close()
+    return list(CountedEnv.actions)
+
+
+@in_every_way
+def test_no_measurement_repeats_anothers_actions(
+    scaling: ModuleType, args: argparse.Namespace, way: str, mode: str, groups: int
+) -> None:
+    actions = actions_of_two_measurements(scaling, args, way, mode, groups)
+    assert len(set(actions)) == len(actions) >= 2 * 2 * 2 * 4 * groups  # measurements, rounds, envs, steps
+
+
+def test_another_run_plays_the_same_actions(scaling: ModuleType, args: argparse.Namespace) -> None:
+    once, again = (actions_of_two_measurements(scaling, args, "sync", "SameStep", 1) for _ in range(2))
+    assert once == again
 
 
 def test_the_clock_starts_when_every_env_has_moved(ways: ModuleType, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Pictures through one OpenGL context per process: `OffscreenRenderer`, and `OffscreenPicture`, which is on its way.
+"""Pictures through one OpenGL context per process: `OffscreenRenderer`, and `Picture`, which is on its way.
 
 OpenGL's objects belong to the context that was current when they were made, and a context can be current in one
 thread at a time. So there is one context, every model's meshes and textures live in it, and a thread has it only
@@ -8,7 +8,7 @@ Drawing and reading are two steps, for GPUs that several processes draw on: wher
 whoever reads waits for its turn, and pictures that were all drawn before the first is read should take one together.
 """
 
-__all__ = ["OffscreenPicture", "OffscreenRenderer"]
+__all__ = ["OffscreenRenderer", "Picture"]
 
 import atexit
 import ctypes
@@ -47,7 +47,7 @@ class OffscreenRenderer:
         self._option.geomgroup[0] = 0
         self._option.geomgroup[1] = 1
 
-    def draw(self, model: Any, data: Any, camera: str, size: int) -> "OffscreenPicture":
+    def draw(self, model: Any, data: Any, camera: str, size: int) -> "Picture":
         """Has a camera's view of a state drawn; the state may change at once.
 
         Args:
@@ -72,7 +72,7 @@ class OffscreenRenderer:
             )
             view = mujoco.MjrRect(0, 0, size, size)
             mujoco.mjr_render(view, self._scene, self._textures)
-            return OffscreenPicture(_process_gl.buffers, _process_gl.buffers.fill(self._textures, size), size)
+            return Picture(_process_gl.buffers, _process_gl.buffers.fill(self._textures, size), size)
 
     def close(self) -> None:
         """Frees the meshes and textures; the next `render` uploads them again. Safe to call twice."""
@@ -96,7 +96,7 @@ class OffscreenRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._textures)
 
 
-class OffscreenPicture:
+class Picture:
     """A picture that is being drawn; to be read or dropped, once.
 
     Args:

@@ -2,8 +2,6 @@
 
 __all__ = ["VectorConfig", "VectorOptions", "split_options"]
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
@@ -30,7 +28,6 @@ class VectorOptions(TypedDict, total=False):
     render_devices: Sequence[int] | None
     pin_workers: bool
     worker_niceness: int
-    render_processes: int
     episode_options: EpisodeOptions | None
     copy: bool
 
@@ -54,17 +51,11 @@ class VectorConfig:
     render_devices: Sequence[int] | None = None
     pin_workers: bool = False
     worker_niceness: int = 5
-    render_processes: int = 0
     episode_options: EpisodeOptions | None = None
     copy: bool = True
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("envs_per_worker", 1),
-            ("max_restarts", 0),
-            ("worker_niceness", 0),
-            ("render_processes", 0),
-        ):
+        for name, low in (("envs_per_worker", 1), ("max_restarts", 0), ("worker_niceness", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"Expected {name} >= {low}, got {getattr(self, name)}.")
         for name in ("start_timeout_s", "step_timeout_s"):
@@ -81,26 +72,11 @@ class VectorConfig:
             raise ConfigError(
                 "Expected pin_workers with mode='async' only: there are no worker processes here."
             )
-        self._check_render_processes()
         try:
             AutoresetMode(self.autoreset_mode)
         except ValueError as e:
             known = [mode.value for mode in AutoresetMode]
             raise unknown_name("autoreset mode", str(self.autoreset_mode), known) from e
-
-    def _check_render_processes(self) -> None:
-        if not self.render_processes:
-            return
-        if self.mode != "async":
-            raise ConfigError(
-                f"Expected render_processes={self.render_processes} with mode='async' only: they draw for worker "
-                "processes of this machine. Leave it out to have each env draw where it lives."
-            )
-        if not hasattr(os, "memfd_create"):
-            raise ConfigError(
-                f"Expected render_processes=0 on {sys.platform}, got {self.render_processes}: they share memory with "
-                "workers in a way that Linux alone has."
-            )
 
 
 def split_options(options: Mapping[str, Any]) -> tuple[VectorOptions, dict[str, Any]]:

@@ -32,11 +32,6 @@ class Executor(Protocol):
         """Process ids of the workers."""
         ...
 
-    @property
-    def render_pids(self) -> tuple[int, ...]:
-        """Process ids of those that draw for the workers."""
-        ...
-
     def submit(self, commands: Mapping[int, Command]) -> None:
         """Hands out commands by env index, to envs that have none; `collect` or `collect_ready` must follow."""
         ...
@@ -96,11 +91,6 @@ class LocalExecutor:
     @property
     def pids(self) -> tuple[int, ...]:
         """Empty: there are no workers."""
-        return ()
-
-    @property
-    def render_pids(self) -> tuple[int, ...]:
-        """Empty: pictures are drawn here."""
         return ()
 
     def submit(self, commands: Mapping[int, Command]) -> None:

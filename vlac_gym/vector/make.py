@@ -45,8 +45,8 @@ def make_vec(
         num_envs: Number of envs.
         backend: What simulates and draws: MuJoCo as LIBERO has it, or mujoco-warp.
         scenes: For ``"warp"``, the folder that `vlac-gym export-scenes` wrote.
-        **options: Keyword arguments of `RolloutVectorEnv` (`mode`, `group_size`, `autoreset_mode`, `render_processes`,
-            …) and of `LiberoEnv` (`cameras`, `image_size`, `max_episode_steps`, …).
+        **options: Keyword arguments of `RolloutVectorEnv` (`mode`, `group_size`, `autoreset_mode`, …) and of
+            `LiberoEnv` (`cameras`, `image_size`, `max_episode_steps`, …).
 
     Raises:
         ConfigError: An argument does not fit; no process was started.
@@ -102,7 +102,6 @@ _OF_WORKERS = (
     "start_timeout_s",
     "step_timeout_s",
     "render_devices",
-    "render_processes",
     "pin_workers",
     "worker_niceness",
 )

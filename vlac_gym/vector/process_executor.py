@@ -2,25 +2,19 @@
 
 __all__ = ["ProcessExecutor"]
 
-import logging
 import multiprocessing
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from multiprocessing.connection import Connection, wait
 
 from vlac_gym.envs.gl import check_devices
-from vlac_gym.envs.render_client import RenderLine
 from vlac_gym.errors import ConfigError
-from vlac_gym.vector.commands import Command
 from vlac_gym.vector.config import VectorConfig
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import allocate, view
-from vlac_gym.vector.render_process import RenderProcess
 from vlac_gym.vector.slot import EnvSpaces
 from vlac_gym.vector.worker import Worker, WorkerPlace, core_of, share
-from vlac_gym.vector.worker_executor import CLOSE_S, WorkerExecutor
-
-logger = logging.getLogger(__name__)
+from vlac_gym.vector.worker_executor import WorkerExecutor
 
 
 class ProcessExecutor(WorkerExecutor[Worker]):
@@ -49,15 +43,11 @@ class ProcessExecutor(WorkerExecutor[Worker]):
             max_restarts=config.max_restarts,
         )
         shared = share(processes, spaces)
-        firsts = range(0, count, config.envs_per_worker)
-        self._render_processes: list[RenderProcess] = []
         try:
-            for number in range(min(config.render_processes, len(firsts))):
-                self._render_processes.append(RenderProcess(processes, number, devices))
-            for number, first in enumerate(firsts):
+            for number, first in enumerate(range(0, count, config.envs_per_worker)):
                 fns = {i: env_fns[i] for i in range(first, min(first + config.envs_per_worker, count))}
                 core = core_of(number) if config.pin_workers else None
-                place = WorkerPlace(number, devices, core, config.worker_niceness, self._line_of(number))
+                place = WorkerPlace(number, devices, core, config.worker_niceness)
                 self.add_worker(Worker(processes, fns, shared, memory, count, place))
             self._check_start(self._workers[0])
         except BaseException:
@@ -69,30 +59,6 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         """Process ids of the workers."""
         return tuple(worker.pid for worker in self._workers)
 
-    @property
-    def render_pids(self) -> tuple[int, ...]:
-        """Process ids of those that draw for the workers."""
-        return tuple(process.pid for process in self._render_processes)
-
-    def submit(self, commands: Mapping[int, Command]) -> None:
-        """See `WorkerExecutor`; before that, a render process that is gone is replaced, and its workers with it."""
-        for number, process in enumerate(self._render_processes):
-            if process.is_gone:
-                logger.warning("the %s is gone; its workers start anew", process.line.name)
-                process.restart()
-                for worker in self._workers[number :: len(self._render_processes)]:
-                    worker.move_to(process.line)
-        super().submit(commands)
-
-    def close(self) -> None:
-        """See `WorkerExecutor`; what draws for the workers ends after them."""
-        super().close()
-        for process in self._render_processes:
-            process.ask_to_stop()
-        deadline_s = time.monotonic() + CLOSE_S
-        while self._render_processes:
-            self._render_processes.pop().stop(deadline_s)
-
     def wait_for_any(self, until_s: float, wake: Connection) -> Collection[Worker]:
         """See `WorkerExecutor`."""
         owner = {handle: worker for worker in self._out for handle in worker.handles}
@@ -100,11 +66,6 @@ class ProcessExecutor(WorkerExecutor[Worker]):
         ready = {owner[handle] for handle in wait([*owner, wake], left_s) if handle is not wake}
         now_s = time.monotonic()
         return [w for w in self._out if w in ready or self._deadlines[w] <= now_s]
-
-    def _line_of(self, number: int) -> RenderLine | None:
-        """Where a worker's pictures are drawn."""
-        count = len(self._render_processes)
-        return self._render_processes[number % count].line if count else None
 
     def _check_start(self, worker: Worker) -> None:
         """Waits for one worker; those that can't start in this program all can't."""

@@ -77,9 +77,6 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
         pin_workers: Keep each worker on one of the cores that this process may use, in turn.
         worker_niceness: By how much worker processes are less urgent to the system than this one (`os.nice`), so that a
             critic or policy that runs here is not kept waiting where they keep all cores busy. 0 leaves them as urgent.
-        render_processes: Processes that draw LIBERO's pictures for the workers, in turn on the devices of
-            `render_devices`, and are shared out among them; 0 has every worker draw its own. Pictures are the same to
-            the bit. For many workers on a GPU, see docs/vector.md. Needs worker processes on Linux.
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 
@@ -188,11 +185,6 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers; empty in ``mode="sync"``."""
         return self._executor.pids
-
-    @property
-    def render_pids(self) -> tuple[int, ...]:
-        """Process ids of the `render_processes`."""
-        return self._executor.render_pids
 
     # What `loop` asks of the envs; see `Envs`.
 

@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from vlac_gym.envs.gl import spread_rendering
-from vlac_gym.envs.render_client import RenderLine
-from vlac_gym.envs.renderer import draw_through
 from vlac_gym.vector.commands import Command, Reply, StepCommand
 from vlac_gym.vector.executor import EnvFactory
 from vlac_gym.vector.observations import view
@@ -49,21 +47,19 @@ def share(context: BaseContext, value: Any) -> Any:
 
 
 class WorkerPlace(NamedTuple):
-    """Where a worker process runs, and where its pictures are drawn.
+    """Where a worker process runs and draws.
 
     Attributes:
         number: Position among the workers.
         render_devices: See `spread_rendering`.
         core: Where to run; None for anywhere.
         niceness: What is added to that of the process which starts it.
-        render_line: To the process that draws; None to draw in the worker.
     """
 
     number: int
     render_devices: Sequence[int] | None
     core: int | None
     niceness: int
-    render_line: RenderLine | None
 
 
 def serve_slots(
@@ -93,8 +89,6 @@ def serve_slots(
     if place.niceness and hasattr(os, "nice"):
         os.nice(place.niceness)
     spread_rendering(place.number, place.render_devices)
-    if place.render_line is not None:
-        draw_through(place.render_line)
     env_spaces = pickle.loads(spaces.raw)
     batch = view(env_spaces.observation, num_envs, memory, is_shared=True)
     slots = {i: EnvSlot(fn, env_spaces, batch, i) for i, fn in pickle.loads(env_fns.raw).items()}
@@ -245,11 +239,6 @@ class Worker:
         """Kills the process, if it still runs, and starts a new one."""
         self._discard()
         self._start()
-
-    def move_to(self, render_line: RenderLine) -> None:
-        """Ends the process, whose successor has its pictures drawn there; `restart` must follow."""
-        self._place = self._place._replace(render_line=render_line)
-        self._process.kill()
 
     def ask_to_stop(self) -> None:
         """Asks the process to end by itself; `stop` must follow."""

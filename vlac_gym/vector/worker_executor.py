@@ -1,6 +1,6 @@
 """Envs in workers that can die: `WorkerExecutor`, and `EnvWorker`, what it asks of them."""
 
-__all__ = ["CLOSE_S", "EnvWorker", "WorkerExecutor"]
+__all__ = ["EnvWorker", "WorkerExecutor"]
 
 import logging
 import time
@@ -14,7 +14,7 @@ from vlac_gym.vector.commands import Command, Lost, Reply, ResetCommand, StepCom
 
 logger = logging.getLogger(__name__)
 
-CLOSE_S = 5.0
+_CLOSE_S = 5.0
 """What processes are given to end by themselves."""
 
 
@@ -90,11 +90,6 @@ class WorkerExecutor(ABC, Generic[_W]):
         """Process ids of the workers; empty where they are not of this machine."""
         return ()
 
-    @property
-    def render_pids(self) -> tuple[int, ...]:
-        """Process ids of those that draw for the workers."""
-        return ()
-
     def add_worker(self, worker: _W) -> None:
         """Gives the executor a worker, and its envs with it."""
         self._workers.append(worker)
@@ -155,7 +150,7 @@ class WorkerExecutor(ABC, Generic[_W]):
         """Lets the workers close their envs, and kills those that take longer than 5 s."""
         for worker in self._workers:
             worker.ask_to_stop()
-        deadline_s = time.monotonic() + CLOSE_S
+        deadline_s = time.monotonic() + _CLOSE_S
         while self._workers:
             self._workers.pop().stop(deadline_s)
         self._worker_of = {}

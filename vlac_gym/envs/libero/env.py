@@ -19,7 +19,7 @@ from vlac_gym.envs.libero.spaces import action_space, observation_space
 from vlac_gym.envs.libero.start_cache import open_start_cache, start_cache_folder
 from vlac_gym.envs.libero.tasks import LiberoTask, check_init_state, get_task
 from vlac_gym.envs.mujoco_version import check_mujoco
-from vlac_gym.envs.renderer import Picture
+from vlac_gym.envs.offscreen import Picture
 from vlac_gym.envs.scene import LiberoScene
 from vlac_gym.errors import ConfigError, SimulatorError, unknown_name
 from vlac_gym.types import Frame

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlac_gym.envs.renderer import Picture, Renderer, make_renderer
+from vlac_gym.envs.offscreen import OffscreenRenderer, Picture
 from vlac_gym.errors import SimulatorError
 
 _ASSETS = ("bvh_", "hfield_", "mesh_", "oct_", "tex_")
@@ -61,7 +61,7 @@ def acquire_model(mujoco: Any, xml: str, recipe: str) -> "CompiledModel":
             except ValueError as error:
                 raise SimulatorError(f"MuJoCo cannot compile the task's model: {error}") from error
             renderers = [other.renderer for other in _models.values() if other.xml_key == xml_key]
-            renderer = renderers[0] if renderers else make_renderer(mujoco, xml_key)
+            renderer = renderers[0] if renderers else OffscreenRenderer(mujoco)
             compiled = _models[key] = CompiledModel(model, renderer, xml_key)
         compiled.num_users += 1
     return compiled
@@ -88,7 +88,7 @@ class CompiledModel:
         xml_key: Digest of the XML.
     """
 
-    def __init__(self, model: Any, renderer: Renderer, xml_key: str) -> None:
+    def __init__(self, model: Any, renderer: OffscreenRenderer, xml_key: str) -> None:
         self.model = model
         self.renderer = renderer
         self.xml_key = xml_key

@@ -35,7 +35,7 @@ from vlac_gym.envs.libero.models import CompiledModel, acquire_model, trim_memor
 from vlac_gym.envs.libero.moments import Moment
 from vlac_gym.envs.libero.start_cache import StartCache, start_key
 from vlac_gym.envs.libero.tasks import CAMERAS, LiberoTask
-from vlac_gym.envs.renderer import Picture
+from vlac_gym.envs.offscreen import Picture
 from vlac_gym.envs.rotations import axis_angle_of
 from vlac_gym.errors import ConfigError, DependencyNotInstalled, SimulatorError
 from vlac_gym.extras import needs

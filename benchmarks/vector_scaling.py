@@ -219,7 +219,7 @@ def parse() -> argparse.Namespace:
         "--niceness",
         type=int,
         nargs="+",
-        default=[5],
+        default=[0],
         help="worker_niceness; several are measured one after the other",
     )
     parser.add_argument("--suite", default="libero_spatial")

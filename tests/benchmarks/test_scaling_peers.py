@@ -9,7 +9,7 @@ import pytest
 from benchmark_scripts import BENCHMARKS, load_benchmark
 
 ARGS = argparse.Namespace(
-    suite="libero_goal", image_size=64, cores=16, limit_s=60.0, seconds=0.0, niceness=[5]
+    suite="libero_goal", image_size=64, cores=16, limit_s=60.0, seconds=0.0, niceness=[0]
 )
 WITH_BOTH = argparse.Namespace(**vars(ARGS), rlinf_python="rlinf/python", lerobot_python="lerobot/python")
 WITHOUT = argparse.Namespace(**vars(ARGS), rlinf_python=None, lerobot_python=None)

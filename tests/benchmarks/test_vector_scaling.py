@@ -51,7 +51,7 @@ def test_rows_stand_between_two_baselines_and_end_in_a_table(tmp_path: Path) -> 
     assert row["base_rates"] == rates
     assert row["ratio"] == pytest.approx(2 * row["steps_per_s"] / sum(rates))
     assert row["steps_per_s"] > 0
-    assert row["niceness"] == 5
+    assert row["niceness"] == 0
     assert (
         f"(before {rates[0]:.0f}, after {rates[1]:.0f}):\n  async, scripted: {row['ratio']:.2f},"
         in done.stdout
@@ -126,7 +126,7 @@ def args() -> argparse.Namespace:
         window_ms=0.0,
         seconds=0.0,
         cores=1,
-        niceness=[5],
+        niceness=[0],
         limit_s=60.0,
     )
 

@@ -50,7 +50,7 @@ class VectorConfig:
     max_restarts: int = 3
     render_devices: Sequence[int] | None = None
     pin_workers: bool = False
-    worker_niceness: int = 5
+    worker_niceness: int = 0
     episode_options: EpisodeOptions | None = None
     copy: bool = True
 

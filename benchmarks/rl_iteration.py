@@ -8,16 +8,17 @@ The options are those of the example. After one iteration that is not counted (m
 
 - in worker processes: what a worker computes on average (its processor time), split into physics and pictures by one
   env's alone in this process; and waiting: for the slowest env of each step, for envs that are over, for messages;
-- in worlds on a GPU, which compute together: waiting is the share of env steps in which an env's episode is over while
-  the longest one is played; what is left is split into physics and pictures by a further iteration, in which each of
-  both waits until the GPU is done with it.
+- in worlds on a GPU (with one episode per env): waiting is the share of env steps in which an env's episode is over
+  while the longest one of the worlds that move together is played; what is left is split into physics and pictures by a
+  further iteration, in which each of both waits until the GPU is done with it, so that worlds of several kinds, which
+  else compute side by side, take turns.
 """
 
 import importlib.util
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,11 @@ def picture_share(example: Any, args: Any, chunk_size: int) -> float:
     return pictures_s / (physics_s + pictures_s)
 
 
+def homes_of(env: Any) -> dict[int, Any]:
+    """What moves each env's world, together with others."""
+    return {i: home for i, (home, _) in env.unwrapped._executor._homes.items()}
+
+
 def picture_share_of_worlds(env: Any, iterate: Callable[[], object], wait: Callable[[], object]) -> float:
     """Share of pictures in what worlds compute, while `iterate` plays them.
 
@@ -80,7 +86,7 @@ def picture_share_of_worlds(env: Any, iterate: Callable[[], object], wait: Calla
 
         return call
 
-    homes = {id(home): home for home, _ in env.unwrapped._executor._homes.values()}
+    homes = {id(home): home for home in homes_of(env).values()}
     for worlds in [home._worlds for home in homes.values()]:
         for name in taken:
             setattr(worlds, name, clocked(name, getattr(worlds, name)))
@@ -89,14 +95,14 @@ def picture_share_of_worlds(env: Any, iterate: Callable[[], object], wait: Calla
 
 
 @contextmanager
-def recorded_lengths(example: Any) -> Iterator[list[list[int]]]:
-    """The lengths in env steps of the episodes of each iteration that is played meanwhile."""
-    iterations: list[list[int]] = []
+def recorded_lengths(example: Any) -> Iterator[list[list[tuple[int, int]]]]:
+    """Env and length in env steps of the episodes of each iteration that is played meanwhile."""
+    iterations: list[list[tuple[int, int]]] = []
     collect = example.collect
 
     def recording(*args: Any) -> Any:
         experience, episodes = collect(*args)
-        iterations.append([episode.finished.num_steps for episode in episodes])
+        iterations.append([(episode.finished.env_index, episode.finished.num_steps) for episode in episodes])
         return experience, episodes
 
     example.collect = recording
@@ -106,10 +112,21 @@ def recorded_lengths(example: Any) -> Iterator[list[list[int]]]:
         example.collect = collect
 
 
-def idle_share(iterations: Sequence[Sequence[int]]) -> float:
-    """Share of env steps in which an env's episode is over, if all envs move until the longest one ends."""
-    moved = sum(max(lengths) * len(lengths) for lengths in iterations)
-    return 1 - sum(map(sum, iterations)) / moved
+def idle_share(iterations: Sequence[Sequence[tuple[int, int]]], group_of: Mapping[int, Hashable]) -> float:
+    """Share of env steps in which an env's episode is over, if a group's envs move until its longest one ends.
+
+    Args:
+        iterations: Each one's episodes, as env and length in env steps; one per env.
+        group_of: Which envs move together.
+    """
+    played = moved = 0
+    for episodes in iterations:
+        lengths: dict[Hashable, list[int]] = {}
+        for env, length in episodes:
+            lengths.setdefault(group_of[env], []).append(length)
+        played += sum(map(sum, lengths.values()))
+        moved += sum(max(group) * len(group) for group in lengths.values())
+    return 1 - played / moved
 
 
 def main() -> None:
@@ -121,6 +138,8 @@ def main() -> None:
     example = load_example()
     with tempfile.TemporaryDirectory() as folder:
         args = tyro.cli(example.Args, args=["--out", folder, *rest])
+        if args.scenes is not None and args.episodes_per_env != 1:
+            sys.exit(f"Expected --episodes-per-env 1 with --scenes, got {args.episodes_per_env}.")
         run = example.Run(args)
         chunk_size = run.actor.policy.chunk_size
         env = example.make_envs(args, chunk_size)
@@ -134,6 +153,7 @@ def main() -> None:
             total = watch.read()
             workers = len(env.unwrapped.worker_pids)
             if args.scenes is not None:
+                idle = idle_share(iterations, {i: id(home) for i, home in homes_of(env).items()})
                 wait = example.torch.cuda.synchronize if example.torch.cuda.is_available() else lambda: None
                 pictures = picture_share_of_worlds(env, lambda: run.iterate(env), wait)
         finally:
@@ -142,10 +162,8 @@ def main() -> None:
             pictures = picture_share(example, args, chunk_size)
 
     sums = {name: sum(row[f"time/{name}"] for row in rows) for name in ("env", "critic", "policy", "update")}
-    if args.scenes is None:
-        busy_s = min((total["cpu_s"] - own_s) / workers, sums["env"])
-    else:
-        busy_s = sums["env"] * (1 - idle_share(iterations))
+    worker_s = (total["cpu_s"] - own_s) / max(1, workers)
+    busy_s = min(worker_s, sums["env"]) if args.scenes is None else sums["env"] * (1 - idle)
     parts = {
         "physics": busy_s * (1 - pictures),
         "pictures": busy_s * pictures,
@@ -155,7 +173,7 @@ def main() -> None:
         "update": sums["update"],
     }
     parts["rest"] = max(0.0, total["clock_s"] - sum(parts.values()))
-    steps = sum(map(sum, iterations))
+    steps = sum(length for episodes in iterations for _, length in episodes)
     where = f"{workers} workers" if args.scenes is None else "worlds"
     print(f"{args.num_envs} envs in {where}, {measured} iterations, {steps} env steps, critic {args.critic}")
     print(f"{total['clock_s'] / measured:.2f} s an iteration, {steps / total['clock_s']:.0f} env steps/s")

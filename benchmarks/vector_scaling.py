@@ -13,8 +13,9 @@ same lengths; the critic checks every `--done-interval` steps. A policy takes `-
 adds LIBERO's own `SubprocVectorEnv` and, with `--rlinf-python` and `--lerobot-python` of environments that have them
 and LIBERO, RLinf's and lerobot's vector envs, without a critic and one env per core, and says which are not measured.
 
-Each measurement plays random actions of its own, in every run the same. A critic may keep what it has worked out of a
-picture, as nano keeps features: of pictures that an earlier measurement has shown, it would answer sooner than in play.
+Each measurement plays random actions of its own, from a generator that is seeded the same in every run. A critic may
+keep what it has worked out of a picture, as nano keeps features: of pictures that an earlier measurement has shown, it
+would answer sooner than in play.
 
 A row's ratio is to the mean of the baseline before and after the rows of its envs and chunk; its processes live
 throughout, and sleep while others are measured.

@@ -17,8 +17,9 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_envs_that_are_over_wait_for_the_longest_episode(benchmark: ModuleType) -> None:
-    assert benchmark.idle_share([[8, 4], [6, 6]]) == pytest.approx(4 / 28)
-    assert benchmark.idle_share([[5]]) == 0.0
+    together = {0: "a", 1: "a", 2: "b"}
+    assert benchmark.idle_share([[(0, 8), (1, 4)], [(1, 6), (0, 6)]], together) == pytest.approx(4 / 28)
+    assert benchmark.idle_share([[(0, 8), (1, 8), (2, 3)]], together) == 0.0
 
 
 def test_worlds_are_clocked_until_the_device_is_done(benchmark: ModuleType) -> None:
@@ -60,14 +61,23 @@ def test_the_parts_of_an_iteration_on_worlds_are_all_of_it(
         )
         return example
 
-    benchmark.load_example = with_points
+    def quarter(iterations: list[list[tuple[int, int]]], group_of: dict[int, int]) -> float:
+        assert [sorted(env for env, _ in episodes) for episodes in iterations] == [[0, 1, 2, 3]] * 2
+        assert len(set(group_of.values())) == 1
+        assert list(group_of) == [0, 1, 2, 3]
+        steps.extend(length for episodes in iterations for _, length in episodes)
+        return 0.25
+
+    steps: list[int] = []
+    benchmark.load_example, benchmark.idle_share = with_points, quarter
     options = "--tasks points:7 --num-envs 4 --image-size 16 --step-limit 6 --chunk-size 4 --critic random --learn all"
     options += " --train-init-states 0-1 --eval-init-states 2 --minibatch-size 6 --device cpu --measured 2"
     monkeypatch.setattr(sys, "argv", ["rl_iteration.py", "--scenes", str(tmp_path), *options.split()])
     benchmark.main()
     text = capsys.readouterr().out
-    assert re.search(r"^4 envs in worlds, 2 iterations, \d+ env steps, critic random$", text, re.M)
+    assert re.search(rf"^4 envs in worlds, 2 iterations, {sum(steps)} env steps, critic random$", text, re.M)
     shares = {name: float(share) for name, share in re.findall(r"^(\w+) +[\d.]+ s +([\d.]+)%$", text, re.M)}
     assert list(shares) == ["physics", "pictures", "waiting", "critic", "policy", "update", "rest"]
     assert sum(shares.values()) == pytest.approx(100, abs=0.5)
+    assert shares["waiting"] == pytest.approx((shares["physics"] + shares["pictures"]) / 3, abs=0.2)
     assert min(shares["physics"], shares["pictures"], shares["policy"], shares["update"]) > 0

@@ -75,7 +75,7 @@ class OffscreenRenderer:
             return Picture(_process_gl.buffers, _process_gl.buffers.fill(self._textures, size), size)
 
     def close(self) -> None:
-        """Frees the meshes and textures; the next `render` uploads them again. Safe to call twice."""
+        """Frees the meshes and textures; the next `draw` uploads them again. Safe to call twice."""
         textures, self._textures, self._scene = self._textures, None, None
         if textures is not None:
             _process_gl.free(textures)

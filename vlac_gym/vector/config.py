@@ -68,10 +68,11 @@ class VectorConfig:
             raise ConfigError(
                 "Expected render_devices with mode='async' only: elsewhere set MUJOCO_EGL_DEVICE_ID."
             )
-        if self.mode != "async" and self.pin_workers:
-            raise ConfigError(
-                "Expected pin_workers with mode='async' only: there are no worker processes here."
-            )
+        for name in ("pin_workers", "worker_niceness"):
+            if self.mode != "async" and getattr(self, name):
+                raise ConfigError(
+                    f"Expected {name} with mode='async' only: there are no worker processes here."
+                )
         try:
             AutoresetMode(self.autoreset_mode)
         except ValueError as e:

@@ -166,6 +166,7 @@ def test_bad_reset_options_are_refused(options, message):
         ({"mode": "sync", "pin_workers": True}, "pin_workers with mode='async' only"),
         ({"step_timeout_s": 0.0}, "step_timeout_s above 0"),
         ({"worker_niceness": -1}, "worker_niceness >= 0"),
+        ({"mode": "sync", "worker_niceness": 5}, "worker_niceness with mode='async' only"),
     ],
 )
 def test_bad_construction_is_refused(options, message):

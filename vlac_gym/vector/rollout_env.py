@@ -76,7 +76,7 @@ class RolloutVectorEnv(ReadyFirst, EnvAccess):
             visible GPU (those of `CUDA_VISIBLE_DEVICES`). A `MUJOCO_EGL_DEVICE_ID` that is set holds for all workers.
         pin_workers: Keep each worker on one of the cores that this process may use, in turn.
         worker_niceness: By how much worker processes are less urgent to the system than this one (`os.nice`), so that a
-            critic that runs here answers sooner where they keep all cores busy; see docs/performance.md for what it gains.
+            critic that runs here answers sooner where they keep all cores busy (docs/performance.md).
         episode_options: Called here with the env's index before each automatic reset; returns its options.
         copy: Return copies of the observations; False returns the shared arrays, overwritten by the next step.
 

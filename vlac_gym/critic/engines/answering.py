@@ -32,6 +32,11 @@ class Pick:
     candidates: torch.Tensor
     candidate_logprobs: torch.Tensor
 
+    def first_rows(self, count: int) -> "Pick":
+        """Of so many rows, in memory of its own."""
+        parts = (self.tokens, self.logprobs, self.candidates, self.candidate_logprobs)
+        return Pick(*(part[:count].clone() for part in parts))
+
     def send(self) -> "SentPick":
         """Sends all to the host; waits for nothing."""
         return SentPick(self)

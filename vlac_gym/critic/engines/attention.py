@@ -1,8 +1,17 @@
 """Attention for prompts and single tokens, with keys and values of a shared prefix."""
 
-__all__ = ["KeysValues", "attend_one", "attend_prompt", "fuse_linears", "with_prefix"]
+__all__ = [
+    "KeysValues",
+    "attend_one",
+    "attend_prompt",
+    "fuse_linears",
+    "with_prefix",
+    "without_cudnn_attention",
+]
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from vlac_gym.extras import needs
 
@@ -14,6 +23,49 @@ with needs("The transformers engine", "vlac"):
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (B, key heads, tokens, head width)."""
+
+
+class _CudnnAttentionSwitch:
+    """Off while anybody in the process wants it off; the setting is the process's, and its own value comes back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._was_on = True
+
+    def turn_off(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._was_on = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+                torch.backends.cuda.enable_cudnn_sdp(False)
+            self._users += 1
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                torch.backends.cuda.enable_cudnn_sdp(self._was_on)
+
+
+_cudnn_attention = _CudnnAttentionSwitch()
+
+
+@contextmanager
+def without_cudnn_attention(device: torch.device) -> Iterator[None]:
+    """A block in which `scaled_dot_product_attention` on a CUDA device uses any of its kernels but cuDNN's.
+
+    PyTorch prefers cuDNN's on Hopper GPUs. They plan each new shape on the host, 20 ms for each kind of attention in it
+    (torch 2.11, cuDNN 9.19, H200), and a critic's questions come in batches of every size. Others' attention in the
+    process, a trainer's, say, only loses its preferred kernels while the block runs.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    _cudnn_attention.turn_off()
+    try:
+        yield
+    finally:
+        _cudnn_attention.give_back()
 
 
 def with_prefix(prefix: KeysValues | None, keys: torch.Tensor, values: torch.Tensor) -> KeysValues:

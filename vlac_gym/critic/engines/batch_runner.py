@@ -9,7 +9,8 @@ import numpy as np
 from vlac_gym.critic.engines.answering import Pick, TokenPicker
 from vlac_gym.critic.engines.attention import KeysValues
 from vlac_gym.critic.engines.byte_bounded_cache import ByteBoundedCache
-from vlac_gym.critic.engines.cuda_graphs import GraphedChecks
+from vlac_gym.critic.engines.cuda_graphs import AnswerShape, GraphedAnswers
+from vlac_gym.critic.engines.generation import generate_tokens
 from vlac_gym.critic.engines.request_plan import Batch, Item, PrefixKey
 from vlac_gym.critic.engines.text_decoder import TextDecoder
 from vlac_gym.extras import needs
@@ -26,9 +27,12 @@ class BatchRunner:
     Args:
         decoder: The language model.
         picker: Chooses reply tokens.
-        device: Where both live.
+        device: Where all of these live.
         prefix_cache_bytes: Bound of kept keys and values of shared prefixes.
-        stops: Tokens that end a text.
+        stops: Ids of the tokens that end a text.
+
+    Attributes:
+        recorded: Answers a batch where it has a recording that fits; None to run every batch.
     """
 
     def __init__(
@@ -38,29 +42,29 @@ class BatchRunner:
         *,
         device: torch.device,
         prefix_cache_bytes: int,
-        stops: frozenset[int],
+        stops: torch.Tensor,
     ) -> None:
         self.prefixes: ByteBoundedCache[PrefixKey, list[KeysValues]] = ByteBoundedCache(prefix_cache_bytes)
         self.prefixes_computed = 0
         self.prefixes_from_cache = 0
         self.prompt_tokens = 0
         self.padding_tokens = 0
-        self.checks: GraphedChecks | None = None
+        self.recorded: GraphedAnswers | None = None
         self._decoder = decoder
         self._picker = picker
         self._device = device
-        self._stops = torch.tensor(sorted(stops), device=device)
+        self._stops = stops
 
     def run(self, batch: Batch, features: Features) -> list[Pick]:
         """Prefills all prompts and generates step by step; nothing waits for the device but long texts."""
-        if batch.max_steps == 1 and (logits := self._replay(batch, features)) is not None:
-            return [self._picker.pick(logits, batch.answer, 0)]
+        if (picks := self._replay(batch, features)) is not None:
+            return picks
         prefix = self._prefix(batch.items[0], batch.prefix_length, features) if batch.prefix_length else None
         start = batch.prefix_length
         lengths = [len(item.prompt.ids) - start for item in batch.items]
         visible = self._visible(start, lengths)
         last = self._to_device(np.array(lengths) - 1)
-        logits, kept = self._decoder.prefill(
+        prefilled = self._decoder.prefill(
             self._embed(batch.items, start, max(lengths), features),
             last,
             visible=None if min(lengths) == max(lengths) else visible,
@@ -69,38 +73,35 @@ class BatchRunner:
         )
         self.prompt_tokens += sum(lengths)
         self.padding_tokens += max(lengths) * len(lengths) - sum(lengths)
-        picks = [self._picker.pick(logits, batch.answer, 0)]
-        ended = self._ended(batch, picks[0], None)
-        while len(picks) < batch.max_steps and not (batch.answer == "text" and bool(ended.all())):
-            positions = last + start + len(picks)
-            visible = torch.cat([visible, visible.new_ones(len(lengths), 1)], dim=1)
-            logits, kept = self._decoder.step(
-                picks[-1].tokens, positions, visible=visible, prefix=prefix, kept=kept
-            )
-            picks.append(self._picker.pick(logits, batch.answer, len(picks)))
-            ended = self._ended(batch, picks[-1], ended)
-        return picks
+        return generate_tokens(
+            self._decoder,
+            self._picker,
+            batch.answer,
+            prefilled,
+            last=last,
+            visible=visible,
+            prefix=prefix,
+            steps=batch.max_steps,
+            stops=self._stops,
+        )
 
-    def _replay(self, batch: Batch, features: Features) -> torch.Tensor | None:
-        """Logits from a recorded forward over the whole prompts, or None if none fits."""
+    def _replay(self, batch: Batch, features: Features) -> list[Pick] | None:
+        """The reply tokens from a recorded run over the whole prompts, or None if none fits."""
+        if self.recorded is None:
+            return None
         lengths = [len(item.prompt.ids) for item in batch.items]
-        key = self.checks.fitting(len(lengths), max(lengths)) if self.checks else None
-        if self.checks is None or key is None:
+        shape = self.recorded.fitting(AnswerShape(batch.answer, batch.max_steps, len(lengths), max(lengths)))
+        if shape is None:
             return None
         last = self._to_device(np.array(lengths) - 1)
-        visible = self._to_device(np.arange(key[1])[None] < np.array(lengths)[:, None])
+        visible = self._to_device(np.arange(shape.length)[None] < np.array(lengths)[:, None])
         self.prompt_tokens += sum(lengths)
-        self.padding_tokens += key[0] * key[1] - sum(lengths)
-        return self.checks(key, self._embed(batch.items, 0, key[1], features), last, visible)
+        self.padding_tokens += shape.rows * shape.length - sum(lengths)
+        return self.recorded(shape, self._embed(batch.items, 0, shape.length, features), last, visible)
 
     def forget(self) -> None:
         """Drops kept prefixes."""
         self.prefixes.clear()
-
-    def _ended(self, batch: Batch, pick: Pick, before: torch.Tensor | None) -> torch.Tensor:
-        """Which rows have said a stop token by now."""
-        now = torch.isin(pick.tokens, self._stops)
-        return now if before is None else before | now
 
     def _prefix(self, item: Item, length: int, features: Features) -> list[KeysValues]:
         kept = self.prefixes.get(item.prefix_key)

@@ -1,21 +1,25 @@
 """Recorded forwards for small batches, which the host's launches would otherwise slow: `GraphedEncoder`,
-`GraphedChecks`, both filled through a `GraphRecorder`.
+`GraphedAnswers`, both filled through a `GraphRecorder`.
 
 A CUDA graph replays a fixed sequence of kernels on fixed buffers. Inputs are copied in and padded up to the
 next recorded size; where no recorded size fits, the caller runs the model as usual.
 """
 
-__all__ = ["GraphRecorder", "GraphedChecks", "GraphedEncoder"]
+__all__ = ["AnswerShape", "GraphRecorder", "GraphedAnswers", "GraphedEncoder"]
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from vlac_gym.critic.engines.answering import Pick, TokenPicker
+from vlac_gym.critic.engines.base import AnswerKind
+from vlac_gym.critic.engines.generation import generate_tokens
 from vlac_gym.critic.engines.text_decoder import TextDecoder
 from vlac_gym.extras import needs
 
 with needs("The transformers engine", "vlac"):
     import torch
 
+Result = TypeVar("Result")
 _WARM_UP_RUNS = 3
 """Before recording, so that kernels are chosen, compiled and have their workspaces."""
 
@@ -43,9 +47,9 @@ class GraphRecorder:
         return torch.cuda.graph_pool_handle()
 
     def record(
-        self, function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], pool: Any
-    ) -> "_Recording":
-        """Records `function(*inputs)`; `inputs` become the recording's buffers."""
+        self, function: Callable[..., Result], inputs: Sequence[torch.Tensor], pool: Any
+    ) -> "_Recording[Result]":
+        """Records `function(*inputs)`; `inputs` become the recording's buffers, tensors in its result the output's."""
         with torch.cuda.device(self._device):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
@@ -58,17 +62,15 @@ class GraphRecorder:
         return _Recording(graph, inputs, output)
 
 
-class _Recording:
+class _Recording(Generic[Result]):
     """One function recorded on one set of inputs."""
 
-    def __init__(
-        self, graph: torch.cuda.CUDAGraph, inputs: Sequence[torch.Tensor], output: torch.Tensor
-    ) -> None:
+    def __init__(self, graph: torch.cuda.CUDAGraph, inputs: Sequence[torch.Tensor], output: Result) -> None:
         self._graph = graph
         self._inputs = inputs
         self._output = output
 
-    def replay(self, *values: torch.Tensor) -> torch.Tensor:
+    def replay(self, *values: torch.Tensor) -> Result:
         """Runs on the given values, each padded behind; the result is overwritten by the next replay."""
         for buffer, value in zip(self._inputs, values):
             buffer[tuple(slice(size) for size in value.shape)].copy_(value)
@@ -85,7 +87,7 @@ class GraphedEncoder:
 
     def __init__(self, encode: Callable[[torch.Tensor], torch.Tensor]) -> None:
         self._encode = encode
-        self._recordings: dict[int, _Recording] = {}
+        self._recordings: dict[int, _Recording[torch.Tensor]] = {}
 
     def record(self, recorder: GraphRecorder, sizes: Sequence[int], example: torch.Tensor, pool: Any) -> None:
         """Records batches of the given sizes of pictures shaped like `example` (1, 3, side, side)."""
@@ -100,45 +102,82 @@ class GraphedEncoder:
         return self._recordings[size].replay(pixels)[: len(pixels)]
 
 
-class GraphedChecks:
-    """Prompts answered by one forward, with recordings for few rows.
+class AnswerShape(NamedTuple):
+    """What a recording answers.
+
+    Attributes:
+        answer: Kind of answer.
+        steps: Tokens of each reply.
+        rows: Prompts.
+        length: Tokens of each prompt.
+    """
+
+    answer: AnswerKind
+    steps: int
+    rows: int
+    length: int
+
+
+class GraphedAnswers:
+    """Whole numeric replies to few prompts, each kind, count and length of prompts recorded as one graph.
 
     Args:
         decoder: The language model.
+        picker: Chooses reply tokens.
+        stops: Tokens that end a text.
     """
 
-    def __init__(self, decoder: TextDecoder) -> None:
+    def __init__(self, decoder: TextDecoder, picker: TokenPicker, stops: torch.Tensor) -> None:
         self._decoder = decoder
-        self._recordings: dict[tuple[int, int], _Recording] = {}
+        self._picker = picker
+        self._stops = stops
+        self._recordings: dict[AnswerShape, _Recording[list[Pick]]] = {}
 
     def record(
-        self,
-        recorder: GraphRecorder,
-        sizes: Sequence[int],
-        lengths: Sequence[int],
-        example: torch.Tensor,
-        pool: Any,
+        self, recorder: GraphRecorder, shapes: Sequence[AnswerShape], example: torch.Tensor, pool: Any
     ) -> None:
-        """Records batches of each size and length of embeddings shaped like `example` (1, 1, width)."""
-        for size in sizes:
-            for length in lengths:
-                last = torch.full((size,), length - 1, device=example.device)
-                visible = torch.ones(size, length, dtype=torch.bool, device=example.device)
-                inputs = [example.repeat(size, length, 1), last, visible]
-                self._recordings[size, length] = recorder.record(self._run, inputs, pool)
+        """Records replies to embeddings shaped like `example` (1, 1, width)."""
+        for shape in shapes:
+            last = torch.full((shape.rows,), shape.length - 1, device=example.device)
+            visible = torch.ones(shape.rows, shape.length, dtype=torch.bool, device=example.device)
+            inputs = [example.repeat(shape.rows, shape.length, 1), last, visible]
+            self._recordings[shape] = recorder.record(self._answering(shape), inputs, pool)
 
-    def fitting(self, rows: int, length: int) -> tuple[int, int] | None:
-        """The smallest recorded (rows, length) that holds a batch without much padding, or None."""
+    def fitting(self, wanted: AnswerShape) -> AnswerShape | None:
+        """The smallest recorded shape that holds a batch of this one without much padding, or None."""
         return min(
-            (key for key in self._recordings if key[0] >= rows and 0 <= key[1] - length <= MAX_EXTRA_TOKENS),
+            (
+                shape
+                for shape in self._recordings
+                if shape[:2] == wanted[:2]
+                and shape.rows >= wanted.rows
+                and 0 <= shape.length - wanted.length <= MAX_EXTRA_TOKENS
+            ),
             default=None,
         )
 
     def __call__(
-        self, key: tuple[int, int], embeddings: torch.Tensor, last: torch.Tensor, visible: torch.Tensor
-    ) -> torch.Tensor:
-        """float32 logits (B, vocabulary) of embeddings (B, key's length, width); B up to the key's rows."""
-        return self._recordings[key].replay(embeddings, last, visible)[: len(embeddings)].clone()
+        self, shape: AnswerShape, embeddings: torch.Tensor, last: torch.Tensor, visible: torch.Tensor
+    ) -> list[Pick]:
+        """The reply tokens to embeddings (B, shape's length, width), one `Pick` per step; B up to the shape's rows."""
+        picks = self._recordings[shape].replay(embeddings, last, visible)
+        return [pick.first_rows(len(embeddings)) for pick in picks]
 
-    def _run(self, embeddings: torch.Tensor, last: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-        return self._decoder.prefill(embeddings, last, visible=visible, prefix=None, keep=False)[0]
+    def _answering(self, shape: AnswerShape) -> Callable[..., list[Pick]]:
+        def answer(embeddings: torch.Tensor, last: torch.Tensor, visible: torch.Tensor) -> list[Pick]:
+            prefilled = self._decoder.prefill(
+                embeddings, last, visible=visible, prefix=None, keep=shape.steps > 1
+            )
+            return generate_tokens(
+                self._decoder,
+                self._picker,
+                shape.answer,
+                prefilled,
+                last=last,
+                visible=visible,
+                prefix=None,
+                steps=shape.steps,
+                stops=self._stops,
+            )
+
+        return answer

@@ -1,6 +1,6 @@
-"""From requests to batches that run as one: `Batch`, `Item`, `plan_batches`."""
+"""From requests to batches that run as one: `Batch`, `Item`, `most_steps`, `plan_batches`."""
 
-__all__ = ["Batch", "Item", "plan_batches"]
+__all__ = ["Batch", "Item", "most_steps", "plan_batches"]
 
 from collections.abc import Container, Sequence
 from concurrent.futures import Future
@@ -72,6 +72,11 @@ class Batch:
     prefix_length: int
 
 
+def most_steps(request: EngineRequest) -> int:
+    """Most tokens to generate for it."""
+    return min(_STEPS.get(request.answer, request.max_new_tokens), request.max_new_tokens)
+
+
 def plan_batches(items: Sequence[Item], max_tokens: int, known_prefixes: Container[PrefixKey]) -> list[Batch]:
     """Groups items by shared prefix and kind of answer, then by length.
 
@@ -80,8 +85,8 @@ def plan_batches(items: Sequence[Item], max_tokens: int, known_prefixes: Contain
     """
     groups: dict[tuple[PrefixKey, AnswerKind, int], list[Item]] = {}
     for item in items:
-        steps = min(_STEPS.get(item.request.answer, item.request.max_new_tokens), item.request.max_new_tokens)
-        groups.setdefault((item.prefix_key, item.request.answer, steps), []).append(item)
+        kind = (item.prefix_key, item.request.answer, most_steps(item.request))
+        groups.setdefault(kind, []).append(item)
     batches: list[Batch] = []
     for (prefix_key, answer, steps), members in groups.items():
         first = members[0]

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from vlac_gym.critic.engines.base import EngineReply, EngineRequest
+from vlac_gym.critic.engines.base import AnswerKind, EngineReply, EngineRequest
 from vlac_gym.critic.engines.checkpoint_files import inspect_checkpoint
 from vlac_gym.errors import (
     ConfigError,
@@ -34,12 +35,13 @@ with needs("The transformers engine", "vlac"):
     from PIL import Image as _image  # noqa: F401
 
 from vlac_gym.critic.engines.answering import SentPick, TokenPicker, build_reply
+from vlac_gym.critic.engines.attention import without_cudnn_attention
 from vlac_gym.critic.engines.batch_runner import BatchRunner
-from vlac_gym.critic.engines.cuda_graphs import GraphedChecks, GraphedEncoder, GraphRecorder
+from vlac_gym.critic.engines.cuda_graphs import AnswerShape, GraphedAnswers, GraphedEncoder, GraphRecorder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
 from vlac_gym.critic.engines.memory_plan import RUNTIME_BYTES, plan_memory
-from vlac_gym.critic.engines.request_plan import Batch, Item, plan_batches
+from vlac_gym.critic.engines.request_plan import Batch, Item, most_steps, plan_batches
 from vlac_gym.critic.engines.transformers_loading import (
     bytes_per_token,
     load_checkpoint,
@@ -52,6 +54,10 @@ _GPU_CACHE_MB, _CPU_CACHE_MB = 4096, 512
 _PREFIX_CACHE_BYTES = 1 << 30
 _GRAPH_STEP = 16
 """Prompt lengths are recorded in multiples of this many tokens."""
+_GRAPHED_SIZES = (1, 2, 4, 8)
+_SMALL_MODEL_PARAMETERS = 100_000_000
+"""Of a model with no more, even large batches take a GPU less time than their launches take the host."""
+_SMALL_MODEL_SIZES = (*_GRAPHED_SIZES, 16, 32, 64)
 _DIGEST_THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -169,7 +175,7 @@ class TransformersEngine:
             CriticOverloadedError: The engine is asleep.
             CriticServerError: The device ran out of memory; caches were dropped.
         """
-        with self._lock, torch.inference_mode():
+        with self._computing():
             self._check_open()
             if self._is_asleep:
                 raise CriticOverloadedError("The engine is asleep. Call wake() first.")
@@ -194,28 +200,31 @@ class TransformersEngine:
             return [replies[i] for i in range(len(items))]
 
     def warm_up(
-        self, examples: Sequence[EngineRequest], batch_sizes: Sequence[int] = (1, 2, 4, 8)
+        self, examples: Sequence[EngineRequest], batch_sizes: Sequence[int] | None = None
     ) -> WarmUpReport:
         """Compiles kernels, and records the forwards of small batches of requests as long as the examples.
 
         Optional: without it all works, slower. On the CPU it only runs the examples once. `wake` repeats it.
 
         Args:
-            examples: Typical requests, e.g. a done check of the longest and of the shortest task, and a pair.
-            batch_sizes: Batches of up to so many done checks, or frames, are replayed as one CUDA graph.
+            examples: Typical requests, e.g. a done check and a pair of the longest and of the shortest task.
+            batch_sizes: Batches of up to so many frames, and of done checks or pairs if there is an example of one, are
+                replayed as one CUDA graph. By default up to 64 of a model with at most 100 million parameters; of a
+                larger one up to 8, and no pairs: those come in long lists, which keep a GPU busy by themselves.
 
         Returns:
             How long it took and what it made.
         """
         begin = time.perf_counter()
+        is_small = self._facts.num_parameters <= _SMALL_MODEL_PARAMETERS
+        if batch_sizes is None:
+            batch_sizes = _SMALL_MODEL_SIZES if is_small else _GRAPHED_SIZES
         self.generate(examples)
-        with self._lock, torch.inference_mode():
-            checks = [request for request in examples if request.answer == "number"]
+        with self._computing():
             if self._device.type == "cuda":
                 self._compile()
-                self._record(
-                    [len(self._parts.prompts.encode(check).ids) for check in checks], sorted(batch_sizes)
-                )
+                kinds: tuple[AnswerKind, ...] = ("number", "signed_number") if is_small else ("number",)
+                self._record(self._shapes(examples, kinds, batch_sizes), sorted(batch_sizes))
             self._forget()
             self._warm_up_call = (tuple(examples), tuple(batch_sizes))
         self.generate([*examples, *examples])
@@ -259,7 +268,7 @@ class TransformersEngine:
             self._is_asleep = True
             self._forget()
             self._features.encode = self._parts.vision
-            self._runner.checks = None
+            self._runner.recorded = None
             self._move(torch.device("cpu"))
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -281,6 +290,12 @@ class TransformersEngine:
         self._is_closed = True
         self._preparer.close()
         self._digest_threads.shutdown(wait=True)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """A block of one thread at a time in which the model runs."""
+        with self._lock, torch.inference_mode(), without_cudnn_attention(self._device):
+            yield
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -304,12 +319,14 @@ class TransformersEngine:
             batch_size=max(1, plan.max_batch_tokens // self._parts.patches),
         )
         reply_tokens = self._parts.prompts.reply_tokens
+        self._picker = TokenPicker(reply_tokens, self._device)
+        self._stops = torch.tensor(sorted(reply_tokens.stops), device=self._device)
         self._runner = BatchRunner(
             self._parts.text,
-            TokenPicker(reply_tokens, self._device),
+            self._picker,
             device=self._device,
             prefix_cache_bytes=plan.prefix_cache,
-            stops=reply_tokens.stops,
+            stops=self._stops,
         )
 
     def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
@@ -341,8 +358,21 @@ class TransformersEngine:
             self._parts.text.compile_layers()
             self._is_compiled = True
 
-    def _record(self, lengths: Sequence[int], batch_sizes: Sequence[int]) -> None:
-        """Records graphs for prompts of every length from the shortest to the longest example's."""
+    def _shapes(
+        self, examples: Sequence[EngineRequest], kinds: Sequence[AnswerKind], batch_sizes: Sequence[int]
+    ) -> list[AnswerShape]:
+        """Of each of these kinds among the examples: every length from the shortest to the longest, in every size."""
+        shapes: list[AnswerShape] = []
+        for kind in kinds:
+            own = [request for request in examples if request.answer == kind]
+            lengths = [-(-len(self._parts.prompts.encode(request).ids) // _GRAPH_STEP) for request in own]
+            for multiple in range(min(lengths), max(lengths) + 1) if lengths else ():
+                steps = most_steps(own[0])
+                shapes += [AnswerShape(kind, steps, size, multiple * _GRAPH_STEP) for size in batch_sizes]
+        return shapes
+
+    def _record(self, shapes: Sequence[AnswerShape], batch_sizes: Sequence[int]) -> None:
+        """Records graphs of the encoder for batches of these sizes, and of replies in these shapes."""
         if self._recorder is None:
             self._recorder = GraphRecorder(self._device)
         recorder, pool = self._recorder, self._recorder.new_pool()
@@ -352,12 +382,9 @@ class TransformersEngine:
         encoder = GraphedEncoder(self._parts.vision)
         encoder.record(recorder, batch_sizes, pixels, pool)
         self._features.encode = encoder
-        if not lengths:
-            return
-        checks = GraphedChecks(self._parts.text)
-        steps = range(-(-min(lengths) // _GRAPH_STEP), -(-max(lengths) // _GRAPH_STEP) + 1)
-        checks.record(recorder, batch_sizes, [step * _GRAPH_STEP for step in steps], embedding, pool)
-        self._runner.checks = checks
+        recorded = GraphedAnswers(self._parts.text, self._picker, self._stops)
+        recorded.record(recorder, shapes, embedding, pool)
+        self._runner.recorded = recorded
 
     def _read(self, batch: Batch, picks: list[SentPick]) -> dict[int, EngineReply]:
         """Replies by request index; waits for the device."""

@@ -223,11 +223,15 @@ class VLACCritic(BaseCritic):
         before = [frame for frames in episodes for frame in frames[:-1]]
         after = [frame for frames in episodes for frame in frames[1:]]
         starts = [frames[0] for frames in episodes for _ in frames[1:]]
-        progress = np.clip(self.judge_pairs(before, after, asked, references, starts=starts), -1.0, 1.0)
-        limit = self.config.unfinished_value_limit
+        pairs = self._pair_requests(before, after, asked, references, starts)
+        checks: list[EngineRequest] = []
+        if self.config.unfinished_value_limit is not None:
+            checks = [self._done_request(frame, task) for frame, task in zip(after, asked)]
+        replies = self._ask([*pairs, *checks])  # at once, so that one wait brings both
+        progress = np.clip(self._read_all_progress(replies[: len(pairs)]), -1.0, 1.0)
         done = np.zeros_like(progress)
-        if limit is not None:
-            done = np.clip(self.judge_done(after, asked), 0.0, 1.0)
+        if checks:
+            done = np.clip(self._read_all_done(replies[len(pairs) :]), 0.0, 1.0)
         ends = np.cumsum([len(frames[1:]) for frames in episodes])[:-1]
         return [
             (self._values_of(frames, *parts), parts[0].astype(np.float32))
@@ -247,8 +251,8 @@ class VLACCritic(BaseCritic):
         check_tasks(tasks)
         check_same_length(frames=frames, tasks=tasks)
         check_frames(frames)
-        replies = self._ask([self._done_request(frame, task) for frame, task in zip(frames, tasks)])
-        return np.array([self._read_done(reply) for reply in replies], np.float64)
+        requests = [self._done_request(frame, task) for frame, task in zip(frames, tasks)]
+        return self._read_all_done(self._ask(requests))
 
     def judge_pairs(
         self,
@@ -265,6 +269,17 @@ class VLACCritic(BaseCritic):
         check_same_length(before=before, after=after, tasks=tasks, starts=starts)
         for frames, where in ((before, "before"), (after, "after"), (starts, "starts")):
             check_frames(frames, where)
+        requests = self._pair_requests(before, after, tasks, references, starts)
+        return self._read_all_progress(self._ask(requests))
+
+    def _pair_requests(
+        self,
+        before: Sequence[Frame],
+        after: Sequence[Frame],
+        tasks: Sequence[str],
+        references: Sequence[Frame] | None,
+        starts: Sequence[Frame],
+    ) -> list[EngineRequest]:
         shown = self._shown_references(references)
         # One episode's pairs share the first frame too; a batch over several episodes does not.
         shared = (
@@ -272,7 +287,7 @@ class VLACCritic(BaseCritic):
         )
         kind: AnswerKind = "text" if self.config.thinking else "signed_number"
         limit = self.config.max_thinking_tokens if self.config.thinking else _MAX_NUMBER_TOKENS
-        requests = [
+        return [
             EngineRequest(
                 system=prompts.SYSTEM_PROMPT,
                 prompt=prompts.pair_prompt(task, num_references=len(shown), thinking=self.config.thinking),
@@ -283,7 +298,6 @@ class VLACCritic(BaseCritic):
             )
             for first, second, start, task in zip(before, after, starts, tasks)
         ]
-        return np.array([self._read_progress(reply) for reply in self._ask(requests)], np.float64)
 
     def judge_episode(
         self,
@@ -323,7 +337,7 @@ class VLACCritic(BaseCritic):
         return PairValues(pairs, progress, accumulate_values(progress, self.config.value_rule))
 
     def warm_up(self, tasks: Sequence[str] = _WARM_UP_TASKS) -> None:
-        """Lets the engine prepare for done checks of such tasks, if it can; changes no answer.
+        """Lets the engine prepare for done checks and pairs of such tasks, if it can; changes no answer.
 
         Args:
             tasks: Typical instructions; engines that record their work prepare for texts of these lengths.
@@ -331,7 +345,10 @@ class VLACCritic(BaseCritic):
         warm_up = getattr(self._engine, "warm_up", None)
         if warm_up is not None:
             blank = np.zeros((448, 448, 3), np.uint8)
-            warm_up([self._done_request(blank, task) for task in tasks])
+            checks = [self._done_request(blank, task) for task in tasks]
+            blanks = [blank] * len(tasks)
+            pairs = [] if self._references else self._pair_requests(blanks, blanks, tasks, None, blanks)
+            warm_up([*checks, *pairs])
 
     def describe(self) -> CriticInfo:
         """See `describe_vlac`."""
@@ -422,6 +439,12 @@ class VLACCritic(BaseCritic):
                 f"Expected {len(requests)} replies from {type(self._engine).__name__}, got {len(replies)}."
             )
         return replies
+
+    def _read_all_done(self, replies: Sequence[EngineReply]) -> NDArray[np.float64]:
+        return np.array([self._read_done(reply) for reply in replies], np.float64)
+
+    def _read_all_progress(self, replies: Sequence[EngineReply]) -> NDArray[np.float64]:
+        return np.array([self._read_progress(reply) for reply in replies], np.float64)
 
     def _read_done(self, reply: EngineReply) -> float:
         self._check_scale(reply, parsing.read_done(reply, "plain"), (0.0, 1.0), "0 or 1")

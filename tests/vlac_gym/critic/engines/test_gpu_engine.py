@@ -67,7 +67,37 @@ def test_compiled_and_recorded_forwards_agree_with_plain_ones(tiny_checkpoint, r
     for size in (1, 2, 3, 4, len(requests)):
         engine.forget()
         replies = [r for i in range(0, len(requests), size) for r in engine.generate(requests[i : i + size])]
+        assert [reply.text for reply in replies] == [reply.text for reply in before]
         assert largest_difference(replies, before) < 1e-4
+    engine.close()
+
+
+@pytest.mark.parametrize("answer", ["number", "signed_number"])
+def test_a_small_models_batches_of_either_kind_are_replayed_whole(tiny_checkpoint, requests, answer):
+    engine = TransformersEngine(tiny_checkpoint, "cuda", "float32")
+    asked = [request for request in requests if request.answer == answer and not request.shared_frames]
+    before = engine.generate(asked)
+    assert engine.warm_up(asked).batch_sizes[-1] == 64
+    engine.forget()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        replies = engine.generate(asked)
+    counts = {event.key: event.count for event in profiled.key_averages()}
+    assert counts["cudaGraphLaunch"] == 2  # the pictures, and the replies
+    assert not any("attention" in name for name in counts)
+    assert [reply.text for reply in replies] == [reply.text for reply in before]
+    assert largest_difference(replies, before) < 1e-4
+    engine.close()
+
+
+def test_no_attention_is_planned_anew_for_each_shape(tiny_checkpoint, requests):
+    engine = TransformersEngine(tiny_checkpoint, "cuda")
+    was_on = torch.backends.cuda.cudnn_sdp_enabled()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        engine.generate(requests)
+    names = {event.key for event in profiled.key_averages()}
+    assert "aten::scaled_dot_product_attention" in names
+    assert not [name for name in names if "cudnn_attention" in name]
+    assert torch.backends.cuda.cudnn_sdp_enabled() == was_on
     engine.close()
 
 

@@ -100,8 +100,8 @@ def test_value_compares_neighbours_and_shows_the_first_frame_with_references():
     assert len(engine.batches) == 1
 
 
-@pytest.mark.parametrize(("limit", "calls"), [(None, 1), (0.6, 2)])
-def test_values_of_episodes_are_asked_for_together_and_equal_each_alone(limit, calls):
+@pytest.mark.parametrize("limit", [None, 0.6])
+def test_values_of_episodes_are_asked_for_together_and_equal_each_alone(limit):
     replies = {"pair": ["+10", "+20", "-5", "+40", "+7"], "done": ["0", "1", "0", "0", "1"]}
     config = VLACConfig(unfinished_value_limit=limit)
     episodes = [[frame(10 * k + i) for i in range(count)] for k, count in enumerate((2, 0, 1, 4, 2))]
@@ -112,11 +112,12 @@ def test_values_of_episodes_are_asked_for_together_and_equal_each_alone(limit, c
 
     together = engine(slice(None))
     values = VLACCritic(together, config).values(episodes, tasks)
-    assert len(together.batches) == calls
     pairs_of = [pair for frames in episodes for pair in pairwise(frames)]
-    assert [levels(request) for request in together.batches[0]] == [
-        [before[0, 0, 0], after[0, 0, 0]] for before, after in pairs_of
-    ]
+    asked = [[before[0, 0, 0], after[0, 0, 0]] for before, after in pairs_of]
+    if limit:
+        asked += [[after[0, 0, 0]] for _, after in pairs_of]
+    (batch,) = together.batches  # pairs and done checks in one call: one wait for the device brings both
+    assert [levels(request) for request in batch] == asked
     end = 0
     for frames, task, ours in zip(episodes, tasks, values, strict=True):
         pairs = slice(end, end := end + max(0, len(frames) - 1))
@@ -472,7 +473,7 @@ def test_unfinished_value_limit_makes_the_value_what_is_expected_given_done():
     values = critic.value([frame(level) for level in range(4)], TASK)
     # From pairs 0.5, 0.8, 0.82. Then 0.5; 0.5 + 0.5 * 0.6; 1.
     np.testing.assert_allclose(values, [0.0, 0.5, 0.8, 1.0], rtol=1e-6)
-    assert [levels(request) for request in engine.batches[1]] == [[1], [2], [3]]
+    assert [levels(request) for request in engine.requests] == [[0, 1], [1, 2], [2, 3], [1], [2], [3]]
 
 
 @pytest.mark.parametrize("limit", [0.0, 1.1])

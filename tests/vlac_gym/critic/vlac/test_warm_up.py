@@ -1,10 +1,10 @@
-"""Warming up asks the engine for done checks of the given tasks, and changes no answer."""
+"""Warming up asks the engine for done checks and pairs of the given tasks, and changes no answer."""
 
 import numpy as np
 
 from vlac_gym.critic.engines.scripted import ScriptedEngine
 from vlac_gym.critic.vlac.critic import VLACCritic
-from vlac_gym.critic.vlac.prompts import done_prompt
+from vlac_gym.critic.vlac.prompts import done_prompt, pair_prompt
 
 
 class WarmingEngine(ScriptedEngine):
@@ -14,12 +14,18 @@ class WarmingEngine(ScriptedEngine):
         self.warmed = tuple(example.prompt for example in examples)
 
 
-def test_engine_warms_up_with_done_checks_of_the_tasks():
+def test_engine_warms_up_with_done_checks_and_pairs_of_the_tasks():
     engine = WarmingEngine(["1"])
     critic = VLACCritic(engine)
     critic.warm_up(["open the drawer"])
-    assert engine.warmed == (done_prompt("open the drawer"),)
+    assert engine.warmed == (done_prompt("open the drawer"), pair_prompt("open the drawer"))
     assert critic.success_prob([np.zeros((4, 4, 3), np.uint8)], ["open the drawer"]).tolist() == [1.0]
+
+
+def test_pairs_beside_references_are_left_to_their_shared_prefix():
+    engine = WarmingEngine(["1"])
+    VLACCritic(engine, references=[np.zeros((4, 4, 3), np.uint8)] * 2).warm_up(["open the drawer"])
+    assert engine.warmed == (done_prompt("open the drawer"),)
 
 
 def test_engine_without_warm_up_is_left_alone():

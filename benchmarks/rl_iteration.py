@@ -7,7 +7,9 @@ The options are those of the example. After one iteration that is not counted (m
 `--measured` of them are timed. Critic, policy and update are what the run's own clocks say. The rest is the envs':
 
 - in worker processes: what a worker computes on average (its processor time), split into physics and pictures by one
-  env's alone in this process; and waiting: for the slowest env of each step, for envs that are over, for messages;
+  env's alone in this process; and waiting: for the slowest env of each step, for envs that are over, for messages.
+  With `--min-ready` critic and policy work beside the workers: what they take is told apart, and waiting is all the
+  time of an iteration's play in which a worker computes nothing, be it for the critic, the policy or its last episodes;
 - in worlds on a GPU (with one episode per env): waiting is the share of env steps in which an env's episode is over
   while the longest one of the worlds that move together is played; what is left is split into physics and pictures by a
   further iteration, in which each of both waits until the GPU is done with it, so that worlds of several kinds, which
@@ -21,7 +23,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tyro
@@ -94,15 +96,25 @@ def picture_share_of_worlds(env: Any, iterate: Callable[[], object], wait: Calla
     return taken["pictures"] / sum(taken.values())
 
 
+class Played(NamedTuple):
+    """One iteration's play: how long it took, and env and length in env steps of its episodes."""
+
+    seconds: float
+    episodes: list[tuple[int, int]]
+
+
 @contextmanager
-def recorded_lengths(example: Any) -> Iterator[list[list[tuple[int, int]]]]:
-    """Env and length in env steps of the episodes of each iteration that is played meanwhile."""
-    iterations: list[list[tuple[int, int]]] = []
+def recorded_play(example: Any) -> Iterator[list[Played]]:
+    """The iterations that are played meanwhile."""
+    iterations: list[Played] = []
     collect = example.collect
 
     def recording(*args: Any) -> Any:
+        began = time.perf_counter()
         experience, episodes = collect(*args)
-        iterations.append([(episode.finished.env_index, episode.finished.num_steps) for episode in episodes])
+        seconds = time.perf_counter() - began
+        lengths = [(episode.finished.env_index, episode.finished.num_steps) for episode in episodes]
+        iterations.append(Played(seconds, lengths))
         return experience, episodes
 
     example.collect = recording
@@ -140,6 +152,10 @@ def main() -> None:
         args = tyro.cli(example.Args, args=["--out", folder, *rest])
         if args.scenes is not None and args.episodes_per_env != 1:
             sys.exit(f"Expected --episodes-per-env 1 with --scenes, got {args.episodes_per_env}.")
+        if args.scenes is not None and args.min_ready is not None:
+            sys.exit(
+                f"Expected no --min-ready with --scenes, whose worlds move together, got {args.min_ready}."
+            )
         run = example.Run(args)
         chunk_size = run.actor.policy.chunk_size
         env = example.make_envs(args, chunk_size)
@@ -147,13 +163,14 @@ def main() -> None:
             run.iterate(env)
             watch = Stopwatch(env.unwrapped.worker_pids)
             own_s = time.process_time()
-            with recorded_lengths(example) as iterations:
+            with recorded_play(example) as played:
                 rows = [run.iterate(env) for _ in range(measured)]
             own_s = time.process_time() - own_s
             total = watch.read()
             workers = len(env.unwrapped.worker_pids)
             if args.scenes is not None:
-                idle = idle_share(iterations, {i: id(home) for i, home in homes_of(env).items()})
+                groups = {i: id(home) for i, home in homes_of(env).items()}
+                idle = idle_share([episodes for _, episodes in played], groups)
                 wait = example.torch.cuda.synchronize if example.torch.cuda.is_available() else lambda: None
                 pictures = picture_share_of_worlds(env, lambda: run.iterate(env), wait)
         finally:
@@ -162,23 +179,25 @@ def main() -> None:
             pictures = picture_share(example, args, chunk_size)
 
     sums = {name: sum(row[f"time/{name}"] for row in rows) for name in ("env", "critic", "policy", "update")}
+    beside = {name: sums.pop(name) for name in ("critic", "policy") if args.min_ready is not None}
+    env_s = sums.pop("env") if args.min_ready is None else sum(play.seconds for play in played)
     worker_s = (total["cpu_s"] - own_s) / max(1, workers)
-    busy_s = min(worker_s, sums["env"]) if args.scenes is None else sums["env"] * (1 - idle)
+    busy_s = min(worker_s, env_s) if args.scenes is None else env_s * (1 - idle)
     parts = {
         "physics": busy_s * (1 - pictures),
         "pictures": busy_s * pictures,
-        "waiting": sums["env"] - busy_s,
-        "critic": sums["critic"],
-        "policy": sums["policy"],
-        "update": sums["update"],
+        "waiting": env_s - busy_s,
+        **{name: sums[name] for name in ("critic", "policy", "update") if name in sums},
     }
     parts["rest"] = max(0.0, total["clock_s"] - sum(parts.values()))
-    steps = sum(length for episodes in iterations for _, length in episodes)
+    steps = sum(length for play in played for _, length in play.episodes)
     where = f"{workers} workers" if args.scenes is None else "worlds"
     print(f"{args.num_envs} envs in {where}, {measured} iterations, {steps} env steps, critic {args.critic}")
     print(f"{total['clock_s'] / measured:.2f} s an iteration, {steps / total['clock_s']:.0f} env steps/s")
     for name, seconds in parts.items():
         print(f"{name:10} {seconds / measured:8.2f} s {seconds / total['clock_s']:7.1%}")
+    for name, seconds in beside.items():
+        print(f"beside, {name} {seconds / measured:5.2f} s {seconds / total['clock_s']:7.1%}")
 
 
 if __name__ == "__main__":

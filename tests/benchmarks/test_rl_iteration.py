@@ -81,3 +81,32 @@ def test_the_parts_of_an_iteration_on_worlds_are_all_of_it(
     assert sum(shares.values()) == pytest.approx(100, abs=0.5)
     assert shares["waiting"] == pytest.approx((shares["physics"] + shares["pictures"]) / 3, abs=0.2)
     assert min(shares["physics"], shares["pictures"], shares["policy"], shares["update"]) > 0
+
+
+def test_what_goes_on_beside_the_envs_is_no_part_of_the_time(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "picture_share", lambda *args: 0.25)
+    options = (
+        "--tasks reach:0 --num-envs 2 --envs-per-worker 1 --episodes-per-env 2 --min-ready 1 --image-size 16"
+    )
+    options += (
+        " --step-limit 8 --chunk-size 4 --critic random --learn all --train-init-states 0-1 --device cpu"
+    )
+    options += " --eval-init-states 2 --minibatch-size 6"
+    monkeypatch.setattr(sys, "argv", ["rl_iteration.py", *options.split()])
+    benchmark.main()
+    text = capsys.readouterr().out
+    shares = {name: float(share) for name, share in re.findall(r"^(\w+) +[\d.]+ s +([\d.]+)%$", text, re.M)}
+    assert list(shares) == ["physics", "pictures", "waiting", "update", "rest"]
+    assert sum(shares.values()) == pytest.approx(100, abs=0.5)
+    assert re.findall(r"^beside, (\w+) ", text, re.M) == ["critic", "policy"]
+
+
+def test_worlds_that_move_together_refuse_min_ready(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = f"--tasks points:7 --num-envs 4 --learn all --scenes {tmp_path} --min-ready 2"
+    monkeypatch.setattr(sys, "argv", ["rl_iteration.py", *options.split()])
+    with pytest.raises(SystemExit, match="no --min-ready with --scenes"):
+        benchmark.main()

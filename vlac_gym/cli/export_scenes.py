@@ -10,6 +10,7 @@ from vlac_gym.envs.warp.export import export_scene
 from vlac_gym.envs.warp.scene_files import count_starts
 from vlac_gym.errors import ConfigError
 from vlac_gym.files.output_folder import claim_folder
+from vlac_gym.specs.ids import parse_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,8 @@ class Args:
     """Add tasks to a folder of exported tasks; those that are there already stay."""
     task_suite: str = "libero_spatial"
     """Suite of the tasks."""
-    task_ids: tuple[int, ...] | None = None
-    """Tasks of the suite; default: all."""
+    task_ids: str = "all"
+    """Tasks of the suite: all, 0-3, 0,3,8."""
     num_starts: int | None = None
     """Settled initial states 0 to N-1 of each task; default: all."""
     texture_size: int = 1024
@@ -33,10 +34,7 @@ class Args:
 def run(args: Args) -> int:
     """Runs the command; see `vlac-gym export-scenes --help`."""
     tasks = list_tasks(args.task_suite)
-    chosen = tuple(range(len(tasks))) if args.task_ids is None else args.task_ids
-    for task_id in chosen:
-        if not 0 <= task_id < len(tasks):
-            raise ConfigError(f"Expected tasks 0 to {len(tasks) - 1} of {args.task_suite}, got {task_id}.")
+    chosen = parse_ids(args.task_ids, len(tasks), f"task ids of {args.task_suite}")
     for name, value in (("--num-starts", args.num_starts), ("--texture-size", args.texture_size)):
         if value is not None and value < 1:
             raise ConfigError(f"Expected {name} >= 1, got {value}.")

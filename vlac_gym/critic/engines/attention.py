@@ -26,7 +26,7 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class _CudnnAttentionSwitch:
-    """Off while anybody in the process wants it off; the setting is the process's, and its own value comes back."""
+    """Off while anybody in the process wants it off; then what it was before, if it was on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,14 +37,15 @@ class _CudnnAttentionSwitch:
         with self._lock:
             if not self._users:
                 self._was_on = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
-                torch.backends.cuda.enable_cudnn_sdp(False)
+                if self._was_on:
+                    torch.backends.cuda.enable_cudnn_sdp(False)
             self._users += 1
 
     def give_back(self) -> None:
         with self._lock:
             self._users -= 1
-            if not self._users:
-                torch.backends.cuda.enable_cudnn_sdp(self._was_on)
+            if not self._users and self._was_on:
+                torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 _cudnn_attention = _CudnnAttentionSwitch()
@@ -54,9 +55,10 @@ _cudnn_attention = _CudnnAttentionSwitch()
 def without_cudnn_attention(device: torch.device) -> Iterator[None]:
     """A block in which `scaled_dot_product_attention` on a CUDA device uses any of its kernels but cuDNN's.
 
-    PyTorch prefers cuDNN's on Hopper GPUs. They plan each new shape on the host, 20 ms for each kind of attention in it
-    (torch 2.11, cuDNN 9.19, H200), and a critic's questions come in batches of every size. Others' attention in the
-    process, a trainer's, say, only loses its preferred kernels while the block runs.
+    PyTorch prefers cuDNN's on Hopper GPUs. They plan each new shape on the host for 20 ms or more (torch 2.11, cuDNN
+    9.19; docs/critic_speed.md), and a critic's questions come in batches of every size. The setting is the process's,
+    as PyTorch has it: attention in other threads goes without cuDNN's kernels while the block runs, and a thread that
+    changes the setting meanwhile (`sdpa_kernel`) may put back what it found in the block.
     """
     if device.type != "cuda":
         yield

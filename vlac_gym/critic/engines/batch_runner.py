@@ -32,7 +32,7 @@ class BatchRunner:
         stops: Ids of the tokens that end a text.
 
     Attributes:
-        recorded: Answers a batch where it has a recording that fits; None to run every batch.
+        recorded_answers: Answers a batch where it has a recording that fits; None to run every batch.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BatchRunner:
         self.prefixes_from_cache = 0
         self.prompt_tokens = 0
         self.padding_tokens = 0
-        self.recorded: GraphedAnswers | None = None
+        self.recorded_answers: GraphedAnswers | None = None
         self._decoder = decoder
         self._picker = picker
         self._device = device
@@ -82,22 +82,26 @@ class BatchRunner:
             visible=visible,
             prefix=prefix,
             steps=batch.max_steps,
-            stops=self._stops,
+            stops=self._stops if batch.answer == "text" else None,
         )
 
     def _replay(self, batch: Batch, features: Features) -> list[Pick] | None:
         """The reply tokens from a recorded run over the whole prompts, or None if none fits."""
-        if self.recorded is None:
+        if self.recorded_answers is None:
             return None
         lengths = [len(item.prompt.ids) for item in batch.items]
-        shape = self.recorded.fitting(AnswerShape(batch.answer, batch.max_steps, len(lengths), max(lengths)))
+        shape = self.recorded_answers.fitting(
+            AnswerShape(batch.answer, batch.max_steps, len(lengths), max(lengths))
+        )
         if shape is None:
             return None
         last = self._to_device(np.array(lengths) - 1)
         visible = self._to_device(np.arange(shape.length)[None] < np.array(lengths)[:, None])
         self.prompt_tokens += sum(lengths)
         self.padding_tokens += shape.rows * shape.length - sum(lengths)
-        return self.recorded(shape, self._embed(batch.items, 0, shape.length, features), last, visible)
+        return self.recorded_answers(
+            shape, self._embed(batch.items, 0, shape.length, features), last, visible
+        )
 
     def forget(self) -> None:
         """Drops kept prefixes."""

@@ -5,7 +5,7 @@ A CUDA graph replays a fixed sequence of kernels on fixed buffers. Inputs are co
 next recorded size; where no recorded size fits, the caller runs the model as usual.
 """
 
-__all__ = ["AnswerShape", "GraphRecorder", "GraphedAnswers", "GraphedEncoder"]
+__all__ = ["AnswerShape", "GraphRecorder", "GraphedAnswers", "GraphedEncoder", "answer_shapes"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -22,6 +22,9 @@ with needs("The transformers engine", "vlac"):
 Result = TypeVar("Result")
 _WARM_UP_RUNS = 3
 """Before recording, so that kernels are chosen, compiled and have their workspaces."""
+
+_LENGTH_STEP = 16
+"""Prompt lengths are recorded in multiples of this many tokens."""
 
 MAX_EXTRA_TOKENS = 64
 """Most padding that a replay may add to a prompt; beyond it, a plain run is faster."""
@@ -91,7 +94,7 @@ class GraphedEncoder:
 
     def record(self, recorder: GraphRecorder, sizes: Sequence[int], example: torch.Tensor, pool: Any) -> None:
         """Records batches of the given sizes of pictures shaped like `example` (1, 3, side, side)."""
-        for size in sizes:
+        for size in sorted(sizes, reverse=True):
             inputs = [example.repeat(size, 1, 1, 1)]
             self._recordings[size] = recorder.record(self._encode, inputs, pool)
 
@@ -118,26 +121,49 @@ class AnswerShape(NamedTuple):
     length: int
 
 
+def answer_shapes(
+    prompts: Sequence[tuple[AnswerKind, int, int]], batch_sizes: Sequence[int], max_tokens: int
+) -> list[AnswerShape]:
+    """What to record for prompts like these.
+
+    Args:
+        prompts: Kind of answer, tokens of the reply and tokens of the prompt of each.
+        batch_sizes: Counts of prompts.
+        max_tokens: Most tokens in a batch.
+
+    Returns:
+        Of each kind of reply every length from the shortest prompt's to the longest one's, in steps of 16, in every
+        size.
+    """
+    shapes: list[AnswerShape] = []
+    for answer, steps in dict.fromkeys(prompt[:2] for prompt in prompts):
+        lengths = [-(-length // _LENGTH_STEP) for *reply, length in prompts if reply == [answer, steps]]
+        for multiple in range(min(lengths), max(lengths) + 1):
+            shapes += [AnswerShape(answer, steps, size, multiple * _LENGTH_STEP) for size in batch_sizes]
+    return [shape for shape in shapes if shape.rows * shape.length <= max_tokens]
+
+
 class GraphedAnswers:
     """Whole numeric replies to few prompts, each kind, count and length of prompts recorded as one graph.
 
     Args:
         decoder: The language model.
         picker: Chooses reply tokens.
-        stops: Tokens that end a text.
     """
 
-    def __init__(self, decoder: TextDecoder, picker: TokenPicker, stops: torch.Tensor) -> None:
+    def __init__(self, decoder: TextDecoder, picker: TokenPicker) -> None:
         self._decoder = decoder
         self._picker = picker
-        self._stops = stops
         self._recordings: dict[AnswerShape, _Recording[list[Pick]]] = {}
 
     def record(
         self, recorder: GraphRecorder, shapes: Sequence[AnswerShape], example: torch.Tensor, pool: Any
     ) -> None:
-        """Records replies to embeddings shaped like `example` (1, 1, width)."""
-        for shape in shapes:
+        """Records replies to embeddings shaped like `example` (1, 1, width).
+
+        The largest first: the smaller ones then use the same memory.
+        """
+        for shape in sorted(shapes, key=lambda shape: -shape.rows * shape.length):
             last = torch.full((shape.rows,), shape.length - 1, device=example.device)
             visible = torch.ones(shape.rows, shape.length, dtype=torch.bool, device=example.device)
             inputs = [example.repeat(shape.rows, shape.length, 1), last, visible]
@@ -177,7 +203,6 @@ class GraphedAnswers:
                 visible=visible,
                 prefix=None,
                 steps=shape.steps,
-                stops=self._stops,
             )
 
         return answer

@@ -42,7 +42,7 @@ class FrameFeatures:
         max_bytes: int,
         batch_size: int,
     ) -> None:
-        self.encode = encode
+        self._encode_pictures = encode
         self.cache: ByteBoundedCache[bytes, torch.Tensor] = ByteBoundedCache(max_bytes)
         self.frames_encoded = 0
         self.frames_from_cache = 0
@@ -74,7 +74,7 @@ class FrameFeatures:
         return found
 
     def _encode(self, run: StagedFrames) -> dict[bytes, torch.Tensor]:
-        encoded = self.encode(self._preparer.finish(run.staged))
+        encoded = self._encode_pictures(self._preparer.finish(run.staged))
         self.frames_encoded += len(run.digests)
         # clones, because a view would keep the whole batch alive after its neighbours left the cache
         features = {digest: row.clone() for digest, row in zip(run.digests, encoded)}

@@ -22,30 +22,34 @@ def generate_tokens(
     visible: torch.Tensor,
     prefix: list[KeysValues] | None,
     steps: int,
-    stops: torch.Tensor,
+    stops: torch.Tensor | None = None,
 ) -> list[Pick]:
     """The reply tokens of a batch, one `Pick` per step; nothing waits for the device but texts.
 
     Args:
         decoder: The language model.
         picker: Chooses the tokens.
-        answer: Kind of answer; a text ends when every row has said a stop token.
+        answer: Kind of answer.
         prefilled: What `TextDecoder.prefill` returned; with the keys and values kept, if there is more than one step.
         last: (B,) index of each prompt's last position behind the prefix.
         visible: Bool (B, P + L), False at padding.
         prefix: Keys and values of P positions before all rows, or None.
         steps: Most tokens of a reply.
-        stops: Tokens that end a text.
+        stops: Ids of the tokens that end a text; numbers need none.
     """
     logits, kept = prefilled
     start = prefix[0][0].shape[2] if prefix else 0
     picks = [picker.pick(logits, answer, 0)]
-    ended = torch.isin(picks[0].tokens, stops)
-    while len(picks) < steps and not (answer == "text" and bool(ended.all())):
+    while len(picks) < steps and not (stops is not None and _all_ended(picks, stops)):
         visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
         logits, kept = decoder.step(
             picks[-1].tokens, last + start + len(picks), visible=visible, prefix=prefix, kept=kept
         )
         picks.append(picker.pick(logits, answer, len(picks)))
-        ended |= torch.isin(picks[-1].tokens, stops)
     return picks
+
+
+def _all_ended(picks: list[Pick], stops: torch.Tensor) -> bool:
+    """Whether every row has said a stop token; waits for the device."""
+    said = torch.stack([pick.tokens for pick in picks])
+    return bool(torch.isin(said, stops).any(dim=0).all())

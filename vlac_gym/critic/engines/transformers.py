@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -37,10 +37,10 @@ with needs("The transformers engine", "vlac"):
 from vlac_gym.critic.engines.answering import SentPick, TokenPicker, build_reply
 from vlac_gym.critic.engines.attention import without_cudnn_attention
 from vlac_gym.critic.engines.batch_runner import BatchRunner
-from vlac_gym.critic.engines.cuda_graphs import AnswerShape, GraphedAnswers, GraphedEncoder, GraphRecorder
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
 from vlac_gym.critic.engines.memory_plan import RUNTIME_BYTES, plan_memory
+from vlac_gym.critic.engines.recorded_forwards import RecordedForwards
 from vlac_gym.critic.engines.request_plan import Batch, Item, most_steps, plan_batches
 from vlac_gym.critic.engines.transformers_loading import (
     bytes_per_token,
@@ -52,12 +52,12 @@ from vlac_gym.critic.engines.transformers_loading import (
 _GPU_BATCH_TOKENS, _CPU_BATCH_TOKENS = 32768, 4096
 _GPU_CACHE_MB, _CPU_CACHE_MB = 4096, 512
 _PREFIX_CACHE_BYTES = 1 << 30
-_GRAPH_STEP = 16
-"""Prompt lengths are recorded in multiples of this many tokens."""
 _GRAPHED_SIZES = (1, 2, 4, 8)
 _SMALL_MODEL_PARAMETERS = 100_000_000
 """Of a model with no more, even large batches take a GPU less time than their launches take the host."""
 _SMALL_MODEL_SIZES = (*_GRAPHED_SIZES, 16, 32, 64)
+_PLANNED_TOKENS = 28_000
+"""So large a batch of a large model, as bulk work has them, gains more by cuDNN's attention than a plan costs."""
 _DIGEST_THREADS = min(16, os.cpu_count() or 1)
 
 
@@ -141,6 +141,7 @@ class TransformersEngine:
         self._facts = inspect_checkpoint(path)
         self._device = pick_device(device)
         self._dtype = pick_dtype(dtype, self._device)
+        self._is_small = self._facts.num_parameters <= _SMALL_MODEL_PARAMETERS
         on_gpu = self._device.type == "cuda"
         if max_gpu_memory_gb is not None and not on_gpu:
             raise ConfigError(
@@ -161,7 +162,6 @@ class TransformersEngine:
         self._requests = 0
         self._is_asleep = self._is_closed = False
         self._is_compiled = False
-        self._recorder: GraphRecorder | None = None
         self._warm_up_call: tuple[tuple[EngineRequest, ...], tuple[int, ...]] | None = None
         self._lock = threading.Lock()
         self._digest_threads = ThreadPoolExecutor(_DIGEST_THREADS, thread_name_prefix="digests")
@@ -175,7 +175,7 @@ class TransformersEngine:
             CriticOverloadedError: The engine is asleep.
             CriticServerError: The device ran out of memory; caches were dropped.
         """
-        with self._computing():
+        with self._lock, torch.inference_mode():
             self._check_open()
             if self._is_asleep:
                 raise CriticOverloadedError("The engine is asleep. Call wake() first.")
@@ -204,7 +204,7 @@ class TransformersEngine:
     ) -> WarmUpReport:
         """Compiles kernels, and records the forwards of small batches of requests as long as the examples.
 
-        Optional: without it all works, slower. On the CPU it only runs the examples once. `wake` repeats it.
+        Optional: without it all works, slower. On the CPU it only runs the examples. `wake` repeats it.
 
         Args:
             examples: Typical requests, e.g. a done check and a pair of the longest and of the shortest task.
@@ -214,17 +214,18 @@ class TransformersEngine:
 
         Returns:
             How long it took and what it made.
+
+        Raises:
+            CriticServerError: The device ran out of memory.
         """
         begin = time.perf_counter()
-        is_small = self._facts.num_parameters <= _SMALL_MODEL_PARAMETERS
         if batch_sizes is None:
-            batch_sizes = _SMALL_MODEL_SIZES if is_small else _GRAPHED_SIZES
+            batch_sizes = _SMALL_MODEL_SIZES if self._is_small else _GRAPHED_SIZES
         self.generate(examples)
-        with self._computing():
+        with self._lock, torch.inference_mode(), without_cudnn_attention(self._device):
             if self._device.type == "cuda":
                 self._compile()
-                kinds: tuple[AnswerKind, ...] = ("number", "signed_number") if is_small else ("number",)
-                self._record(self._shapes(examples, kinds, batch_sizes), sorted(batch_sizes))
+                self._record(examples, sorted(batch_sizes))
             self._forget()
             self._warm_up_call = (tuple(examples), tuple(batch_sizes))
         self.generate([*examples, *examples])
@@ -267,14 +268,17 @@ class TransformersEngine:
         with self._lock:
             self._is_asleep = True
             self._forget()
-            self._features.encode = self._parts.vision
-            self._runner.recorded = None
+            self._forget_recordings()
             self._move(torch.device("cpu"))
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def wake(self) -> None:
-        """Moves the weights back."""
+        """Moves the weights back, and repeats the warm-up; asleep still if that fails.
+
+        Raises:
+            CriticServerError: The device ran out of memory.
+        """
         with self._lock:
             self._check_open()
             if not self._is_asleep:
@@ -282,7 +286,11 @@ class TransformersEngine:
             self._move(self._device)
             self._is_asleep = False
         if self._warm_up_call is not None:
-            self.warm_up(*self._warm_up_call)
+            try:
+                self.warm_up(*self._warm_up_call)
+            except CriticServerError:
+                self.sleep()
+                raise
 
     def close(self) -> None:
         """Sleeps for good: frees device memory and ends threads."""
@@ -290,12 +298,6 @@ class TransformersEngine:
         self._is_closed = True
         self._preparer.close()
         self._digest_threads.shutdown(wait=True)
-
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        """A block of one thread at a time in which the model runs."""
-        with self._lock, torch.inference_mode(), without_cudnn_attention(self._device):
-            yield
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -313,20 +315,20 @@ class TransformersEngine:
             dtype=self._dtype,
         )
         self._features = FrameFeatures(
-            self._parts.vision,
+            self._encode_pictures,
             self._preparer,
             max_bytes=plan.vision_cache,
             batch_size=max(1, plan.max_batch_tokens // self._parts.patches),
         )
         reply_tokens = self._parts.prompts.reply_tokens
-        self._picker = TokenPicker(reply_tokens, self._device)
-        self._stops = torch.tensor(sorted(reply_tokens.stops), device=self._device)
+        picker = TokenPicker(reply_tokens, self._device)
+        self._recorded = RecordedForwards(self._parts, picker, self._device, self._dtype)
         self._runner = BatchRunner(
             self._parts.text,
-            self._picker,
+            picker,
             device=self._device,
             prefix_cache_bytes=plan.prefix_cache,
-            stops=self._stops,
+            stops=torch.tensor(sorted(reply_tokens.stops), device=self._device),
         )
 
     def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
@@ -349,8 +351,19 @@ class TransformersEngine:
         yield from ahead
 
     def _answer(self, batch: Batch, staged: list[StagedFrames]) -> list[SentPick]:
-        picks = self._runner.run(batch, self._features.collect(_frames(batch), staged))
+        features = self._features.collect(_frames(batch), staged)
+        with self._attention(sum(len(item.prompt.ids) - batch.prefix_length for item in batch.items)):
+            picks = self._runner.run(batch, features)
         return [pick.send() for pick in picks]
+
+    def _encode_pictures(self, pixels: torch.Tensor) -> torch.Tensor:
+        with self._attention(len(pixels) * self._parts.patches):
+            return self._recorded.encode(pixels)
+
+    def _attention(self, num_tokens: int) -> AbstractContextManager[None]:
+        """A block with the attention kernels that are fastest for a batch of so many tokens."""
+        is_planned = num_tokens >= _PLANNED_TOKENS and not self._is_small
+        return nullcontext() if is_planned else without_cudnn_attention(self._device)
 
     def _compile(self) -> None:
         if not self._is_compiled:
@@ -358,33 +371,26 @@ class TransformersEngine:
             self._parts.text.compile_layers()
             self._is_compiled = True
 
-    def _shapes(
-        self, examples: Sequence[EngineRequest], kinds: Sequence[AnswerKind], batch_sizes: Sequence[int]
-    ) -> list[AnswerShape]:
-        """Of each of these kinds among the examples: every length from the shortest to the longest, in every size."""
-        shapes: list[AnswerShape] = []
-        for kind in kinds:
-            own = [request for request in examples if request.answer == kind]
-            lengths = [-(-len(self._parts.prompts.encode(request).ids) // _GRAPH_STEP) for request in own]
-            for multiple in range(min(lengths), max(lengths) + 1) if lengths else ():
-                steps = most_steps(own[0])
-                shapes += [AnswerShape(kind, steps, size, multiple * _GRAPH_STEP) for size in batch_sizes]
-        return shapes
+    def _record(self, examples: Sequence[EngineRequest], batch_sizes: Sequence[int]) -> None:
+        kinds: tuple[AnswerKind, ...] = ("number", "signed_number") if self._is_small else ("number",)
+        prompts = [
+            (request.answer, most_steps(request), len(self._parts.prompts.encode(request).ids))
+            for request in examples
+            # a longer shared beginning is computed once for all rather than in every row
+            if request.answer in kinds and 2 * request.shared_frames <= len(request.frames)
+        ]
+        try:
+            self._recorded.record(prompts, batch_sizes, self.memory_plan.max_batch_tokens)
+        except torch.OutOfMemoryError as e:
+            raise CriticServerError(
+                f"Out of memory on {self._device} while forwards of up to {max(batch_sizes)} requests were recorded. "
+                "Lower batch_sizes or max_batch_tokens, or leave out the warm-up."
+            ) from e
+        self._runner.recorded_answers = self._recorded.answers
 
-    def _record(self, shapes: Sequence[AnswerShape], batch_sizes: Sequence[int]) -> None:
-        """Records graphs of the encoder for batches of these sizes, and of replies in these shapes."""
-        if self._recorder is None:
-            self._recorder = GraphRecorder(self._device)
-        recorder, pool = self._recorder, self._recorder.new_pool()
-        side, width = self._parts.image_size, self._parts.text.embed_tokens.embedding_dim
-        pixels = torch.zeros(1, 3, side, side, device=self._device, dtype=self._dtype)
-        embedding = torch.zeros(1, 1, width, device=self._device, dtype=self._dtype)
-        encoder = GraphedEncoder(self._parts.vision)
-        encoder.record(recorder, batch_sizes, pixels, pool)
-        self._features.encode = encoder
-        recorded = GraphedAnswers(self._parts.text, self._picker, self._stops)
-        recorded.record(recorder, shapes, embedding, pool)
-        self._runner.recorded = recorded
+    def _forget_recordings(self) -> None:
+        self._recorded.forget()
+        self._runner.recorded_answers = None
 
     def _read(self, batch: Batch, picks: list[SentPick]) -> dict[int, EngineReply]:
         """Replies by request index; waits for the device."""

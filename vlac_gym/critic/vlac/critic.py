@@ -186,9 +186,11 @@ class VLACCritic(BaseCritic):
         tasks: Sequence[str],
         references: Sequence[Frame] | None = None,
     ) -> list[FloatArray]:
-        """`value` of several episodes, float32 (T_i,) each: the engine is given the pairs of all of them at once.
+        """`value` of several episodes, float32 (T_i,) each: the engine is given the pairs of all of them, and the done
+        checks if `unfinished_value_limit` is set, in one call.
 
-        In a subclass with a `value` or `value_and_progress` of its own, those are asked, one episode after the other.
+        In a subclass with a `value` or `value_and_progress` of its own, those are asked, one episode after the other;
+        `judge_pairs` and `judge_done` are not asked.
 
         Raises:
             ConfigError, CriticError: as `success_prob`.
@@ -347,8 +349,11 @@ class VLACCritic(BaseCritic):
             blank = np.zeros((448, 448, 3), np.uint8)
             checks = [self._done_request(blank, task) for task in tasks]
             blanks = [blank] * len(tasks)
-            pairs = [] if self._references else self._pair_requests(blanks, blanks, tasks, None, blanks)
-            warm_up([*checks, *pairs])
+            pairs = self._pair_requests(blanks, blanks, tasks, None, blanks)
+            are_numbers = (
+                not self.config.thinking
+            )  # a thought about blank pictures takes long, and prepares nothing
+            warm_up([*checks, *pairs] if are_numbers else checks)
 
     def describe(self) -> CriticInfo:
         """See `describe_vlac`."""

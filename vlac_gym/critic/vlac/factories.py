@@ -1,9 +1,9 @@
 """VLAC from a spec string, as `make_critic` calls it: `from_transformers`, `from_swift`, `from_openai`, and checks.
 
-A spec is `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; the keys are the fields of `VLACConfig` and the engine's
-own parameters. A checkpoint is named by its folder or by its id on the Hugging Face Hub, `OWNER/NAME` or
-`OWNER/NAME@REVISION`; see `find_checkpoint`. Engines are imported here on first use, so that this module loads without
-torch, ms-swift or httpx.
+A spec is `NAME:TARGET` or `NAME:TARGET?key=value,key=value`; the keys are the fields of `VLACConfig`, the engine's
+own parameters, and `warm_up`: whether to prepare for typical questions at once (`VLACCritic.warm_up`). A checkpoint is
+named by its folder or by its id on the Hugging Face Hub, `OWNER/NAME` or `OWNER/NAME@REVISION`; see `find_checkpoint`.
+Engines are imported here on first use, so that this module loads without torch, ms-swift or httpx.
 """
 
 __all__ = [
@@ -39,7 +39,8 @@ _OPENAI = ("vlac_gym.critic.engines.openai:OpenAIEngine", "openai:URL#MODEL")
 """Where each engine is, and the form of its specs."""
 
 _PICTURE_OPTIONS = ("references", "goal_image")
-_CRITIC_OPTIONS = (*_PICTURE_OPTIONS, "name", "knows")
+_WARM_UP: dict[str, type] = {"warm_up": bool}
+_CRITIC_OPTIONS = (*_PICTURE_OPTIONS, *_WARM_UP, "name", "knows")
 
 
 def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, **options: Any) -> VLACCritic:
@@ -48,7 +49,7 @@ def from_transformers(argument: str, defaults: Mapping[str, Any] | None = None, 
     Args:
         argument: `PATH`, `PATH?key=value,…`, or a hub id in the place of the path.
         defaults: Options that hold unless the spec or a keyword says otherwise.
-        **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows` (default: the directory's
+        **options: Fields of `VLACConfig`, `references`, `goal_image`, `warm_up`, `knows` (default: the directory's
             `knowledge.json`), and what `TransformersEngine` takes, e.g. `device`, `dtype`, `max_gpu_memory_gb`.
 
     Raises:
@@ -65,7 +66,7 @@ def from_swift(argument: str, **options: Any) -> VLACCritic:
     Args:
         argument: `PATH`, `PATH?key=value,…`, or a hub id in the place of the path: the native form of that checkpoint,
             or its original with `allow_remote_code`.
-        **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows` (default: the directory's
+        **options: Fields of `VLACConfig`, `references`, `goal_image`, `warm_up`, `knows` (default: the directory's
             `knowledge.json`), and what `SwiftEngine` takes.
 
     Raises:
@@ -81,7 +82,8 @@ def from_openai(argument: str, **options: Any) -> VLACCritic:
 
     Args:
         argument: `URL#MODEL` or `URL#MODEL?key=value,…`, e.g. `http://host:8000/v1#vlac-2b`.
-        **options: Fields of `VLACConfig`, `references`, `goal_image`, `knows`, and what `OpenAIEngine` takes.
+        **options: Fields of `VLACConfig`, `references`, `goal_image`, `warm_up`, `knows`, and what `OpenAIEngine`
+            takes.
 
     Raises:
         ConfigError: No URL or model, or an unknown option.
@@ -95,7 +97,7 @@ def from_openai(argument: str, **options: Any) -> VLACCritic:
 
 def spec_options(engine_class: type) -> dict[str, type]:
     """Option -> type of what may follow the `?` of a spec for this engine."""
-    return option_types(VLACConfig) | option_types(engine_class, without=_NOT_IN_SPECS)
+    return option_types(VLACConfig) | _WARM_UP | option_types(engine_class, without=_NOT_IN_SPECS)
 
 
 def check_transformers(argument: str) -> None:
@@ -118,12 +120,12 @@ def _check(argument: str, engine: str, form: str) -> str:
 
     Engines load torch: one is imported only for an option that is not the critic's own.
     """
-    own = option_types(VLACConfig)
+    own = option_types(VLACConfig) | _WARM_UP
     try:
         target, options = read_argument(argument, own, form)
     except ConfigError:
         target, options = read_argument(argument, spec_options(load_target(engine)), form)
-    VLACConfig(**{name: value for name, value in options.items() if name in own})
+    VLACConfig(**{name: value for name, value in options.items() if name in _CONFIG_FIELDS})
     return target
 
 
@@ -174,7 +176,14 @@ def _critic(
     engine: Engine, config: VLACConfig, options: Mapping[str, Any], model: str | None = None
 ) -> VLACCritic:
     name, knows = options.get("name"), options.get("knows")
-    return VLACCritic(engine, config, **_pictures(options), name=name, model=model, knows=knows)
+    critic = VLACCritic(engine, config, **_pictures(options), name=name, model=model, knows=knows)
+    if options.get("warm_up"):
+        try:
+            critic.warm_up()
+        except BaseException:
+            critic.close()
+            raise
+    return critic
 
 
 def _pictures(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,14 @@ def largest_difference(replies, expected):
 
 
 def test_bfloat16_agrees_with_generate(tiny_checkpoint, requests):
+    """To rounding, which each kernel does in its own way: about as far from float32 as `generate` itself is."""
+    exact = PlainTransformersEngine(tiny_checkpoint, "cpu").generate(requests)
     fast = TransformersEngine(tiny_checkpoint, "cuda")
     plain = PlainTransformersEngine(tiny_checkpoint, "cuda")
     assert fast.describe()["dtype"] == "bfloat16"
-    assert largest_difference(fast.generate(requests), plain.generate(requests)) < 2e-2
+    rounding = largest_difference(plain.generate(requests), exact)
+    assert rounding < 3e-2
+    assert largest_difference(fast.generate(requests), exact) < 2 * rounding
     fast.close()
     plain.close()
 

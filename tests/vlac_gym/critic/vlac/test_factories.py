@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vlac_gym.critic.engines.scripted import ScriptedEngine
-from vlac_gym.critic.registry import make_critic
-from vlac_gym.errors import ConfigError
+from vlac_gym.critic.registry import check_critic, make_critic
+from vlac_gym.errors import ConfigError, CriticServerError
 from vlac_gym.types import CriticKnowledge
 
 FRAME = np.zeros((4, 4, 3), np.uint8)
@@ -84,6 +84,37 @@ def test_options_can_stand_in_the_spec():
         "plain",
     )
     assert critic.config.out_of_scale == "clip"
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "warmed"),
+    [
+        ("transformers:ckpt?warm_up=true", {}, 2),
+        ("transformers:ckpt", {"warm_up": True}, 2),
+        ("swift:ckpt?warm_up=false", {}, 0),
+        ("transformers:ckpt", {}, 0),
+        ("openai:http://host:8000/v1#org/vlac-2b?warm_up=true", {}, 0),  # an engine with nothing to prepare
+    ],
+)
+def test_a_spec_says_whether_to_warm_up(monkeypatch, spec, options, warmed):
+    examples = []
+    monkeypatch.setattr(StandIn, "warm_up", lambda self, asked: examples.extend(asked), raising=False)
+    check_critic(spec)
+    make_critic(spec, **options)
+    assert sum(example.answer == "number" for example in examples) == warmed
+
+
+def test_a_warm_up_that_fails_closes_what_was_loaded(monkeypatch):
+    closed = []
+
+    def no_room(self, asked):
+        raise CriticServerError("Out of memory.")
+
+    monkeypatch.setattr(StandIn, "warm_up", no_room, raising=False)
+    monkeypatch.setattr(StandIn, "close", lambda self: closed.append(self))
+    with pytest.raises(CriticServerError, match="Out of memory"):
+        make_critic("transformers:ckpt?warm_up=true")
+    assert len(closed) == 1
 
 
 def test_existing_path_with_a_question_mark_is_taken_whole(tmp_path):

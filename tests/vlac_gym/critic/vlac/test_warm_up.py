@@ -3,7 +3,7 @@
 import numpy as np
 
 from vlac_gym.critic.engines.scripted import ScriptedEngine
-from vlac_gym.critic.vlac.critic import VLACCritic
+from vlac_gym.critic.vlac.critic import VLACConfig, VLACCritic
 from vlac_gym.critic.vlac.prompts import done_prompt, pair_prompt
 
 
@@ -22,9 +22,9 @@ def test_engine_warms_up_with_done_checks_and_pairs_of_the_tasks():
     assert critic.success_prob([np.zeros((4, 4, 3), np.uint8)], ["open the drawer"]).tolist() == [1.0]
 
 
-def test_pairs_beside_references_are_left_to_their_shared_prefix():
+def test_no_thought_is_spent_on_blank_pictures():
     engine = WarmingEngine(["1"])
-    VLACCritic(engine, references=[np.zeros((4, 4, 3), np.uint8)] * 2).warm_up(["open the drawer"])
+    VLACCritic(engine, VLACConfig(thinking=True)).warm_up(["open the drawer"])
     assert engine.warmed == (done_prompt("open the drawer"),)
 
 

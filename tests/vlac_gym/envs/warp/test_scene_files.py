@@ -160,7 +160,7 @@ def test_the_command_keeps_what_is_there_and_checks_first(scenes, capsys):
     assert "was there before, with 2 initial states" in capsys.readouterr().out
     assert (scenes / "libero_spatial_0" / "task.json").stat().st_mtime_ns == before
     assert main(["export-scenes", "--out", str(scenes), "--task-ids", "99"]) == 2
-    assert "tasks 0 to 9" in capsys.readouterr().err
+    assert "task ids of libero_spatial in rising order and below 10, got '99'" in capsys.readouterr().err
     assert main(["export-scenes", "--out", str(scenes), "--task-ids", "1", "--num-starts", "51"]) == 2
     assert "--num-starts <= 50 for task 1" in capsys.readouterr().err
 

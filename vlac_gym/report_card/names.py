@@ -116,6 +116,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "lost_gradient_groups": ("lost gradients", "the simulator sees a difference, the critic does not"),
     "length_return_correlation": ("length bias", "correlation of episode length and return"),
     "idle_return": ("idle return", "paid to an arm that never moves; should be near 0"),
+    "final_value_of_failures": ("final value of failures", "mean over episodes that never succeed"),
+    "final_value_of_missed_successes": (
+        "final value of missed successes",
+        "mean over episodes that end in success and are never stopped",
+    ),
+    "final_value_of_failures_by_kind": ("mean final value by kind of failed episode", ""),
     "return_by_task": ("mean return by task", ""),
     "return_spread_by_task": ("standard deviation of the return by task", ""),
     "questions_per_episode": ("questions per episode", "frames and pairs asked about"),

@@ -164,6 +164,11 @@ def training_section(judged: Judged, rule: StopRule, boot: Bootstrap) -> Section
     no_group = "no start has two rollouts"
     bias = length_return_correlation(lengths, returns)
     idle = [r for r, e in zip(returns.tolist(), usable) if e.meta.policy == "zero"]
+    failed = [e for e in usable if not e.succeeds]
+    missed = [e for e in usable if e.ends_in_success and apply_rule(e.checks, rule).step is None]
+    by_kind: dict[str, list[float]] = {}
+    for episode in sorted(failed, key=lambda e: e.meta.imperfection):
+        by_kind.setdefault(episode.meta.imperfection, []).append(episode.final_value)
     return {
         "group_kendall_tau": optional(groups.kendall_tau, groups.groups, no_mix),
         "advantage_sign_agreement": optional(groups.advantage_sign_agreement, groups.groups, no_mix),
@@ -171,11 +176,20 @@ def training_section(judged: Judged, rule: StopRule, boot: Bootstrap) -> Section
         "lost_gradient_groups": optional(groups.lost_groups, groups.groups, no_group),
         "length_return_correlation": optional(bias, len(usable), "lengths or returns do not vary"),
         "idle_return": plain_mean(idle, "there are no idle episodes (policy zero)"),
+        "final_value_of_failures": _mean_final_value(failed, boot, "there are no failed episodes"),
+        "final_value_of_missed_successes": _mean_final_value(
+            missed, boot, "the rule stops every episode that ends in success"
+        ),
+        "final_value_of_failures_by_kind": {kind: episode_mean(own, boot) for kind, own in by_kind.items()},
         "return_by_task": {task: episode_mean(own, boot) for task, own in by_task.items()},
         "return_spread_by_task": {
             task: Estimate(float(np.std(own)), n=len(own)) for task, own in by_task.items()
         },
     }
+
+
+def _mean_final_value(judged: Judged, boot: Bootstrap, missing: str) -> Estimate:
+    return boot.mean(judged, lambda episode: episode.final_value, missing)
 
 
 def episode_mean(values: Sequence[float], boot: Bootstrap) -> Estimate:

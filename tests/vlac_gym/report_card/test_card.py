@@ -88,6 +88,24 @@ def test_the_card_recovers_a_noisy_oracles_rates(noisy_card: ReportCard) -> None
     assert rule["false_positive_rate"] <= rule["false_stop_budget"] == 0.03
 
 
+def test_what_failures_and_missed_successes_end_with(oracle_card: ReportCard, bank: EpisodeDataset) -> None:
+    failures = [episode for episode in bank if not episode.success.any()]
+    by_kind = oracle_card.content["sections"]["training"]["final_value_of_failures_by_kind"]
+    assert sorted(by_kind) == sorted({episode.meta.imperfection for episode in failures})
+    for kind, estimate in by_kind.items():
+        own = [e.goal_progress[-1] for e in failures if e.meta.imperfection == kind]
+        assert estimate["value"] == pytest.approx(np.mean(own), abs=1e-6)
+        assert estimate["n"] == len(own)
+    of_all = np.mean([episode.goal_progress[-1] for episode in failures])
+    assert value(oracle_card, "training", "final_value_of_failures") == pytest.approx(of_all, abs=1e-6)
+    missed = oracle_card.content["sections"]["training"]["final_value_of_missed_successes"]
+    assert (missed["value"], missed["reason"]) == (None, "the rule stops every episode that ends in success")
+    blind = card_of("noisy_oracle:tpr=0", bank)  # never says done, and is as good about progress
+    assert value(blind, "training", "final_value_of_missed_successes") == pytest.approx(1.0)
+    missed = blind.content["sections"]["training"]["final_value_of_missed_successes"]
+    assert missed["n"] == sum(episode.ends_in_success for episode in bank)
+
+
 def test_delay_and_error_bursts_show(bank: EpisodeDataset) -> None:
     late = card_of("noisy_oracle:delay=4", bank)
     assert value(late, "termination", "delay_steps_median") == 4.0

@@ -14,7 +14,7 @@ fi
 VLAC_GYM_TEST_SCENES="$(mktemp -d)"
 export VLAC_GYM_TEST_SCENES MUJOCO_GL="${MUJOCO_GL:-egl}"
 trap 'rm -rf "$VLAC_GYM_TEST_SCENES"' EXIT
-for tasks in "libero_spatial --task-ids 0 3" "libero_object --task-ids 0"; do
+for tasks in "libero_spatial --task-ids 0,3" "libero_object --task-ids 0"; do
   # shellcheck disable=SC2086
   "$libero" -m vlac_gym.cli export-scenes --task-suite $tasks --num-starts 2 --resume --out "$VLAC_GYM_TEST_SCENES"
 done

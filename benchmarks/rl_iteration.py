@@ -107,21 +107,33 @@ class Played(NamedTuple):
 def recorded_play(example: Any) -> Iterator[list[Played]]:
     """The iterations that are played meanwhile."""
     iterations: list[Played] = []
-    collect = example.collect
+    collect, make_rollout = example.collect, example.rollout
+    seconds = 0.0
+
+    def clocked(*args: Any, **options: Any) -> Any:
+        rollout = make_rollout(*args, **options)
+        play = rollout.episodes
+
+        def episodes(*args: Any, **options: Any) -> Iterator[Any]:
+            nonlocal seconds
+            began = time.perf_counter()
+            yield from play(*args, **options)
+            seconds = time.perf_counter() - began
+
+        rollout.episodes = episodes
+        return rollout
 
     def recording(*args: Any) -> Any:
-        began = time.perf_counter()
         experience, episodes = collect(*args)
-        seconds = time.perf_counter() - began
         lengths = [(episode.finished.env_index, episode.finished.num_steps) for episode in episodes]
         iterations.append(Played(seconds, lengths))
         return experience, episodes
 
-    example.collect = recording
+    example.collect, example.rollout = recording, clocked
     try:
         yield iterations
     finally:
-        example.collect = collect
+        example.collect, example.rollout = collect, make_rollout
 
 
 def idle_share(iterations: Sequence[Sequence[tuple[int, int]]], group_of: Mapping[int, Hashable]) -> float:
@@ -197,7 +209,8 @@ def main() -> None:
     for name, seconds in parts.items():
         print(f"{name:10} {seconds / measured:8.2f} s {seconds / total['clock_s']:7.1%}")
     for name, seconds in beside.items():
-        print(f"beside, {name} {seconds / measured:5.2f} s {seconds / total['clock_s']:7.1%}")
+        share = seconds / total["clock_s"]
+        print(f"beside the envs, in none of these: {name} {seconds / measured:.2f} s {share:.1%}")
 
 
 if __name__ == "__main__":

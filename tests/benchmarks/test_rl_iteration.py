@@ -100,7 +100,9 @@ def test_what_goes_on_beside_the_envs_is_no_part_of_the_time(
     shares = {name: float(share) for name, share in re.findall(r"^(\w+) +[\d.]+ s +([\d.]+)%$", text, re.M)}
     assert list(shares) == ["physics", "pictures", "waiting", "update", "rest"]
     assert sum(shares.values()) == pytest.approx(100, abs=0.5)
-    assert re.findall(r"^beside, (\w+) ", text, re.M) == ["critic", "policy"]
+    assert re.findall(r"^beside the envs, in none of these: (\w+) ", text, re.M) == ["critic", "policy"]
+    assert shares["physics"] + shares["pictures"] + shares["waiting"] > 20  # what the play took
+    assert shares["pictures"] == pytest.approx(shares["physics"] / 3, abs=0.2)
 
 
 def test_worlds_that_move_together_refuse_min_ready(

@@ -33,9 +33,9 @@ class Pick:
     candidate_logprobs: torch.Tensor
 
     def first_rows(self, count: int) -> "Pick":
-        """Of so many rows, in memory of its own."""
+        """Of so many rows, in the same memory."""
         parts = (self.tokens, self.logprobs, self.candidates, self.candidate_logprobs)
-        return Pick(*(part[:count].clone() for part in parts))
+        return Pick(*(part[:count] for part in parts))
 
     def send(self) -> "SentPick":
         """Sends all to the host; waits for nothing."""

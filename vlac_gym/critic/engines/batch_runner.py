@@ -9,8 +9,9 @@ import numpy as np
 from vlac_gym.critic.engines.answering import Pick, TokenPicker
 from vlac_gym.critic.engines.attention import KeysValues
 from vlac_gym.critic.engines.byte_bounded_cache import ByteBoundedCache
-from vlac_gym.critic.engines.cuda_graphs import AnswerShape, GraphedAnswers
+from vlac_gym.critic.engines.cuda_graphs import AnswerShape
 from vlac_gym.critic.engines.generation import generate_tokens
+from vlac_gym.critic.engines.recorded_forwards import RecordedForwards
 from vlac_gym.critic.engines.request_plan import Batch, Item, PrefixKey
 from vlac_gym.critic.engines.text_decoder import TextDecoder
 from vlac_gym.extras import needs
@@ -30,9 +31,7 @@ class BatchRunner:
         device: Where all of these live.
         prefix_cache_bytes: Bound of kept keys and values of shared prefixes.
         stops: Ids of the tokens that end a text.
-
-    Attributes:
-        recorded_answers: Answers a batch where it has a recording that fits; None to run every batch.
+        recorded: Its recorded answers are taken where one fits.
     """
 
     def __init__(
@@ -43,13 +42,14 @@ class BatchRunner:
         device: torch.device,
         prefix_cache_bytes: int,
         stops: torch.Tensor,
+        recorded: RecordedForwards,
     ) -> None:
         self.prefixes: ByteBoundedCache[PrefixKey, list[KeysValues]] = ByteBoundedCache(prefix_cache_bytes)
         self.prefixes_computed = 0
         self.prefixes_from_cache = 0
         self.prompt_tokens = 0
         self.padding_tokens = 0
-        self.recorded_answers: GraphedAnswers | None = None
+        self._recorded = recorded
         self._decoder = decoder
         self._picker = picker
         self._device = device
@@ -87,21 +87,18 @@ class BatchRunner:
 
     def _replay(self, batch: Batch, features: Features) -> list[Pick] | None:
         """The reply tokens from a recorded run over the whole prompts, or None if none fits."""
-        if self.recorded_answers is None:
+        answers = self._recorded.answers
+        if answers is None:
             return None
         lengths = [len(item.prompt.ids) for item in batch.items]
-        shape = self.recorded_answers.fitting(
-            AnswerShape(batch.answer, batch.max_steps, len(lengths), max(lengths))
-        )
+        shape = answers.fitting(AnswerShape(batch.answer, batch.max_steps, len(lengths), max(lengths)))
         if shape is None:
             return None
         last = self._to_device(np.array(lengths) - 1)
         visible = self._to_device(np.arange(shape.length)[None] < np.array(lengths)[:, None])
         self.prompt_tokens += sum(lengths)
         self.padding_tokens += shape.rows * shape.length - sum(lengths)
-        return self.recorded_answers(
-            shape, self._embed(batch.items, 0, shape.length, features), last, visible
-        )
+        return answers(shape, self._embed(batch.items, 0, shape.length, features), last, visible)
 
     def forget(self) -> None:
         """Drops kept prefixes."""

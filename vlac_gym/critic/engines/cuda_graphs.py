@@ -5,7 +5,7 @@ A CUDA graph replays a fixed sequence of kernels on fixed buffers. Inputs are co
 next recorded size; where no recorded size fits, the caller runs the model as usual.
 """
 
-__all__ = ["AnswerShape", "GraphRecorder", "GraphedAnswers", "GraphedEncoder", "answer_shapes"]
+__all__ = ["AnswerShape", "GraphRecorder", "GraphedAnswers", "GraphedEncoder", "PromptShape", "answer_shapes"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -105,6 +105,20 @@ class GraphedEncoder:
         return self._recordings[size].replay(pixels)[: len(pixels)]
 
 
+class PromptShape(NamedTuple):
+    """One prompt.
+
+    Attributes:
+        answer: Kind of answer.
+        steps: Most tokens of the reply.
+        length: Tokens of the prompt.
+    """
+
+    answer: AnswerKind
+    steps: int
+    length: int
+
+
 class AnswerShape(NamedTuple):
     """What a recording answers.
 
@@ -122,12 +136,12 @@ class AnswerShape(NamedTuple):
 
 
 def answer_shapes(
-    prompts: Sequence[tuple[AnswerKind, int, int]], batch_sizes: Sequence[int], max_tokens: int
+    prompts: Sequence[PromptShape], batch_sizes: Sequence[int], max_tokens: int
 ) -> list[AnswerShape]:
     """What to record for prompts like these.
 
     Args:
-        prompts: Kind of answer, tokens of the reply and tokens of the prompt of each.
+        prompts: At least the shortest and the longest of each kind.
         batch_sizes: Counts of prompts.
         max_tokens: Most tokens in a batch.
 
@@ -137,7 +151,7 @@ def answer_shapes(
     """
     shapes: list[AnswerShape] = []
     for answer, steps in dict.fromkeys(prompt[:2] for prompt in prompts):
-        lengths = [-(-length // _LENGTH_STEP) for *reply, length in prompts if reply == [answer, steps]]
+        lengths = [-(-p.length // _LENGTH_STEP) for p in prompts if (p.answer, p.steps) == (answer, steps)]
         for multiple in range(min(lengths), max(lengths) + 1):
             shapes += [AnswerShape(answer, steps, size, multiple * _LENGTH_STEP) for size in batch_sizes]
     return [shape for shape in shapes if shape.rows * shape.length <= max_tokens]
@@ -170,7 +184,7 @@ class GraphedAnswers:
             self._recordings[shape] = recorder.record(self._answering(shape), inputs, pool)
 
     def fitting(self, wanted: AnswerShape) -> AnswerShape | None:
-        """The smallest recorded shape that holds a batch of this one without much padding, or None."""
+        """The smallest recorded shape that holds such a batch, `MAX_EXTRA_TOKENS` longer at most, or None."""
         return min(
             (
                 shape
@@ -185,7 +199,10 @@ class GraphedAnswers:
     def __call__(
         self, shape: AnswerShape, embeddings: torch.Tensor, last: torch.Tensor, visible: torch.Tensor
     ) -> list[Pick]:
-        """The reply tokens to embeddings (B, shape's length, width), one `Pick` per step; B up to the shape's rows."""
+        """The reply tokens to embeddings (B, shape's length, width), one `Pick` per step; B up to the shape's rows.
+
+        The next replay overwrites them: what is sent to the host before is safe.
+        """
         picks = self._recordings[shape].replay(embeddings, last, visible)
         return [pick.first_rows(len(embeddings)) for pick in picks]
 

@@ -5,11 +5,11 @@ __all__ = ["RecordedForwards"]
 from collections.abc import Callable, Sequence
 
 from vlac_gym.critic.engines.answering import TokenPicker
-from vlac_gym.critic.engines.base import AnswerKind
 from vlac_gym.critic.engines.cuda_graphs import (
     GraphedAnswers,
     GraphedEncoder,
     GraphRecorder,
+    PromptShape,
     answer_shapes,
 )
 from vlac_gym.critic.engines.transformers_loading import LoadedCheckpoint
@@ -42,13 +42,11 @@ class RecordedForwards:
         self._device, self._dtype = device, dtype
         self._recorder: GraphRecorder | None = None
 
-    def record(
-        self, prompts: Sequence[tuple[AnswerKind, int, int]], batch_sizes: Sequence[int], max_tokens: int
-    ) -> None:
+    def record(self, prompts: Sequence[PromptShape], batch_sizes: Sequence[int], max_tokens: int) -> None:
         """Records the encoder, and replies to prompts like these, in batches of these sizes.
 
         Args:
-            prompts: Kind of answer, tokens of the reply and tokens of the prompt of each.
+            prompts: See `answer_shapes`.
             batch_sizes: Counts of pictures or prompts.
             max_tokens: Most tokens in a batch; larger ones are left out.
         """

@@ -5,7 +5,7 @@ prompt's shared beginning is computed once per batch; batches hold requests of s
 prepared on the device, ahead of the model.
 """
 
-__all__ = ["EngineStatistics", "TransformersEngine", "WarmUpReport"]
+__all__ = ["TransformersEngine"]
 
 import os
 import threading
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,6 +37,8 @@ with needs("The transformers engine", "vlac"):
 from vlac_gym.critic.engines.answering import SentPick, TokenPicker, build_reply
 from vlac_gym.critic.engines.attention import without_cudnn_attention
 from vlac_gym.critic.engines.batch_runner import BatchRunner
+from vlac_gym.critic.engines.cuda_graphs import PromptShape
+from vlac_gym.critic.engines.engine_reports import EngineStatistics, WarmUpReport
 from vlac_gym.critic.engines.frame_features import FrameFeatures, StagedFrames
 from vlac_gym.critic.engines.frame_preparation import FramePreparer, ImagePreparation
 from vlac_gym.critic.engines.memory_plan import RUNTIME_BYTES, plan_memory
@@ -56,49 +58,9 @@ _GRAPHED_SIZES = (1, 2, 4, 8)
 _SMALL_MODEL_PARAMETERS = 100_000_000
 """Of a model with no more, even large batches take a GPU less time than their launches take the host."""
 _SMALL_MODEL_SIZES = (*_GRAPHED_SIZES, 16, 32, 64)
-_PLANNED_TOKENS = 28_000
+_PLANNED_TOKENS = 24_000
 """So large a batch of a large model, as bulk work has them, gains more by cuDNN's attention than a plan costs."""
 _DIGEST_THREADS = min(16, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class EngineStatistics:
-    """Counts since construction, and memory in bytes.
-
-    Attributes:
-        requests: Requests answered.
-        frames_encoded: Frames that went through the vision encoder.
-        frames_from_cache: Frames whose features were at hand.
-        prefixes_computed: Shared prefixes computed.
-        prefixes_from_cache: Batches whose prefix was at hand.
-        prompt_tokens: Prompt tokens computed, shared ones once, padding excluded.
-        padding_tokens: Padding computed.
-        peak_memory: Largest device memory held by tensors; 0 on the CPU.
-    """
-
-    requests: int
-    frames_encoded: int
-    frames_from_cache: int
-    prefixes_computed: int
-    prefixes_from_cache: int
-    prompt_tokens: int
-    padding_tokens: int
-    peak_memory: int
-
-
-@dataclass(frozen=True)
-class WarmUpReport:
-    """What `TransformersEngine.warm_up` did.
-
-    Attributes:
-        seconds: How long it took.
-        is_compiled: Whether kernels were compiled.
-        batch_sizes: Batch sizes that are replayed as CUDA graphs.
-    """
-
-    seconds: float
-    is_compiled: bool
-    batch_sizes: tuple[int, ...]
 
 
 class TransformersEngine:
@@ -268,7 +230,7 @@ class TransformersEngine:
         with self._lock:
             self._is_asleep = True
             self._forget()
-            self._forget_recordings()
+            self._recorded.forget()
             self._move(torch.device("cpu"))
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -277,7 +239,8 @@ class TransformersEngine:
         """Moves the weights back, and repeats the warm-up; asleep still if that fails.
 
         Raises:
-            CriticServerError: The device ran out of memory.
+            CriticServerError: The device ran out of memory in the warm-up.
+            RuntimeError: PyTorch's, where it has no room for the weights; another `wake` goes on where this one ended.
         """
         with self._lock:
             self._check_open()
@@ -329,6 +292,7 @@ class TransformersEngine:
             device=self._device,
             prefix_cache_bytes=plan.prefix_cache,
             stops=torch.tensor(sorted(reply_tokens.stops), device=self._device),
+            recorded=self._recorded,
         )
 
     def _encode(self, requests: Sequence[EngineRequest]) -> list[Item]:
@@ -361,7 +325,7 @@ class TransformersEngine:
             return self._recorded.encode(pixels)
 
     def _attention(self, num_tokens: int) -> AbstractContextManager[None]:
-        """A block with the attention kernels that are fastest for a batch of so many tokens."""
+        """A block without cuDNN's attention, unless a batch of so many tokens gains more by it than it costs."""
         is_planned = num_tokens >= _PLANNED_TOKENS and not self._is_small
         return nullcontext() if is_planned else without_cudnn_attention(self._device)
 
@@ -374,7 +338,7 @@ class TransformersEngine:
     def _record(self, examples: Sequence[EngineRequest], batch_sizes: Sequence[int]) -> None:
         kinds: tuple[AnswerKind, ...] = ("number", "signed_number") if self._is_small else ("number",)
         prompts = [
-            (request.answer, most_steps(request), len(self._parts.prompts.encode(request).ids))
+            PromptShape(request.answer, most_steps(request), len(self._parts.prompts.encode(request).ids))
             for request in examples
             # a longer shared beginning is computed once for all rather than in every row
             if request.answer in kinds and 2 * request.shared_frames <= len(request.frames)
@@ -386,11 +350,6 @@ class TransformersEngine:
                 f"Out of memory on {self._device} while forwards of up to {max(batch_sizes)} requests were recorded. "
                 "Lower batch_sizes or max_batch_tokens, or leave out the warm-up."
             ) from e
-        self._runner.recorded_answers = self._recorded.answers
-
-    def _forget_recordings(self) -> None:
-        self._recorded.forget()
-        self._runner.recorded_answers = None
 
     def _read(self, batch: Batch, picks: list[SentPick]) -> dict[int, EngineReply]:
         """Replies by request index; waits for the device."""

@@ -350,10 +350,8 @@ class VLACCritic(BaseCritic):
             checks = [self._done_request(blank, task) for task in tasks]
             blanks = [blank] * len(tasks)
             pairs = self._pair_requests(blanks, blanks, tasks, None, blanks)
-            are_numbers = (
-                not self.config.thinking
-            )  # a thought about blank pictures takes long, and prepares nothing
-            warm_up([*checks, *pairs] if are_numbers else checks)
+            # a thought about blank pictures takes long, and prepares nothing
+            warm_up(checks if self.config.thinking else [*checks, *pairs])
 
     def describe(self) -> CriticInfo:
         """See `describe_vlac`."""

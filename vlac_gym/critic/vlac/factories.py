@@ -163,6 +163,8 @@ def _sort(
 ) -> tuple[VLACConfig, dict[str, Any]]:
     """Options into the critic's config and the engine's own, which come after its first arguments."""
     config = VLACConfig(**{name: value for name, value in options.items() if name in _CONFIG_FIELDS})
+    if not isinstance(warm_up := options.get("warm_up", False), bool):
+        raise ConfigError(f"Expected warm_up as true or false, got {warm_up!r}.")
     own = _CONFIG_FIELDS.union(_CRITIC_OPTIONS)
     rest = {name: value for name, value in options.items() if name not in own}
     accepted = list(parameter_hints(engine_class))[num_arguments:]

@@ -13,7 +13,8 @@ pytest.importorskip("transformers")
 from vlac_gym.critic.engines import recorded_forwards  # noqa: E402
 from vlac_gym.critic.engines import transformers as engine_module  # noqa: E402
 from vlac_gym.critic.engines.base import EngineRequest  # noqa: E402
-from vlac_gym.critic.engines.cuda_graphs import AnswerShape, answer_shapes  # noqa: E402
+from vlac_gym.critic.engines.cuda_graphs import AnswerShape, PromptShape, answer_shapes  # noqa: E402
+from vlac_gym.critic.engines.transformers import TransformersEngine  # noqa: E402
 from vlac_gym.errors import CriticOverloadedError, CriticServerError  # noqa: E402
 
 TASKS = ("open it", "open the drawer", "put the bowl on the plate and then close the drawer of the cabinet")
@@ -132,12 +133,48 @@ def test_few_requests_are_replayed_and_many_are_not(recorded, frames, pair, coun
 def test_a_long_shared_beginning_is_no_example(fresh_engine, frames, done, pair, monkeypatch):
     monkeypatch.setattr(recorded_forwards, "GraphRecorder", Recorder)
     record(fresh_engine, [pair(*frames[:2], references=frames[2:5]), done(frames[0])], (1,))
-    shapes = fresh_engine._runner.recorded_answers._recordings
+    shapes = fresh_engine._recorded.answers._recordings
     assert {shape.answer for shape in shapes} == {"number"}
 
 
+def test_a_large_models_pairs_are_not_recorded(fresh_engine, frames, done, pair, monkeypatch):
+    monkeypatch.setattr(recorded_forwards, "GraphRecorder", Recorder)
+    monkeypatch.setattr(fresh_engine, "_is_small", False)
+    record(fresh_engine, [pair(*frames[:2]), done(frames[0])], (1,))
+    assert {shape.answer for shape in fresh_engine._recorded.answers._recordings} == {"number"}
+
+
+def test_recordings_keep_to_the_most_tokens_of_a_forward(tiny_checkpoint, frames, done, monkeypatch):
+    monkeypatch.setattr(recorded_forwards, "GraphRecorder", Recorder)
+    engine = TransformersEngine(tiny_checkpoint, "cpu", max_batch_tokens=2500)
+    record(engine, [done(frames[0])], (1, 2, 4, 16, 32))
+    patches, answers = engine._parts.patches, engine._recorded.answers
+    assert sorted(engine._recorded.encode._recordings) == [
+        n for n in (1, 2, 4, 16, 32) if n * patches <= 2500
+    ]
+    assert max(shape.rows * shape.length for shape in answers._recordings) <= 2500
+    assert max(shape.rows for shape in answers._recordings) < 32
+    engine.close()
+
+
+def test_out_of_memory_while_recording_says_what_to_lower(fresh_engine, frames, done, monkeypatch):
+    def no_room(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(fresh_engine._recorded, "record", no_room)
+    with pytest.raises(
+        CriticServerError, match=r"up to 4 requests were recorded\. Lower batch_sizes or max_batch"
+    ):
+        record(fresh_engine, [done(frames[0])], (1, 4))
+
+
 def test_shapes_of_each_kind_of_reply_fill_the_lengths_between_the_examples():
-    prompts = [("number", 1, 33), ("number", 1, 64), ("signed_number", 2, 90), ("signed_number", 1, 20)]
+    prompts = [
+        PromptShape("number", 1, 33),
+        PromptShape("number", 1, 64),
+        PromptShape("signed_number", 2, 90),
+        PromptShape("signed_number", 1, 20),
+    ]
     shapes = answer_shapes(prompts, (1, 4), max_tokens=300)
     assert shapes == [
         AnswerShape("number", 1, 1, 48),

@@ -104,6 +104,14 @@ def test_a_spec_says_whether_to_warm_up(monkeypatch, spec, options, warmed):
     assert sum(example.answer == "number" for example in examples) == warmed
 
 
+def test_a_word_for_warm_up_is_refused_before_anything_is_loaded(monkeypatch):
+    made = []
+    monkeypatch.setattr(ScriptedEngine, "__init__", lambda self, script: made.append(self))
+    with pytest.raises(ConfigError, match="warm_up as true or false, got 'yes'"):
+        make_critic("transformers:ckpt", warm_up="yes")
+    assert not made
+
+
 def test_a_warm_up_that_fails_closes_what_was_loaded(monkeypatch):
     closed = []
 

@@ -123,8 +123,10 @@ def test_path_that_is_no_checkpoint_is_refused(spec, tmp_path):
 def test_spec_options_are_those_of_config_and_engine_and_never_keys_or_code(engine, some):
     options = spec_options(engine)
     own = {"reading": str, "thinking": bool, "max_thinking_tokens": int, "unfinished_value_limit": float}
-    assert options.items() >= (some | own).items()
-    assert options.keys() <= parameter_hints(engine).keys() | {f.name for f in fields(VLACConfig)}
+    assert options.items() >= (some | own | {"warm_up": bool}).items()
+    assert options.keys() <= parameter_hints(engine).keys() | {f.name for f in fields(VLACConfig)} | {
+        "warm_up"
+    }
     assert not options.keys() & {"api_key", "allow_remote_code", "path", "model", "extra_body", "transport"}
 
 

@@ -144,7 +144,7 @@ class PrivilegedScene(Protocol):
         ...
 
     def handle_position(self, name: str) -> Vector:
-        """Where to take hold of a jointed fixture or region: a drawer's bar, a knob's ridge; float64 (3,)."""
+        """Where to take hold of a jointed fixture or region: a drawer's or door's bar, a knob's ridge; float64 (3,)."""
         ...
 
     def predicate_holds(self, predicate: Predicate) -> bool:
@@ -297,17 +297,23 @@ class LiberoScene:
     def handle_position(self, name: str) -> Vector:
         sim = self._domain.sim
         joint = sim.model.joint_name2id(self._joint_of(name))
+        # A geom collides by either mask: LIBERO's microwave has `conaffinity` alone.
+        collides = np.asarray(sim.model.geom_contype) | np.asarray(sim.model.geom_conaffinity)
         geoms = np.flatnonzero(
-            (np.asarray(sim.model.geom_bodyid) == sim.model.jnt_bodyid[joint])
-            & (np.asarray(sim.model.geom_contype) != 0)
+            (np.asarray(sim.model.geom_bodyid) == sim.model.jnt_bodyid[joint]) & (collides != 0)
         )
         centres = np.asarray(sim.data.geom_xpos, dtype=np.float64)[geoms]
+        anchor, axis = self.joint_axis(name)
         if sim.model.jnt_type[joint] == _SLIDE_JOINT:
             # The bar is the part that sticks out furthest in the direction in which the drawer opens.
-            outwards = self.joint_axis(name)[1] * self.joint_goal(Predicate("open", (name,))).sign
+            reach = centres @ axis * self.joint_goal(Predicate("open", (name,))).sign
+        elif self._articulation(name)["default_open_ranges"]:
+            reach = np.linalg.norm(
+                np.cross(centres - anchor, axis), axis=1
+            )  # a door's is furthest from its hinge
         else:
-            outwards = np.array([0.0, 0.0, 1.0])
-        furthest: Vector = centres[int(np.argmax(centres @ outwards))]
+            reach = centres[:, 2]
+        furthest: Vector = centres[int(np.argmax(reach))]
         return furthest
 
     def predicate_holds(self, predicate: Predicate) -> bool:

@@ -1,9 +1,12 @@
 """The view on LIBERO's simulator, against a real one."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from vlac_gym.envs.box_scene import BoxScene
+from vlac_gym.envs.libero import LiberoEnv
 from vlac_gym.envs.scene import LiberoScene, Predicate, PrivilegedScene
 from vlac_gym.errors import ConfigError
 from vlac_gym.policies import make_policy
@@ -118,3 +121,16 @@ def test_unknown_names_are_answered_with_the_known_ones(scene):
         scene.handle_position("cookies_1")
     with pytest.raises(ConfigError, match="Unknown joint predicate 'on'"):
         scene.joint_goal(Predicate("on", (BOWL, PLATE)))
+
+
+def test_a_microwaves_door_is_taken_at_its_bar():
+    """Its shapes collide by `conaffinity` alone, and its bar is no higher than the door."""
+    with contextlib.closing(LiberoEnv("libero_10", 9, cameras=("agentview",), image_size=16)) as env:
+        _, info = env.reset(options={"init_state_id": 0})
+        scene = env.scene
+        hinge, axis = scene.joint_axis("microwave_1")
+        np.testing.assert_allclose(axis, [0.0, 0.0, 1.0], atol=1e-9)
+        # The bar is 5.6 cm in front of the hinge and 23.7 cm beside it where the door is open by 90 degrees.
+        away = np.hypot(*(scene.handle_position("microwave_1") - hinge)[:2])
+        assert away == pytest.approx(np.hypot(0.056, 0.237), abs=2e-3)
+        assert 0.0 < info["goal_progress"] < 0.5

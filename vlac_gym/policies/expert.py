@@ -15,7 +15,8 @@ from vlac_gym.errors import ConfigError, unknown_name
 from vlac_gym.policies.base import Action
 from vlac_gym.policies.cheats import hover_above
 from vlac_gym.policies.faults import FAULTS, Fault, draw_fault
-from vlac_gym.policies.planner import plan_predicate
+from vlac_gym.policies.grasps import Hold
+from vlac_gym.policies.planner import in_order, plan_predicate
 from vlac_gym.policies.runner import ProgramRunner
 from vlac_gym.policies.waypoints import OPEN
 from vlac_gym.specs.options import option_types, read_argument
@@ -97,6 +98,7 @@ class ExpertPolicy:
         self._scene = scene
         self._runner: ProgramRunner | None = None
         self._planned_for: tuple[str, Vector] | None = None
+        self._failed_holds: dict[str, list[Hold]] = {}
         self._steps = 0
         self._stopped = False
         self._gripper = OPEN
@@ -142,10 +144,19 @@ class ExpertPolicy:
             if status == "finished" and self._fault.ends_with_its_plan:
                 self._stopped = True
             elif status != "running" or self._is_stale(scene):
+                self._remember_failure(self._runner)
                 self._runner = None
         if self._runner is None:
             self._plan(scene)
         self._apply_fault(scene)
+
+    def _remember_failure(self, runner: ProgramRunner) -> None:
+        """Keeps a hold that the hand never got: next time it tries another."""
+        if runner.status == "failed" and runner.waypoint.stage == "grasp" and self._planned_for is not None:
+            (descend,) = (waypoint for waypoint in runner.program if waypoint.stage == "descend")
+            assert descend.rotation is not None
+            holds = self._failed_holds.setdefault(self._planned_for[0], [])
+            holds.append(Hold(descend.offset, descend.rotation))
 
     def _is_stale(self, scene: PrivilegedScene) -> bool:
         """True if the object to be grasped has turned since the grasp was chosen."""
@@ -159,13 +170,14 @@ class ExpertPolicy:
         if self._fault.program is not None:
             self._runner = ProgramRunner(self._fault.program, scene)
             return
-        for predicate in self._fault.goal:
+        for predicate in in_order(scene, self._fault.goal):
             if not scene.predicate_holds(predicate):
                 offset = self._fault.place_offset
                 if predicate.name in ("on", "in"):
                     moved = predicate.args[0]
                     self._planned_for = (moved, scene.object_quaternion(moved))
-                plan = plan_predicate(scene, predicate, place_offset=offset)
+                tried = self._failed_holds.get(predicate.args[0], ())
+                plan = plan_predicate(scene, predicate, place_offset=offset, tried=tried)
                 if self._fault.hover_m is not None:
                     plan = hover_above(plan, self._fault.hover_m)
                 self._runner = ProgramRunner(plan, scene)

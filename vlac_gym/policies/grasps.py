@@ -4,10 +4,12 @@ Narrow objects are held across their middle, wide ones (bowls, plates) by the ri
 and, for wide objects, the places on the rim, the one wins that leaves most room for fingers and hand.
 """
 
-__all__ = ["Grasp", "choose_grasp"]
+__all__ = ["Grasp", "Hold", "choose_grasp"]
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +34,10 @@ _ENOUGH_ROOM_M = 0.02
 _TURN_COST_M = 0.012
 """Room in m that a turn by 90 degrees must win to be worth it."""
 _WIDTH_COST = 0.3
+_TRIED_COST_M = 0.1
+"""More than any other term: what failed is tried again only when all else has failed, too."""
+_SAME_PLACE_M = 0.02
+_SAME_TURN = math.cos(math.radians(20))
 
 _FINGER_REACH_M = 0.052
 """From the grasp's middle to the outer side of an open finger."""
@@ -44,6 +50,18 @@ _FLAT_HAND_HEIGHT_M = (0.05, 0.095)
 _WRIST_HEIGHT_M = (0.11, 0.15, 0.2)
 _WRIST_RADIUS_M = 0.05
 """Below something the hand's true shape counts: flatter than the box above, with the wrist on top."""
+
+
+class Hold(NamedTuple):
+    """A hand that took hold of an object, or tried to.
+
+    Attributes:
+        offset: Finger tips relative to the object's position, m, world axes, (3,).
+        rotation: Orientation of the hand, (3, 3).
+    """
+
+    offset: Vector
+    rotation: Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +81,8 @@ class Grasp:
     room_m: float
 
 
-def choose_grasp(scene: PrivilegedScene, name: str) -> Grasp:
-    """The best grasp from above of an object in its present pose."""
+def choose_grasp(scene: PrivilegedScene, name: str, tried: Sequence[Hold] = ()) -> Grasp:
+    """The best grasp from above of an object in its present pose, unlike the `tried` ones, which failed."""
     candidates = [c for yaw in _YAWS_RAD if (c := _middle(scene, name, yaw)) is not None]
     if not candidates and _tilt(scene, name) > _TIPPED_RAD:
         return _tipped_rim(scene, name)
@@ -74,13 +92,17 @@ def choose_grasp(scene: PrivilegedScene, name: str) -> Grasp:
     if roofed:
         candidates = [replace(c, lean=lean) for c in candidates for lean in _LEANS_RAD]
     rooms = [_room(scene, name, c, roofed) for c in candidates]
+    origin = scene.object_position(name)
     scores = [
-        room - _TURN_COST_M * (abs(c.yaw) + abs(c.lean)) / (math.pi / 2.0) - _WIDTH_COST * c.width
+        room
+        - _TURN_COST_M * (abs(c.yaw) + abs(c.lean)) / (math.pi / 2.0)
+        - _WIDTH_COST * c.width
+        - _TRIED_COST_M * sum(_is_like(c, hold, origin) for hold in tried)
         for room, c in zip(rooms, candidates, strict=True)
     ]
     winner = int(np.argmax(scores))
     chosen = candidates[winner]
-    offset = chosen.point - scene.object_position(name)
+    offset = chosen.point - origin
     return Grasp(offset, chosen.rotation, hand_rotation(chosen.yaw), rooms[winner])
 
 
@@ -130,6 +152,12 @@ class _Candidate:
         """Orientation of the hand: it leans along its closing direction."""
         upright = hand_rotation(self.yaw)
         return upright if self.lean == 0.0 else rotation_about(_axes(self.yaw)[1], self.lean) @ upright
+
+
+def _is_like(candidate: _Candidate, hold: Hold, origin: Vector) -> bool:
+    """True if both take the object at the same place with the same closing direction, which has no sign."""
+    near = math.dist(candidate.point, origin + hold.offset) < _SAME_PLACE_M
+    return near and abs(float(candidate.rotation[:, 0] @ hold.rotation[:, 0])) > _SAME_TURN
 
 
 def _middle(scene: PrivilegedScene, name: str, yaw: float) -> _Candidate | None:

@@ -1,20 +1,20 @@
-"""From a BDDL goal to waypoints: `plan_predicate`.
+"""From a BDDL goal to waypoints: `plan_predicate`, and which condition comes when: `in_order`.
 
 One small planner covers the tabletop tasks: picking and placing on or in something, opening and closing
-drawers, turning knobs, and moving objects on the table. Each builder returns the waypoints of one skill.
+drawers, closing doors, turning knobs, and moving objects on the table. Each builder returns the waypoints of one skill.
 """
 
-__all__ = ["plan_predicate"]
+__all__ = ["in_order", "plan_predicate"]
 
-
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import unknown_name
-from vlac_gym.policies.grasps import Grasp, choose_grasp
-from vlac_gym.policies.mechanisms import pull_drawer, turn_knob
+from vlac_gym.policies.grasps import Grasp, Hold, choose_grasp
+from vlac_gym.policies.mechanisms import pull_drawer, push_shut, turn_knob
 from vlac_gym.policies.overhangs import is_roofed, way_out
 from vlac_gym.policies.waypoints import CLOSE, OPEN, OPEN_STEPS, Waypoint, close_hand
 
@@ -28,10 +28,24 @@ _RETREAT_M = 0.08
 _LEAST_LEAN, _MOST_LEAN = 0.2, 0.95
 """Cosines between which a surface counts as leaning."""
 _UP_THE_NORMAL_M = 0.045
+_DRAWER_SHARES = np.linspace(0.0, 1.0, 5)
+_DRAWER_HEIGHTS_M = (0.0, 0.03, 0.06, 0.09, 0.12)
+_DRAWER_ROOM_M = 0.01
+_NARROW_TOLERANCE_M = 0.004
+
+
+def in_order(scene: PrivilegedScene, goal: Sequence[Predicate]) -> tuple[Predicate, ...]:
+    """The goal's conditions in the order in which to reach them: what is filled is closed after that."""
+    filled = {name for p in goal if p.name == "in" for name in (p.args[1], scene.owner(p.args[1]))}
+    return tuple(sorted(goal, key=lambda p: p.name == "close" and p.args[0] in filled))
 
 
 def plan_predicate(
-    scene: PrivilegedScene, predicate: Predicate, *, place_offset: Vector | None = None
+    scene: PrivilegedScene,
+    predicate: Predicate,
+    *,
+    place_offset: Vector | None = None,
+    tried: Sequence[Hold] = (),
 ) -> tuple[Waypoint, ...]:
     """Waypoints towards one condition from the scene's present state.
 
@@ -42,6 +56,7 @@ def plan_predicate(
         scene: The scene as it is now.
         predicate: Condition to reach.
         place_offset: Shift of the place where an object is put down, m, (3,).
+        tried: Holds of the object that failed.
 
     Raises:
         ConfigError: No skill for this predicate.
@@ -52,13 +67,15 @@ def plan_predicate(
         opening = Predicate("open", (target,))
         if predicate.name == "in" and scene.is_jointed(target) and not scene.predicate_holds(opening):
             return pull_drawer(scene, opening)
-        grasp = choose_grasp(scene, moved)
+        grasp = choose_grasp(scene, moved, tried)
         return _pick(scene, moved, grasp) + _place(scene, predicate, grasp, shift)
-    if predicate.name in ("open", "close"):
+    if predicate.name == "open":
         return pull_drawer(scene, predicate)
+    if predicate.name == "close":
+        return push_shut(scene, predicate)
     if predicate.name in ("turnon", "turnoff"):
         return turn_knob(scene, predicate)
-    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in", "open", "turnon"))
+    raise unknown_name("goal predicate with a skill", predicate.name, ("on", "in", "open", "close", "turnon"))
 
 
 def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ...]:
@@ -83,7 +100,9 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
 
 def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Vector) -> tuple[Waypoint, ...]:
     moved, target = predicate.args
-    shift = shift + _lean_shift(scene, predicate)
+    out = _drawer_shift(scene, predicate)
+    shift = shift + _lean_shift(scene, predicate) + out
+    tolerance = _NARROW_TOLERANCE_M if out.any() else 0.01
     start, goal = scene.object_position(moved), scene.object_position(target) + shift
     height = _travel_height(scene, start, goal, ignore=(moved,))
     low, high = scene.object_bounds(target)
@@ -101,7 +120,7 @@ def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Ve
         needs_grasp_of=moved,
     )
     carry = replace(
-        held, stage="carry", offset=shift, anchor=target, rotation=grasp.upright, tolerance_m=0.01
+        held, stage="carry", offset=shift, anchor=target, rotation=grasp.upright, tolerance_m=tolerance
     )
     return (
         *_slip_out(scene, moved, held),
@@ -143,4 +162,26 @@ def _lean_shift(scene: PrivilegedScene, predicate: Predicate) -> Vector:
     if predicate.name != "on" or not _LEAST_LEAN < abs(normal[2]) < _MOST_LEAN:
         return np.zeros(3)
     shift: Vector = np.array([normal[0], normal[1], 0.0]) * (_UP_THE_NORMAL_M * np.sign(normal[2]))
+    return shift
+
+
+def _drawer_shift(scene: PrivilegedScene, predicate: Predicate) -> Vector:
+    """How far out of an open drawer's middle something goes in, lest it meets the front that the drawer came from.
+
+    The least shift, m, (3,), that leaves most room above the place. It stays inside the drawer.
+    """
+    moved, target = predicate.args
+    if predicate.name != "in" or not scene.is_jointed(target):
+        return np.zeros(3)
+    outwards = scene.joint_axis(target)[1] * scene.joint_goal(Predicate("open", (target,))).sign
+    low, high = (bound - scene.object_position(moved) for bound in scene.object_bounds(moved))
+    place, (floor, rim) = scene.object_position(target), scene.object_bounds(target)
+    spare = max(0.0, float(((rim - floor) - (high - low)) @ np.abs(outwards)) / 2.0)
+    xs, ys = (place[k] + np.linspace(low[k], high[k], 7) for k in (0, 1))
+    column = np.array([[x, y, rim[2] + z] for x in xs for y in ys for z in _DRAWER_HEIGHTS_M])
+    free = [
+        np.sum(scene.clearance(column + d * outwards, ignore=(moved,)) > _DRAWER_ROOM_M)
+        for d in spare * _DRAWER_SHARES
+    ]
+    shift: Vector = spare * _DRAWER_SHARES[int(np.argmax(free))] * outwards
     return shift

@@ -1,6 +1,8 @@
 """The expert's whole loop on a scene of boxes, and the ways to spoil it."""
 
+import math
 import pickle
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -8,11 +10,12 @@ import pytest
 
 from vlac_gym.envs.box_scene import Box, BoxScene, Slide
 from vlac_gym.envs.goal_progress import goal_progress
-from vlac_gym.envs.scene import Predicate
+from vlac_gym.envs.scene import JointGoal, Predicate
 from vlac_gym.errors import ConfigError
 from vlac_gym.policies import StagedPolicy, make_policy
 from vlac_gym.policies.faults import FAULTS, draw_fault
-from vlac_gym.policies.planner import plan_predicate
+from vlac_gym.policies.planner import in_order, plan_predicate
+from vlac_gym.policies.waypoints import CLOSE
 
 PLACING = ["reach", "descend", "grasp", "lift", "carry", "lower"]
 
@@ -41,6 +44,27 @@ def drawer_scene(goal):
         regions={"top": Box((0.0, -0.14, 0.15), (0.09, 0.07, 0.03), owner="cabinet")},
         slides={"top": Slide((0.0, -0.2, 0.15), (0.0, 1.0, 0.0))},
     )
+
+
+class DoorScene(BoxScene):
+    """A door at x = y = 0, open by 90 degrees: its bar is 25 cm from the hinge, at z = 0.1."""
+
+    def __init__(self):
+        super().__init__(
+            [], {}, fixtures={"door": Box((0.1, 0.1, 0.15), (0.1, 0.1, 0.15))}, tip=(0, -0.3, 0.3)
+        )
+
+    def joint_position(self, name):
+        return -math.pi / 2
+
+    def joint_goal(self, predicate):
+        return JointGoal(0.0, 1)
+
+    def joint_axis(self, name):
+        return np.zeros(3), np.array([0.0, 0.0, 1.0])
+
+    def handle_position(self, name):
+        return np.array([0.0, -0.25, 0.1])
 
 
 def rollout(scene, spec="expert", seed=0, steps=120):
@@ -82,6 +106,85 @@ def test_a_closed_drawer_is_opened_before_something_goes_in():
     stages, _, _ = rollout(scene, steps=200)
     assert scene.is_success()
     assert stages == ["reach", "descend", "grasp", "pull", "release", "retreat", "lift", "carry", "lower"]
+
+
+def test_a_drawer_is_closed_after_something_went_in_whatever_the_goal_names_first():
+    scene = drawer_scene([Predicate("close", ("top",)), Predicate("in", ("cube", "top"))])
+    scene.slides["top"] = replace(scene.slides["top"], position=0.15)
+    # Beside the pushing hand's way, and on a floor: these boxes fall through regions.
+    scene.regions["top"] = replace(scene.regions["top"], centre=(0.08, -0.14, 0.15))
+    scene.standing["floor"] = Box((0.08, -0.14, 0.115), (0.04, 0.05, 0.005), owner="cabinet")
+    stages, _, values = rollout(scene, steps=200)
+    assert scene.is_success()
+    assert stages == [*PLACING, "release", "retreat", "push"]
+    assert max(values[:-1]) <= 0.99
+
+
+def test_what_is_closed_may_be_the_fixture_that_was_filled():
+    box = Box((0.0, 0.0, 0.1), (0.1, 0.1, 0.1))
+    scene = BoxScene([], {"mug": box}, fixtures={"oven": box}, regions={"shelf": replace(box, owner="oven")})
+    shut, fill, lid = (
+        Predicate("close", ("oven",)),
+        Predicate("in", ("mug", "shelf")),
+        Predicate("close", ("lid",)),
+    )
+    assert in_order(scene, [shut, lid, fill]) == (lid, fill, shut)
+
+
+def test_a_pushing_hand_comes_down_in_front_of_the_drawer_and_leans_back():
+    scene = drawer_scene([Predicate("close", ("top",))])
+    scene.slides["top"] = replace(scene.slides["top"], position=0.15)
+    plan = plan_predicate(scene, scene.goal[0])
+    assert [waypoint.stage for waypoint in plan] == ["reach", "reach", "descend", "push", "retreat"]
+    assert {waypoint.gripper for waypoint in plan} == {CLOSE}
+    # The bar is at y = -0.2 + 0.15 and ends 3 cm beyond where it is shut (y = -0.195).
+    np.testing.assert_allclose(plan[2].offset, [0.0, -0.05 + 0.08, 0.15], atol=1e-9)
+    np.testing.assert_allclose(plan[3].offset, [0.0, -0.195 - 0.03, 0.15], atol=1e-9)
+    # The fingers close across the push and point down and, by 0.6 rad, towards the drawer.
+    np.testing.assert_allclose(np.abs(plan[3].rotation[:, 0]), [1.0, 0.0, 0.0], atol=1e-9)
+    np.testing.assert_allclose(plan[3].rotation[:, 2], [0.0, -np.sin(0.6), -np.cos(0.6)], atol=1e-9)
+
+
+def test_a_door_is_pushed_along_its_arc():
+    scene = DoorScene()
+    plan = plan_predicate(scene, Predicate("close", ("door",)))
+    pushes = [waypoint.offset for waypoint in plan if waypoint.stage == "push"]
+    # Open by 90 degrees; ceil(1.5708 / 0.2) = 8 pushes from beside the hinge to in front of it, 0.25 m from it.
+    assert len(pushes) == 8
+    np.testing.assert_allclose([np.hypot(x, y) for x, y, _ in pushes], 0.25, atol=1e-9)
+    np.testing.assert_allclose(pushes[-1][:2], [0.25, 0.0], atol=1e-9)
+    # 5 cm above the bar's middle, below the top by more than 4 cm.
+    assert {round(float(point[2]), 9) for point in pushes} == {0.15}
+
+
+def test_something_goes_into_an_open_drawer_clear_of_what_hangs_above_its_back():
+    scene = drawer_scene([Predicate("in", ("cube", "top"))])
+    scene.slides["top"] = replace(scene.slides["top"], position=0.15)
+    carry = next(w for w in plan_predicate(scene, scene.goal[0]) if w.stage == "carry")
+    np.testing.assert_allclose(carry.offset, 0.0)  # nothing there
+    scene.standing["bar"] = Box((0.0, -0.15, 0.22), (0.05, 0.005, 0.01))
+    carry = next(w for w in plan_predicate(scene, scene.goal[0]) if w.stage == "carry")
+    # The cube (2 cm to each side of y = -0.14) must stay 1 cm from the bar, which ends at y = -0.145. The drawer has
+    # 5 cm to spare (7 cm - 2 cm), tried by quarters: 1.25 cm leave 0.25 cm less than nothing, 2.5 cm leave 1 cm,
+    # which must be exceeded: 3.75 cm.
+    np.testing.assert_allclose(carry.offset, [0.0, 0.0375, 0.0], atol=1e-9)
+    assert carry.tolerance_m == 0.004
+
+
+def test_after_a_hold_that_failed_another_is_tried():
+    scene = shelf_scene()
+    policy = make_policy("expert")
+    policy.reset(SceneEnv(scene), 0)
+    turns = []
+    for _ in range(200):
+        action = policy.act(None, {})
+        if policy.stage == "grasp" and (not turns or policy._runner.program is not turns[-1][0]):
+            turns.append((policy._runner.program, policy._runner.waypoint.rotation[:, 0]))
+        if len(turns) == 3:
+            break
+        scene.apply([*action[:6], -1.0])  # a hand that never closes
+    closing = [direction for _, direction in turns]
+    assert all(abs(a @ b) < 0.95 for a, b in [closing[:2], closing[1:], closing[::2]])
 
 
 def test_a_lost_object_is_fetched_again():

@@ -34,6 +34,11 @@ _ENOUGH_ROOM_M = 0.02
 _TURN_COST_M = 0.012
 """Room in m that a turn by 90 degrees must win to be worth it."""
 _WIDTH_COST = 0.3
+_KNOB_GRID_M = 0.003
+_KNOB_SKIN_M = 0.002
+_KNOB_HEIGHT_M = 0.012
+"""A knob stands out by at least this much; the high side of a leaning bowl's rim gets wide within it."""
+_WIDEST_KNOB_M = 0.04
 _TRIED_COST_M = 0.1
 """More than any other term: what failed is tried again only when all else has failed, too."""
 _SAME_PLACE_M = 0.02
@@ -86,6 +91,8 @@ def choose_grasp(scene: PrivilegedScene, name: str, tried: Sequence[Hold] = ()) 
     candidates = [c for yaw in _YAWS_RAD if (c := _middle(scene, name, yaw)) is not None]
     if not candidates and _tilt(scene, name) > _TIPPED_RAD:
         return _tipped_rim(scene, name)
+    if not candidates:
+        candidates = _knobs(scene, name)
     if not candidates:
         candidates = [c for yaw in _YAWS_RAD for c in _rims(scene, name, yaw)]
     roofed = is_roofed(scene, name)
@@ -170,6 +177,29 @@ def _middle(scene: PrivilegedScene, name: str, yaw: float) -> _Candidate | None:
     bottom, top = scene.object_extent(name, _UP)
     point[2] = max(bottom + _FLOOR_CLEARANCE_M, top - min(_MIDDLE_DEPTH_M, (top - bottom) / 2.0))
     return _Candidate(point, yaw, high - low)
+
+
+def _knobs(scene: PrivilegedScene, name: str) -> list[_Candidate]:
+    """Around the knob on top of an object that is too wide itself, such as a pot's lid; none without a knob."""
+    low, high = scene.object_bounds(name)
+    others = tuple(other for other in (*scene.objects, *scene.fixtures) if other != name)
+    places = np.array(
+        [
+            [x, y]
+            for x in np.arange(low[0], high[0], _KNOB_GRID_M)
+            for y in np.arange(low[1], high[1], _KNOB_GRID_M)
+        ]
+    )
+    boxes = []
+    for depth in (_KNOB_SKIN_M, _KNOB_HEIGHT_M):
+        grid = np.column_stack([places, np.full(len(places), high[2] - depth)])
+        solid = places[scene.clearance(grid, ignore=others) == 0.0]
+        if not len(solid) or np.max(np.ptp(solid, axis=0)) > _WIDEST_KNOB_M:
+            return []
+        boxes.append((solid.min(axis=0), solid.max(axis=0)))
+    (first, last), _ = boxes
+    point = np.array([*(first + last) / 2.0, high[2] - _KNOB_HEIGHT_M])
+    return [_Candidate(point, yaw, float(np.max(last - first))) for yaw in _YAWS_RAD]
 
 
 def _rims(scene: PrivilegedScene, name: str, yaw: float) -> list[_Candidate]:

@@ -6,6 +6,7 @@ drawers, closing doors, turning knobs, and moving objects on the table. Each bui
 
 __all__ = ["in_order", "plan_predicate"]
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,6 +29,8 @@ _RETREAT_M = 0.08
 _LEAST_LEAN, _MOST_LEAN = 0.2, 0.95
 """Cosines between which a surface counts as leaning."""
 _UP_THE_NORMAL_M = 0.045
+_SURFACE_HEIGHTS_M = np.arange(0.0, 0.05, 0.001)
+_ROW_GAP_M = 0.01
 _DRAWER_SHARES = np.linspace(0.0, 1.0, 5)
 _DRAWER_HEIGHTS_M = (0.0, 0.03, 0.06, 0.09, 0.12)
 _DRAWER_ROOM_M = 0.01
@@ -101,12 +104,15 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
 def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Vector) -> tuple[Waypoint, ...]:
     moved, target = predicate.args
     out = _drawer_shift(scene, predicate)
-    shift = shift + _lean_shift(scene, predicate) + out
+    lean = _lean_shift(scene, predicate)
+    shift = shift + lean + _shared_shift(scene, predicate) + out
     tolerance = _NARROW_TOLERANCE_M if out.any() else 0.01
     start, goal = scene.object_position(moved), scene.object_position(target) + shift
     height = _travel_height(scene, start, goal, ignore=(moved,))
     low, high = scene.object_bounds(target)
     rest = low[2] + 0.02 if predicate.name == "in" else high[2]
+    if predicate.name == "on" and not lean.any():
+        rest = max(rest, _solid_top(scene, goal, target))
     held = Waypoint(
         "lift",
         "object",
@@ -162,6 +168,33 @@ def _lean_shift(scene: PrivilegedScene, predicate: Predicate) -> Vector:
     if predicate.name != "on" or not _LEAST_LEAN < abs(normal[2]) < _MOST_LEAN:
         return np.zeros(3)
     shift: Vector = np.array([normal[0], normal[1], 0.0]) * (_UP_THE_NORMAL_M * np.sign(normal[2]))
+    return shift
+
+
+def _solid_top(scene: PrivilegedScene, place: Vector, target: str) -> float:
+    """Height in m of the fixture at a place of one of its regions, which may lie below its surface (LIBERO's stove).
+
+    Minus infinity without a fixture there.
+    """
+    if scene.owner(target) not in scene.fixtures:
+        return -math.inf
+    heights = scene.object_bounds(target)[1][2] + _SURFACE_HEIGHTS_M
+    others = tuple(name for name in (*scene.objects, *scene.fixtures) if name != scene.owner(target))
+    points = np.column_stack([np.tile(place[:2], (len(heights), 1)), heights])
+    solid = heights[scene.clearance(points, ignore=others) == 0.0]
+    return float(np.max(solid, initial=-math.inf))
+
+
+def _shared_shift(scene: PrivilegedScene, predicate: Predicate) -> Vector:
+    """Where something goes on what the goal puts several things on: they stand in a row, their long sides together."""
+    target = predicate.args[1]
+    sharers = [p.args[0] for p in scene.goal if p.name == "on" and p.args[1] == target]
+    if predicate.args[0] not in sharers or len(sharers) < 2:
+        return np.zeros(3)
+    widths = np.max([np.subtract(*scene.object_bounds(name)[::-1])[:2] for name in sharers], axis=0)
+    axis = int(np.argmin(widths))
+    place = sharers.index(predicate.args[0]) - (len(sharers) - 1) / 2.0
+    shift: Vector = np.eye(3)[axis] * (place * (widths[axis] + _ROW_GAP_M))
     return shift
 
 

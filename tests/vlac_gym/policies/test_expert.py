@@ -19,6 +19,9 @@ from vlac_gym.policies.waypoints import CLOSE
 
 PLACING = ["reach", "descend", "grasp", "lift", "carry", "lower"]
 
+STOVE = Box((0.0, 0.0, 0.025), (0.1, 0.1, 0.025))
+BURNER = Box((0.0, 0.0, 0.02), (0.08, 0.08, 0.01), owner="stove")
+
 
 class SceneEnv(gym.Env):
     def __init__(self, scene):
@@ -169,6 +172,26 @@ def test_something_goes_into_an_open_drawer_clear_of_what_hangs_above_its_back()
     # which must be exceeded: 3.75 cm.
     np.testing.assert_allclose(carry.offset, [0.0, 0.0375, 0.0], atol=1e-9)
     assert carry.tolerance_m == 0.004
+
+
+def test_what_shares_its_place_stands_in_a_row_long_sides_together():
+    pots = {name: Box((x, 0.3, 0.05), (0.03, 0.04, 0.05)) for name, x in (("left", -0.1), ("right", 0.1))}
+    goal = [Predicate("on", (name, "plate")) for name in pots]
+    scene = BoxScene(goal, pots, fixtures={"stove": STOVE}, regions={"plate": BURNER})
+    carries = [w for p in goal for w in plan_predicate(scene, p) if w.stage == "carry"]
+    # 6 cm wide in x, 8 cm in y, and 1 cm between them: 3.5 cm to each side.
+    np.testing.assert_allclose(
+        [w.offset for w in carries], [[-0.035, 0.0, 0.0], [0.035, 0.0, 0.0]], atol=1e-9
+    )
+
+
+def test_what_is_put_on_a_fixture_comes_down_to_its_surface_not_to_the_region_inside():
+    cube = {"cube": Box((0.1, 0.3, 0.02), (0.02, 0.02, 0.02))}
+    scene = BoxScene(
+        [Predicate("on", ("cube", "plate"))], cube, fixtures={"stove": STOVE}, regions={"plate": BURNER}
+    )
+    lower = next(w for w in plan_predicate(scene, scene.goal[0]) if w.stage == "lower")
+    assert lower.height == pytest.approx(0.05, abs=0.0011)  # the region's top is 2 cm lower
 
 
 def test_after_a_hold_that_failed_another_is_tried():

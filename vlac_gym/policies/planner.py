@@ -14,6 +14,7 @@ import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import unknown_name
+from vlac_gym.policies.cavities import mouth_of, slide_in
 from vlac_gym.policies.grasps import Grasp, Hold, choose_grasp
 from vlac_gym.policies.mechanisms import pull_drawer, push_shut, turn_knob
 from vlac_gym.policies.overhangs import is_roofed, way_out
@@ -70,6 +71,9 @@ def plan_predicate(
         opening = Predicate("open", (target,))
         if predicate.name == "in" and scene.is_jointed(target) and not scene.predicate_holds(opening):
             return pull_drawer(scene, opening)
+        mouth = mouth_of(scene, predicate)
+        if mouth is not None and (sliding := slide_in(scene, moved, mouth)) is not None:
+            return sliding
         grasp = choose_grasp(scene, moved, tried)
         return _pick(scene, moved, grasp) + _place(scene, predicate, grasp, shift)
     if predicate.name == "open":

@@ -152,11 +152,12 @@ class ExpertPolicy:
 
     def _remember_failure(self, runner: ProgramRunner) -> None:
         """Keeps a hold that the hand never got: next time it tries another."""
-        if runner.status == "failed" and runner.waypoint.stage == "grasp" and self._planned_for is not None:
-            (descend,) = (waypoint for waypoint in runner.program if waypoint.stage == "descend")
-            assert descend.rotation is not None
-            holds = self._failed_holds.setdefault(self._planned_for[0], [])
-            holds.append(Hold(descend.offset, descend.rotation))
+        name = runner.waypoint.needs_grasp_of
+        if runner.status != "failed" or runner.waypoint.stage != "grasp" or name is None:
+            return
+        (descend,) = (waypoint for waypoint in runner.program if waypoint.stage == "descend")
+        assert descend.rotation is not None
+        self._failed_holds.setdefault(name, []).append(Hold(descend.offset, descend.rotation))
 
     def _is_stale(self, scene: PrivilegedScene) -> bool:
         """True if the object to be grasped has turned since the grasp was chosen."""

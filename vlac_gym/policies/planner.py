@@ -59,7 +59,7 @@ def plan_predicate(
     Args:
         scene: The scene as it is now.
         predicate: Condition to reach.
-        place_offset: Shift of the place where an object is put down, m, (3,).
+        place_offset: Shift of the place where an object is put down, from above, m, (3,).
         tried: Holds of the object that failed.
 
     Raises:
@@ -71,7 +71,7 @@ def plan_predicate(
         opening = Predicate("open", (target,))
         if predicate.name == "in" and scene.is_jointed(target) and not scene.predicate_holds(opening):
             return pull_drawer(scene, opening)
-        mouth = mouth_of(scene, predicate)
+        mouth = None if shift.any() else mouth_of(scene, predicate)
         if mouth is not None and (sliding := slide_in(scene, moved, mouth)) is not None:
             return sliding
         grasp = choose_grasp(scene, moved, tried)

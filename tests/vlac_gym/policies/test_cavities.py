@@ -74,7 +74,7 @@ def test_what_can_be_filled_from_above_has_no_mouth(scene, predicate):
 
 def test_a_mug_is_held_by_the_handle_that_looks_out_and_slid_in_along_the_floor():
     scene = MugScene(MUG)
-    plan = plan_predicate(scene, IN)
+    plan = plan_predicate(scene, IN, place_offset=np.zeros(3))
     stages = [waypoint.stage for waypoint in plan]
     assert stages == ["reach", "descend", "grasp", "lift", "carry", "lower", "release", "retreat"]
     descend, lift, carry, lower = plan[1], plan[3], plan[4], plan[5]
@@ -91,3 +91,9 @@ def test_a_mug_is_held_by_the_handle_that_looks_out_and_slid_in_along_the_floor(
 def test_without_a_handle_there_is_no_way_to_hold_it_from_outside():
     scene = OvenScene(MUG)
     assert slide_in(scene, "mug", mouth_of(scene, IN)) is None
+
+
+def test_beside_an_oven_things_are_put_down_from_above():
+    plan = plan_predicate(MugScene(MUG), IN, place_offset=np.array([0.2, 0.0, 0.0]))
+    carry = next(waypoint for waypoint in plan if waypoint.stage == "carry")
+    assert (carry.anchor, carry.offset.tolist()) == ("shelf", [0.2, 0.0, 0.0])

@@ -206,8 +206,19 @@ def test_after_a_hold_that_failed_another_is_tried():
         if len(turns) == 3:
             break
         scene.apply([*action[:6], -1.0])  # a hand that never closes
+    assert list(policy._failed_holds) == ["cube"]
     closing = [direction for _, direction in turns]
     assert all(abs(a @ b) < 0.95 for a, b in [closing[:2], closing[1:], closing[::2]])
+
+
+def test_a_bar_that_was_missed_says_nothing_about_the_object_that_goes_into_its_drawer():
+    scene = drawer_scene([Predicate("in", ("cube", "top"))])
+    policy = make_policy("expert")
+    policy.reset(SceneEnv(scene), 0)
+    for _ in range(120):
+        action = policy.act(None, {})
+        scene.apply([*action[:6], -1.0])  # a hand that never closes
+    assert list(policy._failed_holds) == ["cabinet"]
 
 
 def test_a_lost_object_is_fetched_again():

@@ -1,6 +1,6 @@
 """Measures the scripted expert on LIBERO: success, steps and the oracle's value order, task by task.
 
-    python benchmarks/expert_table.py --suites libero_spatial libero_object libero_goal --out docs/experts.md
+    python benchmarks/expert_table.py --suites libero_spatial libero_10 --out docs/experts.md
 
 Success is the simulator's, from the official initial states, within the suite's step limit; nothing is
 rendered but a tiny picture at each reset. VOC (value-order correlation) is Spearman's rank correlation between
@@ -26,7 +26,7 @@ from vlac_gym.metrics.progress import value_order_correlation
 from vlac_gym.policies import make_policy
 
 BEGIN, END = "<!-- expert table: begin -->", "<!-- expert table: end -->"
-SUITES = ("libero_spatial", "libero_object", "libero_goal")
+SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
 
 @dataclasses.dataclass(frozen=True)

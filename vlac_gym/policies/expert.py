@@ -141,7 +141,7 @@ class ExpertPolicy:
             return
         if self._runner is not None:
             status = self._runner.advance(scene)
-            if status == "finished" and self._fault.ends_with_its_plan:
+            if status == "finished" and self._is_spoilt(scene, self._runner):
                 self._stopped = True
             elif status != "running" or self._is_stale(scene):
                 self._remember_failure(self._runner)
@@ -149,6 +149,11 @@ class ExpertPolicy:
         if self._runner is None:
             self._plan(scene)
         self._apply_fault(scene)
+
+    def _is_spoilt(self, scene: PrivilegedScene, runner: ProgramRunner) -> bool:
+        """Whether a plan that is over was the one that the fault spoils: its own, or the first that moves an object."""
+        moves = any(waypoint.needs_grasp_of in scene.objects for waypoint in runner.program)
+        return self._fault.ends_with_its_plan and (moves or self._fault.program is not None)
 
     def _remember_failure(self, runner: ProgramRunner) -> None:
         """Keeps a hold that the hand never got: next time it tries another."""

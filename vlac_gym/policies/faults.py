@@ -9,6 +9,7 @@ import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
 from vlac_gym.errors import ConfigError
+from vlac_gym.policies.cavities import mouth_of
 from vlac_gym.policies.cheats import CHEATS
 from vlac_gym.policies.waypoints import Waypoint
 
@@ -55,7 +56,7 @@ class Fault:
 
     @property
     def ends_with_its_plan(self) -> bool:
-        """Whether the expert stands still where its plan ends, and plans no more."""
+        """Whether the expert stands still where the plan ends that moves an object, and plans no more."""
         return self.kind in ("beside", "wrong_object", "hover") or self.program is not None
 
 
@@ -63,7 +64,7 @@ def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> F
     """Draws the details of one episode's fault.
 
     Raises:
-        ConfigError: The fault needs a goal that places an object, or another object to take.
+        ConfigError: The fault needs a goal that places an object, a place open above, or another object to take.
     """
     if kind in ("none", "stop"):
         step = int(rng.integers(*_STOP_STEPS)) if kind == "stop" else None
@@ -78,6 +79,11 @@ def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> F
     if kind == "beside":
         return Fault(kind, scene.goal, place_offset=_beside(scene, rng))
     if kind == "hover":
+        placing = next(predicate for predicate in scene.goal if predicate.name in ("on", "in"))
+        if mouth_of(scene, placing) is not None:
+            raise ConfigError(
+                f"Expert fault 'hover' needs a place that is open above, got {placing}, which has a roof. Use 'beside'."
+            )
         return Fault(kind, scene.goal, hover_m=float(rng.uniform(*_HOVER_M)))
     if kind in CHEATS:
         placing = next(predicate for predicate in scene.goal if predicate.name in ("on", "in"))
@@ -97,12 +103,15 @@ def _beside(scene: PrivilegedScene, rng: np.random.Generator) -> Vector:
 
 
 def _other_goal(scene: PrivilegedScene, rng: np.random.Generator) -> tuple[Predicate, ...]:
-    """The goal with another object in place of the first one to be placed; one of the same kind if there is."""
-    index, predicate = next((i, p) for i, p in enumerate(scene.goal) if p.name in ("on", "in"))
+    """The goal with an object that it doesn't place instead of the first that it does; of the same kind if there is."""
+    placing = [(i, p) for i, p in enumerate(scene.goal) if p.name in ("on", "in")]
+    index, predicate = placing[0]
     moved, target = predicate.args
-    others = [n for n in scene.objects if n != moved and n != target and not target.startswith(f"{n}_")]
+    right = [p.args[0] for _, p in placing]
+    others = [n for n in scene.objects if n not in (*right, target) and not target.startswith(f"{n}_")]
     if not others:
-        raise ConfigError(f"Expert fault 'wrong_object' needs another object than {moved!r} in the scene.")
+        names = " and ".join(map(repr, right))
+        raise ConfigError(f"Expert fault 'wrong_object' needs another object than {names} in the scene.")
     alike = [name for name in others if scene.category(name) == scene.category(moved)]
     choice = str(rng.choice(alike or others))
     wrong = Predicate(predicate.name, (choice, target))

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
+from vlac_gym.errors import ConfigError
 from vlac_gym.policies.waypoints import (
     CLOSE,
     OPEN,
@@ -40,8 +41,17 @@ _UPRIGHT_AXIS = 0.7
 
 
 def pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint, ...]:
-    """Takes a drawer's bar from the front and pulls until the open predicate holds."""
+    """Takes a drawer's bar from the front and pulls until the open predicate holds.
+
+    Raises:
+        ConfigError: It is a door, which turns.
+    """
     name = predicate.args[0]
+    if not _slides(scene, name):
+        raise ConfigError(
+            f"Expected a drawer to pull for the goal {predicate}, got the door {name!r}, which turns: the expert "
+            "pushes doors shut and opens none."
+        )
     goal = scene.joint_goal(predicate)
     travel = goal.threshold - scene.joint_position(name) + goal.sign * _OVERSHOOT_M
     slide = scene.joint_axis(name)[1]

@@ -107,9 +107,12 @@ def _pick(scene: PrivilegedScene, name: str, grasp: Grasp) -> tuple[Waypoint, ..
 
 def _place(scene: PrivilegedScene, predicate: Predicate, grasp: Grasp, shift: Vector) -> tuple[Waypoint, ...]:
     moved, target = predicate.args
-    out = _drawer_shift(scene, predicate)
-    lean = _lean_shift(scene, predicate)
-    shift = shift + lean + _shared_shift(scene, predicate) + out
+    lean, out = _lean_shift(scene, predicate), np.zeros(3)
+    if shift.any():  # beside the place, where nothing else has to be minded
+        shift = shift + lean
+    else:
+        out = _drawer_shift(scene, predicate)
+        shift = lean + _shared_shift(scene, predicate) + out
     tolerance = _NARROW_TOLERANCE_M if out.any() else 0.01
     start, goal = scene.object_position(moved), scene.object_position(target) + shift
     height = _travel_height(scene, start, goal, ignore=(moved,))

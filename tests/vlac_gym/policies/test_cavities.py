@@ -7,7 +7,9 @@ import pytest
 
 from vlac_gym.envs.box_scene import Box, BoxScene
 from vlac_gym.envs.scene import Predicate
+from vlac_gym.errors import ConfigError
 from vlac_gym.policies.cavities import mouth_of, slide_in
+from vlac_gym.policies.faults import draw_fault
 from vlac_gym.policies.planner import plan_predicate
 
 IN = Predicate("in", ("mug", "shelf"))
@@ -49,6 +51,13 @@ class MugScene(OvenScene):
 
 
 MUG = Box((0.0, 0.0, 0.05), (0.04, 0.04, 0.05))
+
+
+def test_hovering_above_what_has_a_roof_is_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ConfigError, match=r"open above, got \(in mug shelf\), which has a roof"):
+        draw_fault("hover", OvenScene(MUG), rng)
+    assert draw_fault("hover", OvenScene(MUG, roof=False), rng).hover_m is not None
 
 
 def test_the_open_side_of_what_has_a_roof_is_found_and_the_middle_between_its_walls():

@@ -358,6 +358,52 @@ def test_the_wrong_object_is_of_the_same_kind_if_there_is_one():
         assert fault.goal == (Predicate("on", ("bowl_2", "shelf")),)
 
 
+def test_the_wrong_object_is_none_that_the_goal_places_too():
+    goal = [Predicate("on", ("cube", "shelf")), Predicate("on", ("bowl", "shelf"))]
+    scene = shelf_scene()
+    two = BoxScene(goal, {**scene.movables, "bowl": scene.movables["other"]}, fixtures=scene.standing)
+    for seed in range(10):
+        fault = draw_fault("wrong_object", two, np.random.default_rng(seed))
+        assert fault.goal == (Predicate("on", ("other", "shelf")), goal[1])
+    del two.movables["other"]
+    with pytest.raises(ConfigError, match="needs another object than 'cube' and 'bowl'"):
+        draw_fault("wrong_object", two, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("fault", ["beside", "hover"])
+def test_a_fault_spoils_the_object_not_the_drawer_that_is_opened_for_it(fault):
+    scene = drawer_scene([Predicate("in", ("cube", "top"))])
+    stages, _, _ = rollout(scene, f"expert:fail={fault}", steps=200)
+    assert not scene.is_success()
+    assert stages[3:] == [
+        "pull",
+        "release",
+        "retreat",
+        "lift",
+        "carry",
+        *(["lower"] if fault == "beside" else ["hover"]),
+        "stop",
+    ]
+
+
+def test_beside_is_as_far_as_drawn_from_a_place_in_a_row_and_in_a_drawer():
+    pots = {name: Box((x, 0.3, 0.05), (0.03, 0.04, 0.05)) for name, x in (("left", -0.1), ("right", 0.1))}
+    goal = [Predicate("on", (name, "plate")) for name in pots]
+    row = BoxScene(goal, pots, fixtures={"stove": STOVE}, regions={"plate": BURNER})
+    drawer = drawer_scene([Predicate("in", ("cube", "top"))])
+    drawer.slides["top"] = replace(drawer.slides["top"], position=0.15)
+    drawer.standing["bar"] = Box((0.0, -0.15, 0.22), (0.05, 0.005, 0.01))
+    offset = np.array([0.09, 0.12, 0.0])
+    for scene in (row, drawer):
+        plan = plan_predicate(scene, scene.goal[0], place_offset=offset)
+        np.testing.assert_allclose(next(w for w in plan if w.stage == "carry").offset, offset, atol=1e-9)
+
+
+def test_a_door_that_should_be_opened_is_refused():
+    with pytest.raises(ConfigError, match="got the door 'door', which turns: the expert pushes doors shut"):
+        plan_predicate(DoorScene(), Predicate("open", ("door",)))
+
+
 def test_faults_that_do_not_fit_the_goal_are_refused():
     scene = drawer_scene([Predicate("open", ("top",))])
     with pytest.raises(

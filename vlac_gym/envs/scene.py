@@ -308,9 +308,8 @@ class LiberoScene:
             # The bar is the part that sticks out furthest in the direction in which the drawer opens.
             reach = centres @ axis * self.joint_goal(Predicate("open", (name,))).sign
         elif self._articulation(name)["default_open_ranges"]:
-            reach = np.linalg.norm(
-                np.cross(centres - anchor, axis), axis=1
-            )  # a door's is furthest from its hinge
+            # A door's bar is the part that is furthest from its hinge.
+            reach = np.linalg.norm(np.cross(centres - anchor, axis), axis=1)
         else:
             reach = centres[:, 2]
         furthest: Vector = centres[int(np.argmax(reach))]

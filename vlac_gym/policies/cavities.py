@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vlac_gym.envs.scene import Predicate, PrivilegedScene, Vector
+from vlac_gym.policies.solids import inside
 from vlac_gym.policies.waypoints import CLOSE, OPEN, OPEN_STEPS, Waypoint, close_hand, hand_rotation
 
 _SIDES = tuple(np.array(side, dtype=np.float64) for side in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)))
@@ -125,12 +126,11 @@ def _across(outwards: Vector) -> Vector:
 def _handle(scene: PrivilegedScene, name: str, outwards: Vector) -> Vector | None:
     """Where to take the narrow part that sticks out of an object's side, m from its position, (3,)."""
     low, high = scene.object_bounds(name)
-    others = tuple(other for other in (*scene.objects, *scene.fixtures) if other != name)
     axes = [np.arange(low[k] + _GRID_M / 2.0, high[k], _GRID_M) for k in range(3)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     end = max(float(low @ outwards), float(high @ outwards))
     grid = grid[grid @ outwards > end - _HANDLE_DEPTH_M]
-    solid = grid[scene.clearance(grid, ignore=others) == 0.0]
+    solid = grid[inside(scene, name, grid)]
     across = np.abs(np.cross(_UP, outwards))
     if not len(solid) or np.ptp(solid @ across) > _WIDEST_HANDLE_M:
         return None

@@ -3,6 +3,7 @@
 __all__ = ["FAULTS", "Fault", "draw_fault"]
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,7 +70,8 @@ def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> F
     if kind in ("none", "stop"):
         step = int(rng.integers(*_STOP_STEPS)) if kind == "stop" else None
         return Fault(kind, scene.goal, stop_step=step)
-    if not any(predicate.name in ("on", "in") for predicate in scene.goal):
+    placing = [predicate for predicate in scene.goal if predicate.name in ("on", "in")]
+    if not placing:
         goal = ", ".join(map(str, scene.goal))
         raise ConfigError(
             f"Expert fault {kind!r} needs a goal that places an object, got {goal}. Use 'stop'."
@@ -77,23 +79,21 @@ def draw_fault(kind: str, scene: PrivilegedScene, rng: np.random.Generator) -> F
     if kind == "drop":
         return Fault(kind, scene.goal, drop_share=float(rng.uniform(*_DROP_SHARES)))
     if kind == "beside":
-        return Fault(kind, scene.goal, place_offset=_beside(scene, rng))
+        return Fault(kind, scene.goal, place_offset=_beside(scene, placing[0].args[1], rng))
     if kind == "hover":
-        placing = next(predicate for predicate in scene.goal if predicate.name in ("on", "in"))
-        if mouth_of(scene, placing) is not None:
+        if mouth_of(scene, placing[0]) is not None:
             raise ConfigError(
-                f"Expert fault 'hover' needs a place that is open above, got {placing}, which has a roof. Use 'beside'."
+                f"Expert fault 'hover' needs a place that is open above, got {placing[0]}, which has a roof. Use "
+                "'beside'."
             )
         return Fault(kind, scene.goal, hover_m=float(rng.uniform(*_HOVER_M)))
     if kind in CHEATS:
-        placing = next(predicate for predicate in scene.goal if predicate.name in ("on", "in"))
-        return Fault(kind, scene.goal, program=CHEATS[kind](scene, placing, rng))
-    return Fault(kind, _other_goal(scene, rng))
+        return Fault(kind, scene.goal, program=CHEATS[kind](scene, placing[0], rng))
+    return Fault(kind, _other_goal(scene, placing, rng))
 
 
-def _beside(scene: PrivilegedScene, rng: np.random.Generator) -> Vector:
-    """A shift that lands on free table: the best of eight drawn directions."""
-    target = next(p.args[1] for p in scene.goal if p.name in ("on", "in"))
+def _beside(scene: PrivilegedScene, target: str, rng: np.random.Generator) -> Vector:
+    """A shift from the target that lands on free table: the best of eight drawn directions."""
     distance = rng.uniform(*_BESIDE_M)
     angles = rng.uniform(0.0, 2.0 * math.pi) + np.arange(8) * (math.pi / 4.0)
     shifts = np.stack([np.cos(angles), np.sin(angles), np.zeros(8)], axis=1) * distance
@@ -102,17 +102,19 @@ def _beside(scene: PrivilegedScene, rng: np.random.Generator) -> Vector:
     return shift
 
 
-def _other_goal(scene: PrivilegedScene, rng: np.random.Generator) -> tuple[Predicate, ...]:
+def _other_goal(
+    scene: PrivilegedScene, placing: Sequence[Predicate], rng: np.random.Generator
+) -> tuple[Predicate, ...]:
     """The goal with an object that it doesn't place instead of the first that it does; of the same kind if there is."""
-    placing = [(i, p) for i, p in enumerate(scene.goal) if p.name in ("on", "in")]
-    index, predicate = placing[0]
-    moved, target = predicate.args
-    right = [p.args[0] for _, p in placing]
+    predicate = placing[0]
+    index = scene.goal.index(predicate)
+    target = predicate.args[1]
+    right = [p.args[0] for p in placing]
     others = [n for n in scene.objects if n not in (*right, target) and not target.startswith(f"{n}_")]
     if not others:
         names = " and ".join(map(repr, right))
         raise ConfigError(f"Expert fault 'wrong_object' needs another object than {names} in the scene.")
-    alike = [name for name in others if scene.category(name) == scene.category(moved)]
+    alike = [name for name in others if scene.category(name) == scene.category(right[0])]
     choice = str(rng.choice(alike or others))
     wrong = Predicate(predicate.name, (choice, target))
     return (*scene.goal[:index], wrong, *scene.goal[index + 1 :])

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlac_gym.envs.scene import PrivilegedScene, Vector
 from vlac_gym.policies.overhangs import is_roofed
+from vlac_gym.policies.solids import inside
 from vlac_gym.policies.waypoints import hand_rotation, rotation_about
 
 _WIDEST_M = 0.07
@@ -182,7 +183,6 @@ def _middle(scene: PrivilegedScene, name: str, yaw: float) -> _Candidate | None:
 def _knobs(scene: PrivilegedScene, name: str) -> list[_Candidate]:
     """Around the knob on top of an object that is too wide itself, such as a pot's lid; none without a knob."""
     low, high = scene.object_bounds(name)
-    others = tuple(other for other in (*scene.objects, *scene.fixtures) if other != name)
     places = np.array(
         [
             [x, y]
@@ -193,7 +193,7 @@ def _knobs(scene: PrivilegedScene, name: str) -> list[_Candidate]:
     boxes = []
     for depth in (_KNOB_SKIN_M, _KNOB_HEIGHT_M):
         grid = np.column_stack([places, np.full(len(places), high[2] - depth)])
-        solid = places[scene.clearance(grid, ignore=others) == 0.0]
+        solid = places[inside(scene, name, grid)]
         if not len(solid) or np.max(np.ptp(solid, axis=0)) > _WIDEST_KNOB_M:
             return []
         boxes.append((solid.min(axis=0), solid.max(axis=0)))

@@ -55,7 +55,7 @@ def pull_drawer(scene: PrivilegedScene, predicate: Predicate) -> tuple[Waypoint,
     goal = scene.joint_goal(predicate)
     travel = goal.threshold - scene.joint_position(name) + goal.sign * _OVERSHOOT_M
     slide = scene.joint_axis(name)[1]
-    outwards = slide * scene.joint_goal(Predicate("open", (name,))).sign
+    outwards = slide * goal.sign
     rotation = hand_rotation(math.atan2(-outwards[0], outwards[1]), _HAND_TILT_RAD)
     front = outwards * _STANDOFF_M
     tip = scene.end_effector_position
@@ -127,9 +127,8 @@ def _way_shut(scene: PrivilegedScene, predicate: Predicate) -> list[Vector]:
 def _pushing_hand(back: Vector) -> Vector:
     """Hand whose fingers close across the push and that leans towards `back`, the way that it came: (3, 3)."""
     yaw = math.atan2(back[1], back[0])
-    yaw = (
-        math.pi / 2.0 - (math.pi / 2.0 - yaw) % math.pi
-    )  # a half turn more changes nothing: in (-90, 90] degrees
+    # A half turn more changes nothing: in (-90, 90] degrees.
+    yaw = math.pi / 2.0 - (math.pi / 2.0 - yaw) % math.pi
     lean = rotation_about(np.cross(np.array([0.0, 0.0, 1.0]), back), _PUSH_LEAN_RAD)
     rotation: Vector = lean @ hand_rotation(yaw)
     return rotation

@@ -18,6 +18,7 @@ from vlac_gym.policies.cavities import mouth_of, slide_in
 from vlac_gym.policies.grasps import Grasp, Hold, choose_grasp
 from vlac_gym.policies.mechanisms import pull_drawer, push_shut, turn_knob
 from vlac_gym.policies.overhangs import is_roofed, way_out
+from vlac_gym.policies.solids import inside
 from vlac_gym.policies.waypoints import CLOSE, OPEN, OPEN_STEPS, Waypoint, close_hand
 
 _HERE = np.zeros(3)
@@ -183,12 +184,12 @@ def _solid_top(scene: PrivilegedScene, place: Vector, target: str) -> float:
 
     Minus infinity without a fixture there.
     """
-    if scene.owner(target) not in scene.fixtures:
+    fixture = scene.owner(target)
+    if fixture not in scene.fixtures:
         return -math.inf
     heights = scene.object_bounds(target)[1][2] + _SURFACE_HEIGHTS_M
-    others = tuple(name for name in (*scene.objects, *scene.fixtures) if name != scene.owner(target))
     points = np.column_stack([np.tile(place[:2], (len(heights), 1)), heights])
-    solid = heights[scene.clearance(points, ignore=others) == 0.0]
+    solid = heights[inside(scene, fixture, points)]
     return float(np.max(solid, initial=-math.inf))
 
 

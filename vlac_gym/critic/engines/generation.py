@@ -40,16 +40,15 @@ def generate_tokens(
     logits, kept = prefilled
     start = prefix[0][0].shape[2] if prefix else 0
     picks = [picker.pick(logits, answer, 0)]
-    while len(picks) < steps and not (stops is not None and _all_ended(picks, stops)):
+    ended = torch.zeros_like(picks[0].tokens, dtype=torch.bool)
+    while len(picks) < steps:
+        if stops is not None:
+            ended |= torch.isin(picks[-1].tokens, stops)
+            if bool(ended.all()):
+                break
         visible = torch.cat([visible, visible.new_ones(len(visible), 1)], dim=1)
         logits, kept = decoder.step(
             picks[-1].tokens, last + start + len(picks), visible=visible, prefix=prefix, kept=kept
         )
         picks.append(picker.pick(logits, answer, len(picks)))
     return picks
-
-
-def _all_ended(picks: list[Pick], stops: torch.Tensor) -> bool:
-    """Whether every row has said a stop token; waits for the device."""
-    said = torch.stack([pick.tokens for pick in picks])
-    return bool(torch.isin(said, stops).any(dim=0).all())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlac_gym.attack.budget import ImitationBudget, SearchBudget
 from vlac_gym.attack.search_envs import SearchEnvs, Task
-from vlac_gym.attack.wrong_stops import WrongStops, forget_round
+from vlac_gym.attack.kept_episodes import KeptEpisodes, forget_round
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.critic.base import Critic
 from vlac_gym.data.collect import collect
@@ -104,7 +104,7 @@ class SearchSettings:
         frame: The observation's picture that the critic is shown.
         seed: Of everything that is drawn.
         device: Of the policy, PyTorch's name; None for the first GPU, else the CPU.
-        keeps_episodes: Write the wrong stops into `kept/`.
+        keeps_episodes: Write wrong stops and successes into `kept/` (`KeptEpisodes`).
     """
 
     rule: TrainingRule
@@ -120,7 +120,7 @@ class ImitationSearch:
 
     Writes `metrics.jsonl`, a line per round as `examples/train_ppo.py` does (the audit is of the round's episodes
     alone), `round-NNN.json`, its first wrong stop in pictures, `round-NNN.pt`, what the next round depends on,
-    `policy/`, and on demand `kept/`, the wrong stops as recorded episodes.
+    `policy/`, and on demand `kept/`, wrong stops and successes as recorded episodes.
 
     What is in memory: the running episodes' observations where the envs have them, and for all rounds what is imitated,
     in the policy's picture size and in this process's memory.
@@ -206,8 +206,8 @@ class ImitationSearch:
         audit = CriticAudit(count)
         facts = {"renderer": env.metadata.get("renderer"), "max_episode_steps": self._budget.step_limit}
         how = self._settings
-        wrong_stops = WrongStops(
-            self._out, number, number * count, how.frame, keeps_episodes=how.keeps_episodes, facts=facts
+        kept = KeptEpisodes(
+            self._out, number, number * count, how.frame, records=how.keeps_episodes, facts=facts
         )
         chosen: dict[int, Any] = {}
         rollout = AsyncRollout(
@@ -224,14 +224,12 @@ class ImitationSearch:
                 continue
             played += 1
             episode.finished.add_to(audit)
-            if not episode.finished.critic_said_done:
-                continue
-            chosen[episode.index] = self._imitator.demonstration(
-                episode.observations, episode.actions, episode.infos[0]
-            )
-            if not episode.finished.sim_success:
-                wrong_stops.add(episode)
-        wrong_stops.write_first()
+            kept.add(episode)
+            if episode.finished.critic_said_done:
+                chosen[episode.index] = self._imitator.demonstration(
+                    episode.observations, episode.actions, episode.infos[0]
+                )
+        kept.write_first()
         self._imitator.choose([demonstration for _, demonstration in sorted(chosen.items())])
         loss = self._imitator.learn(self._budget.steps_per_round)
         return {**audit.compute(), "rollout/episodes": float(played), "train/loss": loss}

@@ -13,7 +13,7 @@ from vlac_gym.attack.budget import SearchBudget
 from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, SearchSettings
 from vlac_gym.attack.same_settings import SETTINGS_FILE, check_same_settings
 from vlac_gym.attack.search_envs import SearchEnvs, Task, libero_envs, scene_envs
-from vlac_gym.attack.wrong_stops import KEPT_FOLDER
+from vlac_gym.attack.kept_episodes import KEPT_FOLDER
 from vlac_gym.checks import check_choice, check_int
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic
@@ -76,7 +76,7 @@ class Args(SearchBudget):
     image_size: int = 256
     """Side of the pictures in pixels."""
     keep_episodes: bool = False
-    """Write every wrong stop into OUT/kept, a folder of recorded episodes for train-critic."""
+    """Write wrong stops and the simulator's successes into OUT/kept, recorded episodes for train-critic."""
     seed: int = 0
     """Of starts, noise and batches."""
     device: str | None = None
@@ -216,5 +216,6 @@ def _report(out: Path) -> None:
     if (out / KEPT_FOLDER).exists():
         kept = EpisodeDataset.open(out / KEPT_FOLDER)
         kept.write_manifest()
-        print(f"{len(kept)} wrong stops recorded: {kept.root}")
+        right = sum(entry.succeeded for entry in kept.entries)
+        print(f"{len(kept)} episodes recorded, {right} of them successes: {kept.root}")
     print(f"{out}\nShow it on a card with: vlac-gym report-card --attack-runs {out} …")

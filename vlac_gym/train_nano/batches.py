@@ -132,7 +132,8 @@ class FrameBank:
     """All frames of a data set, decoded once and kept on the device; hands out prepared, augmented pictures.
 
     Args:
-        episodes: Episodes whose first camera is used; frames in order.
+        episodes: Episodes whose first camera is used; frames in order. Those of another size than the first's are
+            resized to it, as worlds' smaller pictures are beside LIBERO's.
         image_size: Side of the model's pictures.
         recipe: Augmentation.
         device: Where the frames stay: about 0.2 MB per 256 x 256 frame.
@@ -149,7 +150,8 @@ class FrameBank:
     ) -> None:
         with ThreadPoolExecutor() as threads:
             decoded = list(threads.map(lambda e: np.stack(list(e.view())), episodes))
-        self._frames = torch.cat([torch.from_numpy(frames).to(device) for frames in decoded])
+        size = decoded[0].shape[1:3]
+        self._frames = torch.cat([_resized(torch.from_numpy(frames).to(device), size) for frames in decoded])
         self._recipe = recipe
         self._generator = torch.Generator(device=device).manual_seed(recipe.seed)
         self._preparer = FramePreparer(
@@ -216,6 +218,15 @@ class FrameBank:
 
     def _draw(self, *shape: int) -> torch.Tensor:
         return torch.rand(shape, device=self._frames.device, generator=self._generator)
+
+
+def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Frames uint8 (T, H, W, 3) of the size (H, W)."""
+    if tuple(frames.shape[1:3]) == size:
+        return frames
+    planes = frames.permute(0, 3, 1, 2).float()
+    planes = torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True)
+    return planes.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _chosen(

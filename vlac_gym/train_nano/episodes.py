@@ -38,8 +38,7 @@ def read_training_episodes(
         verdicts: Episode id -> first step of success, or None: replaces the simulator's labels (`with_verdict`).
 
     Raises:
-        ConfigError: A folder is none, one of the two parts is empty, pictures differ in size, or a verdict is about no
-            episode.
+        ConfigError: A folder is none, one of the two parts is empty, or a verdict is about no episode.
     """
     left = dict(verdicts or {})
     parts: tuple[list[Episode], list[Episode]] = ([], [])
@@ -61,14 +60,4 @@ def read_training_episodes(
                 f"Expected episodes for {what}, but keeping the initial states {sorted(held_out)} for validation "
                 f"leaves none in {shown}. Choose others with --recipe.val-init-states, or collect more."
             )
-    _check_sizes([*parts[0], *parts[1]])
     return TrainingEpisodes(*parts, num_old)
-
-
-def _check_sizes(episodes: Sequence[Episode]) -> None:
-    sizes = {episode.view()[0].shape[:2]: episode.meta.episode_id for episode in episodes}
-    if len(sizes) > 1:
-        listed = ", ".join(f"{height} x {width} ({name})" for (height, width), name in sorted(sizes.items()))
-        raise ConfigError(
-            f"Expected pictures of one size in all folders, got {listed}. Collect with one --image-size."
-        )

@@ -161,7 +161,7 @@ def drifting(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])
-def test_worlds_whose_pictures_are_arrays_or_tensors_leave_their_wrong_stops_as_episodes(
+def test_worlds_whose_pictures_are_arrays_or_tensors_leave_wrong_stops_and_successes_as_episodes(
     tmp_path: Path, device: str | None
 ) -> None:
     fns, mode = point_envs(device, ("points",) * 3)
@@ -188,9 +188,12 @@ def test_worlds_whose_pictures_are_arrays_or_tensors_leave_their_wrong_stops_as_
     kept = EpisodeDataset.open(tmp_path / "kept")
     assert [entry.meta.episode_id for entry in kept.entries] == [
         "points-t07-i00-filtered-imitation-none-s0",
+        "points-t07-i01-filtered-imitation-none-s1",
         "points-t07-i02-filtered-imitation-none-s2",
     ]
-    slow, quick = kept
+    slow, right, quick = kept
+    assert right.success.tolist() == [False, False, False, False, True]
+    assert right.frame_steps.tolist() == [0, 2, 4]
     assert slow.frame_steps.tolist() == [0, 2, 4]
     assert slow.actions.shape == (4, 7)
     np.testing.assert_allclose(slow.actions[:, 0], 0.42, atol=1e-5)
@@ -200,6 +203,30 @@ def test_worlds_whose_pictures_are_arrays_or_tensors_leave_their_wrong_stops_as_
     assert (quick.frame_steps.tolist(), quick.meta.task) == ([0, 2], "push the point")
     # Worlds tell no goal progress: these episodes teach "done" alone.
     assert not FrameTable.build(list(kept)).has_progress.any()
+
+
+def test_a_missed_success_is_kept_and_is_done_only_where_the_goal_holds(tmp_path: Path) -> None:
+    policy = ClonePolicy(["points:7"], chunk_size=3, image_size=16, cameras=("agentview",))
+    policy.mean.weight.data.zero_()
+    policy.mean.bias.data.view(3, 7)[:, 0] = torch.tensor([1.0, 1.0, -1.0])
+    save_policy(policy, tmp_path / "policy")
+    fns, mode = point_envs(None, ("points",) * 2)
+    starts = [EpisodeStart(0, {"init_state_id": state}) for state in (2, 0)]  # at 0.2 and 0
+    envs = SearchEnvs(fns=fns, mode=mode, starts=starts, in_lockstep=True)
+    budget = SearchBudget(
+        rounds=1, episodes_per_round=2, steps_per_round=1, batch_size=4, step_limit=6, noise=0.0
+    )
+    how = SearchSettings(rule=training_rule("vlac", done_interval=3), budget=budget, keeps_episodes=True)
+    ImitationSearch(tmp_path, tmp_path / "policy", envs, NeverDone(), how).run()
+    (row,) = lines(tmp_path)
+    assert (row["critic/missed_successes"], row["critic/wrong_stops"]) == (2.0, 0.0)
+    far, near = EpisodeDataset.open(tmp_path / "kept")
+    # At the goal, 0.5, after 2 steps and at 0.25 when the policy looks again: the success is over. At 0.5 in the end.
+    assert far.frame_steps.tolist() == [0, 3, 6]
+    assert far.success[far.frame_steps].tolist() == [False, False, True]
+    # At 0.7 after 2 steps, at 0.45 when it looks again, and at 0.7 in the end.
+    assert near.success[near.frame_steps].tolist() == [False, False, True]
+    assert far.goal_progress.tolist() == far.success.tolist()
 
 
 def test_episodes_of_an_env_that_tells_its_progress_keep_it(tmp_path: Path, policy: Path) -> None:

@@ -72,22 +72,44 @@ def test_a_short_prompt_is_answered_alike_beside_a_long_one():
     assert not torch.allclose(together[0, 0], together[1, 0], atol=1e-3)
 
 
-def bank(recipe: TrainRecipe):
-    from vlac_gym.train_nano.batches import FrameBank
-
-    noise = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
-    frames = np.maximum(noise, 60)
-    episode = Episode(
+def episode_of(frames) -> Episode:
+    count = len(frames)
+    return Episode(
         meta=EpisodeMeta("suite", 0, "x", 0, "expert", seed=0),
-        actions=np.zeros((3, 7), np.float32),
-        states=np.zeros((4, 8), np.float32),
-        success=np.zeros(4, bool),
-        goal_progress=np.zeros(4, np.float32),
-        stages=np.full(4, ""),
-        frame_steps=np.arange(4, dtype=np.int32),
+        actions=np.zeros((count - 1, 7), np.float32),
+        states=np.zeros((count, 8), np.float32),
+        success=np.zeros(count, bool),
+        goal_progress=np.zeros(count, np.float32),
+        stages=np.full(count, ""),
+        frame_steps=np.arange(count, dtype=np.int32),
         frames={"agentview": EncodedFrames.from_bytes([encode_frame(frame, "png") for frame in frames])},
     )
-    return FrameBank([episode], 16, recipe, torch.device("cpu"), torch.float32)
+
+
+def bank_of(recipe: TrainRecipe, *videos):
+    from vlac_gym.train_nano.batches import FrameBank
+
+    return FrameBank([episode_of(video) for video in videos], 16, recipe, torch.device("cpu"), torch.float32)
+
+
+def bank(recipe: TrainRecipe):
+    noise = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    return bank_of(recipe, np.maximum(noise, 60))
+
+
+def test_pictures_of_another_size_are_shown_as_if_they_had_the_first_ones():
+    ramp = np.linspace(20, 230, 32, dtype=np.uint8)[None, :, None]
+    large = np.broadcast_to(ramp, (2, 32, 32, 3))
+    small = np.ascontiguousarray(large.reshape(2, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8))
+    frames = bank_of(TrainRecipe(), large, small)
+    assert len(frames) == 4
+    shown = frames.pictures(np.arange(4), augment=False)
+    assert shown.shape == (4, 3, 16, 16)
+    torch.testing.assert_close(shown[2:], shown[:2], atol=0.1, rtol=0)
+    augmented = frames.pictures(np.array([3, 1]), augment=True)
+    assert augmented.shape == shown[:2].shape
+    alone = bank_of(TrainRecipe(), large).pictures(np.arange(2), augment=False)
+    assert torch.equal(shown[:2], alone)
 
 
 def test_augmentation_without_light_is_bit_for_bit_what_it_was():

@@ -1,14 +1,12 @@
 """Episodes of several folders: which are kept back, which are fresh, and whose labels they carry."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 from recorded_bank import record
 
-from vlac_gym.data import EpisodeDataset, write_episode
+from vlac_gym.data import EpisodeDataset
 from vlac_gym.errors import ConfigError
-from vlac_gym.frames.codec import EncodedFrames, encode_frame
 from vlac_gym.train_nano.episodes import read_training_episodes
 
 
@@ -36,10 +34,3 @@ def test_what_cant_be_trained_on_is_refused(tmp_path: Path) -> None:
         read_training_episodes([tmp_path / "bank"], [7])
     with pytest.raises(ConfigError, match="got 1 about others, such as 'strange'"):
         read_training_episodes([tmp_path / "bank"], [1], {"strange": 3})
-    (small, _) = EpisodeDataset.open(tmp_path / "bank")
-    frames = EncodedFrames.from_bytes(
-        [encode_frame(f.repeat(2, axis=0).repeat(2, axis=1), "png") for f in small.view()]
-    )
-    write_episode(tmp_path / "large", dataclasses.replace(small, frames={"agentview": frames}))
-    with pytest.raises(ConfigError, match=r"pictures of one size in all folders, got 8 x 8 .*16 x 16"):
-        read_training_episodes([tmp_path / "bank", tmp_path / "large"], [1])

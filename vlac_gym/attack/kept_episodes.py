@@ -1,6 +1,6 @@
-"""A search's wrong stops as files, in pictures and as recorded episodes: `WrongStops`, `forget_round`."""
+"""What a search leaves of its episodes, in pictures and as recorded episodes: `KeptEpisodes`, `forget_round`."""
 
-__all__ = ["KEPT_FOLDER", "WrongStops", "forget_round"]
+__all__ = ["KEPT_FOLDER", "KeptEpisodes", "forget_round"]
 
 import base64
 from pathlib import Path
@@ -22,41 +22,38 @@ _STRIP = 8
 _QUALITY = 95
 
 
-class WrongStops:
-    """Takes a round's wrong stops, in any order; holds one of them at most.
+class KeptEpisodes:
+    """Takes a round's episodes, in any order; holds one of them at most.
 
     Args:
         out: The search's folder.
         number: The round's, from 0.
         first_episode: Number of the round's first episode.
         frame: The observation's picture that the critic is shown.
-        keeps_episodes: Write each as a recorded episode into `out/kept`.
+        records: Write what can teach a critic as recorded episodes into `out/kept`: every wrong stop, and every
+            episode in which the simulator saw success, whether the critic ended it or missed it. Without successes a
+            critic would learn that such pictures are never done.
         facts: More facts of those episodes.
     """
 
     def __init__(
-        self,
-        out: Path,
-        number: int,
-        first_episode: int,
-        frame: str,
-        *,
-        keeps_episodes: bool,
-        facts: dict[str, Any],
+        self, out: Path, number: int, first_episode: int, frame: str, *, records: bool, facts: dict[str, Any]
     ) -> None:
         self._out, self._number, self._first_episode, self._frame = out, number, first_episode, frame
-        self._keeps_episodes, self._facts = keeps_episodes, facts
+        self._records, self._facts = records, facts
         self._first: PlayedEpisode | None = None
 
     def add(self, episode: PlayedEpisode) -> None:
-        """Takes one."""
-        if self._keeps_episodes:
+        """Takes one that was not lost."""
+        succeeded = bool(episode.finished.sim_success)
+        is_wrong_stop = bool(episode.finished.critic_said_done) and not succeeded
+        if self._records and (is_wrong_stop or succeeded):
             write_episode(self._out / KEPT_FOLDER, _recorded(episode, self._frame, self._facts))
-        if self._first is None or episode.index < self._first.index:
+        if is_wrong_stop and (self._first is None or episode.index < self._first.index):
             self._first = episode
 
     def write_first(self) -> None:
-        """Writes the pictures of the one with the smallest number, if there is one."""
+        """Writes the pictures of the wrong stop with the smallest number, if there is one."""
         if self._first is not None:
             write_json(self._out / f"round-{self._number:03d}.json", self._pictures(self._first))
 
@@ -82,7 +79,7 @@ class WrongStops:
 
 
 def forget_round(out: Path, number: int, first_seed: int) -> None:
-    """Removes what a round left that was cut short: played again, it may have other wrong stops.
+    """Removes what a round left that was cut short: played again, it may have other episodes.
 
     Args:
         out: The search's folder.
@@ -101,15 +98,17 @@ def _looks(episode: PlayedEpisode) -> list[int]:
 
 
 def _recorded(episode: PlayedEpisode, frame: str, facts: dict[str, Any]) -> Episode:
-    """A wrong stop as a recorded episode, with a frame wherever the policy looked, the last of them at the stop.
+    """A recorded episode, with a frame wherever the policy looked, the last of them at the episode's end.
 
-    The simulator saw success at none of its steps. State and goal progress of the steps between two looks are those of
-    the look before; an env that tells no goal progress leaves an episode with `HAS_VERDICT`.
+    The goal holds at the looks at which the env itself would end the episode as a success. State, goal progress and
+    success of the steps between two looks are those of the look before; an env that tells no goal progress leaves an
+    episode with `HAS_VERDICT`.
     """
     steps, info = _looks(episode), episode.infos[0]
     since = np.searchsorted(steps, np.arange(steps[-1] + 1), side="right") - 1
+    holds = [_goal_holds(each) for each in episode.infos]
     has_progress = "sim_goal_progress" in info
-    progress = [float(each["sim_goal_progress"]) if has_progress else 0.0 for each in episode.infos]
+    progress = [float(each["sim_goal_progress"]) for each in episode.infos] if has_progress else holds
     details = {**facts, "quality": _QUALITY} | ({} if has_progress else {HAS_VERDICT: True})
     meta = EpisodeMeta(
         task_suite=info["task_suite"],
@@ -131,9 +130,14 @@ def _recorded(episode: PlayedEpisode, frame: str, facts: dict[str, Any]) -> Epis
             ]
         ),
         states=np.stack([np.asarray(seen["state"], np.float32) for seen in episode.observations])[since],
-        success=np.zeros(len(since), np.bool_),
+        success=np.array(holds)[since],
         goal_progress=np.array(progress, np.float32)[since],
         stages=np.full(len(since), ""),
         frame_steps=np.array(steps, np.int32),
         frames={frame.removesuffix("_image"): EncodedFrames.from_bytes(pictures)},
     )
+
+
+def _goal_holds(info: dict[str, Any]) -> bool:
+    """The simulator sees success at this very step: `sim_success` alone says that it has seen it so far."""
+    return bool(info["sim_success"]) and bool(info.get("sim_terminated", True))

@@ -2,6 +2,7 @@
 
 __all__ = ["TrainingEpisodes", "read_training_episodes"]
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,11 @@ class TrainingEpisodes:
 
 
 def read_training_episodes(
-    folders: Sequence[Path], held_out: Collection[int], verdicts: Mapping[str, int | None] | None = None
+    folders: Sequence[Path],
+    held_out: Collection[int],
+    verdicts: Mapping[str, int | None] | None = None,
+    *,
+    all_views: bool = False,
 ) -> TrainingEpisodes:
     """Reads folders of episodes, one after the other.
 
@@ -36,6 +41,8 @@ def read_training_episodes(
         folders: As `vlac-gym collect` writes them; of pictures of one size.
         held_out: Initial states whose episodes are for validation, in all folders.
         verdicts: Episode id -> first step of success, or None: replaces the simulator's labels (`with_verdict`).
+        all_views: Give an episode once for each of its views, as if each had been recorded by itself, instead of with
+            its first view alone.
 
     Raises:
         ConfigError: A folder is none, one of the two parts is empty, or a verdict is about no episode.
@@ -47,7 +54,8 @@ def read_training_episodes(
         for episode in EpisodeDataset.open(folder):
             name = episode.meta.episode_id
             judged = with_verdict(episode, left.pop(name)) if name in left else episode
-            parts[episode.meta.init_state_id in held_out].append(judged)
+            own = _views(judged) if all_views else [judged]
+            parts[episode.meta.init_state_id in held_out].extend(own)
         num_old = len(parts[0]) if number == 0 else num_old
     shown = ", ".join(map(str, folders))
     if left:
@@ -61,3 +69,8 @@ def read_training_episodes(
                 f"leaves none in {shown}. Choose others with --recipe.val-init-states, or collect more."
             )
     return TrainingEpisodes(*parts, num_old)
+
+
+def _views(episode: Episode) -> list[Episode]:
+    """An episode of one view for each view."""
+    return [dataclasses.replace(episode, frames={name: frames}) for name, frames in episode.frames.items()]

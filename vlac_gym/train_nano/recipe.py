@@ -54,6 +54,8 @@ class TrainRecipe:
             Above 0 a checkpoint is chosen by the mean score under the tasks' own and under other wordings.
         max_relight: Strength, from 0 to 1, of the strongest change of light (`relighting.relight`): colour,
             exposure, gamma, light from a side, a shadow.
+        all_views: Train on every view of each episode, as if each had been recorded by itself: other lights, the wrist.
+            Otherwise on the first alone.
         val_init_states: Initial states kept for checkpoint selection.
         validate_every: Steps between validations.
         save_every_s: Seconds between resumable saves.
@@ -82,6 +84,7 @@ class TrainRecipe:
     max_jitter: float = 0.15
     reword_share: float = 0.0
     max_relight: float = 0.0
+    all_views: bool = False
     val_init_states: tuple[int, ...] = (36, 37, 38, 39)
     validate_every: int = 1000
     save_every_s: float = 60.0

@@ -94,7 +94,7 @@ def train_nano(
     chosen = pick_device(device)
     begins_with = _checkpoint(recipe.start_from)
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
-    episodes = read_training_episodes(folders, recipe.val_init_states, verdicts)
+    episodes = read_training_episodes(folders, recipe.val_init_states, verdicts, all_views=recipe.all_views)
     with claim_folder(Path(out), resume=resume, ours=_FILES) as folder:
         trainer = _Trainer(episodes, begins_with, folder, recipe, sizes, chosen)
         trainer.on_validation = on_validation

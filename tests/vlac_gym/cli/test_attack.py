@@ -55,7 +55,7 @@ def test_an_attack_goes_on_with_the_same_settings_only(attacked, capsys):
     command = ["attack", "--out", str(attacked / "run"), "--resume", "--rounds", "1"]
     assert main([*command, *settings(attacked)]) == 0
     assert capsys.readouterr().out.startswith(
-        "round 1: 2 wrong stops of 2 episodes, failures paid 1.00\n2 wrong stops recorded"
+        "round 1: 2 wrong stops of 2 episodes, failures paid 1.00\n2 episodes recorded, 0 of them successes"
     )
     assert main([*command, *settings(attacked, patience=1)]) == 2
     assert "with other settings: rule was" in capsys.readouterr().err

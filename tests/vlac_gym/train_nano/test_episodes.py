@@ -34,3 +34,15 @@ def test_what_cant_be_trained_on_is_refused(tmp_path: Path) -> None:
         read_training_episodes([tmp_path / "bank"], [7])
     with pytest.raises(ConfigError, match="got 1 about others, such as 'strange'"):
         read_training_episodes([tmp_path / "bank"], [1], {"strange": 3})
+
+
+def test_all_views_are_trained_on_one_by_one(tmp_path: Path) -> None:
+    record(tmp_path / "bank", 0, 0, succeeds=True, views=("agentview", "wrist"))
+    record(tmp_path / "bank", 0, 1, succeeds=True, views=("agentview", "wrist"))
+    record(tmp_path / "own", 0, 2, succeeds=False, views=("wrist",))
+    folders = [tmp_path / "bank", tmp_path / "own"]
+    found = read_training_episodes(folders, [1], all_views=True)
+    assert [list(episode.frames) for episode in found.train] == [["agentview"], ["wrist"], ["wrist"]]
+    assert [list(episode.frames) for episode in found.validation] == [["agentview"], ["wrist"]]
+    assert found.num_old == 2
+    assert len(read_training_episodes(folders, [1]).train) == 2

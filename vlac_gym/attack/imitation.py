@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlac_gym.attack.budget import ImitationBudget, SearchBudget
-from vlac_gym.attack.search_envs import SearchEnvs, Task
 from vlac_gym.attack.kept_episodes import KeptEpisodes, forget_round
+from vlac_gym.attack.search_envs import SearchEnvs, Task
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.critic.base import Critic
 from vlac_gym.data.collect import collect

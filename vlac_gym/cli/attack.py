@@ -11,9 +11,9 @@ from typing import Any
 
 from vlac_gym.attack.budget import SearchBudget
 from vlac_gym.attack.imitation import IMITATION_CAMERAS, ImitationSearch, SearchSettings
+from vlac_gym.attack.kept_episodes import KEPT_FOLDER
 from vlac_gym.attack.same_settings import SETTINGS_FILE, check_same_settings
 from vlac_gym.attack.search_envs import SearchEnvs, Task, libero_envs, scene_envs
-from vlac_gym.attack.kept_episodes import KEPT_FOLDER
 from vlac_gym.checks import check_choice, check_int
 from vlac_gym.cli.progress import counting
 from vlac_gym.critic import make_critic

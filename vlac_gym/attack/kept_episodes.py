@@ -101,14 +101,18 @@ def _recorded(episode: PlayedEpisode, frame: str, facts: dict[str, Any]) -> Epis
     """A recorded episode, with a frame wherever the policy looked, the last of them at the episode's end.
 
     The goal holds at the looks at which the env itself would end the episode as a success. State, goal progress and
-    success of the steps between two looks are those of the look before; an env that tells no goal progress leaves an
-    episode with `HAS_VERDICT`.
+    success of the steps between two looks are those of the look before, but that a success that was over at the next
+    look is put at the step before it, of which there is no frame. An env that tells no goal progress leaves an episode
+    with `HAS_VERDICT`.
     """
     steps, info = _looks(episode), episode.infos[0]
     since = np.searchsorted(steps, np.arange(steps[-1] + 1), side="right") - 1
     holds = [_goal_holds(each) for each in episode.infos]
     has_progress = "sim_goal_progress" in info
-    progress = [float(each["sim_goal_progress"]) for each in episode.infos] if has_progress else holds
+    at_looks = [float(each["sim_goal_progress"]) for each in episode.infos] if has_progress else holds
+    success, progress = np.array(holds)[since], np.array(at_looks, np.float32)[since]
+    for look in _brief_successes(episode.infos, holds):
+        success[steps[look] - 1], progress[steps[look] - 1] = True, 1.0
     details = {**facts, "quality": _QUALITY} | ({} if has_progress else {HAS_VERDICT: True})
     meta = EpisodeMeta(
         task_suite=info["task_suite"],
@@ -130,8 +134,8 @@ def _recorded(episode: PlayedEpisode, frame: str, facts: dict[str, Any]) -> Epis
             ]
         ),
         states=np.stack([np.asarray(seen["state"], np.float32) for seen in episode.observations])[since],
-        success=np.array(holds)[since],
-        goal_progress=np.array(progress, np.float32)[since],
+        success=success,
+        goal_progress=progress,
         stages=np.full(len(since), ""),
         frame_steps=np.array(steps, np.int32),
         frames={frame.removesuffix("_image"): EncodedFrames.from_bytes(pictures)},
@@ -141,3 +145,9 @@ def _recorded(episode: PlayedEpisode, frame: str, facts: dict[str, Any]) -> Epis
 def _goal_holds(info: dict[str, Any]) -> bool:
     """The simulator sees success at this very step: `sim_success` alone says that it has seen it so far."""
     return bool(info["sim_success"]) and bool(info.get("sim_terminated", True))
+
+
+def _brief_successes(infos: list[dict[str, Any]], holds: list[bool]) -> list[int]:
+    """The looks before which the simulator saw its first success, which was over when they came."""
+    so_far = [bool(info["sim_success"]) for info in infos]
+    return [i for i in range(1, len(infos)) if so_far[i] and not so_far[i - 1] and not holds[i]]

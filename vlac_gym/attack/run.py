@@ -88,8 +88,8 @@ def attack(
     """Searches for failures that the critic pays for, with the simulator as referee.
 
     What `out` holds of an attack with the same settings is not done again. `out/cheats`, and
-    `out/imitation/search/kept` of filtered imitation's wrong stops, are folders of recorded episodes like any other:
-    with the simulator's labels, for training a critic that they don't deceive.
+    `out/imitation/search/kept` of filtered imitation's wrong stops and successes, are folders of recorded episodes like
+    any other: with the simulator's labels, for training a critic that they don't deceive.
 
     Args:
         critic: Who is attacked.

@@ -25,7 +25,8 @@ class SearchEnvs:
     """Envs, and the starts that are played in them.
 
     Attributes:
-        fns: Makes each env.
+        fns: Makes each env, whose `terminated` says that the goal holds at this very step, as LIBERO's and the worlds'
+            does.
         mode: What runs them: `RolloutVectorEnv`'s mode.
         starts: Where episodes begin, in turn; the search sets their seeds.
         in_lockstep: A step of one env costs as much as one of all, so that none should go ahead.

@@ -1,6 +1,6 @@
 """Prompts and pictures as tensors on the training device: `FrameBank`, `PromptBook`, `TokenBatch`."""
 
-__all__ = ["FrameBank", "PromptBook", "TokenBatch"]
+__all__ = ["FrameBank", "PromptBook", "TokenBatch", "largest_picture"]
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -132,8 +132,8 @@ class FrameBank:
     """All frames of a data set, decoded once and kept on the device; hands out prepared, augmented pictures.
 
     Args:
-        episodes: Episodes whose first camera is used; frames in order. Those of another size than the first's are
-            resized to it, as worlds' smaller pictures are beside LIBERO's.
+        episodes: Episodes whose first camera is used; frames in order.
+        frame_size: Height and width in which frames are kept; those of another size are resized to it.
         image_size: Side of the model's pictures.
         recipe: Augmentation.
         device: Where the frames stay: about 0.2 MB per 256 x 256 frame.
@@ -143,6 +143,7 @@ class FrameBank:
     def __init__(
         self,
         episodes: Sequence[Episode],
+        frame_size: tuple[int, int],
         image_size: int,
         recipe: TrainRecipe,
         device: torch.device,
@@ -150,8 +151,9 @@ class FrameBank:
     ) -> None:
         with ThreadPoolExecutor() as threads:
             decoded = list(threads.map(lambda e: np.stack(list(e.view())), episodes))
-        size = decoded[0].shape[1:3]
-        self._frames = torch.cat([_resized(torch.from_numpy(frames).to(device), size) for frames in decoded])
+        self._frames = torch.cat(
+            [_resized(torch.from_numpy(frames).to(device), frame_size) for frames in decoded]
+        )
         self._recipe = recipe
         self._generator = torch.Generator(device=device).manual_seed(recipe.seed)
         self._preparer = FramePreparer(
@@ -218,6 +220,12 @@ class FrameBank:
 
     def _draw(self, *shape: int) -> torch.Tensor:
         return torch.rand(shape, device=self._frames.device, generator=self._generator)
+
+
+def largest_picture(episodes: Sequence[Episode]) -> tuple[int, int]:
+    """Height and width of the largest pictures of one or more episodes: nothing is lost in that size."""
+    sizes = {(height, width) for height, width, _ in (episode.view()[0].shape for episode in episodes)}
+    return max(sizes, key=lambda size: (size[0] * size[1], size))
 
 
 def _resized(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -54,8 +54,8 @@ class TrainRecipe:
             Above 0 a checkpoint is chosen by the mean score under the tasks' own and under other wordings.
         max_relight: Strength, from 0 to 1, of the strongest change of light (`relighting.relight`): colour,
             exposure, gamma, light from a side, a shadow.
-        all_views: Train on every view of each episode, as if each had been recorded by itself: other lights, the wrist.
-            Otherwise on the first alone.
+        all_views: Train on every view of each episode, and validate on all, as if each had been recorded by itself:
+            other lights, the wrist. Otherwise on the first alone. Each view's frames take memory of their own.
         val_init_states: Initial states kept for checkpoint selection.
         validate_every: Steps between validations.
         save_every_s: Seconds between resumable saves.

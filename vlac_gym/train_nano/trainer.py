@@ -24,7 +24,7 @@ from vlac_gym.data.episodes import Episode
 from vlac_gym.errors import ConfigError
 from vlac_gym.extras import needs
 from vlac_gym.files.output_folder import claim_folder
-from vlac_gym.train_nano.batches import FrameBank, PromptBook
+from vlac_gym.train_nano.batches import FrameBank, PromptBook, largest_picture
 from vlac_gym.train_nano.episodes import TrainingEpisodes, read_training_episodes
 from vlac_gym.train_nano.labels import FrameTable, Sampler
 from vlac_gym.train_nano.losses import done_loss, pair_loss, reply_logits
@@ -136,8 +136,9 @@ class _Trainer:
         self._val_prompts = PromptBook(encoder, self._tokenizer, [own[:1] for own in texts], device)
         self._reworded_val_prompts = PromptBook(encoder, self._tokenizer, [own[1:] for own in texts], device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self._bank = FrameBank(train, sizes.image_size, recipe, device, dtype)
-        self._val_bank = FrameBank(val, sizes.image_size, recipe, device, dtype)
+        side = largest_picture([*train, *val])
+        self._bank = FrameBank(train, side, sizes.image_size, recipe, device, dtype)
+        self._val_bank = FrameBank(val, side, sizes.image_size, recipe, device, dtype)
         rng = np.random.default_rng(recipe.seed)
         self._sampler = Sampler(self._train_table, recipe, rng, episodes.num_old)
         self._optimizer = _optimizer(self._model, recipe)
@@ -266,11 +267,14 @@ class _Trainer:
         self._step, self._best = state["step"], state["best"]
 
     def _check_same_recipe(self, before: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(asdict(self._recipe)))
+        now, default = (json.loads(json.dumps(asdict(recipe))) for recipe in (self._recipe, TrainRecipe()))
+        before = (
+            default | before
+        )  # a setting that is newer than the run had no effect on it, as its default has none
         changed = [
-            f"{name} was {before.get(name)!r}, is {value!r}"
+            f"{name} was {before[name]!r}, is {value!r}"
             for name, value in now.items()
-            if name not in _MAY_CHANGE and before.get(name) != value
+            if name not in _MAY_CHANGE and before[name] != value
         ]
         if changed:
             raise ConfigError(

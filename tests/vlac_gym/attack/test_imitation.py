@@ -127,7 +127,7 @@ def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(tmp_path: Path, pol
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_a_round_that_was_cut_leaves_no_wrong_stops_of_its_first_try(tmp_path: Path, policy: Path) -> None:
+def test_a_round_that_was_cut_leaves_no_episodes_of_its_first_try(tmp_path: Path, policy: Path) -> None:
     search(tmp_path, policy, AlwaysDone(), rounds=2, keeps_episodes=True).run()
     (tmp_path / "round-001.pt").unlink()
     kept = tmp_path / "kept" / "episodes"
@@ -224,6 +224,8 @@ def test_a_missed_success_is_kept_and_is_done_only_where_the_goal_holds(tmp_path
     # At the goal, 0.5, after 2 steps and at 0.25 when the policy looks again: the success is over. At 0.5 in the end.
     assert far.frame_steps.tolist() == [0, 3, 6]
     assert far.success[far.frame_steps].tolist() == [False, False, True]
+    assert np.flatnonzero(far.success).tolist() == [2, 6]
+    assert far.first_success_step == 2
     # At 0.7 after 2 steps, at 0.45 when it looks again, and at 0.7 in the end.
     assert near.success[near.frame_steps].tolist() == [False, False, True]
     assert far.goal_progress.tolist() == far.success.tolist()

@@ -87,9 +87,11 @@ def episode_of(frames) -> Episode:
 
 
 def bank_of(recipe: TrainRecipe, *videos):
-    from vlac_gym.train_nano.batches import FrameBank
+    from vlac_gym.train_nano.batches import FrameBank, largest_picture
 
-    return FrameBank([episode_of(video) for video in videos], 16, recipe, torch.device("cpu"), torch.float32)
+    episodes = [episode_of(video) for video in videos]
+    size = largest_picture(episodes)
+    return FrameBank(episodes, size, 16, recipe, torch.device("cpu"), torch.float32)
 
 
 def bank(recipe: TrainRecipe):
@@ -97,19 +99,20 @@ def bank(recipe: TrainRecipe):
     return bank_of(recipe, np.maximum(noise, 60))
 
 
-def test_pictures_of_another_size_are_shown_as_if_they_had_the_first_ones():
-    ramp = np.linspace(20, 230, 32, dtype=np.uint8)[None, :, None]
-    large = np.broadcast_to(ramp, (2, 32, 32, 3))
-    small = np.ascontiguousarray(large.reshape(2, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8))
-    frames = bank_of(TrainRecipe(), large, small)
-    assert len(frames) == 4
-    shown = frames.pictures(np.arange(4), augment=False)
-    assert shown.shape == (4, 3, 16, 16)
-    torch.testing.assert_close(shown[2:], shown[:2], atol=0.1, rtol=0)
-    augmented = frames.pictures(np.array([3, 1]), augment=True)
-    assert augmented.shape == shown[:2].shape
-    alone = bank_of(TrainRecipe(), large).pictures(np.arange(2), augment=False)
-    assert torch.equal(shown[:2], alone)
+@pytest.mark.parametrize("small_first", [False, True])
+def test_smaller_pictures_are_enlarged_as_pillow_does_it(small_first):
+    from PIL import Image
+
+    small = np.random.default_rng(1).integers(0, 256, (2, 8, 12, 3)).astype(np.uint8)
+    large = np.random.default_rng(2).integers(0, 256, (2, 32, 48, 3)).astype(np.uint8)
+    videos = (small, large) if small_first else (large, small)
+    kept = bank_of(TrainRecipe(), *videos)._frames.numpy()
+    enlarged = [
+        np.asarray(Image.fromarray(frame).resize((48, 32), Image.Resampling.BICUBIC)) for frame in small
+    ]
+    (mine, same) = (kept[:2], kept[2:]) if small_first else (kept[2:], kept[:2])
+    assert (same == large).all()
+    np.testing.assert_allclose(mine.astype(int), np.stack(enlarged).astype(int), atol=2)
 
 
 def test_augmentation_without_light_is_bit_for_bit_what_it_was():

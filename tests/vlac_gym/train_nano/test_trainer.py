@@ -31,7 +31,7 @@ def frame(progress: float) -> np.ndarray:
     return np.full((16, 16, 3), int(20 + 220 * progress), np.uint8)
 
 
-def write_data(root: Path) -> None:
+def write_data(root: Path, views: tuple[str, ...] = ("agentview",)) -> None:
     for init_state_id in range(6):
         for seed, last in enumerate((1.0, 0.6)):
             progress = np.linspace(0.0, last, 12, dtype=np.float32)
@@ -53,11 +53,10 @@ def write_data(root: Path) -> None:
                     goal_progress=progress,
                     stages=np.full(12, ""),
                     frame_steps=np.arange(12, dtype=np.int32),
-                    frames={
-                        "agentview": EncodedFrames.from_bytes(
-                            [encode_frame(frame(p), "png") for p in progress]
-                        )
-                    },
+                    frames=dict.fromkeys(
+                        views,
+                        EncodedFrames.from_bytes([encode_frame(frame(p), "png") for p in progress]),
+                    ),
                 ),
             )
 
@@ -163,6 +162,34 @@ def test_a_critic_trained_on_pictures_of_unknown_origin_claims_no_renderer(tmp_p
     silent = dataclasses.replace(second, meta=dataclasses.replace(second.meta, details={}))
     assert knowledge_of([first, second]).renderers == ("crayon 1",)
     assert knowledge_of([first, silent]).renderers is None
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(tmp_path):
+    from vlac_gym.train_nano.trainer import train_nano
+
+    write_data(tmp_path / "data")
+    how = {"sizes": SIZES, "device": "cpu"}
+    train_nano(tmp_path / "data", tmp_path / "run", recipe(2), **how)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    settings = json.loads(state["recipe"])
+    del settings["all_views"]
+    torch.save(state | {"recipe": json.dumps(settings)}, tmp_path / "run" / "state.pt")
+    other = dataclasses.replace(recipe(3), all_views=True)
+    with pytest.raises(ConfigError, match="all_views was False, is True"):
+        train_nano(tmp_path / "data", tmp_path / "run", other, resume=True, **how)
+    train_nano(tmp_path / "data", tmp_path / "run", recipe(3), resume=True, **how)
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 3
+
+
+@pytest.mark.parametrize(("all_views", "views"), [(False, ("agentview",)), (True, ("agentview", "wrist"))])
+def test_a_critic_knows_the_views_that_it_was_trained_on(tmp_path, all_views, views):
+    from vlac_gym.critic.knowledge import read_knowledge
+    from vlac_gym.train_nano.trainer import train_nano
+
+    write_data(tmp_path / "data", views=("agentview", "wrist"))
+    short = dataclasses.replace(recipe(1), all_views=all_views)
+    checkpoint = train_nano(tmp_path / "data", tmp_path / "run", short, sizes=SIZES, device="cpu")
+    assert read_knowledge(checkpoint).views == views
 
 
 def test_training_learns_from_reworded_prompts_and_relit_pictures(tmp_path):

@@ -3,7 +3,7 @@
 __all__ = ["DEFAULT_MIX", "RECIPES", "EpisodePlan", "Recipe", "parse_mix", "plan_episodes"]
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,9 +148,10 @@ def plan_episodes(
 ) -> list[EpisodePlan]:
     """Spreads recipes and initial states over the episodes of each task.
 
-    Each recipe gets its share of every task's episodes (largest remainders first), and goes through the
-    initial states in an order of its own, so that no recipe is tied to particular starts. Asking for more
-    episodes later keeps the episodes planned before only if their shares allow it; use another seed to add.
+    Each recipe gets its share of all tasks' episodes: what a task's episodes are too few for is made up for by the
+    tasks after it, so that a rare recipe is not left out of every task. It goes through the initial states in an order
+    of its own, so that no recipe is tied to particular starts. Asking for more episodes or other tasks later keeps the
+    episodes planned before only if their shares allow it; use another seed to add.
 
     Args:
         tasks: (suite, task id, initial states to use) of each task.
@@ -167,8 +168,8 @@ def plan_episodes(
     if not tasks or any(not init_states for _, _, init_states in tasks):
         raise ConfigError("Expected at least one task, and at least one initial state for each.")
     plans = []
-    for task_suite, task_id, init_states in tasks:
-        for name, count in _shares(mix, episodes_per_task).items():
+    for (task_suite, task_id, init_states), counts in zip(tasks, _shares(mix, episodes_per_task, len(tasks))):
+        for name, count in counts.items():
             if not count:
                 continue
             rng = np.random.default_rng((seed, zlib.crc32(f"{task_suite}/{task_id}/{name}".encode())))
@@ -192,10 +193,15 @@ def plan_episodes(
     return plans
 
 
-def _shares(mix: Mapping[str, float], total: int) -> dict[str, int]:
+def _shares(mix: Mapping[str, float], total: int, num_tasks: int) -> Iterator[dict[str, int]]:
+    """How many episodes of each recipe, for one task after the other: always the one that is owed most."""
     weights = np.array(list(mix.values()))
-    exact = weights / weights.sum() * total
-    counts = np.floor(exact).astype(int)
-    for index in np.argsort(counts - exact, kind="stable")[: total - counts.sum()]:
-        counts[index] += 1
-    return dict(zip(mix, counts.tolist()))
+    owed = np.zeros(len(weights))
+    for _ in range(num_tasks):
+        owed += weights / weights.sum() * total
+        counts = np.zeros(len(weights), int)
+        for _ in range(total):
+            index = int(np.argmax(owed))
+            counts[index] += 1
+            owed[index] -= 1
+        yield dict(zip(mix, counts.tolist()))

@@ -156,7 +156,7 @@ class _Trainer:
         """Trains to the last step, or until the time is up."""
         start = saved = time.monotonic()
         on_step(self._step)
-        losses: list[tuple[float, float]] = []
+        losses: list[torch.Tensor] = []
         while self._step < self._recipe.steps:
             losses.append(self._train_step())
             self._step += 1
@@ -173,7 +173,8 @@ class _Trainer:
                 logger.info("time is up at step %d; run again to resume", self._step)
                 return
 
-    def _train_step(self) -> tuple[float, float]:
+    def _train_step(self) -> torch.Tensor:
+        """Done loss and pair loss (2,), on the device: to read them here would wait for it at every step."""
         recipe = self._recipe
         for group in self._optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(self._step, recipe)
@@ -189,7 +190,7 @@ class _Trainer:
         with torch.no_grad():
             averages, weights = list(self._ema.parameters()), list(self._model.parameters())
             torch._foreach_lerp_(averages, weights, 1 - decay)
-        return float(done.detach()), float(pair.detach())
+        return torch.stack([done.detach(), pair.detach()]).float()
 
     def _done_loss(self) -> torch.Tensor:
         rows, tasks, answers = self._sampler.draw_done(self._recipe.done_batch)
@@ -203,9 +204,9 @@ class _Trainer:
         logits = reply_logits(self._model, batch, both)
         return pair_loss(logits, batch, self._prompts.number_ids, self._recipe.number_sigma)
 
-    def _validate(self, losses: list[tuple[float, float]], seconds: float) -> None:
+    def _validate(self, losses: list[torch.Tensor], seconds: float) -> None:
         scores = validate(self._ema, self._val_bank, self._val_table, self._val_prompts)
-        done, pair = np.mean(losses, axis=0)
+        done, pair = torch.stack(losses).mean(dim=0).tolist()
         row = {"step": self._step, "seconds": round(seconds, 1), "done_loss": done, "pair_loss": pair}
         score, facts = scores.score, {"step": self._step, "validation": scores.as_dict()}
         row |= scores.as_dict()

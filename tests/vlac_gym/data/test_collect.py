@@ -264,6 +264,19 @@ def test_shares_follow_the_weights_and_no_recipe_is_tied_to_a_start() -> None:
     assert sorted(honest[:4]) == [0, 1, 2, 3]
 
 
+def test_a_recipe_that_is_rarer_than_one_in_a_tasks_episodes_is_still_played() -> None:
+    tasks = [("libero_spatial", i, range(4)) for i in range(10)]
+    mix = parse_mix("none=3,near_miss=4,drop=1,hover=1,idle=0.3")
+    plans = plan_episodes(tasks, 3, mix)
+    assert Counter(p.task_id for p in plans) == dict.fromkeys(range(10), 3)
+    total = sum(mix.values())
+    for name, count in Counter(p.imperfection for p in plans).items():
+        assert abs(count - 30 * mix[name] / total) < 1
+    assert {p.imperfection for p in plans} == mix.keys()
+    # The first task's are what they would be alone: the largest shares.
+    assert Counter(p.imperfection for p in plans if p.task_id == 0) == {"near_miss": 1, "none": 1, "drop": 1}
+
+
 def test_a_mix_that_means_nothing_is_refused() -> None:
     assert RECIPES.keys() - parse_mix(DEFAULT_MIX).keys() == {"hover", "push", "block_view", "empty_hand"}
     for text, message in [

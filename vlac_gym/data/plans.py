@@ -168,7 +168,8 @@ def plan_episodes(
     if not tasks or any(not init_states for _, _, init_states in tasks):
         raise ConfigError("Expected at least one task, and at least one initial state for each.")
     plans = []
-    for (task_suite, task_id, init_states), counts in zip(tasks, _shares(mix, episodes_per_task, len(tasks))):
+    shares = _shares(mix, episodes_per_task, len(tasks))
+    for (task_suite, task_id, init_states), counts in zip(tasks, shares, strict=True):
         for name, count in counts.items():
             if not count:
                 continue

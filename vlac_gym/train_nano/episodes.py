@@ -38,7 +38,7 @@ def read_training_episodes(
     """Reads folders of episodes, one after the other.
 
     Args:
-        folders: As `vlac-gym collect` writes them; of pictures of one size.
+        folders: As `vlac-gym collect` writes them.
         held_out: Initial states whose episodes are for validation, in all folders.
         verdicts: Episode id -> first step of success, or None: replaces the simulator's labels (`with_verdict`).
         all_views: Give an episode once for each of its views, as if each had been recorded by itself, instead of with

@@ -136,9 +136,9 @@ class _Trainer:
         self._val_prompts = PromptBook(encoder, self._tokenizer, [own[:1] for own in texts], device)
         self._reworded_val_prompts = PromptBook(encoder, self._tokenizer, [own[1:] for own in texts], device)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        side = largest_picture([*train, *val])
-        self._bank = FrameBank(train, side, sizes.image_size, recipe, device, dtype)
-        self._val_bank = FrameBank(val, side, sizes.image_size, recipe, device, dtype)
+        frame_size = largest_picture([*train, *val])
+        self._bank = FrameBank(train, frame_size, sizes.image_size, recipe, device, dtype)
+        self._val_bank = FrameBank(val, frame_size, sizes.image_size, recipe, device, dtype)
         rng = np.random.default_rng(recipe.seed)
         self._sampler = Sampler(self._train_table, recipe, rng, episodes.num_old)
         self._optimizer = _optimizer(self._model, recipe)

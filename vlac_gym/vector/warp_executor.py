@@ -4,6 +4,7 @@ __all__ = ["WarpExecutor", "WarpSeat", "WorldBatch", "warp_envs"]
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -203,8 +204,10 @@ def _make_batches(
 ) -> Iterator[WorldBatch]:
     """Worlds for each env's task; those of one `batch_key` together, task by task."""
     together: dict[str, list[tuple[SceneFiles, NDArray[np.intp]]]] = {}
-    for task in dict.fromkeys(tasks):
-        scene = read_scene_files(folders[task])
+    chosen = list(dict.fromkeys(tasks))
+    with ThreadPoolExecutor() as threads:  # most of it is MuJoCo's compiler, which lets other threads work
+        scenes = list(threads.map(_read_scene, [folders[task] for task in chosen]))
+    for task, scene in zip(chosen, scenes, strict=True):
         envs = np.flatnonzero([each == task for each in tasks])
         together.setdefault(scene.batch_key, []).append((scene, envs))
     for parts in together.values():
@@ -213,3 +216,10 @@ def _make_batches(
         ]
         worlds = make([(scene, len(envs)) for scene, envs in parts])
         yield WorldBatch(np.concatenate([envs for _, envs in parts]), facts, worlds)
+
+
+def _read_scene(folder: Path) -> SceneFiles:
+    """A task's files, with the batch key, which is a pass over the whole model."""
+    scene = read_scene_files(folder)
+    _ = scene.batch_key
+    return scene

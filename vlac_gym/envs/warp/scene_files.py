@@ -89,7 +89,9 @@ class SceneFiles:
         packed = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
         mujoco.mj_saveModel(model, None, packed)
         same = {name: value for name, value in self.task.items() if name not in _OF_A_WORLD}
-        return hashlib.sha256(packed.tobytes() + json.dumps(same, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(packed)
+        digest.update(json.dumps(same, sort_keys=True).encode())
+        return digest.hexdigest()
 
 
 def list_scene_folders(root: Path) -> dict[tuple[str, int], Path]:

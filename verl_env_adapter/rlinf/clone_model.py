@@ -206,9 +206,7 @@ def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
     if cfg.get("model_path"):
         policy = load_policy(cfg.model_path)
     else:
-        policy = ClonePolicy(
-            list(cfg.tasks), cfg.num_action_chunks, cfg.get("image_size", 128), list(cfg.cameras)
-        )
+        policy = _untrained(cfg)
     if policy.chunk_size != cfg.num_action_chunks:
         raise ConfigError(
             f"Expected actor.model.num_action_chunks {policy.chunk_size} as in {cfg.model_path!r}, got "
@@ -222,6 +220,15 @@ def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
         log_std=cfg.get("log_std"),
         learn=learn,
     )
+
+
+def _untrained(cfg: Any) -> ClonePolicy:
+    """The same in each process: RLinf hands what is trained from the actor to the rollout, and frozen weights never."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ClonePolicy(
+            list(cfg.tasks), cfg.num_action_chunks, cfg.get("image_size", 128), list(cfg.cameras)
+        )
 
 
 def _as_seen(pictures: Tensor, side: int) -> Tensor:

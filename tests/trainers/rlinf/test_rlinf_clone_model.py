@@ -220,3 +220,21 @@ def test_a_cloned_policy_is_the_start(tmp_path):
         model_of_rlinf.build(Config(model_path=str(tmp_path), **options | {"learn": "ofset"}))
     with pytest.raises(ConfigError, match="num_action_chunks 8 as in"):
         model_of_rlinf.build(Config(model_path=str(tmp_path), num_action_chunks=4))
+
+
+def test_an_untrained_policy_is_the_same_in_each_process():
+    options = {
+        "tasks": TASKS,
+        "cameras": ["agentview"],
+        "image_size": 32,
+        "num_action_chunks": 8,
+        "learn": "offset",
+    }
+    torch.manual_seed(3)
+    rollout = model_of_rlinf.build(Config(**options))
+    torch.manual_seed(4)
+    actor = model_of_rlinf.build(Config(**options))
+    frozen = {name for name, value in actor.named_parameters() if not value.requires_grad}
+    assert "policy.mean.weight" in frozen
+    for name in frozen:
+        torch.testing.assert_close(rollout.get_parameter(name), actor.get_parameter(name), rtol=0, atol=0)

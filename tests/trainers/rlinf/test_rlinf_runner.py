@@ -137,6 +137,9 @@ def test_rlinf_learns_an_offset_alone_and_evaluates_it(train, tmp_path):
     assert second["policy.offset.weight"].any()
     changed = {key for key in first if not torch.equal(first[key], second[key])}
     assert changed == {key for key in first if "offset" in key or "value_head" in key}
+    # Before the first update the rollout's policy, frozen weights included, is the actor's.
+    assert curves["train/actor/approx_kl"][0] == pytest.approx(0.0, abs=1e-4)
+    assert curves["train/actor/ratio"] == pytest.approx([1.0, 1.0], abs=1e-3)
     assert curves["env/critic_mode"] == [1.0, 1.0]
     assert curves["eval/critic_mode"] == [0.0, 0.0]
     assert curves["eval/success_once"] == [0.0, 0.0]

@@ -203,10 +203,7 @@ def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
     """
     learn: Any = cfg.get("learn") or "all"
     check_choice("actor.model.learn", learn, get_args(Learn))
-    if cfg.get("model_path"):
-        policy = load_policy(cfg.model_path)
-    else:
-        policy = _untrained(cfg)
+    policy = load_policy(cfg.model_path) if cfg.get("model_path") else _untrained(cfg)
     if policy.chunk_size != cfg.num_action_chunks:
         raise ConfigError(
             f"Expected actor.model.num_action_chunks {policy.chunk_size} as in {cfg.model_path!r}, got "

@@ -89,7 +89,7 @@ class SceneFiles:
         packed = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
         mujoco.mj_saveModel(model, None, packed)
         same = {name: value for name, value in self.task.items() if name not in _OF_A_WORLD}
-        digest = hashlib.sha256(packed)
+        digest = hashlib.sha256(packed.data)
         digest.update(json.dumps(same, sort_keys=True).encode())
         return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from verl_env_adapter.common.sources import RLINF
 from verl_env_adapter.rlinf.options import Learn
 from vlac_gym.checks import check_choice
-from vlac_gym.clone.policy import ClonePolicy, load_policy
+from vlac_gym.clone.policy import ClonePolicy, load_policy, untrained_policy
 from vlac_gym.envs.libero.tasks import list_tasks
 from vlac_gym.envs.warp.scene_files import list_scene_folders, read_task
 from vlac_gym.errors import ConfigError, unknown_name
@@ -221,11 +221,8 @@ def build(cfg: Any, torch_dtype: Any = None) -> CloneModel:
 
 def _untrained(cfg: Any) -> ClonePolicy:
     """The same in each process: RLinf hands what is trained from the actor to the rollout, and frozen weights never."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return ClonePolicy(
-            list(cfg.tasks), cfg.num_action_chunks, cfg.get("image_size", 128), list(cfg.cameras)
-        )
+    side = cfg.get("image_size", 128)
+    return untrained_policy(list(cfg.tasks), cfg.num_action_chunks, side, list(cfg.cameras), seed=0)
 
 
 def _as_seen(pictures: Tensor, side: int) -> Tensor:

@@ -1,6 +1,6 @@
 """A policy of 0.6 M parameters for a few tasks, without pretraining: `ClonePolicy`, and its files."""
 
-__all__ = ["ClonePolicy", "load_policy", "load_weights", "save_policy"]
+__all__ = ["ClonePolicy", "load_policy", "load_weights", "save_policy", "untrained_policy"]
 
 import io
 import json
@@ -243,6 +243,19 @@ def save_policy(policy: ClonePolicy, folder: str | os.PathLike[str]) -> None:
     config = {"tasks": policy.tasks, "chunk_size": policy.chunk_size, "image_size": policy.image_size}
     has_offset = policy.offset is not None
     write_json(path / _CONFIG, {**config, "cameras": policy.cameras, "has_offset": has_offset})
+
+
+def untrained_policy(
+    tasks: Sequence[str], chunk_size: int, image_size: int, cameras: Sequence[str], *, seed: int
+) -> ClonePolicy:
+    """A policy whose weights follow from the seed alone, in every process; torch's random state is left as it was.
+
+    Raises:
+        ConfigError: As `ClonePolicy`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ClonePolicy(tasks, chunk_size, image_size, cameras)
 
 
 def load_policy(folder: str | os.PathLike[str]) -> ClonePolicy:

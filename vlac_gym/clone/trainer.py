@@ -13,7 +13,7 @@ from typing import Any
 from vlac_gym import __version__
 from vlac_gym.clone.demonstrations import Demonstrations, choose_demonstrations, load_demonstrations
 from vlac_gym.clone.imitation import chunk_means, imitation_step
-from vlac_gym.clone.policy import ClonePolicy, load_weights, save_policy
+from vlac_gym.clone.policy import ClonePolicy, load_weights, save_policy, untrained_policy
 from vlac_gym.clone.recipe import CloneRecipe
 from vlac_gym.data.dataset import EpisodeDataset
 from vlac_gym.errors import ConfigError
@@ -72,9 +72,7 @@ def train_clone(
     chosen = pick_device(device)
     train, held_out = choose_demonstrations(EpisodeDataset.open(data), recipe)
     tasks = [f"{suite}:{task_id}" for suite, task_id in train.tasks()]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        policy = ClonePolicy(tasks, recipe.chunk_size, recipe.image_size, recipe.cameras)
+    policy = untrained_policy(tasks, recipe.chunk_size, recipe.image_size, recipe.cameras, seed=recipe.seed)
     with claim_folder(Path(out), resume=resume, ours=_FILES) as folder:
         trainer = _Trainer(policy, recipe, folder, chosen)
         trainer.load(train, held_out, on_progress)

@@ -269,9 +269,8 @@ class _Trainer:
 
     def _check_same_recipe(self, before: dict[str, Any]) -> None:
         now, default = (json.loads(json.dumps(asdict(recipe))) for recipe in (self._recipe, TrainRecipe()))
-        before = (
-            default | before
-        )  # a setting that is newer than the run had no effect on it, as its default has none
+        # What is newer than the run had no effect on it, as its default has none.
+        before = default | before
         changed = [
             f"{name} was {before[name]!r}, is {value!r}"
             for name, value in now.items()
